@@ -1,0 +1,79 @@
+"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, holes, free space.
+
+Nothing here knows what a job is.
+"""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import IO
+
+_BLOCK = 64 * 1024
+_ZEROS = bytes(_BLOCK)
+
+
+def fsync(path: Path) -> None:
+    """Force a file's data, or a directory's entries, to stable storage (fsync(2))."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Create `path`, which must not exist, with `content`; on return the content is on stable storage.
+
+    The entry in its directory is not: fsync that once everything is in it.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Give `path` new content in one step: a reader, or a crash, sees the old or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_durably(draft, content, mode)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync(path.parent)
+
+
+def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:
+    """Create `path` with `size_bytes` from `source`, leaving a hole wherever 64 KiB of it are zero.
+
+    Raises EOFError if the source ends early; a longer source is read no further than it is needed.
+    """
+    with path.open("xb") as file:
+        left = size_bytes
+        while left:
+            block = source.read(min(_BLOCK, left))
+            if not block:
+                raise EOFError(f"{left} bytes short of {size_bytes}")
+            if block == _ZEROS:
+                file.seek(len(block), os.SEEK_CUR)
+            else:
+                file.write(block)
+            left -= len(block)
+        file.truncate(size_bytes)
+
+
+def allocated_bytes(path: Path) -> int:
+    """Room a file takes, holes not counted (st_blocks is in units of 512 bytes, stat(2))."""
+    return path.lstat().st_blocks * 512
+
+
+def tree_bytes(path: Path) -> int:
+    """Room a directory and all below it take, holes not counted."""
+    return sum(allocated_bytes(entry) for entry in [path, *path.rglob("*")])
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an unprivileged process may still write on the file system that holds `path`."""
+    return shutil.disk_usage(path).free

@@ -1,0 +1,40 @@
+"""The kinds of error Construir raises, and the exit code each ends the command with.
+
+A message is one line: what, which, and what to do. Only cli prints one and exits.
+"""
+
+
+class ConstruirError(Exception):
+    """Something Construir can name failed; the message says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ConstruirError):
+    """The command was asked for something that makes no sense."""
+
+    exit_code = 2
+
+
+class MachineUnavailableError(ConstruirError):
+    """QEMU is missing or can't boot here: our fault, never the job's."""
+
+    exit_code = 69
+
+
+class ConfigError(ConstruirError):
+    """A configuration file says something impossible."""
+
+    exit_code = 78
+
+
+class CommandError(ConstruirError):
+    """Another program failed; the message holds the command, to be pasted into a shell."""
+
+
+class RefusedError(ConstruirError):
+    """An upload is not a job. `reply` is the FTP code (RFC 959) that says so: 550, 552, 553 or 452."""
+
+    def __init__(self, reason: str, reply: int = 550) -> None:
+        super().__init__(reason)
+        self.reply = reply

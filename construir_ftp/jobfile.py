@@ -1,0 +1,35 @@
+"""What a job says of itself: the name it was sent under.
+
+A name is checked before a byte is received; nothing here opens a job.
+"""
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+from construir_ftp.errors import RefusedError
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_SUFFIX = re.compile(r"\.(gz|bz2|xz|zst|zstd|lz4|img|raw|ext[234]|btrfs|xfs|bin)$", re.IGNORECASE)
+_SLUG_CHARACTERS = 40
+
+
+def check_name(name: str) -> None:
+    """Refuse (RefusedError, 553) a file name that is not 1 to 128 of [A-Za-z0-9._-], first not a dot."""
+    if not _NAME.fullmatch(name):
+        raise RefusedError("a job's name is 1 to 128 of A-Z a-z 0-9 . _ - and does not begin with a dot", 553)
+
+
+def slug(name: str) -> str:
+    """The part of an upload's name that results are called by: without its suffixes, 40 characters at most."""
+    check_name(name)
+    while stem := _SUFFIX.sub("", name):
+        if stem == name:
+            break
+        name = stem
+    return name[:_SLUG_CHARACTERS].strip(".-") or "job"
+
+
+def new_id(name: str, now: datetime) -> str:
+    """A fresh job id, such as 20261122T104102Z-7f3a-hello: sorted by time, never parsed."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}-{slug(name)}"

@@ -1,0 +1,280 @@
+"""A job's states. The parent directory is the state, and every rename of a job happens here.
+
+    <spool>/incoming  queue  running  done  layers  trash   lock
+               upload  job.json  attempts  disk.img  logs   result.json
+    incoming     ?        ?         -         -        -         -
+    queue        +        +         ?         -        -         -
+    running      +        +         +         ?        ?         ?
+    done         -        +         +         -        +         +   (+ image, sums)
+    trash      anything; only ever deleted
+
+A rename is followed by fsync of both parents before anyone is told. A crash may run a job twice; it
+never loses one and never publishes two results. The spool never opens an upload, and starts no program.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from construir_ftp import disk, jobfile
+from construir_ftp.errors import ConstruirError
+
+STATES = ("incoming", "queue", "running", "done", "layers", "trash")
+MAX_ATTEMPTS = 3
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC."""
+
+    version: int = 1
+    name: str
+    contributor: str
+    codec: str
+    filesystem: str
+    upload_bytes: int
+    image_bytes: int
+    upload_sha256: str
+    received: datetime
+
+
+class Job:
+    """A job's directory in whatever state it is; moving it gives a new Job, and the old one must be dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        """The directory's name: sorted by arrival, never parsed."""
+        return self.path.name
+
+    @property
+    def upload(self) -> Path:
+        """The file as the contributor sent it."""
+        return self.path / "upload"
+
+    @property
+    def disk(self) -> Path:
+        """The unpacked image, the machine's second disk."""
+        return self.path / "disk.img"
+
+    @property
+    def result(self) -> Path:
+        """result.json: written last, so its presence says that the job is finished."""
+        return self.path / "result.json"
+
+    def ticket(self) -> Ticket:
+        """What was known when the job was admitted. Raises ConstruirError if job.json is damaged."""
+        path = self.path / "job.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Ticket)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
+
+    def attempts(self) -> int:
+        """How often a machine was started for this job: the length of `attempts`, one byte each."""
+        try:
+            return (self.path / "attempts").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def count_attempt(self) -> None:
+        """Note, on stable storage, that a machine is about to be started for this job."""
+        with (self.path / "attempts").open("ab") as file:
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+        disk.fsync(self.path)
+
+    def forgive_attempt(self) -> None:
+        """Take back the last count_attempt: the machine was ended by a stop of the appliance, by nobody's fault."""
+        os.truncate(self.path / "attempts", max(0, self.attempts() - 1))
+
+    def strip(self) -> None:
+        """Delete all that a run left, so that the job can run again: upload, job.json and attempts stay."""
+        for entry in self.path.iterdir():
+            if entry.name in ("upload", "job.json", "attempts"):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+class Spool:
+    """The directory all parts meet in. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tickets: dict[str, Ticket] = {}
+        self._last_served: dict[str, int] = {}
+        self._served = 0
+
+    @classmethod
+    def prepare(cls, path: Path) -> Self:
+        """The spool at `path`, its directories made where they are missing. Raises ConstruirError."""
+        try:
+            for state in STATES:
+                (path / state).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConstruirError(
+                f"spool {path}: {error.strerror}: {error.filename}; choose another with --spool, or make it writable"
+            ) from error
+        return cls(path)
+
+    def state(self, state: str) -> Path:
+        """The directory that holds every job in `state`."""
+        return self.path / state
+
+    def jobs(self, state: str) -> list[Job]:
+        """Every job in `state`, oldest first."""
+        return [Job(self.state(state) / name) for name in sorted(os.listdir(self.state(state)))]
+
+    # -- incoming -> queue ---------------------------------------------------------------------------
+
+    def receive(self) -> Job:
+        """An empty place in incoming/, under a name nobody else has, for an upload to be written to."""
+        path = self.state("incoming") / secrets.token_hex(8)
+        path.mkdir(mode=0o700)
+        return Job(path)
+
+    def admit(self, job: Job, ticket: Ticket) -> Job:
+        """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
+
+        The upload is in place and whole. Whoever waits for work is woken.
+        """
+        disk.fsync(job.upload)
+        disk.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
+        disk.fsync(job.path)
+        job.path.chmod(0o755)
+        queued = self._move(job, "queue", jobfile.new_id(ticket.name, ticket.received))
+        self.wake()
+        return queued
+
+    # -- queue -> running -> done ----------------------------------------------------------------------
+
+    def take(self) -> Job | None:
+        """queue -> running: the next job by fair turn over contributors, oldest first within one; None if none waits.
+
+        Only the holder of the lock takes, so nobody else moves the job meanwhile.
+        """
+        waiting = self.jobs("queue")
+        first_of: dict[str, Job] = {}
+        for job in waiting:
+            first_of.setdefault(self._ticket(job).contributor, job)
+        if not first_of:
+            return None
+        contributor = min(first_of, key=lambda name: (self._last_served.get(name, 0), first_of[name].id))
+        self._served += 1
+        self._last_served[contributor] = self._served
+        self._tickets.pop(first_of[contributor].id, None)
+        return self._move(first_of[contributor], "running")
+
+    def _ticket(self, job: Job) -> Ticket:
+        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn.
+        if job.id not in self._tickets:
+            self._tickets[job.id] = job.ticket()
+        return self._tickets[job.id]
+
+    def requeue(self, job: Job) -> Job:
+        """running -> queue, stripped: the job keeps its id, and so its place."""
+        job.strip()
+        return self._move(job, "queue")
+
+    def finish(self, job: Job, result: bytes) -> Job:
+        """running -> done: writes result.json last, so that what is visible in done/ is complete.
+
+        upload and disk.img are gone by then; everything else in the directory is on stable storage afterwards.
+        """
+        for leftover in (job.upload, job.disk):
+            leftover.unlink(missing_ok=True)
+        for entry in job.path.iterdir():
+            disk.fsync(entry)
+        disk.replace_durably(job.result, result)
+        return self._move(job, "done")
+
+    def recover(self) -> list[Job]:
+        """After a crash: running/ with a result -> done/, otherwise back to queue/. Returns what was requeued.
+
+        Only under the lock: nobody else may be running jobs of this spool.
+        """
+        requeued = []
+        for job in self.jobs("running"):
+            if job.result.exists():
+                self._move(job, "done")
+            else:
+                requeued.append(self.requeue(job))
+        return requeued
+
+    # -- anything -> trash ------------------------------------------------------------------------------
+
+    def delete(self, job: Job) -> None:
+        """Any state -> trash, then removed; a crash between the two leaves it to sweep_trash."""
+        doomed = self.state("trash") / f"{job.id}.{secrets.token_hex(4)}"
+        with suppress(FileNotFoundError):
+            job.path.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def sweep_trash(self) -> None:
+        """Remove what an interrupted delete left."""
+        for job in self.jobs("trash"):
+            shutil.rmtree(job.path, ignore_errors=True)
+
+    # -- all of it ---------------------------------------------------------------------------------------
+
+    def _move(self, job: Job, state: str, name: str | None = None) -> Job:
+        target = self.state(state) / (name or job.id)
+        job.path.rename(target)
+        disk.fsync(target.parent)
+        disk.fsync(job.path.parent)
+        return Job(target)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the right to run jobs of this spool (flock(2) on `lock`). Raises ConstruirError if another does."""
+        with (self.path / "lock").open("a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConstruirError(
+                    f"another runner already works on {self.path}; stop it, or choose another with --spool"
+                ) from error
+            yield
+
+    @contextmanager
+    def _wake_address(self) -> Iterator[str]:
+        # An address longer than 107 bytes does not fit into sockaddr_un (unix(7)): go by way of the directory.
+        directory = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{directory}/wake"
+        finally:
+            os.close(directory)
+
+    def wake(self) -> None:
+        """Tell the runner that there is work. Nobody listening is no error: the runner looks when it starts."""
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
+            self._wake_address() as address,
+            suppress(OSError),
+        ):
+            sender.sendto(b"!", address)
+
+    @contextmanager
+    def listen(self) -> Iterator[socket.socket]:
+        """The socket that wake() speaks to: a datagram, whatever it holds, means work. For the lock's holder only."""
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver,
+            self._wake_address() as address,
+        ):
+            (self.path / "wake").unlink(missing_ok=True)
+            receiver.bind(address)
+            yield receiver
