@@ -27,7 +27,7 @@ class Size(int):
     expected = f'a number with a unit ({", ".join(_SIZE_UNITS)}), such as "512MiB"'
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: object) -> Self:
         """Read "512MiB". Raises ValueError saying what was expected."""
         return cls(_quantity(text, _SIZE_UNITS, cls.expected))
 
@@ -38,7 +38,7 @@ class Duration(float):
     expected = f'a number with a unit ({", ".join(_TIME_UNITS)}), such as "90min"'
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: object) -> Self:
         """Read "90min". Raises ValueError saying what was expected."""
         return cls(_quantity(text, _TIME_UNITS, cls.expected))
 

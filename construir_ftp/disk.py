@@ -28,7 +28,7 @@ def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
     The entry in its directory is not: fsync that once everything is in it.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import sh
 
@@ -48,8 +48,8 @@ def run(
     then killed).
     """
     words = [str(word) for word in argv]
-    with open(os.devnull, "rb") as nothing:
-        special = {
+    with Path(os.devnull).open("rb") as nothing:
+        special: dict[str, Any] = {
             "_env": env or environment(),
             "_in": stdin or nothing,
             "_timeout": timeout_s,
@@ -90,7 +90,7 @@ def spawn(
     """
     words = [str(word) for word in argv]
     try:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - the one place that starts children; argv is a list, never a shell line
             words,
             stdin=stdin,
             stdout=stdout,

@@ -115,7 +115,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tickets: dict[str, Ticket] = {}
+        self._contributors: dict[str, str] = {}
         self._last_served: dict[str, int] = {}
         self._served = 0
 
@@ -137,7 +137,7 @@ class Spool:
 
     def jobs(self, state: str) -> list[Job]:
         """Every job in `state`, oldest first."""
-        return [Job(self.state(state) / name) for name in sorted(os.listdir(self.state(state)))]
+        return [Job(path) for path in sorted(self.state(state).iterdir())]
 
     # -- incoming -> queue ---------------------------------------------------------------------------
 
@@ -170,20 +170,24 @@ class Spool:
         waiting = self.jobs("queue")
         first_of: dict[str, Job] = {}
         for job in waiting:
-            first_of.setdefault(self._ticket(job).contributor, job)
+            first_of.setdefault(self._contributor(job), job)
         if not first_of:
             return None
         contributor = min(first_of, key=lambda name: (self._last_served.get(name, 0), first_of[name].id))
         self._served += 1
         self._last_served[contributor] = self._served
-        self._tickets.pop(first_of[contributor].id, None)
+        self._contributors.pop(first_of[contributor].id, None)
         return self._move(first_of[contributor], "running")
 
-    def _ticket(self, job: Job) -> Ticket:
-        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn.
-        if job.id not in self._tickets:
-            self._tickets[job.id] = job.ticket()
-        return self._tickets[job.id]
+    def _contributor(self, job: Job) -> str:
+        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn. A damaged
+        # one must not stop the queue: its job gets a turn, and the runner says what is wrong with it.
+        if job.id not in self._contributors:
+            try:
+                self._contributors[job.id] = job.ticket().contributor
+            except ConstruirError:
+                self._contributors[job.id] = ""
+        return self._contributors[job.id]
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""
