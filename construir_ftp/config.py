@@ -59,14 +59,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of construir.toml."""
 
 
-class SpoolSection(Section):
+class SpoolSection(Section, frozen=True):
     """Where jobs live, and the free space kept clear of uploads."""
 
     path: str = ""
     min_free: Size = Size.parse("2GiB")
 
 
-class ImagesSection(Section):
+class ImagesSection(Section, frozen=True):
     """Base images: where they live, which is used, where mmdebstrap takes packages from."""
 
     path: str = ""
@@ -74,7 +74,7 @@ class ImagesSection(Section):
     mirror: str = ""
 
 
-class FtpSection(Section):
+class FtpSection(Section, frozen=True):
     """The FTP server."""
 
     address: str = "127.0.0.1"
@@ -88,7 +88,7 @@ class FtpSection(Section):
     max_sessions_per_address: Positive = 64
 
 
-class GateSection(Section):
+class GateSection(Section, frozen=True):
     """What an upload may be; see gate."""
 
     filesystems: tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...] = ("ext2", "ext3", "ext4")
@@ -99,7 +99,7 @@ class GateSection(Section):
     timeout: Duration = Duration.parse("10min")
 
 
-class MachineSection(Section):
+class MachineSection(Section, frozen=True):
     """The virtual machine a job runs in."""
 
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
@@ -111,7 +111,7 @@ class MachineSection(Section):
     log_tail: Size = Size.parse("1MiB")
 
 
-class RunnerSection(Section):
+class RunnerSection(Section, frozen=True):
     """How many machines at once, how often the queue is looked at unasked, how a stop is made."""
 
     slots: Count = 0
@@ -119,7 +119,7 @@ class RunnerSection(Section):
     grace: Duration = Duration.parse("10s")
 
 
-class JanitorSection(Section):
+class JanitorSection(Section, frozen=True):
     """How long results stay."""
 
     every: Duration = Duration.parse("10min")
@@ -133,7 +133,7 @@ class JanitorSection(Section):
 S = TypeVar("S", bound=Section)
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole of construir.toml."""
 
     spool: SpoolSection = SpoolSection()
