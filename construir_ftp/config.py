@@ -10,15 +10,22 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from construir_ftp.errors import ConfigError
 
 _SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+
+# What a file offset (off_t, 63 bits) and a timedelta, a poll(2) or a wait still take.
+_MOST_BYTES = 2**63 - 1
+_MOST_SECONDS = 100 * 365 * 86400
+
+_QUOTED_CHARACTERS = 40
 
 
 class Size(int):
@@ -29,7 +36,7 @@ class Size(int):
     @classmethod
     def parse(cls, text: object) -> Self:
         """Read "512MiB". Raises ValueError saying what was expected."""
-        return cls(_quantity(text, _SIZE_UNITS, cls.expected))
+        return cls(_quantity(text, _SIZE_UNITS, cls.expected, _MOST_BYTES, "8 EiB"))
 
 
 class Duration(float):
@@ -40,23 +47,41 @@ class Duration(float):
     @classmethod
     def parse(cls, text: object) -> Self:
         """Read "90min". Raises ValueError saying what was expected."""
-        return cls(_quantity(text, _TIME_UNITS, cls.expected))
+        return cls(_quantity(text, _TIME_UNITS, cls.expected, _MOST_SECONDS, "100 years"))
 
 
-def _quantity(text: object, units: Mapping[str, float], expected: str) -> float:
+def _quantity(text: object, units: Mapping[str, float], expected: str, most: float, most_in_words: str) -> float:
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[2] not in units:
-        raise ValueError(f"expected {expected}")
-    return float(match[1]) * units[match[2]]
+        raise ValueError(f"expected {expected}, got {_quoted(text)}")
+    amount = float(match[1]) * units[match[2]]
+    if amount >= most:
+        raise ValueError(f"expected less than {most_in_words}, got {_quoted(text)}")
+    return amount
+
+
+def _quoted(value: object) -> str:
+    """A value as the file had it, no longer than an error message wants it."""
+    words = str(value)
+    words = words if len(words) <= _QUOTED_CHARACTERS else f"{words[:_QUOTED_CHARACTERS]}..."
+    return f'"{words}"' if isinstance(value, str) else words
 
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Filesystems = Annotated[tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...], msgspec.Meta(min_length=1)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of construir.toml."""
+    """A table of construir.toml. Of the keys named in `above_zero` a zero is an error."""
+
+    above_zero: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for key in self.above_zero:
+            if not getattr(self, key):
+                raise ValueError(f"`{key}`: expected more than zero")
 
 
 class SpoolSection(Section, frozen=True):
@@ -77,6 +102,8 @@ class ImagesSection(Section, frozen=True):
 class FtpSection(Section, frozen=True):
     """The FTP server."""
 
+    above_zero: ClassVar = ("max_upload", "idle_timeout")
+
     address: str = "127.0.0.1"
     port: Port = 2121
     passive_ports: str = ""
@@ -91,7 +118,9 @@ class FtpSection(Section, frozen=True):
 class GateSection(Section, frozen=True):
     """What an upload may be; see gate."""
 
-    filesystems: tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...] = ("ext2", "ext3", "ext4")
+    above_zero: ClassVar = ("max_image", "max_memory", "timeout")
+
+    filesystems: Filesystems = ("ext2", "ext3", "ext4")
     max_image: Size = Size.parse("16GiB")
     max_ratio: Positive = 10_000
     ratio_free: Size = Size.parse("1GiB")
@@ -101,6 +130,8 @@ class GateSection(Section, frozen=True):
 
 class MachineSection(Section, frozen=True):
     """The virtual machine a job runs in."""
+
+    above_zero: ClassVar = ("memory", "timeout", "boot_timeout")
 
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     memory: Size = Size.parse("1GiB")
@@ -114,13 +145,17 @@ class MachineSection(Section, frozen=True):
 class RunnerSection(Section, frozen=True):
     """How many machines at once, how often the queue is looked at unasked, how a stop is made."""
 
+    above_zero: ClassVar = ("scan_every",)
+
     slots: Count = 0
     scan_every: Duration = Duration.parse("30s")
     grace: Duration = Duration.parse("10s")
 
 
 class JanitorSection(Section, frozen=True):
-    """How long results stay."""
+    """How long results stay; see janitor."""
+
+    above_zero: ClassVar = ("every",)
 
     every: Duration = Duration.parse("10min")
     max_age: Duration = Duration.parse("30d")
@@ -178,21 +213,34 @@ def load(path: Path | None) -> Config:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        # TOML is UTF-8 whatever the locale says; some editors put a byte order mark in front.
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a readable file with --config") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text") from error
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def parse(text: str, source: str) -> Config:
     """Read the text of a configuration file; `source` is what errors call it. Raises ConfigError."""
+    return parse_section(text, source, Config)
+
+
+def parse_section(text: str, source: str, kind: type[S]) -> S:
+    """Read TOML that is to be a `kind`; `source` is what errors call it.
+
+    Raises ConfigError, whose message is one printable line whatever the text holds.
+    """
     try:
-        return convert(tomllib.loads(text), Config)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+        return convert(tomllib.loads(text), kind)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(_one_line(f"{source}: not valid TOML: {error}")) from error
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_plainly(str(error))}") from error
+        raise ConfigError(_one_line(f"{source}: {_plainly(str(error), kind)}")) from error
+
+
+def _one_line(message: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in message)
 
 
 def convert(table: dict[str, Any], kind: type[S]) -> S:
@@ -206,11 +254,37 @@ def _decode(kind: type, value: object) -> object:
     raise NotImplementedError(kind)
 
 
-def _plainly(message: str) -> str:
-    """msgspec's "<what> - at `$.a.b`" -> "a.b: <what>"."""
+# msgspec's names for what TOML holds, in the words of someone who writes the file.
+_PLAIN_KINDS = {
+    "int": "a whole number",
+    "float": "a number with a point",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+def _plainly(message: str, kind: type[Section]) -> str:
+    """msgspec's "<what> - at `$.a.b`" -> "a.b: <what>", in plain words."""
     what, _, where = message.partition(" - at `$")
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     key = where.rstrip("`").lstrip(".")
-    if unknown:
-        return f"{'.'.join(filter(None, [key, unknown[1]]))}: no such key; etc/construir.toml lists them all"
+    if named := re.fullmatch(r"(Object contains unknown field )?`([^`]*)`(?:: )?(.*)", what):
+        key = ".".join(filter(None, [key, named[2]]))
+        what = "no such key; etc/construir.toml lists them all" if named[1] else named[3]
+    elif what.startswith("Invalid enum value"):
+        what = f"expected one of {', '.join(_choices(kind, key))}, got {what.split(maxsplit=3)[3]}"
+    else:
+        what = re.sub(r"`(\w+)`", lambda name: _PLAIN_KINDS.get(name[1], f"a {name[1]}"), what)
     return f"{key}: {what[:1].lower()}{what[1:]}" if key else what
+
+
+def _choices(kind: type[Section], key: str) -> list[str]:
+    """The values that the key at "a.b", or "a.b[0]", can have."""
+    shape: msgspec.inspect.Type = msgspec.inspect.type_info(kind)
+    for part in re.sub(r"\[.*?\]", ".", key).rstrip(".").split("."):
+        if isinstance(shape, msgspec.inspect.StructType):
+            shape = next(field.type for field in shape.fields if field.encode_name == part)
+    if isinstance(shape, msgspec.inspect.VarTupleType):
+        shape = shape.item_type
+    return [f'"{value}"' for value in shape.values] if isinstance(shape, msgspec.inspect.LiteralType) else []

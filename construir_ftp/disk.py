@@ -64,6 +64,24 @@ def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:
         file.truncate(size_bytes)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Create `target` with the content of `source`; zeros become holes. An OSError leaves nothing of it."""
+    try:
+        with source.open("rb") as file:
+            write_sparse(file, target, source.stat().st_size)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a symbolic link (never what it points to), or a directory and all below it."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+
+
 def allocated_bytes(path: Path) -> int:
     """Room a file takes, holes not counted (st_blocks is in units of 512 bytes, stat(2))."""
     return path.lstat().st_blocks * 512

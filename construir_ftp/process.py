@@ -8,8 +8,10 @@ is given, and (for `run`) a deadline. Nothing else in the package starts a progr
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,10 +46,12 @@ def run(
 ) -> str:
     """Run a command to its end; return what it printed on standard output (empty if `stdout` took it).
 
-    Raises CommandError if it is missing, fails, or is not done after `timeout_s` seconds (it is
-    then killed).
+    Output that isn't UTF-8 comes with replacement characters. Raises CommandError if the command is missing,
+    fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it.
     """
     words = [str(word) for word in argv]
+    if cwd and not cwd.is_dir():  # sh 2.4 would leak its pipes over this
+        raise CommandError(f"no directory {cwd} to start in: {shlex.join(words)}")
     with Path(os.devnull).open("rb") as nothing:
         special: dict[str, Any] = {
             "_env": env or environment(),
@@ -56,17 +60,37 @@ def run(
             "_cwd": str(cwd) if cwd else None,
             "_tty_out": False,
             "_truncate_exc": False,
+            "_decode_errors": "replace",
+            # In the background, so that there is a process group to kill; a session of its own makes it one.
+            "_bg": True,
+            "_bg_exc": False,
+            "_new_session": True,
         }
         if stdout is not None:
             special["_out"] = stdout
         try:
-            return str(sh.Command(words[0], search_paths=environment()["PATH"].split(":"))(*words[1:], **special))
+            command = sh.Command(words[0], search_paths=environment()["PATH"].split(":"))
+            return _outcome(command(*words[1:], **special))
         except sh.CommandNotFound as missing:
             raise CommandError(f"{words[0]}: not installed") from missing
         except sh.TimeoutException as late:
             raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(words)}") from late
         except sh.ErrorReturnCode as failed:
             raise CommandError(_failure(words, failed.exit_code, failed.stderr or failed.stdout)) from failed
+        except sh.ForkException as failed:
+            reason = str(failed).strip().splitlines()[-1].strip()
+            raise CommandError(f"can't be started ({reason}): {shlex.join(words)}") from failed
+
+
+def _outcome(running: sh.RunningCommand) -> str:
+    """What the command printed, once it has ended. If it failed, is late or we are interrupted, nothing of it lives."""
+    try:
+        running.wait()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pgid, signal.SIGKILL)
+        raise
+    return str(running)
 
 
 def _failure(words: Iterable[str], status: int, said: bytes) -> str:
@@ -86,11 +110,11 @@ def spawn(
     """Start a child in its own session and return it; the caller waits for it, and ends it by its pid.
 
     subprocess rather than sh: the child is started by the calling thread (bwrap's --die-with-parent
-    watches that thread), without Python code between fork and exec.
+    watches that thread), without Python code between fork and exec. Raises CommandError.
     """
     words = [str(word) for word in argv]
     try:
-        return subprocess.Popen(  # noqa: S603 - the one place that starts children; argv is a list, never a shell line
+        return subprocess.Popen(
             words,
             stdin=stdin,
             stdout=stdout,
@@ -101,3 +125,5 @@ def spawn(
         )
     except FileNotFoundError as missing:
         raise CommandError(f"{words[0]}: not installed") from missing
+    except OSError as failed:
+        raise CommandError(f"can't be started ({failed.strerror}): {shlex.join(words)}") from failed

@@ -12,10 +12,10 @@ A rename is followed by fsync of both parents before anyone is told. A crash may
 never loses one and never publishes two results. The spool never opens an upload, and starts no program.
 """
 
+import errno
 import fcntl
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,7 +77,7 @@ class Job:
         path = self.path / "job.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=Ticket)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
             raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
 
     def attempts(self) -> int:
@@ -104,10 +104,7 @@ class Job:
         for entry in self.path.iterdir():
             if entry.name in ("upload", "job.json", "attempts"):
                 continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            disk.remove(entry)
 
 
 class Spool:
@@ -123,8 +120,12 @@ class Spool:
     def prepare(cls, path: Path) -> Self:
         """The spool at `path`, its directories made where they are missing. Raises ConstruirError."""
         try:
-            for state in STATES:
-                (path / state).mkdir(parents=True, exist_ok=True)
+            missing = [path / state for state in STATES if not (path / state).is_dir()]
+            for directory in missing:
+                directory.mkdir(parents=True, exist_ok=True)
+            if missing:
+                disk.fsync(path)
+                disk.fsync(path.parent)
         except OSError as error:
             raise ConstruirError(
                 f"spool {path}: {error.strerror}: {error.filename}; choose another with --spool, or make it writable"
@@ -136,8 +137,11 @@ class Spool:
         return self.path / state
 
     def jobs(self, state: str) -> list[Job]:
-        """Every job in `state`, oldest first."""
-        return [Job(path) for path in sorted(self.state(state).iterdir())]
+        """Every job in `state`, oldest first. What isn't a directory, such as a planted symbolic link, is no job."""
+        directory = self.state(state)
+        with os.scandir(directory) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return [Job(directory / name) for name in names]
 
     # -- incoming -> queue ---------------------------------------------------------------------------
 
@@ -154,40 +158,57 @@ class Spool:
         """
         disk.fsync(job.upload)
         disk.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
-        disk.fsync(job.path)
         job.path.chmod(0o755)
-        queued = self._move(job, "queue", jobfile.new_id(ticket.name, ticket.received))
+        disk.fsync(job.path)
+        queued = self._enqueue(job, ticket)
         self.wake()
         return queued
+
+    def _enqueue(self, job: Job, ticket: Ticket) -> Job:
+        # An id can be taken: its random part is 16 bits. rename(2) then fails, since no job's directory is empty.
+        while True:
+            try:
+                return self._move(job, "queue", jobfile.new_id(ticket.name, ticket.received))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 
     def take(self) -> Job | None:
         """queue -> running: the next job by fair turn over contributors, oldest first within one; None if none waits.
 
-        Only the holder of the lock takes, so nobody else moves the job meanwhile.
+        Only the holder of the lock takes; but a contributor may cancel a waiting job at any moment.
         """
-        waiting = self.jobs("queue")
+        while (turn := self._next()) is not None:
+            contributor, job = turn
+            try:
+                taken = self._move(job, "running")
+            except FileNotFoundError:
+                if job.path.exists():
+                    raise
+                continue
+            self._served += 1
+            self._last_served[contributor] = self._served
+            return taken
+        return None
+
+    def _next(self) -> tuple[str, Job] | None:
+        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn.
+        known, self._contributors = self._contributors, {}
         first_of: dict[str, Job] = {}
-        for job in waiting:
-            first_of.setdefault(self._contributor(job), job)
-        if not first_of:
-            return None
-        contributor = min(first_of, key=lambda name: (self._last_served.get(name, 0), first_of[name].id))
-        self._served += 1
-        self._last_served[contributor] = self._served
-        self._contributors.pop(first_of[contributor].id, None)
-        return self._move(first_of[contributor], "running")
+        for job in self.jobs("queue"):
+            contributor = known[job.id] if job.id in known else self._contributor(job)
+            self._contributors[job.id] = contributor
+            first_of.setdefault(contributor, job)
+        return min(first_of.items(), key=lambda item: (self._last_served.get(item[0], 0), item[1].id), default=None)
 
     def _contributor(self, job: Job) -> str:
-        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn. A damaged
-        # one must not stop the queue: its job gets a turn, and the runner says what is wrong with it.
-        if job.id not in self._contributors:
-            try:
-                self._contributors[job.id] = job.ticket().contributor
-            except ConstruirError:
-                self._contributors[job.id] = ""
-        return self._contributors[job.id]
+        # A damaged ticket must not stop the queue: its job gets a turn, and the runner says what is wrong with it.
+        try:
+            return job.ticket().contributor
+        except ConstruirError:
+            return ""
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""
@@ -195,15 +216,21 @@ class Spool:
         return self._move(job, "queue")
 
     def finish(self, job: Job, result: bytes) -> Job:
-        """running -> done: writes result.json last, so that what is visible in done/ is complete.
+        """running -> done: writes result.json last, so that what is visible in done/ is complete and on stable storage.
 
-        upload and disk.img are gone by then; everything else in the directory is on stable storage afterwards.
+        upload and disk.img go only then: a crash before must leave a job that can run again. After an OSError, such
+        as ENOSPC, the job is still running, and finish can be called again.
         """
-        for leftover in (job.upload, job.disk):
-            leftover.unlink(missing_ok=True)
-        for entry in job.path.iterdir():
-            disk.fsync(entry)
+        for entry in job.path.rglob("*"):
+            if entry not in (job.upload, job.disk):
+                disk.fsync(entry)
         disk.replace_durably(job.result, result)
+        return self._publish(job)
+
+    def _publish(self, job: Job) -> Job:
+        for leftover in (job.upload, job.disk, job.path / "attempts"):
+            leftover.unlink(missing_ok=True)
+        disk.fsync(job.path)
         return self._move(job, "done")
 
     def recover(self) -> list[Job]:
@@ -214,7 +241,7 @@ class Spool:
         requeued = []
         for job in self.jobs("running"):
             if job.result.exists():
-                self._move(job, "done")
+                self._publish(job)
             else:
                 requeued.append(self.requeue(job))
         return requeued
@@ -222,16 +249,15 @@ class Spool:
     # -- anything -> trash ------------------------------------------------------------------------------
 
     def delete(self, job: Job) -> None:
-        """Any state -> trash, then removed; a crash between the two leaves it to sweep_trash."""
-        doomed = self.state("trash") / f"{job.id}.{secrets.token_hex(4)}"
+        """Any state -> trash for good, then removed; a crash between the two leaves it to sweep_trash."""
         with suppress(FileNotFoundError):
-            job.path.rename(doomed)
-            shutil.rmtree(doomed)
+            disk.remove(self._move(job, "trash", f"{job.id}.{secrets.token_hex(4)}").path)
 
     def sweep_trash(self) -> None:
-        """Remove what an interrupted delete left."""
-        for job in self.jobs("trash"):
-            shutil.rmtree(job.path, ignore_errors=True)
+        """Remove what an interrupted delete left; what can't be removed stays for the next sweep."""
+        for entry in self.state("trash").iterdir():
+            with suppress(OSError):
+                disk.remove(entry)
 
     # -- all of it ---------------------------------------------------------------------------------------
 
@@ -281,4 +307,7 @@ class Spool:
         ):
             (self.path / "wake").unlink(missing_ok=True)
             receiver.bind(address)
+            # Sending needs write permission (unix(7)), and the FTP server may be another user. A datagram tells
+            # the runner no more than to look, so anyone who reaches the spool may send one.
+            Path(address).chmod(0o666)
             yield receiver

@@ -1,0 +1,5 @@
+"""`python -m construir_ftp` is `construir`."""
+
+from construir_ftp.cli import main
+
+main()

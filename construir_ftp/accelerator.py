@@ -1,0 +1,100 @@
+"""KVM where it works, TCG elsewhere; and "works" means that the real kernel came up to its init, in time.
+
+A /dev/kvm that opens but hangs every guest is common in nested virtualisation, and a guest that only runs
+the BIOS can pass on it. So a machine is booted, once for each (host kernel, QEMU, guest kernel), under a deadline.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import disk, image, vm
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image import BaseImage
+from construir_ftp.vm import Accelerator
+
+log = logging.getLogger("construir.runner")
+
+DEVICE = Path("/dev/kvm")
+# A worker boots in half a second under KVM; a nested one that works at all stays well below this.
+_PROBE_S = 10.0
+_PROBE_MEMORY = 256 * 2**20
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Which accelerator machines get, and why in plain words."""
+
+    accelerator: Accelerator
+    reason: str
+
+
+def choose(wanted: str, images: Path, base: BaseImage) -> Choice:
+    """What `machine.accelerator` ("auto", "kvm" or "tcg") comes to on this host.
+
+    The first "auto" on a host boots a machine, which takes up to 10 s; the answer is kept in `images`.
+    """
+    if wanted == "tcg":
+        return Choice("tcg", "TCG, as configured")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        problem = f"{DEVICE} " + ("may not be opened by this user" if DEVICE.exists() else "is missing")
+    else:
+        problem = _remembered_probe(images, base)
+    if not problem:
+        return Choice("kvm", "KVM: a probe machine came up")
+    if wanted == "kvm":
+        raise ConstruirError(f"machine.accelerator is kvm, but {problem}; set it to auto to run under TCG")
+    return Choice("tcg", f"TCG: {problem}")
+
+
+def _remembered_probe(images: Path, base: BaseImage) -> str:
+    key = "\n".join([platform.release(), qemu_version(), base.manifest.parts[image.KERNEL].sha256])
+    memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    try:
+        return memory.read_text()
+    except FileNotFoundError:
+        pass
+    problem = probe(base)
+    log.info("KVM probe: %s", problem or "works")
+    try:
+        disk.replace_durably(memory, problem.encode())
+    except OSError as error:
+        log.warning("the outcome of the KVM probe can't be kept in %s: %s", images, error.strerror)
+    return problem
+
+
+def qemu_version() -> str:
+    """The first line of QEMU's --version. Raises MachineUnavailableError where it is missing."""
+    return vm.ask_qemu("--version").splitlines()[0]
+
+
+def probe(base: BaseImage) -> str:
+    """Boot a machine under KVM as far as its init; empty if that went well, else what went wrong."""
+    shape = vm.Shape(base=base, accelerator="kvm", memory_bytes=_PROBE_MEMORY, cpus=1)
+    with tempfile.TemporaryDirectory(prefix="construir-probe-") as name:
+        place = Path(name)
+        blank = place / "blank.img"
+        with blank.open("wb") as file:
+            file.truncate(2**20)
+        assignment = vm.Assignment(
+            disk=blank,
+            filesystem="ext2",
+            hostname="probe",
+            timeout_s=_PROBE_S,
+            boot_timeout_s=_PROBE_S,
+            output=place / "output.log",
+            console=place / "console.log",
+            log_head_bytes=2**16,
+            log_tail_bytes=2**16,
+        )
+        with vm.Machine.start(shape, blank) as machine:
+            ending = machine.run(assignment)
+    if ending.report.ready:
+        return ""
+    if ending.killed:
+        return f"a machine under KVM hung for {_PROBE_S:g} s"
+    return f"a machine under KVM did not come up ({ending.qemu_words or f'QEMU status {ending.qemu_status}'})"

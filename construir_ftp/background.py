@@ -1,0 +1,88 @@
+"""Threads beside an event loop, for all that takes longer than a few milliseconds; the answers come back into it.
+
+Checks of uploads can take minutes, so they have threads of their own: a login never waits behind one.
+"""
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from pyftpdlib.ioloop import AsyncChat
+
+log = logging.getLogger("construir.ftp")
+
+T = TypeVar("T")
+
+
+class Bell(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
+    """Has something done in the loop, from any thread or signal handler; the loop's own call_later is not for that."""
+
+    def __init__(self, ioloop: Any) -> None:
+        ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
+        self._calls: deque[Callable[[], None]] = deque()
+        super().__init__(ours, ioloop)
+
+    def call(self, what: Callable[[], None]) -> None:
+        """Have the loop's thread call `what` soon."""
+        self._calls.append(what)
+        # A full socket will wake the loop as well; a closed one has nobody to wake.
+        with suppress(OSError):
+            self._theirs.send(b"!")
+
+    def answer(self) -> None:
+        """Call what has been asked for. For the loop's thread."""
+        while self._calls:
+            what = self._calls.popleft()
+            try:
+                what()
+            except Exception:
+                log.exception("an error of ours in the event loop")
+
+    def readable(self) -> bool:
+        """Always: it is only ever read from."""
+        return True
+
+    def handle_read_event(self) -> None:
+        """Called when it was rung."""
+        self.socket.recv(4096)
+        self.answer()
+
+    def close(self) -> None:
+        """Close both ends."""
+        super().close()
+        self._theirs.close()
+
+
+class Background:
+    """Two pools of threads: `check` for the checks of uploads, `quick` for passwords and deletions."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._checks = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "check")
+        self._quick = ThreadPoolExecutor(2, "quick")
+
+    def check(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Have a thread do `work`, and the loop call `then` with what it returned."""
+        self._run(self._checks, work, then)
+
+    def quick(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """The same, for what doesn't take long."""
+        self._run(self._quick, work, then)
+
+    def close(self) -> None:
+        """Wait until all work is done, and the answers are given. For the loop's thread, after the loop has ended."""
+        for pool in (self._checks, self._quick):
+            pool.shutdown()
+        self._bell.answer()
+
+    def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        def hand_over(done: "Future[T]") -> None:
+            self._bell.call(lambda: then(done.result()))
+
+        pool.submit(work).add_done_callback(hand_over)

@@ -1,0 +1,161 @@
+"""What `construir check` looks at: each thing the appliance needs, whether it is there, and what to do if not.
+
+Looks, boots one machine at most, and changes nothing but the memory of that probe.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from construir_ftp import accelerator, disk, gate, image, pack, process
+from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError
+from construir_ftp.spool import STATES
+
+State = Literal["ok", "warning", "problem"]
+
+# Programs the appliance starts, and the Debian package of each.
+_TOOLS = {
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "gzip": "gzip",
+    "bzip2": "bzip2",
+    "xz": "xz-utils",
+    "zstd": "zstd",
+    "lz4": "lz4",
+}
+_BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "cpio": "cpio"}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the check. `remedy` says what to do; empty where nothing is to be done."""
+
+    subject: str
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def check(config: Config) -> list[Finding]:
+    """Look at everything, in the order a new user would mend it."""
+    return [
+        finding
+        for look in (_qemu, _tools, _libmagic, _base_image, _kvm, _spool, _free_space, _permissions, _users)
+        for finding in look(config)
+    ]
+
+
+def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, "ok", look())
+    except (ConstruirError, OSError) as error:
+        return Finding(subject, "problem", str(error), remedy)
+
+
+def _qemu(_config: Config) -> Iterator[Finding]:
+    yield _attempt("QEMU", "apt install qemu-system-x86", accelerator.qemu_version)
+
+
+def _tools(_config: Config) -> Iterator[Finding]:
+    for tools, state in ((_TOOLS, "problem"), (_BUILD_TOOLS, "warning")):
+        missing = sorted({package for tool, package in tools.items() if not process.find(tool)})
+        what = "tools to build base images" if tools is _BUILD_TOOLS else "tools"
+        if missing:
+            yield Finding(what, state, f"missing: {', '.join(missing)}", f"apt install {' '.join(missing)}")  # type: ignore[arg-type]
+        else:
+            yield Finding(what, "ok", ", ".join(sorted(tools)))
+
+
+def _libmagic(config: Config) -> Iterator[Finding]:
+    yield _attempt("libmagic", "apt install libmagic1 e2fsprogs zstd", lambda: _judge_a_sample(config))
+
+
+def _judge_a_sample(config: Config) -> str:
+    """Pack the smallest job there is and have the gate judge it: libmagic, the decompressors and the judge's limits."""
+    with tempfile.TemporaryDirectory(prefix="construir-check-") as name:
+        source, sample = Path(name) / "job", Path(name) / "sample.img.zst"
+        source.mkdir()
+        (source / "run.sh").write_text("#!/bin/sh\n")
+        (source / "run.sh").chmod(0o755)
+        pack.pack(source, sample, 0)
+        found = gate.check(sample, config.gate)
+    return f"the gate knows a sample job for {found.filesystem} in {found.codec}"
+
+
+def _base_image(config: Config) -> Iterator[Finding]:
+    name = config.images.default
+    remedy = f"construir image build {name}"
+
+    def look() -> str:
+        base = image.find(config.images_path(), name)
+        image.verify(base)
+        return f"{name}, {base.manifest.digest()[:19]}, {len(base.manifest.packages)} packages"
+
+    yield _attempt("base image", remedy, look)
+
+
+def _kvm(config: Config) -> Iterator[Finding]:
+    try:
+        base = image.find(config.images_path(), config.images.default)
+        choice = accelerator.choose(config.machine.accelerator, config.images_path(), base)
+    except ConstruirError as error:
+        yield Finding("accelerator", "problem", str(error), "mend what is above, then check again")
+        return
+    if choice.accelerator == "kvm":
+        yield Finding("accelerator", "ok", choice.reason)
+    else:
+        remedy = "jobs run, but ten times slower; give this user access to a working /dev/kvm"
+        yield Finding("accelerator", "warning", choice.reason, remedy)
+
+
+def _spool(config: Config) -> Iterator[Finding]:
+    spool = config.spool_path()
+    present = [spool / state for state in STATES if (spool / state).is_dir()]
+    if not present:
+        yield Finding("spool", "ok", f"{spool} will be made by: construir serve")
+    elif len({path.stat().st_dev for path in present}) > 1:
+        text = f"{spool} is spread over several file systems, so that jobs can't be moved in one step"
+        yield Finding("spool", "problem", text, f"keep {', '.join(STATES)} on one file system")
+    else:
+        yield Finding("spool", "ok", f"{spool}, on one file system")
+
+
+def _free_space(config: Config) -> Iterator[Finding]:
+    place = _nearest(config.spool_path())
+    free, floor = disk.free_bytes(place), config.spool.min_free
+    text = f"{free // 2**20} MiB free in {place}, {floor // 2**20} MiB are kept free"
+    if free < floor:
+        yield Finding("free space", "problem", text, "make room, or lower spool.min_free: no job is taken until then")
+    else:
+        yield Finding("free space", "ok", text)
+
+
+def _permissions(config: Config) -> Iterator[Finding]:
+    for what, path in (("spool", config.spool_path()), ("images", config.images_path())):
+        place = _nearest(path)
+        if os.access(place, os.W_OK | os.X_OK):
+            yield Finding(f"permissions: {what}", "ok", f"{place} is writable")
+        else:
+            remedy = f"make it writable for this user, or name another with --{what}"
+            yield Finding(f"permissions: {what}", "problem", f"{place} is not writable", remedy)
+
+
+def _users(config: Config) -> Iterator[Finding]:
+    path = config.users_path()
+    if path.exists():
+        open_to_others = path.stat().st_mode & 0o007
+        if open_to_others:
+            yield Finding("users", "warning", f"{path} can be read by everyone", f"chmod o= {path}")
+        else:
+            yield Finding("users", "ok", str(path))
+    else:
+        yield Finding("users", "warning", "nobody may send jobs yet", "construir user add NAME")
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the closest directory above it that is there."""
+    return path if path.exists() else _nearest(path.parent)

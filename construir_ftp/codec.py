@@ -1,0 +1,144 @@
+"""The outer formats of a job, packed and unpacked by the system's tools.
+
+    raw  gzip  bzip2  xz  zstd  lz4
+
+For images that have passed the gate, and for images of our own: a tool is no judge of a stream. Each reads
+standard input and writes standard output; files are written here, so that holes stay holes and a full disk is
+an OSError with errno ENOSPC, whatever the tool would have called it.
+"""
+
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+from typing import IO, cast
+
+import msgspec
+
+from construir_ftp import disk, process, stream, superblock
+from construir_ftp.errors import CommandError, ConstruirError, UsageError
+
+_COPY_BYTES = 1024 * 1024
+_QUOTED_CHARACTERS = 400
+
+
+class Codec(msgspec.Struct, frozen=True):
+    """An outer format: its name, the end of its file names, and the commands that pack and unpack it.
+
+    The same disk packs to the same bytes every time, on any number of cores.
+    """
+
+    name: str
+    suffix: str
+    pack_argv: tuple[str, ...] = ()
+    unpack_argv: tuple[str, ...] = ()
+
+
+# Unpacking takes no more memory than the gate allowed (stream); gzip, bzip2 and lz4 never need more than 8 MiB.
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec("raw", ""),
+        Codec("gzip", ".gz", ("gzip", "-6nc"), ("gzip", "-dc")),
+        Codec("bzip2", ".bz2", ("bzip2", "-9qc"), ("bzip2", "-dqc")),
+        Codec(
+            "xz",
+            ".xz",
+            ("xz", "-3qc", "-T0"),
+            ("xz", "-dqc", "-T1", f"--memlimit-decompress={stream.MEMORY_BYTES}"),
+        ),
+        Codec(
+            "zstd",
+            ".zst",
+            ("zstd", "-3qc", "-T0"),
+            ("zstd", "-dqc", f"--memory={2**stream.ZSTD_WINDOW_LOG}"),
+        ),
+        Codec("lz4", ".lz4", ("lz4", "-1qzc"), ("lz4", "-dqc")),
+    )
+}
+
+
+def find(name: str) -> Codec:
+    """The codec called `name`. Raises UsageError."""
+    if name not in CODECS:
+        raise UsageError(f"no codec is called {name!r}; choose one of {', '.join(CODECS)}")
+    return CODECS[name]
+
+
+def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float) -> None:
+    """Create `target`, an image of exactly `image_bytes`, from `source`; zeros become holes.
+
+    Less than a block may follow the file system in the stream, and is left out. Raises ConstruirError if there is
+    less or more than that, if the tool fails, or if it is not done after `timeout_s` seconds; OSError if `target` can't
+    be written, with errno ENOSPC if the disk is full. Nothing is left of `target` then.
+    """
+    try:
+        with _new(target), _reading(find(codec_name).unpack_argv, source, timeout_s) as unpacked:
+            disk.write_sparse(unpacked, target, image_bytes)
+            if len(unpacked.read(superblock.MAX_BLOCK_BYTES)) == superblock.MAX_BLOCK_BYTES:
+                raise ConstruirError(f"{source.name} holds more than its {image_bytes} bytes; fetch or send it again")
+    except EOFError as short:
+        raise ConstruirError(
+            f"{source.name} holds less than its {image_bytes} bytes; fetch or send it again"
+        ) from short
+
+
+def pack(codec_name: str, image: Path, target: Path, timeout_s: float) -> None:
+    """Create `target`, `image` in the given format.
+
+    Raises CommandError if the tool fails or is not done after `timeout_s` seconds; OSError if `target` can't be
+    written, with errno ENOSPC if the disk is full. Nothing is left of `target` then. Nothing is fsynced.
+    """
+    with _new(target), _reading(find(codec_name).pack_argv, image, timeout_s) as packed:
+        if codec_name == "raw":
+            disk.write_sparse(packed, target, image.stat().st_size)
+            return
+        with target.open("xb") as file:
+            shutil.copyfileobj(packed, file, _COPY_BYTES)
+
+
+@contextmanager
+def _new(target: Path) -> Iterator[None]:
+    """Leave no half-written `target`, and no other program's file either."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _reading(argv: tuple[str, ...], source: Path, timeout_s: float) -> Iterator[IO[bytes]]:
+    """What `argv` (or nobody, for raw) makes of `source`; a block that reads to the end also learns if that was all."""
+    with source.open("rb") as file:
+        if not argv:
+            yield file
+            return
+        with process.spawn(argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+            deadline = Timer(timeout_s, tool.kill)
+            deadline.start()
+            try:
+                yield cast(IO[bytes], tool.stdout)
+                _check_end(tool, argv, timeout_s)
+            except EOFError:
+                _check_end(tool, argv, timeout_s)
+                raise
+            finally:
+                deadline.cancel()
+                tool.kill()
+
+
+def _check_end(tool: "subprocess.Popen[bytes]", argv: tuple[str, ...], timeout_s: float) -> None:
+    said = cast(IO[bytes], tool.stderr).read()
+    status = tool.wait()
+    if status == -signal.SIGKILL:
+        raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(argv)}")
+    if status:
+        last_words = ascii(said.decode(errors="replace").strip()[-_QUOTED_CHARACTERS:])
+        raise CommandError(f"exit status {status} from: {shlex.join(argv)} ({last_words})")

@@ -1,0 +1,121 @@
+"""The control connection of an FTP session: one command after the other, each with its reply.
+
+pyftpdlib obeys a command the moment it comes, whatever is under way, and in the middle of a pause. Here a command
+waits until the one before it is done; while an answer comes from elsewhere (`hold`) nothing is read at all.
+"""
+
+import logging
+import socket
+from collections import deque
+from typing import Any
+
+import pyftpdlib.ioloop  # noqa: F401 - comes first: it imports asyncore and silences its warning of deprecation
+from pyftpdlib.handlers import FTPHandler
+
+log = logging.getLogger("construir.ftp")
+
+_LONGEST_LINE_BYTES = 2048
+_MOST_WAITING_LINES = 1000
+
+
+class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
+    """What Session builds on. `server` is the Listener that accepted it."""
+
+    _in_buffer: list[bytes]
+
+    def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
+        self.is_held = False
+        self._waiting_lines: deque[bytes] = deque()
+        super().__init__(conn, server, ioloop)
+
+    @property
+    def who(self) -> str:
+        """How the log calls this session."""
+        return str(self.remote_ip)
+
+    def is_busy(self) -> bool:
+        """Whether a command has not come to its end yet."""
+        return self.is_held
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._waiting_lines.clear()
+
+    # -- lines in ------------------------------------------------------------------------------------------
+
+    def collect_incoming_data(self, data: bytes) -> None:
+        """Called with a piece of a line. Of one that is too long no more is kept than shows it."""
+        if self._in_buffer_len <= _LONGEST_LINE_BYTES:
+            self._in_buffer.append(data)
+        self._in_buffer_len += len(data)
+
+    def found_terminator(self) -> None:
+        """Called at the end of a line. ABOR and STAT are for the command under way, all else waits for its end."""
+        line = b"".join(self._in_buffer)
+        self._in_buffer, self._in_buffer_len = [], 0
+        if self._closed or self._closing:
+            return
+        # Their first bytes may be Telnet's IP and Synch (RFC 959, 4.1.3).
+        is_urgent = line.split(b" ")[0].upper().endswith((b"ABOR", b"STAT")) and not self.is_held
+        if is_urgent or not (self.is_busy() or self._waiting_lines):
+            self._obey(line)
+        else:
+            self._let_wait(line)
+
+    def _let_wait(self, line: bytes) -> None:
+        self._waiting_lines.append(line)
+        # A held connection is not read, so that what waits for it can't grow.
+        if len(self._waiting_lines) > _MOST_WAITING_LINES and not self.is_held:
+            self.respond("421 Too many commands during a transfer.")
+            self.close_when_done()
+
+    def _obey(self, line: bytes) -> None:
+        if len(line) > _LONGEST_LINE_BYTES:
+            self.respond("500 Command too long.")
+        elif b"\0" in line:
+            self.respond("501 A command can't hold a NUL.")
+        else:
+            self._in_buffer = [line]
+            super().found_terminator()
+
+    def proceed_soon(self) -> None:
+        """A command has come to its end: those that have waited for it are next."""
+        self.ioloop.call_later(0, self._proceed)
+
+    def _proceed(self) -> None:
+        try:
+            while self._waiting_lines and not (self._closed or self._closing or self.is_busy()):
+                self._obey(self._waiting_lines.popleft())
+        except Exception:  # noqa: BLE001 - handle_error logs it, and closes the session
+            self.handle_error()
+
+    def hold(self) -> None:
+        """Read no further until `resume`: an answer comes from a thread, or a pause has to end."""
+        self.is_held = True
+        if not self._closed:
+            self.del_channel()
+            self._idler.cancel()
+
+    def resume(self) -> None:
+        """Go on reading; what is replied now comes before the replies to the commands that have waited."""
+        self.is_held = False
+        if not self._closed:
+            self.add_channel()
+            self._idler = self.ioloop.call_later(self.timeout, self.handle_timeout, _errback=self.handle_error)
+            self.proceed_soon()
+
+    # -- the log -------------------------------------------------------------------------------------------
+
+    def log(self, msg: str, logfun: object = None) -> None:
+        """Called with every reply, and more; %a, since names may hold anything."""
+        log.debug("%s: %a", self.who, msg)
+
+    logline = logerror = log
+
+    def log_exception(self, instance: object) -> None:
+        """Called in the handler of an exception that ends a connection."""
+        log.exception("%s: connection closed by an error of ours", self.who)
+
+    def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
+        """Called with every command; replies are logged anyway."""

@@ -1,0 +1,336 @@
+"""One FTP session: the commands, in order, and their replies (RFC 959, 3659).
+
+pyftpdlib speaks the protocol; this keeps its word where pyftpdlib doesn't: the reply to STOR is the verdict on the
+upload, passwords are checked beside the event loop, and an upload whose connections were cut is no upload. Nothing
+here blocks.
+"""
+
+import logging
+import select
+import socket
+from typing import Any
+
+from pyftpdlib.handlers import FTPHandler
+
+from construir_ftp.errors import ConfigError, RefusedError
+from construir_ftp.ftpcontrol import ControlConnection
+from construir_ftp.ftpdata import ActiveConnector, DataChannel, PassiveListener
+from construir_ftp.ftpview import Permissions, View
+from construir_ftp.upload import OUR_FAULT, Upload, refusal
+from construir_ftp.users import ANONYMOUS
+
+log = logging.getLogger("construir.ftp")
+
+_NOT_OFFERED = {
+    "APPE": "502 An upload can't be continued; send it whole, with STOR.",
+    "STOU": "502 A job has the name it is sent under; use STOR.",
+    "MFMT": "502 Times can't be set here.",
+    "SITE": "502 There are no SITE commands here.",
+    **dict.fromkeys(("MKD", "XMKD"), "550 No directories can be made here; jobs go into /queue."),
+    **dict.fromkeys(("RMD", "XRMD", "DELE"), "550 Nothing can be deleted here."),
+    **dict.fromkeys(("RNFR", "RNTO"), "550 Nothing can be renamed here."),
+}
+_OVER_DATA_CONNECTION = ("STOR", "RETR", "LIST", "NLST", "MLSD")
+_CUT_SHORT = "426 Transfer aborted; nothing was kept."
+_ABORTED = "426 Transfer aborted.\r\n226 Abort done."
+
+
+def _offered() -> dict[str, dict[str, Any]]:
+    """pyftpdlib's table of commands without those not offered; STOR looks at its path itself."""
+    table = {name: how for name, how in FTPHandler.proto_cmds.items() if name.split()[0] not in _NOT_OFFERED}
+    return {**table, "STOR": {**table["STOR"], "perm": None}}
+
+
+class Session(ControlConnection):
+    """A control connection, of a contributor or of anyone. `server` is the Listener that accepted it."""
+
+    # pyftpdlib's own, whose first values say too little of their types.
+    _restart_position: int
+    _in_dtp_queue: tuple[Any, str] | None
+    _out_dtp_queue: tuple[Any, bool, Any, str] | None
+    data_channel: Any
+    _dtp_acceptor: Any
+    _dtp_connector: Any
+    _closed: bool
+    remote_ip: str
+
+    banner = "Construir ready."
+    authorizer = Permissions()
+    dtp_handler = DataChannel
+    passive_dtp = PassiveListener
+    active_dtp = ActiveConnector
+    proto_cmds = _offered()
+    max_login_attempts = 3
+    # A pause after a wrong password, in seconds.
+    auth_failed_timeout = 3
+
+    def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
+        self.timeout = float(server.ftp.idle_timeout)
+        self.passive_ports = server.passive_ports
+        self.masquerade_address = server.ftp.masquerade_address or None
+        self.contributor: str | None = None
+        self.upload: Upload | None = None
+        self._is_received = False
+        self._is_sending = False
+        super().__init__(conn, server, ioloop)
+        # What MLSD may tell of a file; the host's owners, modes and inode numbers are left out.
+        self._current_facts = ["type", "size", "modify"]
+        self._available_facts = ["type", "size", "modify"]
+
+    @property
+    def who(self) -> str:
+        """How the log calls this session."""
+        return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
+
+    def is_busy(self) -> bool:
+        """Whether a command has not come to its end yet: a transfer, an answer to come, a connection to be made."""
+        is_connecting = self._dtp_connector is not None and not self._dtp_connector._closed
+        return self.is_held or self.upload is not None or self._is_sending or is_connecting
+
+    def handle(self) -> None:
+        """Called when the connection is accepted and within the limits."""
+        self.server.sessions.add(self)
+        super().handle()
+
+    def close(self) -> None:
+        """Close the control connection, and with it whatever is being transferred."""
+        if self._closed:
+            return
+        super().close()
+        self.server.sessions.discard(self)
+        if self.upload is not None:
+            self._conclude(self.upload)
+
+    # -- commands --------------------------------------------------------------------------------------
+
+    def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
+        """Called with each command. What is not offered, or has no data connection to go over, ends here."""
+        if cmd in _NOT_OFFERED:
+            self.respond(_NOT_OFFERED[cmd])
+        elif cmd in _OVER_DATA_CONNECTION and self.authenticated and not self._has_data_connection():
+            self.respond("425 Use PASV or PORT first.")
+        else:
+            super().pre_process_command(line, cmd, arg)
+
+    # -- who is it? ------------------------------------------------------------------------------------
+
+    def ftp_PASS(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Let anyone in as anonymous, a contributor with the right password."""
+        if self.authenticated or not self.username:
+            super().ftp_PASS(line)
+        elif self.username.lower() in ANONYMOUS:
+            self._welcome(None)
+        else:
+            name = self.username
+            self.hold()
+            self.server.background.quick(
+                lambda: self._is_right(name, line), lambda is_right: self._judged(name, is_right)
+            )
+
+    def _is_right(self, name: str, password: str) -> bool:
+        try:
+            return bool(self.server.users.check(name, password))
+        except ConfigError as error:
+            log.error("%s: nobody can log in", error)  # noqa: TRY400 - the message says it all
+            return False
+
+    def _judged(self, name: str, is_right: bool) -> None:
+        if self._closed:
+            return
+        if is_right:
+            self.resume()
+            self._welcome(name)
+        else:
+            log.warning("%s: wrong name or password for %a", self.who, name)
+            self.call_later(self.auth_failed_timeout, self._turn_away)
+
+    def _turn_away(self) -> None:
+        self.resume()
+        self.username = ""
+        self.attempted_logins += 1
+        self.respond("530 Wrong name or password.")
+        if self.attempted_logins >= self.max_login_attempts:
+            self.close_when_done()
+
+    def _welcome(self, contributor: str | None) -> None:
+        self.contributor, self.authenticated, self.attempted_logins = contributor, True, 0
+        self.fs = View(self.server.intake.spool, contributor is not None, self)
+        log.info("%s: logged in", self.who)
+        self.respond("230 Jobs go into /queue, results are in /done." if contributor else "230 Results are in /done.")
+
+    # -- uploads ---------------------------------------------------------------------------------------
+
+    def ftp_STOR(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Begin an upload, or refuse it before a byte is received."""
+        offset, self._restart_position = self._restart_position, 0
+        try:
+            name = self._job_name(path, offset)
+            self.upload = self.server.intake.begin(name, self.contributor)
+        except RefusedError as refused:
+            log.info("%s: %a: %s", self.who, path, refused)
+            self.respond(refusal(refused))
+        except OSError:
+            log.exception("%s: %a: can't be received", self.who, path)
+            self.respond(OUR_FAULT)
+        else:
+            self._receive(self.upload)
+
+    def _job_name(self, path: str, offset: int) -> str:
+        """The last part of `path`, if an upload may begin. Raises RefusedError."""
+        if self.contributor is None:
+            raise RefusedError("only contributors send jobs; log in as one", 550)
+        if offset:
+            raise RefusedError("an upload can't be resumed; send it whole, without REST", 554)
+        if self._current_type != "i":
+            raise RefusedError("a job is binary; send TYPE I first", 550)
+        directory, slash, name = path.rpartition("/")
+        if self.fs.ftp2fs(directory or slash or ".") != "/queue":
+            raise RefusedError("jobs go into /queue", 553)
+        return name
+
+    def _receive(self, upload: Upload) -> None:
+        log.info("%s: sends %a as incoming %s", self.who, upload.name, upload.job.id)
+        self._is_received = False
+        if self.data_channel is not None:
+            self.respond("125 Send it.")
+            self.data_channel.file_obj = upload.file
+            self.data_channel.enable_receiving(self._current_type, "STOR")
+        else:
+            self.respond("150 Open the data connection and send it.")
+            self._in_dtp_queue = (upload.file, "STOR")
+
+    def on_file_received(self, file: object) -> None:
+        """Called when the data connection was closed properly."""
+        self._is_received = True
+
+    def _conclude(self, upload: Upload) -> None:
+        """The upload has come to its end, whatever it was: away with it to the workers, who have the reply."""
+        self.upload, self._in_dtp_queue = None, None
+        if not self._is_received:
+            upload.refuse(_CUT_SHORT)
+        self.hold()
+        run = self.server.background.check if self._is_received else self.server.background.quick
+        run(lambda: upload.conclude(self._is_wanted), lambda reply: self._concluded(upload, reply))
+
+    def _is_wanted(self) -> bool:
+        """Whether there is still somebody to read the verdict. Called by a worker, while the session is held."""
+        if self._closed or self.server.is_stopping:
+            return False
+        poller = select.poll()
+        # What was sent before the end of the connection would hide it from a read. poll(2): POLLRDHUP.
+        poller.register(self.socket.fileno(), select.POLLRDHUP)
+        return not poller.poll(0)
+
+    def _concluded(self, upload: Upload, reply: str) -> None:
+        log.info("%s: %a, %d bytes, incoming %s: %s", self.who, upload.name, upload.size_bytes, upload.job.id, reply)
+        self.resume()
+        if not self._closed:
+            self.respond(reply)
+
+    # -- data connections ------------------------------------------------------------------------------
+
+    def _has_data_connection(self) -> bool:
+        is_listening = self._dtp_acceptor is not None and not self._dtp_acceptor._closed
+        return is_listening or self.data_channel is not None
+
+    def _make_epasv(self, extmode: bool = False) -> None:
+        try:
+            super()._make_epasv(extmode)
+        except OSError as error:
+            log.warning("%s: no data connection: %s", self.who, error)
+            self.respond("425 No port is free for a data connection; try again later.")
+
+    def ftp_PASV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Wait for a data connection; the reply has room for an IPv4 address only."""
+        if ":" in self.remote_ip.removeprefix("::ffff:"):
+            self.respond("522 PASV is for IPv4; use EPSV.")
+        else:
+            super().ftp_PASV(line)
+
+    def push_dtp_data(self, *args: Any, **kwargs: Any) -> None:
+        """Called with what is to be sent over the data connection."""
+        self._is_sending = True
+        super().push_dtp_data(*args, **kwargs)
+
+    def on_no_data_connection(self) -> None:
+        """Called when the client did not open the data connection in time."""
+        if self._is_sending or self.upload is not None:
+            self._break_off("425 No data connection was opened.")
+
+    def ftp_ABOR(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Break off the transfer under way."""
+        if self._is_sending or self.upload is not None:
+            self._break_off(_ABORTED)
+        else:
+            super().ftp_ABOR(line)
+
+    def _break_off(self, reply: str) -> None:
+        """End the transfer under way, whether its data connection is open already or not."""
+        self._shutdown_connecting_dtp()
+        if self.upload is not None:
+            self.upload.refuse(reply)
+            self._drop_data_channel()
+            if self.upload is not None:
+                self._conclude(self.upload)
+        else:
+            self._drop_data_channel()
+            self._stop_sending(reply)
+
+    def _drop_data_channel(self) -> None:
+        if self.data_channel is not None:
+            self.data_channel.close()
+
+    def _stop_sending(self, reply: str) -> None:
+        if self._out_dtp_queue is not None:
+            file = self._out_dtp_queue[2]
+            if file is not None:
+                file.close()
+        self._out_dtp_queue, self._is_sending = None, False
+        self.respond(reply)
+        self.proceed_soon()
+
+    def _on_dtp_connection(self) -> None:
+        # The connector's socket is the data channel's now. Were it closed later, as pyftpdlib does, the loop would
+        # forget whoever has the same file descriptor by then.
+        self._dtp_connector = None
+        if self.data_channel is not None and not self.data_channel._closed:
+            super()._on_dtp_connection()
+        self.proceed_soon()
+
+    def _on_dtp_close(self) -> None:
+        if self.upload is not None:
+            self.data_channel = None
+            self._conclude(self.upload)
+        elif self._out_dtp_queue is not None and not self._closed:
+            # It was cut before anything could be sent over it.
+            self.data_channel = None
+            self._stop_sending("426 Data connection cut.")
+        else:
+            self._is_sending = False
+            super()._on_dtp_close()
+            self.proceed_soon()
+
+    # -- the end, and the log ----------------------------------------------------------------------------
+
+    def ftp_QUIT(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Say goodbye; nothing is under way, since QUIT would have waited for its end."""
+        self._drop_data_channel()
+        super().ftp_QUIT(line)
+
+    def flush_account(self) -> None:
+        """Called by USER and REIN: nobody is logged in any longer."""
+        super().flush_account()
+        self.contributor = None
+
+    def log_transfer(
+        self,
+        cmd: str,
+        filename: str,
+        receive: bool,
+        completed: bool,
+        elapsed: float,
+        bytes: int,  # noqa: A002
+    ) -> None:
+        """Called at the end of every transfer of a file."""
+        if not receive:
+            log.info("%s: fetched %a, %d bytes%s", self.who, filename, bytes, "" if completed else ", cut short")

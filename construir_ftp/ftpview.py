@@ -1,0 +1,174 @@
+"""What an FTP session sees: which paths there are, and what is behind them.
+
+The paths that pyftpdlib hands around here are the session's own ("/done/<id>/output.log"), never the host's, so
+none of the host's can get into a reply or a log. Each is walked anew from the spool's directory, name by name,
+following no symbolic link; what isn't a regular file or a directory, or begins with a dot, isn't there.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.exceptions import FilesystemError
+from pyftpdlib.filesystems import AbstractedFS
+
+from construir_ftp.spool import Spool
+
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Permissions(DummyAuthorizer):  # type: ignore[misc] # pyftpdlib is untyped
+    """Everyone may enter, list and read whatever their View shows; who may upload is asked in STOR."""
+
+    def has_perm(self, username: str, perm: str, path: str | None = None) -> bool:
+        """Whether a command that needs `perm` (see pyftpdlib) is for anyone at all."""
+        return perm in self.read_perms
+
+    def get_perms(self, username: str) -> str:
+        """The perms of MLSD, which this server doesn't show."""
+        return str(self.read_perms)
+
+    def get_msg_quit(self, username: str) -> str:
+        """The reply to QUIT."""
+        return "Goodbye."
+
+
+class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
+    """The spool as one session sees it: /done for all, /queue for contributors.
+
+    In /queue a waiting job is shown as one file, of the upload's size, and can't be read.
+    """
+
+    def __init__(self, spool: Spool, is_contributor: bool, session: Any) -> None:
+        super().__init__("/", session)
+        self._spool = spool
+        self._states = ["done", "queue"] if is_contributor else ["done"]
+
+    # -- paths: what the session says is what we say ---------------------------------------------------
+
+    def ftp2fs(self, ftppath: str) -> str:
+        """The absolute path, without "." and "..", that the session means."""
+        return str(self.ftpnorm(ftppath))
+
+    def fs2ftp(self, fspath: str) -> str:
+        """The same path."""
+        return fspath
+
+    def validpath(self, path: str) -> bool:
+        """Any path may be asked for; see _open."""
+        return True
+
+    def realpath(self, path: str) -> str:
+        """The same path: there are no symbolic links."""
+        return path
+
+    # -- what is there -----------------------------------------------------------------------------------
+
+    def open(self, filename: str, mode: str) -> IO[bytes]:
+        """A regular file, for reading; its `name` is the session's path."""
+        if filename.startswith("/queue/"):
+            raise FilesystemError("A waiting job is not given out")
+        # A pipe, were there one, must not be waited for: O_NONBLOCK.
+        file = open(filename, "rb", opener=lambda path, _: self._open(path, os.O_RDONLY | os.O_NONBLOCK))  # noqa: SIM115 - pyftpdlib closes it
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise FilesystemError("Not a file")
+        return file
+
+    def chdir(self, path: str) -> None:
+        """Make `path` the directory that relative ones start from."""
+        with self._opened(path, os.O_PATH | os.O_DIRECTORY):
+            self.cwd = path
+
+    def listdir(self, path: str) -> list[str]:
+        """The names in a directory, in no order."""
+        if path == "/":
+            return list(self._states)
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
+            return [entry.name for entry in entries if _is_shown(entry)]
+
+    def lstat(self, path: str) -> os.stat_result:
+        """The status of a file or directory."""
+        with self._opened(path, os.O_PATH) as descriptor:
+            status = os.fstat(descriptor)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise _missing(path)
+        return status
+
+    def stat(self, path: str) -> os.stat_result:
+        """The same: there are no symbolic links."""
+        return self.lstat(path)
+
+    def isfile(self, path: str) -> bool:
+        """Whether `path` is a regular file."""
+        return stat.S_ISREG(self._mode(path))
+
+    def isdir(self, path: str) -> bool:
+        """Whether `path` is a directory."""
+        return stat.S_ISDIR(self._mode(path))
+
+    def getsize(self, path: str) -> int:
+        """Size in bytes."""
+        return self.lstat(path).st_size
+
+    def getmtime(self, path: str) -> float:
+        """When it was last changed, in seconds since 1970."""
+        return self.lstat(path).st_mtime
+
+    def get_user_by_uid(self, uid: int) -> str:
+        """The owner that LIST shows: who the host's users are is nobody's business."""
+        return "construir"
+
+    def get_group_by_gid(self, gid: int) -> str:
+        """The group that LIST shows."""
+        return "construir"
+
+    # -- the walk ------------------------------------------------------------------------------------------
+
+    def _mode(self, path: str) -> int:
+        try:
+            return self.lstat(path).st_mode
+        except OSError:
+            return 0
+
+    def _names(self, path: str) -> list[str]:
+        """The names to walk through from the spool's directory. Raises FileNotFoundError for what isn't shown."""
+        names = [name for name in path.split("/") if name]
+        if (names and names[0] not in self._states) or any(name.startswith(".") for name in names):
+            raise _missing(path)
+        if names[:1] == ["queue"] and len(names) > 1:
+            return [*names, "upload"]
+        return names
+
+    def _open(self, path: str, flags: int) -> int:
+        """A descriptor of what `path` names. Raises OSError."""
+        *names, last = self._names(path) or ["."]
+        directory = os.open(self._spool.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in names:
+                parent, directory = directory, os.open(name, _STEP, dir_fd=directory)
+                os.close(parent)
+            return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int]:
+        descriptor = self._open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _is_shown(entry: os.DirEntry[str]) -> bool:
+    is_plain = entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
+    return is_plain and not entry.name.startswith(".")
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

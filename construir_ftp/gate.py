@@ -1,0 +1,114 @@
+"""The one way into the queue: an upload is checked, then admitted, or it is gone.
+
+The gate never looks into an upload. It starts a judge, a process of its own that does, and takes
+its one line for an answer; a judge that crashes, says nothing or takes too long is a refusal of this upload and
+nothing else. Blocking: call it from a thread. Safe to use from several at once.
+"""
+
+import errno
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, cast
+
+import msgspec
+
+from construir_ftp import jobfile, process, verdict
+from construir_ftp.config import GateSection
+from construir_ftp.errors import RefusedError
+from construir_ftp.spool import Job, Spool, Ticket
+from construir_ftp.verdict import Answer, Refusal, Verdict
+
+__all__ = ["Verdict", "admit", "check"]
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_BYTES = 64 * 1024
+_QUOTED_BYTES = 400
+# From the end of a judge's output to its own end.
+_EXIT_S = 5
+
+
+def admit(spool: Spool, job: Job, name: str, contributor: str, limits: GateSection) -> Job:
+    """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
+
+    Raises RefusedError, the reason and reply for the client, if it isn't one, or if there is no room left to say so
+    in the spool. Whatever is raised, nothing of the upload is left.
+    """
+    try:
+        slug = jobfile.slug(name)
+        found = check(job.upload, limits)
+        ticket = Ticket(
+            name=slug,
+            contributor=contributor,
+            codec=found.codec,
+            filesystem=found.filesystem,
+            upload_bytes=found.upload_bytes,
+            image_bytes=found.image_bytes,
+            upload_sha256=found.upload_sha256,
+            received=datetime.now(UTC),
+        )
+        return spool.admit(job, ticket)
+    except OSError as error:
+        spool.delete(job)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RefusedError("no room left on the server; try again later", 452) from error
+        raise
+    except BaseException:
+        spool.delete(job)
+        raise
+
+
+def check(path: Path, limits: GateSection) -> Verdict:
+    """What kind of job the file at `path` is; raises RefusedError if it is none.
+
+    Takes `limits.timeout` at most. The file's content is on stable storage afterwards; its directory entry is not.
+    """
+    with path.open("rb") as upload:
+        answer = _ask(upload, limits)
+        size_bytes = os.fstat(upload.fileno()).st_size
+    if isinstance(answer, Refusal):
+        raise RefusedError(answer.reason, answer.reply)
+    if answer.upload_bytes != size_bytes:
+        raise RefusedError("the upload changed while it was being checked; send it again")
+    return answer
+
+
+def _ask(upload: IO[bytes], limits: GateSection) -> Answer:
+    """Run a judge on the open file. Its own reading position is the file's start, so `upload` is freshly opened."""
+    argv = [sys.executable, "-I", "-m", "construir_ftp.judge", verdict.encode_limits(limits)]
+    with process.spawn(argv, stdin=upload, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as judge:
+        try:
+            said = _listen(cast(IO[bytes], judge.stdout), limits.timeout)
+            status = judge.wait(_EXIT_S)
+        except (TimeoutError, subprocess.TimeoutExpired) as late:
+            raise RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller") from late
+        finally:
+            judge.kill()
+    try:
+        return verdict.decode_answer(said.splitlines()[-1])
+    except (IndexError, msgspec.MsgspecError) as error:
+        last_words = ascii(said[-_QUOTED_BYTES:].decode(errors="replace"))
+        _log.warning("a judge ended with status %d and no verdict; it said %s", status, last_words)
+        raise RefusedError("checking it failed; if the image is sound, tell the operator") from error
+
+
+def _listen(output: IO[bytes], timeout_s: float) -> bytes:
+    """All a judge says until it closes its output, or too much to be an answer. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    readable = select.poll()
+    readable.register(output, select.POLLIN)
+    said = b""
+    while len(said) <= _ANSWER_BYTES:
+        if not readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+        data = os.read(output.fileno(), _ANSWER_BYTES)
+        if not data:
+            break
+        said += data
+    return said

@@ -1,0 +1,94 @@
+"""The contract with the inside of the machine: the kernel line, the ports, the messages. Its other end is runjob.
+
+The control port carries lines. From the guest: "ready", then "started" just before run.sh, then "exit N"
+or "error <why the job can't be run>", and "clean" once the job's file system is unmounted. To the guest: one
+line, "go key=value …", after which it touches the job's disk for the first time. Nothing the guest says is more than a
+claim: it runs the job as root.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+CONTROL_PORT = "construir.control"
+OUTPUT_PORT = "construir.output"
+JOB_SERIAL = "job"
+# Longer than any message; what a hostile guest sends beyond it is dropped.
+MAX_LINE_BYTES = 1024
+_SEED_BYTES = 64
+
+
+class Report(msgspec.Struct):
+    """What the guest has said of itself so far."""
+
+    ready: bool = False
+    started: bool = False
+    exit_code: int | None = None
+    error: str | None = None
+    clean: bool = False
+
+    def finished(self) -> bool:
+        """Whether the guest has said how the job ended, or why it can't."""
+        return self.exit_code is not None or self.error is not None
+
+    def take(self, line: str) -> None:
+        """Note one message. Each is believed once, the first time; nonsense is ignored."""
+        word, _, rest = line.partition(" ")
+        match word:
+            case "ready":
+                self.ready = True
+            case "started":
+                self.started = True
+            case "exit" if self.exit_code is None and rest.isascii() and rest.isdigit():
+                self.exit_code = min(int(rest), 255)
+            case "error" if self.error is None:
+                self.error = rest[:200]
+            case "clean":
+                self.clean = True
+
+
+class Messages:
+    """Bytes from the control port -> whole lines, however they were cut on the way."""
+
+    def __init__(self) -> None:
+        self._partial = b""
+
+    def feed(self, block: bytes) -> list[str]:
+        """The lines `block` completes, without their ends; anything that is not ASCII comes as backslash escapes."""
+        *lines, rest = (self._partial + block).split(b"\n")
+        self._partial = rest[:MAX_LINE_BYTES]
+        return [line[:MAX_LINE_BYTES].decode("ascii", "backslashreplace") for line in lines]
+
+
+def go(hostname: str, filesystem: str) -> bytes:
+    """The message that lets a waiting guest go on: time of day, fresh random bytes, its name, what to mount."""
+    now_ns = time.time_ns()
+    pairs = {
+        "time": f"{now_ns // 10**9}.{now_ns % 10**9:09d}",
+        "seed": os.urandom(_SEED_BYTES).hex(),
+        "hostname": hostname,
+        "filesystem": filesystem,
+    }
+    return f"go {' '.join(f'{key}={value}' for key, value in pairs.items())}\n".encode()
+
+
+def kernel_line(accelerator: str) -> str:
+    """The worker kernel's parameters (Documentation/admin-guide/kernel-parameters.rst)."""
+    words = ["console=ttyS0", "quiet", "panic=-1", "tsc=reliable", "cryptomgr.notests", "rcupdate.rcu_expedited=1"]
+    # Nothing in the guest needs protection from the rest of it: the job is root.
+    words.append("mitigations=off")
+    if accelerator == "tcg":
+        # Address randomisation defeats the reuse of translated code: 30 bash starts take 1828 ms with, 369 without.
+        words += ["norandmaps", f"tsc_early_khz={_tsc_khz()}"]
+    return " ".join(words)
+
+
+def _tsc_khz() -> int:
+    # A microvm has no timer to calibrate the time stamp counter by; under TCG it is the host's, whose rate the
+    # host's kernel tells as bogomips (two per cycle).
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("bogomips"):
+            return int(float(line.partition(":")[2]) / 2 * 1000)
+    return 1_000_000

@@ -1,0 +1,72 @@
+"""One job without a server: the same gate, the same machine, the same result directory, in a spool of its own."""
+
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from construir_ftp import accelerator, disk, gate, image, pack
+from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.results import Result
+from construir_ftp.spool import Spool
+from construir_ftp.worker import Published, Worker
+
+
+def run(source: Path, output: Path | None, config: Config, stop: socket.socket) -> tuple[Path, Result]:
+    """Run a directory or an image as a job; return where its result is, and what it says.
+
+    `output` must not exist; without one the result goes to the current directory, under the job's id. Raises
+    RefusedError where the gate would, UsageError, MachineUnavailableError, or ConstruirError when `stop` became readable.
+    """
+    if output is not None and output.exists():
+        raise UsageError(f"{output} is there already; name another place with -o")
+    base = image.find(config.images_path(), config.images.default)
+    # Not /tmp, which is often memory: a job's disk can be large.
+    with tempfile.TemporaryDirectory(prefix="construir-run-", dir="/var/tmp") as place:
+        spool = Spool.prepare(Path(place))
+        _admit(spool, source, config)
+        worker = Worker(
+            spool=spool,
+            base=base,
+            machine=config.machine,
+            accelerator=accelerator.choose(config.machine.accelerator, config.images_path(), base),
+        )
+        published = _run_to_its_end(spool, worker, stop)
+        target = output or Path.cwd() / published.job.id
+        shutil.copytree(published.job.path, target)
+        return target, published.result
+
+
+def _admit(spool: Spool, source: Path, config: Config) -> None:
+    incoming = spool.receive()
+    if source.is_dir():
+        pack.pack(source, incoming.upload, 0)
+    else:
+        disk.copy(source, incoming.upload)
+    gate.admit(spool, incoming, name_of(source), "local", config.gate)
+
+
+def name_of(source: Path) -> str:
+    """What a job made from `source` is called: its own name, with a - for every character a name may not have."""
+    name = source.resolve().name.lstrip(".")
+    return (
+        "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in name)[:100] or "job"
+    )
+
+
+def _run_to_its_end(spool: Spool, worker: Worker, stop: socket.socket) -> Published:
+    while True:
+        job = spool.take()
+        if job is None:
+            raise ConstruirError("the job has vanished from its spool; run it again")
+        outcome = worker.run(job, stop, _wait_in_vain)
+        if isinstance(outcome, Published):
+            return outcome
+        if not outcome.fault:
+            raise ConstruirError("stopped before the job had ended")
+
+
+def _wait_in_vain(_seconds: float) -> bool:
+    # Whoever runs a job by hand is told at once that the disk is full.
+    return True

@@ -1,0 +1,162 @@
+"""The daemon that runs jobs: as many at once as there are slots, each in a thread of its own.
+
+It is woken by the datagram of an admitted upload, by a machine that ends, and, because a datagram can be
+lost, by a slow scan. It takes no job when asked to stop, while the disk is nearly full, or while machines don't come
+up; uploads are still accepted then.
+"""
+
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from construir_ftp import accelerator, disk, image
+from construir_ftp.accelerator import Choice
+from construir_ftp.config import Config, MachineSection
+from construir_ftp.errors import ConstruirError, MachineUnavailableError
+from construir_ftp.spool import Job, Spool
+from construir_ftp.worker import Published, Requeued, Worker
+
+log = logging.getLogger("construir.runner")
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 300.0
+
+
+class Runner:
+    """All of it, for one spool. `serve` holds the spool's lock for as long as it runs."""
+
+    def __init__(self, spool: Spool, config: Config) -> None:
+        self._spool = spool
+        self._config = config
+        self._slots = config.runner.slots or slots_for(config.machine)
+        self._working: set[threading.Thread] = set()
+        self._stopping = threading.Event()
+        # Readable for every machine once a byte is in it: nobody ever takes the byte out.
+        self._kill_machines, self._machines_killed = socket.socketpair()
+        self._finished, self._finish = socket.socketpair()
+        self._pause_s = 0.0
+        self._resume_at = 0.0
+        self._choices: dict[str, Choice] = {}
+
+    def serve(self, stop: socket.socket) -> None:
+        """Run jobs until `stop` is readable. On return no machine runs, and what was running is back in queue/.
+
+        Raises ConstruirError if another runner has the spool.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._spool.lock())
+            wake = stack.enter_context(self._spool.listen())
+            for end in (self._kill_machines, self._machines_killed, self._finished, self._finish):
+                stack.callback(end.close)
+            for job in self._spool.recover():
+                log.info("job %s: found unfinished, back in the queue", job.id)
+            log.info("running jobs of %s in %d slots", self._spool.path, self._slots)
+            self._loop(stop, wake)
+            self._drain()
+
+    def _loop(self, stop: socket.socket, wake: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            for source in (stop, wake, self._finished):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                self._fill_slots()
+                ready = [key.fileobj for key, _ in selector.select(self._patience_s())]
+                if stop in ready:
+                    return
+                for source in (wake, self._finished):
+                    if source in ready:
+                        source.recv(4096)
+
+    def _patience_s(self) -> float:
+        until_resumed_s = self._resume_at - time.monotonic()
+        scan_s = self._config.runner.scan_every
+        return min(scan_s, until_resumed_s) if until_resumed_s > 0 else scan_s
+
+    def _fill_slots(self) -> None:
+        self._working = {thread for thread in self._working if thread.is_alive()}
+        while len(self._working) < self._slots and time.monotonic() >= self._resume_at and self._has_room():
+            try:
+                # Looked at before each job: the image may have been built, replaced or damaged since the last one.
+                worker = self._worker() if self._spool.jobs("queue") else None
+            except (ConstruirError, OSError) as error:
+                self._back_off(f"no job can be run: {error}")
+                return
+            job = self._spool.take() if worker else None
+            if worker is None or job is None:
+                return
+            thread = threading.Thread(target=self._work, args=(worker, job), name=job.id)
+            self._working.add(thread)
+            thread.start()
+
+    def _has_room(self) -> bool:
+        if disk.free_bytes(self._spool.path) >= self._config.spool.min_free:
+            return True
+        if self._spool.jobs("queue"):
+            self._back_off("the disk is nearly full; make room, or lower spool.min_free")
+        return False
+
+    def _worker(self) -> Worker:
+        images = self._config.images_path()
+        base = image.find(images, self._config.images.default)
+        image.prove(base)
+        return Worker(
+            spool=self._spool,
+            base=base,
+            machine=self._config.machine,
+            accelerator=self._choose_accelerator(images, base),
+        )
+
+    def _choose_accelerator(self, images: Path, base: image.BaseImage) -> Choice:
+        digest = base.manifest.digest()
+        if digest not in self._choices:
+            self._choices[digest] = accelerator.choose(self._config.machine.accelerator, images, base)
+            log.info("machines run under %s", self._choices[digest].reason)
+        return self._choices[digest]
+
+    def _work(self, worker: Worker, job: Job) -> None:
+        try:
+            outcome = worker.run(job, self._machines_killed, self._stopping.wait)
+            self._note(outcome)
+        except MachineUnavailableError as error:
+            self._back_off(str(error))
+        except Exception:
+            # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
+            log.exception("job %s: left as it is until the next start", job.id)
+            self._back_off("a job could not be finished")
+        finally:
+            self._finish.send(b"!")
+
+    def _note(self, outcome: Published | Requeued) -> None:
+        if isinstance(outcome, Published):
+            self._pause_s = 0.0
+            log.info("job %s: %s: %s", outcome.job.id, outcome.result.status, outcome.result.reason)
+        elif outcome.fault:
+            self._back_off(f"job {outcome.job.id}: back in the queue: {outcome.fault}")
+        else:
+            log.info("job %s: back in the queue: the runner is stopping", outcome.job.id)
+
+    def _back_off(self, why: str) -> None:
+        self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 or _FIRST_PAUSE_S)
+        self._resume_at = time.monotonic() + self._pause_s
+        log.error("%s; next try in %g s", why, self._pause_s)
+
+    def _drain(self) -> None:
+        self._stopping.set()
+        deadline = time.monotonic() + self._config.runner.grace
+        for thread in self._working:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._kill_machines.send(b"!")
+        for thread in self._working:
+            thread.join()
+
+
+def slots_for(machine: MachineSection) -> int:
+    """How many machines this host holds at once: a core for each of theirs, four fifths of its memory; at least one."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    by_cores = len(os.sched_getaffinity(0)) // machine.cpus
+    return max(1, min(by_cores, memory_bytes * 4 // 5 // machine.memory))

@@ -1,0 +1,163 @@
+"""The FTP server: contributors put jobs into /queue, anyone fetches results from /done.
+
+One event loop, pyftpdlib's, in the thread that calls `run`; what takes longer than a few milliseconds is done in
+the background. Never looks into what it receives: that is for gate. Meets the runner in the spool only.
+"""
+
+import ipaddress
+import logging
+import re
+import resource
+import socket
+from typing import Any
+
+from pyftpdlib.ioloop import IOLoop
+from pyftpdlib.servers import FTPServer
+
+from construir_ftp.background import Background, Bell
+from construir_ftp.config import FtpSection, GateSection
+from construir_ftp.errors import ConfigError, ConstruirError
+from construir_ftp.ftpsession import Session
+from construir_ftp.spool import Spool
+from construir_ftp.upload import Intake
+from construir_ftp.users import Users
+
+log = logging.getLogger("construir.ftp")
+
+_BACKLOG = 100
+# A session has at most: control connection, one waiting for or being the data connection, a file, a pipe to a child.
+_DESCRIPTORS_PER_SESSION = 4
+_OTHER_DESCRIPTORS = 128
+_PAUSE_S = 1
+
+
+class Listener(FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
+    """Accepts sessions, and holds what they have in common."""
+
+    def __init__(self, sock: socket.socket, ioloop: Any, intake: Intake, users: Users, ftp: FtpSection) -> None:
+        self.intake, self.users, self.ftp = intake, users, ftp
+        self.passive_ports = passive_ports(ftp.passive_ports)
+        self.max_cons, self.max_cons_per_ip = ftp.max_sessions, ftp.max_sessions_per_address
+        self.sessions: set[Session] = set()
+        self.is_stopping = False
+        super().__init__(sock, Session, ioloop, _BACKLOG)
+        self.bell = Bell(ioloop)
+        self.background = Background(self.bell)
+
+    def _accept_new_cons(self) -> bool:
+        # pyftpdlib counts descriptors of every kind. ip_map has one entry for each session.
+        return len(self.ip_map) <= self.max_cons
+
+    def handle_error(self) -> None:
+        """Called when accept(2) failed, for want of descriptors: pyftpdlib would stop listening for good."""
+        log.exception("no new sessions for %d s", _PAUSE_S)
+        self.del_channel()
+        self.ioloop.call_later(_PAUSE_S, self.add_channel)
+
+
+class Server:
+    """The FTP server, bound to its port. `run` serves until `stop`; then `close` it."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port it listens on."""
+        host, port = self._listener.address
+        return str(host), int(port)
+
+    def run(self) -> None:
+        """Serve, in this thread, until `stop` is called."""
+        log.info("FTP on %s port %d", *self.address)
+        wait_s = None
+        while not self._listener.is_stopping:
+            wait_s = self._listener.ioloop.loop(wait_s, blocking=False)
+
+    def stop(self) -> None:
+        """Make `run` return. From any thread, and from a signal handler."""
+        self._listener.is_stopping = True
+        self._listener.bell.call(lambda: None)
+
+    def close(self) -> None:
+        """End all sessions, and leave no descriptor, thread or child behind. Call it when `run` has returned.
+
+        A job whose admission was in its last moments is in the queue, and its sender told so; what was still being
+        received or checked is deleted. Waits for the checks under way.
+        """
+        self.stop()
+        for session in [session for session in self._listener.sessions if not session.is_held]:
+            session.close()
+        self._listener.background.close()
+        for session in list(self._listener.sessions):
+            session.close()
+        self._listener.ioloop.close()
+
+
+def open_server(spool: Spool, users: Users, ftp: FtpSection, gate: GateSection, min_free: int) -> Server:
+    """A server, listening already; port 0 takes any. `min_free` in bytes. Raises ConfigError and ConstruirError."""
+    _route_log()
+    _check_masquerade_address(ftp.masquerade_address)
+    passive_ports(ftp.passive_ports)
+    _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
+    intake = Intake(spool, gate, ftp.max_upload, min_free)
+    return Server(Listener(_bind(ftp.address, ftp.port), IOLoop(), intake, users, ftp))
+
+
+def passive_ports(text: str) -> list[int] | None:
+    """ "60000-60100" -> the ports; "" -> None, any. Raises ConfigError."""
+    if not text:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", text, re.ASCII)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 0 < first <= last <= 65535:
+        raise ConfigError(f'ftp.passive_ports: expected a range of ports such as "60000-60100", got {text!a}')
+    return list(range(first, last + 1))
+
+
+def _check_masquerade_address(text: str) -> None:
+    # It goes into the reply to PASV, which has room for an IPv4 address only (RFC 959); EPSV needs none.
+    try:
+        if text:
+            ipaddress.IPv4Address(text)
+    except ValueError as error:
+        raise ConfigError(f"ftp.masquerade_address: expected an IPv4 address, got {text!a}") from error
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    is_v6 = ":" in address
+    try:
+        return socket.create_server(
+            (address, port),
+            family=socket.AF_INET6 if is_v6 else socket.AF_INET,
+            backlog=_BACKLOG,
+            dualstack_ipv6=address == "::",
+        )
+    except OSError as error:
+        raise ConstruirError(
+            f"FTP can't listen on {address} port {port}: {error.strerror}; choose others with ftp.address and --port"
+        ) from error
+
+
+def _allow_descriptors(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < wanted:
+            log.warning("%d open files allowed, ftp.max_sessions may need %d; raise LimitNOFILE", allowed, wanted)
+
+
+class _Escaping(logging.Handler):
+    """pyftpdlib's own log, as ours: its lines can hold what a client has sent."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        log.log(record.levelno, "pyftpdlib: %a", record.getMessage())
+
+
+def _route_log() -> None:
+    theirs = logging.getLogger("pyftpdlib")
+    theirs.handlers = [_Escaping()]
+    theirs.propagate = False
+    theirs.setLevel(logging.WARNING)

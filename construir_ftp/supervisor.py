@@ -1,0 +1,142 @@
+"""`construir serve`: three children, ftp, runner and janitor, which share nothing but the spool.
+
+A child that ends is started again, after a growing pause; when this process is told to stop it tells them, and
+when it dies they die with it.
+"""
+
+import ctypes
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from construir_ftp import process
+from construir_ftp.errors import ConstruirError
+
+log = logging.getLogger("construir")
+
+PARTS = ("ftp", "runner", "janitor")
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 60.0
+# A part that has lived this long has started well; its next pause is the shortest again.
+_SETTLED_S = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def on_stop(call: Callable[[], object]) -> Iterator[None]:
+    """While the context lasts, SIGTERM and SIGINT make the call, which has to be safe in a signal handler."""
+    before = {number: signal.signal(number, lambda *_: call()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_signal() -> Iterator[socket.socket]:
+    """A socket that becomes readable, and stays so, once SIGTERM or SIGINT has come."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer, on_stop(lambda: writer.send(b"!")):
+        yield reader
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel send this process SIGTERM when its parent, which had the given pid, ends (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise ConstruirError("the supervisor ended before its child was up")
+
+
+class _Part:
+    """One child and its restarts."""
+
+    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._argv = [sys.executable, "-m", "construir_ftp", *arguments, name, f"--parent={os.getpid()}"]
+        self._pause_s = _FIRST_PAUSE_S
+        self.child: subprocess.Popen[bytes] | None = None
+        self.pidfd = -1
+        self.start_at = 0.0
+        self.never_settled = True
+        self._started = 0.0
+
+    def start(self) -> None:
+        # The environment is ours: what the configuration takes from it, the parts have to see too.
+        self.child = process.spawn(
+            self._argv, env=dict(os.environ), stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno()
+        )
+        self.pidfd = os.pidfd_open(self.child.pid)
+        self._started = time.monotonic()
+
+    def reap(self) -> int:
+        """Note the child's end; returns its exit status. `start_at` then says when to start it again."""
+        assert self.child is not None
+        status = self.child.wait()
+        os.close(self.pidfd)
+        self.child = None
+        lived_s = time.monotonic() - self._started
+        self.never_settled = self.never_settled and lived_s < _SETTLED_S
+        self._pause_s = _FIRST_PAUSE_S if lived_s >= _SETTLED_S else min(_LONGEST_PAUSE_S, self._pause_s * 2)
+        self.start_at = time.monotonic() + self._pause_s
+        return status
+
+
+def supervise(arguments: Sequence[str], stop: socket.socket) -> None:
+    """Keep the parts running until `stop` is readable; then end them and wait for it.
+
+    `arguments` are what this command was given, "serve" and its options: each part is given the same. A part that
+    gives up in its first life, with a word of its own, ends the rest (ConstruirError): a port that is taken, or a
+    second appliance on one spool, is for whoever started this to see. Once a part has settled it is always started
+    again.
+    """
+    parts = [_Part(name, arguments) for name in PARTS]
+    with selectors.DefaultSelector() as selector:
+        selector.register(stop, selectors.EVENT_READ)
+        try:
+            while True:
+                _start_due(parts, selector)
+                ready = selector.select(_patience_s(parts))
+                if any(key.fileobj is stop for key, _ in ready):
+                    return
+                for key, _ in ready:
+                    _restart_later(key.data, selector)
+        finally:
+            _end(parts)
+
+
+def _start_due(parts: Sequence[_Part], selector: selectors.BaseSelector) -> None:
+    for part in parts:
+        if part.child is None and time.monotonic() >= part.start_at:
+            part.start()
+            selector.register(part.pidfd, selectors.EVENT_READ, part)
+
+
+def _patience_s(parts: Sequence[_Part]) -> float | None:
+    due = [part.start_at for part in parts if part.child is None]
+    return max(0.0, min(due) - time.monotonic()) if due else None
+
+
+def _restart_later(part: _Part, selector: selectors.BaseSelector) -> None:
+    selector.unregister(part.pidfd)
+    status = part.reap()
+    if status > 0 and part.never_settled:
+        raise ConstruirError(f"{part.name} can't run here; its own message is above")
+    log.error("%s ended with status %d; starting it again in %g s", part.name, status, part.start_at - time.monotonic())
+
+
+def _end(parts: Sequence[_Part]) -> None:
+    for part in parts:
+        if part.child is not None:
+            part.child.send_signal(signal.SIGTERM)
+    for part in parts:
+        if part.child is not None:
+            part.reap()

@@ -1,0 +1,148 @@
+"""One upload, from STOR to its reply: where its bytes go, when it has to stop, what becomes of it.
+
+Says what is to be replied, and knows nothing of sockets: ftpsession does the speaking. Until it is admitted an
+upload lies in incoming/, and every end but that one deletes it.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from construir_ftp import disk, gate, jobfile
+from construir_ftp.config import GateSection
+from construir_ftp.errors import RefusedError
+from construir_ftp.spool import Job, Spool, Ticket
+
+log = logging.getLogger("construir.ftp")
+
+OUR_FAULT = "451 The upload could not be taken in, by no fault of its own, and was not kept; try again later."
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Where uploads go, and how much may come in. Sizes in bytes."""
+
+    spool: Spool
+    gate: GateSection
+    max_upload: int
+    min_free: int
+
+    def check_room(self) -> None:
+        """Refuse (RefusedError, 452) while the spool's file system has less than `min_free` left."""
+        if disk.free_bytes(self.spool.path) < self.min_free:
+            raise _no_room()
+
+    def begin(self, name: str, contributor: str) -> "Upload":
+        """An upload to be written to. Raises RefusedError (553, 452) and OSError, with nothing left behind."""
+        jobfile.check_name(name)
+        self.check_room()
+        with _full_is_refused():
+            job = self.spool.receive()
+            try:
+                return Upload(self, job, name, contributor)
+            except OSError:
+                self.spool.delete(job)
+                raise
+
+
+class Upload:
+    """A file that is being received. Every one must be brought to its end with `conclude`."""
+
+    def __init__(self, intake: Intake, job: Job, name: str, contributor: str) -> None:
+        self.job, self.name, self.contributor = job, name, contributor
+        self.size_bytes = 0
+        self._intake = intake
+        self._refused = ""
+        descriptor = os.open(job.upload, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        # Unbuffered: what can't be written is noticed in write, not in close.
+        self.file = os.fdopen(descriptor, "wb", buffering=0)
+
+    def write(self, chunk: bytes) -> None:
+        """Append what was received. Raises RefusedError (552, 452) where it must stop, and OSError."""
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._intake.max_upload:
+            raise RefusedError(f"larger than {self._intake.max_upload} bytes, the most this server takes", 552)
+        self._intake.check_room()
+        left = memoryview(chunk)
+        with _full_is_refused():
+            while left:
+                left = left[self.file.write(left) :]
+
+    def refuse(self, reply: str) -> None:
+        """Say that it is not to be admitted, and what is to be replied; the first reason given counts."""
+        self._refused = self._refused or reply
+
+    def conclude(self, wanted: Callable[[], bool]) -> str:
+        """Judge it, admit it or delete it; return the reply. Takes as long as the check: not for the event loop.
+
+        A reply 226 means that the job is in the queue and survives a power cut; with any other nothing of it is
+        left. `wanted` is asked at the last moment whether there is anyone to read the reply.
+        """
+        self.file.close()
+        reply = self._refused or self._judge(wanted)
+        if not reply.startswith("226"):
+            self._delete()
+        return reply
+
+    def _judge(self, wanted: Callable[[], bool]) -> str:
+        try:
+            job = self._admit(wanted)
+        except RefusedError as refused:
+            return refusal(refused)
+        except Exception:
+            log.exception("incoming %s: could not be admitted", self.job.id)
+            return OUR_FAULT
+        return f"226 Accepted as job {job.id}; its result will be in /done/{job.id}/"
+
+    def _admit(self, wanted: Callable[[], bool]) -> Job:
+        door = _Door(self._intake.spool, wanted)
+        door.check()
+        with _full_is_refused():
+            return gate.admit(door, self.job, self.name, self.contributor, self._intake.gate)
+
+    def _delete(self) -> None:
+        try:
+            self._intake.spool.delete(self.job)
+        except OSError:
+            log.exception("incoming %s: could not be deleted, the janitor will try again", self.job.id)
+
+
+class _Door(Spool):
+    """The spool, for an upload whose sender must still be there in the moment it becomes a job."""
+
+    def __init__(self, spool: Spool, wanted: Callable[[], bool]) -> None:
+        super().__init__(spool.path)
+        self._wanted = wanted
+
+    def check(self) -> None:
+        if not self._wanted():
+            raise RefusedError("the connection that sent it is gone", 426)
+
+    def admit(self, job: Job, ticket: Ticket) -> Job:
+        # What takes long in Spool.admit comes first, so that little can happen between the question and the rename.
+        disk.fsync(job.upload)
+        self.check()
+        return super().admit(job, ticket)
+
+
+def refusal(refused: RefusedError) -> str:
+    """The one line of FTP that says why an upload is refused."""
+    reason = "".join(char if char.isprintable() else "?" for char in str(refused))
+    return f"{refused.reply} Refused: {reason}"
+
+
+def _no_room() -> RefusedError:
+    return RefusedError("no room for uploads at the moment; try again later", 452)
+
+
+@contextmanager
+def _full_is_refused() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room() from error
+        raise

@@ -1,0 +1,56 @@
+"""What the judge tells the gate, and the gate the judge: the two lines that pass between the processes.
+
+The judge has read hostile bytes, so its line is checked like any other input: only these fields, only these values.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from construir_ftp import config
+from construir_ftp.config import Duration, GateSection, Size
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="job"):
+    """The upload is a job. `image_bytes` is the file system's size, proved to be there; SHA-256 is the upload's."""
+
+    codec: Annotated[str, msgspec.Meta(pattern="^(raw|gzip|bzip2|xz|zstd|lz4)$")]
+    filesystem: Annotated[str, msgspec.Meta(pattern="^(ext2|ext3|ext4|btrfs|xfs)$")]
+    upload_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    image_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    upload_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):
+    """The upload is not a job; `reply` is the FTP code that says so."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern="^[ -~]+$")]
+    reply: Annotated[int, msgspec.Meta(ge=452, le=553)]
+
+
+Answer = Verdict | Refusal
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """One line of JSON."""
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def decode_answer(line: bytes) -> Answer:
+    """Raises msgspec.MsgspecError if it is no answer."""
+    answer: Answer = msgspec.json.decode(line, type=Answer)
+    return answer
+
+
+def encode_limits(limits: GateSection) -> str:
+    """The section as JSON, sizes and durations with their units."""
+    units = {Size: "B", Duration: "s"}
+    table = {key: getattr(limits, key) for key in limits.__struct_fields__}
+    return msgspec.json.encode(
+        {key: f"{value}{units[type(value)]}" if type(value) in units else value for key, value in table.items()}
+    ).decode()
+
+
+def decode_limits(text: str) -> GateSection:
+    """Raises msgspec.MsgspecError if it is no section."""
+    return config.convert(msgspec.json.decode(text, type=dict), GateSection)

@@ -1,0 +1,163 @@
+"""One job from running/ to done/: unpack its disk, boot a machine with it, pack what it left, publish.
+
+A fault of ours sends the job back to queue/, a third one ends it as `lost`. What the job does to its machine is
+a result like any other. Nothing here decides which job is next.
+"""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import codec, image, results, vm
+from construir_ftp.accelerator import Choice
+from construir_ftp.config import MachineSection
+from construir_ftp.errors import ConstruirError, MachineUnavailableError
+from construir_ftp.results import OurFault, Verdict
+from construir_ftp.spool import MAX_ATTEMPTS, Job, Spool, Ticket
+
+log = logging.getLogger("construir.runner")
+
+# Unpacking and packing are bounded by the disk's size; this only ends a tool that hangs.
+_CODEC_S = 3600.0
+
+
+class Published(msgspec.Struct, frozen=True):
+    """The job is in done/."""
+
+    job: Job
+    result: results.Result
+
+
+class Requeued(msgspec.Struct, frozen=True):
+    """The job is back in queue/. `fault` says what we did wrong; empty if it was only told to stop."""
+
+    job: Job
+    fault: str
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """What it takes to run jobs of a spool one after the other; several threads may use it at once."""
+
+    spool: Spool
+    base: image.BaseImage
+    machine: MachineSection
+    accelerator: Choice
+
+    def run(self, job: Job, stop: socket.socket, wait: Callable[[float], bool]) -> Published | Requeued:
+        """Run a job that was just taken. As soon as `stop` is readable its machine is killed and it is requeued.
+
+        `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting.
+        Raises MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted.
+        """
+        try:
+            ticket = job.ticket()
+        except ConstruirError as error:
+            return self._give_up(job, _unknown(job), str(error))
+        if job.attempts() >= MAX_ATTEMPTS:
+            return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
+        job.strip()
+        job.count_attempt()
+        try:
+            shape, ending = self._boot(job, ticket, stop)
+        except (ConstruirError, OSError) as error:
+            return self._excuse(job, error)
+        if ending.killed == "stopped":
+            job.forgive_attempt()
+            return Requeued(self.spool.requeue(job), "")
+        verdict = results.judge(ending)
+        if isinstance(verdict, OurFault):
+            if job.attempts() >= MAX_ATTEMPTS:
+                return self._give_up(job, ticket, verdict.reason, (shape, ending))
+            return Requeued(self.spool.requeue(job), verdict.reason)
+        return self._collect(job, ticket, verdict, (shape, ending), wait)
+
+    def _boot(self, job: Job, ticket: Ticket, stop: socket.socket) -> tuple[vm.Shape, vm.Ending]:
+        codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, _CODEC_S)
+        shape = vm.Shape(
+            base=self.base,
+            accelerator=self.accelerator.accelerator,
+            memory_bytes=int(self.machine.memory),
+            cpus=self.machine.cpus,
+        )
+        assignment = vm.Assignment(
+            disk=job.disk,
+            filesystem=ticket.filesystem,
+            hostname=ticket.name,
+            timeout_s=self.machine.timeout,
+            boot_timeout_s=self.machine.boot_timeout,
+            output=job.path / results.OUTPUT,
+            console=job.path / results.CONSOLE,
+            log_head_bytes=self.machine.log_head,
+            log_tail_bytes=self.machine.log_tail,
+        )
+        with vm.Machine.start(shape, job.disk) as machine:
+            log.info("job %s: machine started, attempt %d", job.id, job.attempts())
+            return shape, machine.run(assignment, stop)
+
+    def _excuse(self, job: Job, error: Exception) -> Requeued:
+        """The job never got a machine. A full disk and a missing QEMU are not counted: they hit all jobs alike."""
+        missing = isinstance(error, MachineUnavailableError)
+        if missing or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+            job.forgive_attempt()
+        requeued = self.spool.requeue(job)
+        if missing:
+            raise error
+        return Requeued(requeued, str(error))
+
+    def _collect(
+        self,
+        job: Job,
+        ticket: Ticket,
+        verdict: Verdict,
+        run: tuple[vm.Shape, vm.Ending],
+        wait: Callable[[float], bool],
+    ) -> Published | Requeued:
+        """Pack and publish; a full disk is waited out, since the janitor, or anybody, may make room."""
+        pause_s = 1.0
+        while True:
+            try:
+                self._pack(job, ticket)
+                return self._publish(job, ticket, verdict, run)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                log.warning("job %s: no room for its result; trying again in %g s", job.id, pause_s)
+            if wait(pause_s):
+                job.forgive_attempt()
+                return Requeued(self.spool.requeue(job), "")
+            pause_s = min(60.0, pause_s * 2)
+
+    def _pack(self, job: Job, ticket: Ticket) -> None:
+        target = job.path / results.image_name(ticket)
+        target.unlink(missing_ok=True)
+        codec.pack(ticket.codec, job.disk, target, _CODEC_S)
+
+    def _give_up(
+        self, job: Job, ticket: Ticket, reason: str, run: tuple[vm.Shape, vm.Ending] | None = None
+    ) -> Published:
+        return self._publish(job, ticket, Verdict("lost", reason), run)
+
+    def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[vm.Shape, vm.Ending] | None) -> Published:
+        result = results.describe(job, ticket, verdict, run)
+        encoded = results.encode(result)
+        results.write_sums(job, ticket, encoded)
+        return Published(self.spool.finish(job, encoded), result)
+
+
+def _unknown(job: Job) -> Ticket:
+    """What is said of a job whose ticket can't be read any more."""
+    arrived = Path(job.path).stat().st_mtime
+    return Ticket(
+        name="job",
+        contributor="",
+        codec="raw",
+        filesystem="",
+        upload_bytes=job.upload.stat().st_size if job.upload.exists() else 0,
+        image_bytes=0,
+        upload_sha256="",
+        received=results.moment(arrived),
+    )

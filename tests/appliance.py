@@ -1,0 +1,124 @@
+"""A real appliance for whole-system tests: `construir serve` on a port of its own, driven by real FTP clients."""
+
+import ftplib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from construir_ftp.users import Users
+
+NAME, PASSWORD = "alice", "correct horse"
+CONFIG = """
+[spool]
+min_free = "64MiB"
+[machine]
+timeout = "30s"
+boot_timeout = "60s"
+log_head = "64KiB"
+log_tail = "64KiB"
+[runner]
+slots = 2
+grace = "500ms"
+"""
+_UP_S = 30
+_RESULT_S = 180
+
+
+def construir(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end, its output captured as text; a test that wants success passes check=True."""
+    argv = [sys.executable, "-m", "construir_ftp", *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=_RESULT_S, **options)
+
+
+class Appliance:
+    """A running appliance, its spool, and its address."""
+
+    def __init__(self, place: Path, config: str = CONFIG) -> None:
+        self.spool = place / "spool"
+        self.config = place / "construir.toml"
+        self.config.write_text(config)
+        self.log = place / "appliance.log"
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until its FTP server says where it listens."""
+        self.spool.mkdir(exist_ok=True)
+        if NAME not in Users(self.spool / "users.toml").names():
+            Users(self.spool / "users.toml").add(NAME, PASSWORD)
+        argv = [sys.executable, "-m", "construir_ftp", "serve", f"--port={self.port}"]
+        argv += [f"--config={self.config}", f"--spool={self.spool}"]
+        before = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + _UP_S
+        while not (found := re.search(rb"FTP on 127\.0\.0\.1 port (\d+)", self.log.read_bytes()[before:])):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        self.port = int(found[1])
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send it a signal and wait for its end."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(60)
+
+    def parts(self) -> dict[str, int]:
+        """The pids of its three children, by name."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        found = {}
+        for pid in children:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[next(word.decode() for word in words if word in (b"ftp", b"runner", b"janitor"))] = int(pid)
+        return found
+
+    @contextmanager
+    def session(self, name: str = NAME, password: str = PASSWORD) -> Iterator[ftplib.FTP]:
+        """A logged-in FTP session."""
+        with ftplib.FTP() as ftp:
+            ftp.connect("127.0.0.1", self.port, timeout=60)
+            ftp.login(name, password)
+            yield ftp
+
+    def submit(self, upload: Path, name: str | None = None) -> str:
+        """Send a job; return the id that the reply names."""
+        with self.session() as ftp, upload.open("rb") as file:
+            ftp.cwd("/queue")
+            reply = ftp.storbinary(f"STOR {name or upload.name}", file)
+        match = re.fullmatch(r"226 Accepted as job (\S+); its result will be in /done/\1/", reply)
+        assert match, reply
+        return match[1]
+
+    def wait(self, job: str) -> dict[str, Any]:
+        """Wait for the job's result by anonymous FTP, and return result.json."""
+        deadline = time.monotonic() + _RESULT_S
+        while time.monotonic() < deadline:
+            try:
+                return msgspec.json.decode(self.fetch(job, "result.json"), type=dict[str, Any])
+            except ftplib.error_perm:
+                time.sleep(0.1)
+        raise AssertionError(f"no result of {job}: {self.log.read_text()[-4000:]}")
+
+    def fetch(self, job: str, name: str) -> bytes:
+        """A file of a result, by anonymous FTP."""
+        content = io.BytesIO()
+        with self.session("anonymous", "me@example.org") as ftp:
+            ftp.retrbinary(f"RETR /done/{job}/{name}", content.write)
+        return content.getvalue()
+
+    def states(self) -> dict[str, list[str]]:
+        """What is in each directory of the spool."""
+        return {state: sorted(os.listdir(self.spool / state)) for state in ("incoming", "queue", "running", "done")}
+

@@ -1,0 +1,34 @@
+"""What whole-system tests share: the base images that deploy/test built, and an appliance that stops by itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import image
+from construir_ftp.config import Config
+from construir_ftp.image import BaseImage
+from tests.appliance import Appliance
+
+
+@pytest.fixture(scope="session")
+def images() -> Path:
+    """Where the base images are; deploy/test has built them."""
+    return Config().images_path()
+
+
+@pytest.fixture(scope="session")
+def base(images: Path) -> BaseImage:
+    """The default base image."""
+    return image.find(images, Config().images.default)
+
+
+@pytest.fixture
+def appliance(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
+    """A running appliance with a spool of its own."""
+    running = Appliance(tmp_path)
+    running.start()
+    yield running
+    assert running.process is not None
+    if running.process.poll() is None:
+        running.stop()

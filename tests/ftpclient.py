@@ -1,0 +1,197 @@
+"""A real FTP server in a thread, and a client that speaks to it line by line, for all tests."""
+
+import contextlib
+import ftplib
+import functools
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from construir_ftp import config
+from construir_ftp.config import FtpSection, GateSection
+from construir_ftp.server import Server, open_server
+from construir_ftp.spool import STATES, Spool
+from construir_ftp.users import Users
+
+PASSWORD = "correct horse"
+LONG_S = 30.0
+
+
+@functools.cache
+def users_text() -> str:
+    """A users file with alice and bob; made once, since it takes long on purpose."""
+    with tempfile.TemporaryDirectory() as directory:
+        users = Users(Path(directory) / "users.toml")
+        for name in ("alice", "bob"):
+            users.add(name, PASSWORD)
+        return users.path.read_text()
+
+
+def wait_until(done: Callable[[], object], what: str) -> None:
+    """Wait for something that another thread or process does; fail after LONG_S."""
+    deadline = time.monotonic() + LONG_S
+    while not done():
+        assert time.monotonic() < deadline, f"not in {LONG_S:g} s: {what}"
+        time.sleep(0.005)
+
+
+def children() -> list[int]:
+    """Every child process of this one, by pid, oldest first."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+class Control:
+    """A control connection; nothing is sent or read but what is asked for."""
+
+    def __init__(self, address: tuple[str, int], source: str = "") -> None:
+        self.socket = socket.create_connection(address, LONG_S, source_address=(source, 0) if source else None)
+        self._lines = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._lines.close()
+        self.socket.close()
+
+    def send(self, *lines: str | bytes) -> None:
+        """Send lines, in one piece."""
+        self.socket.sendall(b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines))
+
+    def reply(self) -> str:
+        """The next reply, whole; "" at the end of the connection."""
+        first = line = self._lines.readline().decode()
+        while line and not (line[:3] == first[:3] and line[3:4] == " "):
+            line = self._lines.readline().decode()
+            first += line
+        return first.rstrip("\r\n")
+
+    def ask(self, line: str | bytes) -> str:
+        """Send a line, return its reply."""
+        self.send(line)
+        return self.reply()
+
+    def log_in(self, name: str = "alice", password: str = PASSWORD) -> Self:
+        """Log in, binary."""
+        assert self.reply().startswith("220")
+        assert self.ask(f"USER {name}").startswith("331")
+        assert self.ask(f"PASS {password}").startswith("230")
+        assert self.ask("TYPE I").startswith("200")
+        return self
+
+    def passive(self) -> socket.socket:
+        """Open a data connection, by EPSV."""
+        reply = self.ask("EPSV")
+        assert reply.startswith("229"), reply
+        return socket.create_connection((self.socket.getpeername()[0], int(reply.split("|")[3])), LONG_S)
+
+    def begin(self, name: str) -> socket.socket:
+        """STOR; the data connection that the server now reads from."""
+        data = self.passive()
+        reply = self.ask(f"STOR {name}")
+        assert reply.startswith(("125", "150")), reply
+        return data
+
+    def store(self, name: str, content: bytes) -> str:
+        """A whole upload; the reply to it."""
+        with self.begin(name) as data, contextlib.suppress(ConnectionError):
+            data.sendall(content)
+        return self.reply()
+
+    def fetch(self, command: str) -> bytes:
+        """What a RETR, LIST, NLST or MLSD sends; it must succeed."""
+        with self.passive() as data:
+            reply = self.ask(command)
+            assert reply.startswith(("125", "150")), reply
+            with data.makefile("rb") as file:
+                content = file.read()
+        assert self.reply().startswith("226")
+        return content
+
+
+class House:
+    """A running server, its spool and its users."""
+
+    def __init__(self, path: Path, gate: GateSection, min_free: int, settings: dict[str, object]) -> None:
+        self.spool = Spool.prepare(path / "spool")
+        self.users = Users(self.spool.path / "users.toml")
+        self.users.path.write_text(users_text())
+        ftp = config.convert({"port": 0, **settings}, FtpSection)
+        self.server: Server = open_server(self.spool, self.users, ftp, gate, min_free)
+        self.thread = threading.Thread(target=self.server.run)
+        self.listener = self.server._listener
+
+    def connect(self, source: str = "") -> Control:
+        """A control connection, nobody logged in."""
+        return Control(self.server.address, source)
+
+    def client(self, name: str = "alice", password: str = PASSWORD) -> ftplib.FTP:
+        """A client of the standard library, logged in."""
+        client = ftplib.FTP(timeout=LONG_S)
+        client.connect(*self.server.address)
+        client.login(name, password)
+        return client
+
+    def url(self, path: str) -> str:
+        """The address of a path on this server."""
+        host, port = self.server.address
+        return f"ftp://{host}:{port}{path}"
+
+    def names(self, state: str) -> list[str]:
+        """The names in one of the spool's directories."""
+        return sorted(entry.name for entry in self.spool.state(state).iterdir())
+
+    def is_untouched(self) -> bool:
+        """Whether nothing of any upload is in the spool."""
+        return not any(self.names(state) for state in STATES)
+
+    def publish(self, name: str, files: dict[str, bytes]) -> Path:
+        """A finished job in done/."""
+        directory = self.spool.state("done") / name
+        directory.mkdir()
+        for file, content in files.items():
+            (directory / file).write_bytes(content)
+        return directory
+
+    def is_quiet(self) -> bool:
+        """Whether the loop has forgotten all of its sessions: the listener and the bell are what is left."""
+        loop = self.listener.ioloop
+        tasks = [task for task in loop.sched._tasks if not task.cancelled]
+        return not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= 2
+
+
+@contextlib.contextmanager
+def serving(path: Path, gate: GateSection | None = None, min_free: int = 0, **settings: object) -> Iterator[House]:
+    """Serve, and count afterwards what was left: descriptors, threads, children, entries of the loop."""
+    users_text()
+    before = _belongings()
+    house = House(path, gate or GateSection(), min_free, settings)
+    house.thread.start()
+    try:
+        yield house
+        wait_until(house.is_quiet, "the loop forgets every session")
+    finally:
+        house.server.stop()
+        house.thread.join(LONG_S)
+        house.server.close()
+    assert not house.thread.is_alive()
+    assert _belongings() == before
+
+
+def _belongings() -> tuple[list[str], list[str], list[int]]:
+    descriptors = sorted(entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists())
+    return descriptors, sorted(thread.name for thread in threading.enumerate()), children()

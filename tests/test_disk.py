@@ -1,0 +1,136 @@
+"""Promises of disk: what is said to be durable was synced, and no reader sees half a file."""
+
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from construir_ftp import disk
+
+BLOCK = 64 * 1024
+
+
+def test_write_durably_never_overwrites_and_never_follows_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("there", "link"):
+        with pytest.raises(FileExistsError):
+            disk.write_durably(tmp_path / name, b"new")
+    assert (tmp_path / "there").read_bytes() == b"old"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_write_durably_gives_content_and_mode(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        disk.write_durably(tmp_path / "file", b"content", 0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_replace_durably_leaves_nothing_else_behind(tmp_path: Path) -> None:
+    disk.replace_durably(tmp_path / "file", b"one")
+    disk.replace_durably(tmp_path / "file", b"two")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"two")]
+
+
+def test_replace_durably_that_fails_keeps_the_old_and_leaves_no_draft(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.mkdir()
+    with pytest.raises(IsADirectoryError):
+        disk.replace_durably(target, b"content")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_reader_of_a_replaced_file_sees_old_or_new_never_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = {bytes([letter]) * 20_000 for letter in b"ab"}
+    disk.replace_durably(path, min(contents))
+    done = threading.Event()
+    seen = set()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(50):
+        for content in contents:
+            disk.replace_durably(path, content)
+    done.set()
+    reader.join()
+    assert seen
+    assert seen <= contents
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pieces=st.lists(st.sampled_from([bytes(BLOCK), b"x" * BLOCK, bytes(BLOCK - 1) + b"x", bytes(100), b"end"])),
+    more=st.sampled_from([b"", b"\0", b"more"]),
+)
+def test_sparse_copy_equals_its_source(tmp_path: Path, pieces: list[bytes], more: bytes) -> None:
+    content = b"".join(pieces)
+    path = tmp_path / "copy"
+    path.unlink(missing_ok=True)
+    disk.write_sparse(io.BytesIO(content + more), path, len(content))
+    assert path.read_bytes() == content
+
+
+def test_sparse_copy_leaves_holes(tmp_path: Path) -> None:
+    disk.write_sparse(io.BytesIO(bytes(64 * BLOCK) + b"x" * BLOCK + bytes(64 * BLOCK)), tmp_path / "copy", 129 * BLOCK)
+    assert (tmp_path / "copy").stat().st_size == 129 * BLOCK
+    assert disk.allocated_bytes(tmp_path / "copy") <= 4 * BLOCK
+
+
+def test_sparse_copy_of_a_short_source_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EOFError, match="1 bytes short of 11"):
+        disk.write_sparse(io.BytesIO(b"0123456789"), tmp_path / "copy", 11)
+
+
+def test_tree_bytes_counts_room_not_holes(tmp_path: Path) -> None:
+    empty_bytes = disk.tree_bytes(tmp_path)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "full").write_bytes(b"x" * 2**20)
+    with (tmp_path / "below" / "hole").open("wb") as file:
+        file.truncate(2**30)
+    (tmp_path / "below" / "link").symlink_to("/usr")
+    disk.fsync(tmp_path / "below" / "full")  # some file systems count blocks only once they are written
+    assert 2**20 <= disk.tree_bytes(tmp_path) - empty_bytes < 2 * 2**20
+
+
+def test_free_bytes_is_what_an_ordinary_user_may_write(tmp_path: Path) -> None:
+    status = os.statvfs(tmp_path)
+    assert 0 <= disk.free_bytes(tmp_path) <= status.f_bfree * status.f_frsize
+
+
+def test_remove_takes_files_trees_and_links_but_not_what_links_point_to(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "below").mkdir(parents=True)
+    doomed = tmp_path / "doomed"
+    (doomed / "below").mkdir(parents=True)
+    (doomed / "link").symlink_to(kept)
+    link, dangling, file = tmp_path / "link", tmp_path / "dangling", tmp_path / "file"
+    link.symlink_to(kept)
+    dangling.symlink_to("nowhere")
+    file.touch()
+    for path in (doomed, link, dangling, file):
+        disk.remove(path)
+    assert list(tmp_path.iterdir()) == [kept]
+    assert list(kept.iterdir()) == [kept / "below"]
+
+
+def test_fsync_takes_files_and_directories_and_leaks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names only
+    disk.fsync(tmp_path / "file")
+    disk.fsync(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        disk.fsync(tmp_path / "gone")
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208

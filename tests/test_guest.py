@@ -1,0 +1,55 @@
+"""The control port's messages, however a guest may cut or forge them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from construir_ftp import guest
+
+
+def told(*lines: str) -> guest.Report:
+    report = guest.Report()
+    for line in lines:
+        report.take(line)
+    return report
+
+
+def test_report_follows_the_messages_of_a_good_run() -> None:
+    assert told("ready", "started", "exit 3", "clean") == guest.Report(True, True, 3, None, True)
+
+
+def test_exit_status_is_believed_once() -> None:
+    assert told("exit 1", "exit 0").exit_code == 1
+
+
+def test_status_beyond_a_byte_is_cut_to_one() -> None:
+    assert told("exit 99999999999999999999").exit_code == 255
+
+
+def test_nonsense_is_ignored() -> None:
+    assert told("", "exit", "exit x", "exit -1", "exit ²", "go", "ready now") == guest.Report(ready=True)
+
+
+@given(st.lists(st.binary(max_size=2000)))
+def test_any_bytes_give_short_printable_lines_and_no_growing_memory(blocks: list[bytes]) -> None:
+    messages = guest.Messages()
+    for block in blocks:
+        for line in messages.feed(block):
+            assert len(line) <= 4 * guest.MAX_LINE_BYTES
+            assert line.isascii()
+            guest.Report().take(line)
+        assert len(messages._partial) <= guest.MAX_LINE_BYTES
+
+
+@given(st.integers(1, 30))
+def test_messages_survive_any_cut(size: int) -> None:
+    said = b"ready\nstarted\nexit 7\nclean\n"
+    messages = guest.Messages()
+    lines = [line for at in range(0, len(said), size) for line in messages.feed(said[at : at + size])]
+    assert lines == ["ready", "started", "exit 7", "clean"]
+
+
+def test_go_is_one_line_with_fresh_random_bytes() -> None:
+    first, second = guest.go("hello", "ext2"), guest.go("hello", "ext2")
+    assert first.count(b"\n") == 1
+    assert first.startswith(b"go time=")
+    assert first.split(b"seed=")[1][:128] != second.split(b"seed=")[1][:128]

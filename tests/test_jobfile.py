@@ -1,0 +1,87 @@
+"""Promises of jobfile: no name reaches the disk that could be anything but a plain file name."""
+
+import re
+import string
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from construir_ftp import jobfile
+from construir_ftp.errors import RefusedError
+
+PLAIN = string.ascii_letters + string.digits + "._-"
+plain_names = st.text(PLAIN, min_size=1, max_size=128).filter(lambda name: not name.startswith("."))
+
+
+@given(plain_names)
+def test_plain_names_are_taken(name: str) -> None:
+    jobfile.check_name(name)
+
+
+@given(st.text(max_size=300))
+@example("a\n")
+@example("a" * 129)
+@example("..")
+@example("a\0b")
+@example("hello\u202egnp.zst")
+@example("\uff41")  # fullwidth a
+@example("\u0661")  # a digit to str.isdigit
+def test_any_other_name_is_refused(name: str) -> None:
+    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) and "\n" not in name and len(name) <= 128:
+        return
+    with pytest.raises(RefusedError) as caught:
+        jobfile.check_name(name)
+    assert caught.value.reply == 553
+    assert str(caught.value).isprintable()
+
+
+@given(plain_names)
+@example("-.gz")
+@example("_.img.xz")
+@example("a" * 39 + ".x.zst")
+@example("x.gz" * 32)
+def test_slug_is_short_plain_and_never_hidden(name: str) -> None:
+    slug = jobfile.slug(name)
+    assert 1 <= len(slug) <= 40
+    assert set(slug) <= set(PLAIN)
+    assert slug[0] not in ".-"
+    jobfile.check_name(slug)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("hello", "hello"),
+        ("hello.ext2.zst", "hello"),
+        ("Hello.IMG.XZ", "Hello"),
+        ("gcc-13.2.img.gz", "gcc-13.2"),
+        ("raw.lz4", "raw"),
+        ("-.gz", "job"),
+    ],
+)
+def test_slug_is_the_name_without_its_suffixes(name: str, slug: str) -> None:
+    assert jobfile.slug(name) == slug
+
+
+@given(plain_names)
+def test_slug_refuses_what_is_no_name(name: str) -> None:
+    with pytest.raises(RefusedError):
+        jobfile.slug(f"../{name}")
+
+
+def test_id_is_utc_random_and_slug() -> None:
+    noon = datetime(2026, 11, 22, 12, 41, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert re.fullmatch(r"20261122T104102Z-[0-9a-f]{4}-hello", jobfile.new_id("hello.ext2.zst", noon))
+    assert len({jobfile.new_id("hello", noon) for _ in range(10)}) > 1
+
+
+@given(plain_names, plain_names, st.datetimes(min_value=datetime(2000, 1, 1)), st.integers(1, 10**6))
+def test_ids_sort_by_time(first: str, second: str, naive: datetime, later_s: int) -> None:
+    now = naive.replace(tzinfo=UTC)
+    try:
+        then = now + timedelta(seconds=later_s)
+    except OverflowError:
+        return
+    assert jobfile.new_id(first, now) < jobfile.new_id(second, then)

@@ -1,0 +1,52 @@
+"""What a machine's end means: the job's failure, or ours."""
+
+from typing import Any
+
+import pytest
+
+from construir_ftp import guest, results
+from construir_ftp.results import OurFault, Verdict
+from construir_ftp.vm import Ending
+
+WENT_WELL = {"ready": True, "started": True}
+
+
+def judged(report: dict[str, Any], **ending: Any) -> Verdict | OurFault:
+    return results.judge(Ending(report=guest.Report(**report), booted=0.0, **{"qemu_status": 0, **ending}))
+
+
+@pytest.mark.parametrize(
+    ("report", "ending", "status", "exit_code"),
+    [
+        ({**WENT_WELL, "exit_code": 0, "clean": True}, {}, "success", 0),
+        ({**WENT_WELL, "exit_code": 3, "clean": True}, {}, "failed", 3),
+        ({**WENT_WELL, "exit_code": 0}, {}, "no-result", 0),
+        ({**WENT_WELL, "exit_code": 3}, {}, "failed", 3),
+        ({**WENT_WELL, "exit_code": 0}, {"killed": "power-off-timeout", "qemu_status": -9}, "no-result", 0),
+        ({"ready": True, "error": "there is no run.sh at the root of the image"}, {}, "failed", None),
+        (WENT_WELL, {"killed": "timeout", "qemu_status": -9}, "timeout", None),
+        (WENT_WELL, {}, "no-result", None),
+        ({"ready": True}, {}, "no-result", None),
+    ],
+)
+def test_job_that_had_its_machine_is_judged(
+    report: dict[str, Any], ending: dict[str, Any], status: str, exit_code: int | None
+) -> None:
+    verdict = judged(report, **ending)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.status, verdict.exit_code) == (status, exit_code)
+
+
+@pytest.mark.parametrize(
+    ("report", "ending"),
+    [
+        ({}, {}),
+        ({}, {"killed": "boot-timeout", "qemu_status": -9}),
+        ({"ready": True}, {"killed": "boot-timeout", "qemu_status": -9}),
+        ({}, {"qemu_status": 1, "qemu_words": "cannot set up guest memory"}),
+        (WENT_WELL, {"qemu_status": -9}),
+        ({**WENT_WELL, "exit_code": 0}, {"qemu_status": -11}),
+    ],
+)
+def test_machine_that_failed_is_our_fault(report: dict[str, Any], ending: dict[str, Any]) -> None:
+    assert isinstance(judged(report, **ending), OurFault)

@@ -1,0 +1,759 @@
+"""Promises of spool: 226 means kept. Nothing is lost or doubled by a crash, a power cut, a full disk or a rename."""
+
+import errno
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import pytest
+
+from construir_ftp import jobfile, process, spool
+from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.spool import STATES, Job, Spool, Ticket
+
+PROJECT = Path(__file__).parent.parent
+LONG_S = 60.0
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+UPLOAD = b"what the contributor sent"
+RESULT = b'{"version": 1}'
+
+
+def ticket(contributor: str = "ann", name: str = "hello.ext2", after_s: int = 0) -> Ticket:
+    return Ticket(
+        name=name,
+        contributor=contributor,
+        codec="raw",
+        filesystem="ext2",
+        upload_bytes=len(UPLOAD),
+        image_bytes=len(UPLOAD),
+        upload_sha256="",
+        received=NOON + timedelta(seconds=after_s),
+    )
+
+
+def send(to: Spool, contributor: str = "ann", after_s: int = 0) -> Job:
+    job = to.receive()
+    job.upload.write_bytes(UPLOAD)
+    return to.admit(job, ticket(contributor, after_s=after_s))
+
+
+def run(job: Job) -> None:
+    """Leave in a running job what a machine leaves."""
+    job.count_attempt()
+    job.disk.write_bytes(b"disk")
+    for name in ("output.log", "console.log", "hello.img.zst"):
+        (job.path / name).write_bytes(b"x")
+
+
+def files(job: Job) -> set[str]:
+    return {entry.name for entry in job.path.iterdir()}
+
+
+def ids(of: Spool, state: str) -> list[str]:
+    return [job.id for job in of.jobs(state)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Spool:
+    return Spool.prepare(tmp_path / "spool")
+
+
+# -- the state table -------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_spool_has_exactly_the_states(place: Spool) -> None:
+    assert {entry.name for entry in place.path.iterdir()} == set(STATES)
+    assert Spool.prepare(place.path).jobs("queue") == []
+
+
+def test_a_spool_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConstruirError, match=r"^spool /.*: Not a directory: .*; choose another with --spool"):
+        Spool.prepare(tmp_path / "file")
+
+
+def test_each_state_holds_exactly_what_the_table_says(place: Spool) -> None:
+    received = place.receive()
+    assert files(received) == set()
+    received.upload.write_bytes(UPLOAD)
+    queued = place.admit(received, ticket())
+    assert files(queued) == {"upload", "job.json"}
+    taken = place.take()
+    assert taken is not None
+    assert files(taken) == {"upload", "job.json"}
+    run(taken)
+    logs = {"output.log", "console.log", "hello.img.zst"}
+    assert files(taken) == {"upload", "job.json", "attempts", "disk.img", *logs}
+    again = place.requeue(taken)
+    assert files(again) == {"upload", "job.json", "attempts"}
+    taken = place.take()
+    assert taken is not None
+    run(taken)
+    done = place.finish(taken, RESULT)
+    assert files(done) == {"job.json", "attempts", "result.json", *logs}
+    assert done.result.read_bytes() == RESULT
+    place.delete(done)
+    assert [ids(place, state) for state in STATES] == [[]] * len(STATES)
+
+
+def test_a_job_keeps_its_id_from_admission_to_done(place: Spool) -> None:
+    queued = send(place)
+    assert queued.id.startswith("20261122T120000Z-")
+    assert queued.id.endswith("-hello")
+    taken = place.take()
+    assert taken is not None
+    taken = place.take() if place.requeue(taken).id == queued.id else None
+    assert taken is not None
+    assert place.finish(taken, RESULT).path == place.state("done") / queued.id
+
+
+def test_the_ticket_is_what_was_admitted(place: Spool) -> None:
+    assert send(place, "bob").ticket() == ticket("bob")
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"version": 1}', b'{"name": "\xff"}', b"[" * 100_000])
+def test_a_damaged_ticket_is_an_error_that_names_the_job(place: Spool, damage: bytes) -> None:
+    job = send(place)
+    (job.path / "job.json").write_bytes(damage)
+    with pytest.raises(ConstruirError, match=rf"^job {job.id}: job.json can't be read: "):
+        job.ticket()
+
+
+def test_attempts_are_counted_forgiven_and_survive_a_requeue(place: Spool) -> None:
+    send(place)
+    taken = place.take()
+    assert taken is not None
+    assert taken.attempts() == 0
+    taken.count_attempt()
+    taken.count_attempt()
+    taken.forgive_attempt()
+    assert place.requeue(taken).attempts() == 1
+    assert spool.MAX_ATTEMPTS == 3
+
+
+def test_uploads_at_the_same_moment_under_the_same_name_get_different_ids(
+    place: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = iter(["7f3a", "7f3a", "7f3a", "0001"])
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(parts) if size == 2 else os.urandom(size).hex())
+    assert [send(place).id, send(place).id] == ["20261122T120000Z-7f3a-hello", "20261122T120000Z-0001-hello"]
+    assert all(job.upload.read_bytes() == UPLOAD for job in place.jobs("queue"))
+
+
+# -- turns -----------------------------------------------------------------------------------------------------
+
+
+def test_one_contributor_is_served_in_the_order_of_arrival(place: Spool) -> None:
+    sent = [send(place, after_s=second).id for second in range(5)]
+    assert [job.id for job in iter(place.take, None)] == sent
+
+
+def test_a_thousand_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(place: Spool) -> None:
+    for second in range(1000):
+        job = place.state("queue") / jobfile.new_id("many", NOON + timedelta(seconds=second))
+        job.mkdir()
+        (job / "job.json").write_bytes(msgspec.json.encode(ticket("ann")))
+    for _ in range(3):
+        assert place.take() is not None
+    single = send(place, "bob", after_s=5000)
+    assert single.id in [job.id for job in (place.take(), place.take()) if job]
+
+
+def test_turns_go_round_all_contributors(place: Spool) -> None:
+    for name in ("ann", "bob", "cyd"):
+        for second in range(3):
+            send(place, name, after_s=second)
+    order = [job.ticket().contributor for job in iter(place.take, None)]
+    assert [Counter(order[begin : begin + 3]) for begin in (0, 3, 6)] == [Counter(["ann", "bob", "cyd"])] * 3
+
+
+def test_a_job_with_a_damaged_ticket_gets_its_turn_and_stops_nobody(place: Spool) -> None:
+    damaged = send(place, "ann")
+    (damaged.path / "job.json").write_bytes(b'{"name": "\xff"}')
+    whole = send(place, "bob", after_s=1)
+    assert {job.id for job in iter(place.take, None)} == {damaged.id, whole.id}
+
+
+def test_an_empty_queue_gives_nothing(place: Spool) -> None:
+    assert place.take() is None
+
+
+def test_jobs_cancelled_while_others_are_taken_are_taken_or_gone_never_both(place: Spool) -> None:
+    queued = [send(place, after_s=number) for number in range(200)]
+
+    def cancel() -> None:
+        for job in queued:  # in the order they are taken in, so that the two are always after the same
+            place.delete(job)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    taken = [job.id for job in iter(place.take, None)]
+    canceller.join()
+    assert len(taken) == len(set(taken))
+    assert ids(place, "running") == sorted(taken)
+    assert ids(place, "queue") == ids(place, "trash") == []
+
+
+# -- the lock and the datagram ---------------------------------------------------------------------------------
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from construir_ftp.errors import ConstruirError
+from construir_ftp.spool import Spool
+try:
+    with Spool(Path(sys.argv[1])).lock():
+        print("held", flush=True)
+        sys.stdin.read()
+except ConstruirError as error:
+    print(error, flush=True)
+"""
+
+
+def environment() -> dict[str, str]:
+    packages = Path(msgspec.__file__).parent.parent
+    return process.environment(PYTHONPATH=f"{PROJECT}:{packages}", PYTHONDONTWRITEBYTECODE="1")
+
+
+@contextmanager
+def python(program: str, *arguments: str | Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A second process that runs `program`, killed at the end if it still lives."""
+    pipe = subprocess.PIPE
+    argv = [sys.executable, "-S", "-c", program, *arguments]
+    with process.spawn(argv, stdin=pipe, stdout=pipe, env=environment()) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def line(stream: IO[bytes] | None) -> str:
+    assert stream is not None
+    return stream.readline().decode().rstrip("\n")
+
+
+def test_two_processes_never_hold_the_lock_at_once(place: Spool) -> None:
+    with place.lock():
+        with python(HOLD_LOCK, place.path) as other:
+            assert line(other.stdout).startswith(f"another runner already works on {place.path}; stop it, or ")
+        with pytest.raises(ConstruirError, match="another runner already works on"), place.lock():
+            pass
+    with place.lock():
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(place: Spool) -> None:
+    with python(HOLD_LOCK, place.path) as other:
+        assert line(other.stdout) == "held"
+        with pytest.raises(ConstruirError, match="another runner"), place.lock():
+            pass
+        other.kill()
+        other.wait()
+        with place.lock():
+            pass
+
+
+@pytest.mark.parametrize("depth", [0, 3], ids=["short path", "path beyond sockaddr_un"])
+def test_the_listener_is_woken_by_an_admission(tmp_path: Path, depth: int) -> None:
+    path = Path(tmp_path, *["d" * 60] * depth)
+    place = Spool.prepare(path)
+    assert depth == 0 or len(str(path)) > 180
+    with place.listen() as wake:
+        assert select.select([wake], [], [], 0)[0] == []
+        send(place)
+        assert select.select([wake], [], [], LONG_S)[0] == [wake]
+        assert wake.recv(16)
+        assert ids(place, "queue")
+
+
+def test_the_listener_is_woken_from_another_process(place: Spool) -> None:
+    program = (
+        "import sys; from pathlib import Path; from construir_ftp.spool import Spool; Spool(Path(sys.argv[1])).wake()"
+    )
+    with place.listen() as wake, python(program, place.path) as other:
+        assert select.select([wake], [], [], LONG_S)[0] == [wake]
+        assert other.wait() == 0
+
+
+def test_any_user_who_reaches_the_spool_may_wake_the_runner(place: Spool) -> None:
+    with place.listen():
+        assert (place.path / "wake").stat().st_mode & 0o222 == 0o222
+
+
+def test_waking_nobody_or_somebody_busy_neither_fails_nor_waits(place: Spool) -> None:
+    place.wake()
+    with place.listen() as wake:
+        for _ in range(2000):  # far beyond net.unix.max_dgram_qlen
+            place.wake()
+        assert wake.recv(16)
+    place.wake()  # the socket's file is there, the listener is gone
+
+
+def test_a_new_listener_takes_over_from_a_dead_one(place: Spool) -> None:
+    with place.listen():
+        pass
+    with place.listen() as wake:
+        place.wake()
+        assert select.select([wake], [], [], LONG_S)[0] == [wake]
+
+
+# -- planted things --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory that is no business of the spool's, in the likeness of a job."""
+    target = tmp_path / "outside"
+    target.mkdir()
+    (target / "upload").write_bytes(b"secret")
+    (target / "job.json").write_bytes(msgspec.json.encode(ticket("mallory")))
+    (target / "precious").write_bytes(b"mine")
+    return target
+
+
+def test_a_symlink_planted_in_a_state_is_never_a_job(place: Spool, outside: Path) -> None:
+    for state in STATES:
+        (place.state(state) / "00000000T000000Z-0000-planted").symlink_to(outside)
+        (place.state(state) / "00000000T000000Z-0000-file").touch()
+    honest = send(place)
+    assert all("00000000T000000Z-0000-planted" not in ids(place, state) for state in STATES)
+    taken = place.take()
+    assert taken is not None
+    assert taken.id == honest.id
+    assert place.take() is None
+    assert [job.id for job in place.recover()] == [honest.id]
+    place.sweep_trash()
+    assert {entry.name for entry in outside.iterdir()} == {"upload", "job.json", "precious"}
+    assert list(place.state("trash").iterdir()) == []
+
+
+def test_deleting_a_symlink_deletes_nothing_else(place: Spool, outside: Path) -> None:
+    link = place.state("queue") / "planted"
+    link.symlink_to(outside)
+    place.delete(Job(link))
+    assert not link.is_symlink()
+    assert (outside / "precious").exists()
+    assert list(place.state("trash").iterdir()) == []
+
+
+def test_a_symlink_inside_a_job_is_removed_not_followed(place: Spool, outside: Path) -> None:
+    send(place)
+    taken = place.take()
+    assert taken is not None
+    (taken.path / "out").symlink_to(outside)
+    place.requeue(taken)
+    assert (outside / "precious").exists()
+    assert not (taken.path / "out").is_symlink()
+
+
+def test_a_planted_job_json_is_not_written_through(place: Spool, outside: Path) -> None:
+    job = place.receive()
+    job.upload.write_bytes(UPLOAD)
+    (job.path / "job.json").symlink_to(outside / "precious")
+    with pytest.raises(FileExistsError):
+        place.admit(job, ticket())
+    assert (outside / "precious").read_bytes() == b"mine"
+    assert ids(place, "queue") == []
+
+
+# -- deleting --------------------------------------------------------------------------------------------------
+
+
+def test_deleting_what_is_gone_is_no_error(place: Spool) -> None:
+    job = send(place)
+    place.delete(job)
+    place.delete(job)
+
+
+def test_trash_is_swept_although_one_thing_in_it_resists(place: Spool) -> None:
+    trash = place.state("trash")
+    (trash / "tree" / "below").mkdir(parents=True)
+    (trash / "file").touch()
+    with unremovable(trash):
+        place.sweep_trash()
+        assert (trash / "stuck").exists()
+    place.sweep_trash()
+    assert list(trash.iterdir()) == []
+
+
+@contextmanager
+def unremovable(directory: Path) -> Iterator[None]:
+    """A `stuck` in `directory` that can't be removed meanwhile."""
+    stuck = directory / "stuck"
+    stuck.mkdir()
+    (stuck / "file").touch()
+    if os.geteuid() != 0:
+        stuck.chmod(0o500)
+        yield
+        stuck.chmod(0o700)
+        return
+    try:
+        process.run(["chattr", "+i", stuck / "file"], timeout_s=LONG_S)
+    except CommandError as error:
+        pytest.skip(f"no way to make a file that root can't remove: {error}")
+    try:
+        yield
+    finally:
+        process.run(["chattr", "-i", stuck / "file"], timeout_s=LONG_S)
+
+
+# -- crashes ---------------------------------------------------------------------------------------------------
+
+# Uploads two jobs, requeues one, finishes both, deletes one; says each thing once it may be relied upon. What it
+# says goes by writev, which no test injects a fault into.
+LIVE = """
+import os, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from construir_ftp.spool import Spool, Ticket
+
+def say(*words):
+    os.writev(1, [(" ".join(words) + "\\n").encode()])
+    if "--step" in sys.argv:
+        os.read(0, 1)
+
+spool = Spool.prepare(Path(sys.argv[1]))
+for number in range(2):
+    job = spool.receive()
+    try:
+        job.upload.write_bytes(b"what the contributor sent")
+        received = datetime(2026, 11, 22, 12, 0, number, tzinfo=UTC)
+        ticket = Ticket(name="hello.ext2", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25,
+            image_bytes=25, upload_sha256="", received=received)
+        say("accepted", spool.admit(job, ticket).id)
+    except OSError as error:
+        spool.delete(job)
+        say("refused", str(error.errno))
+with spool.lock():
+    for turn in range(4):
+        job = spool.take()
+        if job is None:
+            break
+        try:
+            job.count_attempt()
+            job.disk.write_bytes(b"disk")
+            (job.path / "output.log").write_bytes(b"hello")
+            if turn == 0:
+                raise OSError("a fault of ours")
+        except OSError:
+            spool.requeue(job)
+            continue
+        for retry in range(2):
+            try:
+                say("finished", spool.finish(job, b'{"version": 1}').id)
+                break
+            except OSError as error:
+                say("waits", job.id)
+    for job in spool.jobs("done")[:1]:
+        say("deleting", job.id)
+        spool.delete(job)
+        say("deleted", job.id)
+"""
+
+RECOVER = """
+import sys
+from pathlib import Path
+from construir_ftp.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+with spool.lock():
+    spool.recover()
+    spool.sweep_trash()
+"""
+
+CHANGES = "fsync,?rename,renameat,renameat2,?link,linkat,?unlink,unlinkat,?rmdir,?mkdir,mkdirat"
+
+
+def strace(
+    place: Path, program: str, trace: str, inject: str, tmp_path: Path, arguments: tuple[str, ...] = ()
+) -> tuple[int, list[str]]:
+    """Run a program on a spool under strace(1); its exit status, and the lines of the trace."""
+    if process.find("strace") is None:
+        pytest.skip("strace is not installed")
+    argv: list[str | Path] = ["strace", "-f", "-y", "-qq", "-e", "signal=none", "-o", tmp_path / "trace"]
+    argv += ["-e", f"trace={trace}", *(["-e", f"inject={inject}"] if inject else [])]
+    argv += [] if "signal=" in inject else ["--seccomp-bpf"]  # quicker, but strace 6.1 then injects no signals
+    with (tmp_path / "said").open("wb") as said, (tmp_path / "errors").open("wb") as errors:
+        argv += ["--", sys.executable, "-S", "-c", program, place, *arguments]
+        with process.spawn(argv, stdout=said, stderr=errors, env=environment()) as child:
+            status = child.wait(LONG_S)
+    told = (tmp_path / "errors").read_text()
+    if "PTRACE" in told:
+        pytest.skip(f"strace may not trace here: {told.strip().splitlines()[0]}")
+    assert told == ""
+    return status, (tmp_path / "trace").read_text().splitlines()
+
+
+def said(tmp_path: Path) -> dict[str, list[str]]:
+    """What LIVE said, by the first word."""
+    heard: dict[str, list[str]] = {}
+    for words in (tmp_path / "said").read_text().splitlines():
+        heard.setdefault(words.split()[0], []).append(words.split()[1])
+    return heard
+
+
+def holds(place: Spool, heard: dict[str, list[str]]) -> None:
+    """Every acknowledged job is in exactly one state, whole, and comes to done/ exactly once."""
+    with place.lock():
+        place.recover()
+        where = Counter(ids(place, "queue") + ids(place, "running") + ids(place, "done"))
+        kept = set(heard.get("accepted", [])) - set(heard.get("deleting", []))
+        assert set(where.values()) <= {1}, "in two states"
+        assert kept <= set(where), "lost"
+        assert set(heard.get("finished", [])) - set(heard.get("deleting", [])) <= set(ids(place, "done"))
+        assert not set(heard.get("deleted", [])) & set(where)
+        for job in iter(place.take, None):
+            assert job.upload.read_bytes() == UPLOAD
+            assert job.ticket().codec == "raw"
+            assert files(job) <= {"upload", "job.json", "attempts"}
+            place.finish(job, RESULT)
+    place.sweep_trash()
+    assert ids(place, "queue") == ids(place, "running") == ids(place, "trash") == []
+    assert kept <= set(ids(place, "done"))
+    for job in place.jobs("done"):
+        assert job.result.read_bytes() == RESULT
+        assert files(job) <= {"job.json", "attempts", "output.log", "result.json"}
+
+
+def test_kill_9_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    status, clean = strace(tmp_path / "clean", LIVE, CHANGES, "", tmp_path)
+    assert status == 0
+    assert {what: len(which) for what, which in said(tmp_path).items()} == {
+        "accepted": 2,
+        "finished": 2,
+        "deleting": 1,
+        "deleted": 1,
+    }
+    assert len(clean) > 60
+    for number, fault in enumerate(kills(clean)):
+        path = tmp_path / str(number)
+        status, _ = strace(path, LIVE, CHANGES, fault, tmp_path)
+        assert status == -signal.SIGKILL
+        holds(Spool.prepare(path), said(tmp_path))
+        shutil.rmtree(path)
+
+
+def kills(trace: list[str]) -> list[str]:
+    """For each call of the trace, what makes strace kill the process in front of it; strace counts each by name."""
+    count: Counter[str] = Counter()
+    faults = []
+    for call in trace:
+        name = call.split()[1].partition("(")[0]
+        count[name] += 1
+        faults.append(f"{name}:signal=KILL:when={count[name]}")
+    return faults
+
+
+def test_kill_9_during_recovery_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    def crashed(path: Path) -> list[str]:
+        place = Spool.prepare(path)
+        accepted = [send(place, after_s=second).id for second in range(3)]
+        for job in [place.take(), place.take()]:
+            assert job is not None
+            job.count_attempt()
+            job.disk.write_bytes(b"disk")
+            (job.path / "output.log").write_bytes(b"hello")
+        place.jobs("running")[1].result.write_bytes(RESULT)  # killed before its upload was removed
+        return accepted
+
+    crashed(tmp_path / "clean")
+    status, clean = strace(tmp_path / "clean", RECOVER, CHANGES, "", tmp_path)
+    assert status == 0
+    assert len(clean) > 10
+    for number, fault in enumerate(kills(clean)):
+        accepted = crashed(tmp_path / str(number))
+        status, _ = strace(tmp_path / str(number), RECOVER, CHANGES, fault, tmp_path)
+        assert status == -signal.SIGKILL
+        place = Spool(tmp_path / str(number))
+        holds(place, {"accepted": accepted, "finished": [accepted[1]]})
+        assert ids(place, "done") == accepted
+
+
+def test_a_job_with_a_result_is_published_by_recovery_not_run_again(place: Spool) -> None:
+    send(place)
+    taken = place.take()
+    assert taken is not None
+    run(taken)
+    taken.result.write_bytes(RESULT)
+    assert place.recover() == []
+    (done,) = place.jobs("done")
+    assert files(done) == {"job.json", "attempts", "output.log", "console.log", "hello.img.zst", "result.json"}
+
+
+# -- a full disk -----------------------------------------------------------------------------------------------
+
+
+def test_one_write_without_room_refuses_or_delays_but_loses_nothing(tmp_path: Path) -> None:
+    _, clean = strace(tmp_path / "clean", LIVE, "write", "", tmp_path)
+    faults = 0
+    for call in range(1, len(clean) + 1):
+        path = tmp_path / str(call)
+        status, trace = strace(path, LIVE, "write", f"write:error=ENOSPC:when={call}", tmp_path)
+        assert status == 0
+        faults += sum("ENOSPC" in entry for entry in trace)
+        heard = said(tmp_path)
+        assert len(heard.get("accepted", [])) + len(heard.get("refused", [])) == 2
+        assert set(heard.get("refused", [])) <= {str(errno.ENOSPC)}
+        assert ids(Spool(path), "incoming") == []
+        holds(Spool(path), heard)
+    assert faults == len(clean) >= 2 * 5
+
+
+def test_a_disk_that_stays_full_refuses_and_waits_but_loses_nothing(tmp_path: Path) -> None:
+    _, clean = strace(tmp_path / "clean", LIVE, "write", "", tmp_path)
+    for call in range(1, len(clean) + 1, 2):
+        path = tmp_path / str(call)
+        status, _ = strace(path, LIVE, "write", f"write:error=ENOSPC:when={call}+", tmp_path)
+        assert status == 0
+        heard = said(tmp_path)
+        assert len(heard.get("accepted", [])) + len(heard.get("refused", [])) == 2
+        holds(Spool(path), heard)
+
+
+def test_a_result_without_room_waits_and_is_published_later(place: Spool, tmp_path: Path) -> None:
+    send(place)
+    taken = place.take()
+    assert taken is not None
+    run(taken)
+    program = "import sys; from pathlib import Path; from construir_ftp.spool import Job, Spool; "
+    program += "p = Path(sys.argv[1]); Spool(p).finish(Job(p / 'running' / sys.argv[2]), b'{}')"
+    status, trace = strace(place.path, program, "write", "write:error=ENOSPC:when=1+", tmp_path, (taken.id,))
+    assert status != 0
+    assert "ENOSPC" in trace[0]
+    assert ids(place, "running") == [taken.id]
+    assert files(taken) >= {"upload", "disk.img", "hello.img.zst"}
+    assert place.finish(taken, RESULT).result.read_bytes() == RESULT
+
+
+# -- what has to be said to the file system, and in which order --------------------------------------------------
+
+ADMIT = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from construir_ftp.spool import Job, Spool, Ticket
+spool = Spool(Path(sys.argv[1]))
+ticket = Ticket(name="hello", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25, image_bytes=25,
+    upload_sha256="", received=datetime(2026, 11, 22, tzinfo=UTC))
+spool.admit(Job(spool.state("incoming") / sys.argv[2]), ticket)
+"""
+
+FINISH = """
+import sys
+from pathlib import Path
+from construir_ftp.spool import Job, Spool
+spool = Spool(Path(sys.argv[1]))
+spool.finish(Job(spool.state("running") / sys.argv[2]), b"{}")
+"""
+
+
+def calls(trace: list[str], place: Path) -> list[str]:
+    """The trace as "fsync queue", "rename incoming/x -> queue/y", "sendto", with paths relative to the spool."""
+    told = []
+    for entry in trace:
+        _, _, call = entry.partition(" ")
+        name, _, rest = call.strip().partition("(")
+        paths = [part.split('"')[0].split(">")[0] for part in rest.split(f"{place}/")[1:]]
+        told.append(" ".join([name.removesuffix("at2").removesuffix("at"), " -> ".join(paths)]).strip())
+    return told
+
+
+def test_admission_syncs_everything_before_the_rename_and_both_parents_after(place: Spool, tmp_path: Path) -> None:
+    job = place.receive()
+    job.upload.write_bytes(UPLOAD)
+    trace = "fsync,fdatasync,?rename,renameat,renameat2,sendto"
+    status, lines = strace(place.path, ADMIT, trace, "", tmp_path, (job.id,))
+    assert status == 0
+    (queued,) = ids(place, "queue")
+    assert calls(lines, place.path) == [
+        f"fsync incoming/{job.id}/upload",
+        f"fsync incoming/{job.id}/job.json",
+        f"fsync incoming/{job.id}",
+        f"rename incoming/{job.id} -> queue/{queued}",
+        "fsync queue",
+        "fsync incoming",
+        "sendto",
+    ]
+
+
+def test_result_json_is_written_after_all_else_is_synced_and_before_the_upload_goes(
+    place: Spool, tmp_path: Path
+) -> None:
+    send(place)
+    job = place.take()
+    assert job is not None
+    run(job)
+    trace = "fsync,fdatasync,?rename,renameat,renameat2,?unlink,unlinkat"
+    status, lines = strace(place.path, FINISH, trace, "", tmp_path, (job.id,))
+    assert status == 0
+    told = [call.replace(f"running/{job.id}", "JOB") for call in calls(lines, place.path) if "ENOENT" not in call]
+    kept = ["attempts", "console.log", "hello.img.zst", "job.json", "output.log"]
+    assert sorted(told[:5]) == [f"fsync JOB/{name}" for name in kept]
+    draft = told[5].removeprefix("fsync ")
+    assert told[5:] == [
+        f"fsync {draft}",
+        f"rename {draft} -> JOB/result.json",
+        f"unlink {draft}",  # there is none any more
+        "fsync JOB",
+        "unlink JOB/upload",
+        "unlink JOB/disk.img",
+        "fsync JOB",
+        f"rename JOB -> done/{job.id}",
+        "fsync done",
+        "fsync running",
+    ]
+
+
+# -- power loss ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mounted(image: Path, at: Path) -> Iterator[Path]:
+    """An ext4 image file mounted. The journal commits only when a sync asks it to, hardly ever by itself."""
+    at.mkdir()
+    try:
+        process.run(["mount", "-o", "loop,commit=600", image, at], timeout_s=LONG_S)
+    except CommandError as error:
+        pytest.skip(f"needs root and loop devices: {error}")
+    try:
+        yield at
+    finally:
+        process.run(["umount", at], timeout_s=LONG_S)
+
+
+def test_every_acknowledged_job_survives_a_power_cut(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or process.find("mkfs.ext4") is None:
+        pytest.skip("needs root and mkfs.ext4, to lose the power of a file system in a file")
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(16 * 2**20)
+    process.run(["mkfs.ext4", "-q", image], timeout_s=LONG_S)
+    heard: dict[str, list[str]] = {}
+    step = 0
+    with mounted(image, tmp_path / "live") as live, python(LIVE, live / "spool", "--step") as child:
+        while words := line(child.stdout).split():
+            heard.setdefault(words[0], []).append(words[1])
+            step += 1
+            (live / f"unsynced{step}").write_bytes(b"x")
+            # The backing file is what the disk has been given: copied, it is what a power cut leaves.
+            shutil.copyfile(image, tmp_path / "copy")
+            with mounted(tmp_path / "copy", tmp_path / "after") as after:
+                holds(Spool(after / "spool"), heard)
+                assert not (after / f"unsynced{step}").exists(), "the copy holds what was never synced"
+            (tmp_path / "after").rmdir()
+            assert child.stdin is not None
+            with suppress(BrokenPipeError):
+                os.write(child.stdin.fileno(), b"\n")
+        assert child.wait(LONG_S) == 0
+    assert (len(heard["accepted"]), len(heard["finished"])) == (2, 2)

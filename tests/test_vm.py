@@ -1,0 +1,114 @@
+"""Machines: how they are put together, and that none outlives its deadline or its owner."""
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import accelerator, vm
+from construir_ftp.config import Config
+from construir_ftp.image import BaseImage
+
+JOBS = Path(__file__).parent / "jobs"
+
+
+@pytest.fixture(scope="module")
+def shape(base: BaseImage, images: Path) -> vm.Shape:
+    choice = accelerator.choose(Config().machine.accelerator, images, base)
+    return vm.Shape(base=base, accelerator=choice.accelerator, memory_bytes=512 * 2**20, cpus=1)
+
+
+@pytest.fixture
+def no_machine_left() -> Iterator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() == before
+    assert children() == []
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def assignment(place: Path, job: str, timeout_s: float = 60, boot_timeout_s: float = 60) -> vm.Assignment:
+    disk = place / "disk.img"
+    subprocess.run(["mke2fs", "-q", "-t", "ext2", "-d", JOBS / job, disk, "4M"], check=True, capture_output=True)
+    return vm.Assignment(
+        disk=disk,
+        filesystem="ext2",
+        hostname=job,
+        timeout_s=timeout_s,
+        boot_timeout_s=boot_timeout_s,
+        output=place / "output.log",
+        console=place / "console.log",
+        log_head_bytes=2**16,
+        log_tail_bytes=2**16,
+    )
+
+
+def run(shape: vm.Shape, task: vm.Assignment, stop: socket.socket | None = None) -> vm.Ending:
+    with vm.Machine.start(shape, task.disk) as machine:
+        return machine.run(task, stop)
+
+
+def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: vm.Shape, tmp_path: Path) -> None:
+    words = vm.argv(shape, tmp_path / "a,b.img", {"control": 3, "output": 4, "console": 5})
+    drives = [words[at + 1] for at, word in enumerate(words) if word == "-drive"]
+    assert all("format=raw" in drive for drive in drives)
+    assert "snapshot=on" in drives[0]
+    assert "a,,b.img" in drives[1]
+    assert {"-nodefaults", "-no-user-config", "-no-reboot", "-sandbox"} <= set(words)
+    assert words[words.index("-nic") + 1] == "none"
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: vm.Shape, tmp_path: Path) -> None:
+    ending = run(shape, assignment(tmp_path, "hello"))
+    assert (ending.report.exit_code, ending.report.clean, ending.killed) == (0, True, None)
+    assert ending.cpu_seconds > 0
+    assert ending.peak_memory_bytes > 2**20
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_machine_is_killed_at_its_deadline(shape: vm.Shape, tmp_path: Path) -> None:
+    ending = run(shape, assignment(tmp_path, "hangs", timeout_s=1))
+    assert (ending.killed, ending.report.started, ending.report.exit_code) == ("timeout", True, None)
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: vm.Shape, tmp_path: Path) -> None:
+    ending = run(shape, assignment(tmp_path, "hello", boot_timeout_s=0.2))
+    assert (ending.killed, ending.report.ready) == ("boot-timeout", False)
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_machine_is_killed_when_its_owner_says_stop(shape: vm.Shape, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        timer = threading.Timer(0.3, lambda: theirs.send(b"!"))
+        timer.start()
+        ending = run(shape, assignment(tmp_path, "hangs"), ours)
+        timer.join()
+    assert ending.killed == "stopped"
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_machine_that_was_started_and_never_used_is_ended(shape: vm.Shape, tmp_path: Path) -> None:
+    with vm.Machine.start(shape, assignment(tmp_path, "hello").disk):
+        assert len(children()) == 1
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_runner_sleeps_while_the_machine_works(shape: vm.Shape, tmp_path: Path) -> None:
+    before = time.thread_time()
+    run(shape, assignment(tmp_path, "hangs", timeout_s=3))
+    assert time.thread_time() - before < 0.5
