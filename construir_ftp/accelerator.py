@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import disk, image, vm
+from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import BaseImage
 from construir_ftp.vm import Accelerator
@@ -33,17 +34,18 @@ class Choice(msgspec.Struct, frozen=True):
     reason: str
 
 
-def choose(wanted: str, images: Path, base: BaseImage) -> Choice:
+def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
     """What `machine.accelerator` ("auto", "kvm" or "tcg") comes to on this host.
 
     The first "auto" on a host boots a machine, which takes up to 10 s; the answer is kept in `images`.
     """
+    wanted = machine.accelerator
     if wanted == "tcg":
         return Choice("tcg", "TCG, as configured")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         problem = f"{DEVICE} " + ("may not be opened by this user" if DEVICE.exists() else "is missing")
     else:
-        problem = _remembered_probe(images, base)
+        problem = _remembered_probe(machine.qemu, images, base)
     if not problem:
         return Choice("kvm", "KVM: a probe machine came up")
     if wanted == "kvm":
@@ -51,14 +53,14 @@ def choose(wanted: str, images: Path, base: BaseImage) -> Choice:
     return Choice("tcg", f"TCG: {problem}")
 
 
-def _remembered_probe(images: Path, base: BaseImage) -> str:
-    key = "\n".join([platform.release(), qemu_version(), base.manifest.parts[image.KERNEL].sha256])
+def _remembered_probe(qemu: str, images: Path, base: BaseImage) -> str:
+    key = "\n".join([platform.release(), vm.version(qemu), base.manifest.parts[image.KERNEL].sha256])
     memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
         return memory.read_text()
     except FileNotFoundError:
         pass
-    problem = probe(base)
+    problem = probe(qemu, base)
     log.info("KVM probe: %s", problem or "works")
     try:
         disk.replace_durably(memory, problem.encode())
@@ -67,14 +69,9 @@ def _remembered_probe(images: Path, base: BaseImage) -> str:
     return problem
 
 
-def qemu_version() -> str:
-    """The first line of QEMU's --version. Raises MachineUnavailableError where it is missing."""
-    return vm.ask_qemu("--version").splitlines()[0]
-
-
-def probe(base: BaseImage) -> str:
+def probe(qemu: str, base: BaseImage) -> str:
     """Boot a machine under KVM as far as its init; empty if that went well, else what went wrong."""
-    shape = vm.Shape(base=base, accelerator="kvm", memory_bytes=_PROBE_MEMORY, cpus=1)
+    shape = vm.Shape(qemu=qemu, base=base, accelerator="kvm", memory_bytes=_PROBE_MEMORY, cpus=1)
     with tempfile.TemporaryDirectory(prefix="construir-probe-") as name:
         place = Path(name)
         blank = place / "blank.img"

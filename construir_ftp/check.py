@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import accelerator, disk, gate, image, pack, process
+from construir_ftp import accelerator, disk, gate, image, pack, process, vm
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.spool import STATES
@@ -56,8 +56,8 @@ def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, "problem", str(error), remedy)
 
 
-def _qemu(_config: Config) -> Iterator[Finding]:
-    yield _attempt("QEMU", "apt install qemu-system-x86", accelerator.qemu_version)
+def _qemu(config: Config) -> Iterator[Finding]:
+    yield _attempt("QEMU", "apt install qemu-system-x86", lambda: vm.version(config.machine.qemu))
 
 
 def _tools(_config: Config) -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def _base_image(config: Config) -> Iterator[Finding]:
 def _kvm(config: Config) -> Iterator[Finding]:
     try:
         base = image.find(config.images_path(), config.images.default)
-        choice = accelerator.choose(config.machine.accelerator, config.images_path(), base)
+        choice = accelerator.choose(config.machine, config.images_path(), base)
     except ConstruirError as error:
         yield Finding("accelerator", "problem", str(error), "mend what is above, then check again")
         return

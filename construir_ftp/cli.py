@@ -91,9 +91,14 @@ def _serve_runner(settings: Config, spool: Spool) -> None:
 
 def _serve_janitor(settings: Config, spool: Spool) -> None:
     stopped = threading.Event()
+
+    def pass_on() -> None:
+        stop.recv(1)
+        stopped.set()
+
     with supervisor.stop_signal() as stop:
         # An Event may not be set from a signal handler: it could have interrupted the one who holds its lock.
-        threading.Thread(target=lambda: (stop.recv(1), stopped.set()), daemon=True).start()
+        threading.Thread(target=pass_on, daemon=True).start()
         janitor.Janitor(spool, settings.janitor, settings.spool.min_free).run(stopped)
 
 
@@ -117,13 +122,13 @@ def check_command(settings: Config, as_json: bool) -> int:
 @configured
 def status(settings: Config, as_json: bool) -> None:
     """Say what waits, what runs, and how much room there is."""
-    spool = Spool.prepare(settings.spool_path())
+    spool = Spool.find(settings.spool_path())
     jobs = {state: [job.id for job in spool.jobs(state)] for state in ("queue", "running")}
     summary = {**jobs, "done": len(spool.jobs("done")), "free_bytes": disk.free_bytes(spool.path)}
     if as_json:
         click.echo(msgspec.json.encode(summary).decode())
         return
-    table = Table("state", "jobs", "first")
+    table = Table("state", "jobs", "first", box=None)
     for state, ids in jobs.items():
         table.add_row(state, str(len(ids)), ids[0] if ids else "")
     table.add_row("done", str(summary["done"]), "")
@@ -136,7 +141,7 @@ def status(settings: Config, as_json: bool) -> None:
 @configured
 def prune(settings: Config, dry_run: bool) -> None:
     """Delete the results that the limits of the configuration no longer allow, once, now."""
-    spool = Spool.prepare(settings.spool_path())
+    spool = Spool.find(settings.spool_path())
     for job, reason in janitor.prune(spool, settings.janitor, settings.spool.min_free, datetime.now(UTC), dry_run):
         click.echo(f"{'would delete' if dry_run else 'deleted'} {job.id}: {reason}")
 

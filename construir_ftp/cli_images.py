@@ -46,7 +46,7 @@ def image_list(settings: Config, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode([base.manifest for base in found])).decode())
         return
-    table = Table("name", "suite", "kernel", "packages", "built", "digest")
+    table = Table("name", "suite", "kernel", "packages", "built", "digest", box=None)
     for base in found:
         manifest = base.manifest
         table.add_row(
@@ -54,8 +54,8 @@ def image_list(settings: Config, as_json: bool) -> None:
             manifest.suite,
             manifest.kernel_release,
             str(len(manifest.packages)),
-            f"{manifest.created:%Y-%m-%d %H:%M}",
-            manifest.digest()[:19],
+            f"{manifest.created:%Y-%m-%d}",
+            manifest.digest().removeprefix("sha256:")[:12],
         )
     Console().print(table)
 

@@ -29,7 +29,8 @@ def pack_command(_settings: Config, directory: Path, output: Path | None, space:
 @configured
 def unpack_command(_settings: Config, file: Path, directory: Path) -> None:
     """Put what is in the job image FILE into DIRECTORY, which must be new or empty; no root is needed."""
-    pack.unpack(file, directory)
+    for left_out in pack.unpack(file, directory):
+        click.echo(f"left out, since only root may make it: {printable(str(left_out))}", err=True)
 
 
 @click.command("run")

@@ -122,7 +122,7 @@ class GateSection(Section, frozen=True):
 
     filesystems: Filesystems = ("ext2", "ext3", "ext4")
     max_image: Size = Size.parse("16GiB")
-    max_ratio: Positive = 10_000
+    max_ratio: Positive = 50_000
     ratio_free: Size = Size.parse("1GiB")
     max_memory: Size = Size.parse("512MiB")
     timeout: Duration = Duration.parse("10min")
@@ -133,6 +133,7 @@ class MachineSection(Section, frozen=True):
 
     above_zero: ClassVar = ("memory", "timeout", "boot_timeout")
 
+    qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1

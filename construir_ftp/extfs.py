@@ -94,7 +94,7 @@ class Image:
         return self._table_block(group) * self.ext.block_bytes + index * self.ext.inode_bytes
 
     def _table_block(self, group: int) -> int:
-        """First block of a group's inode table, from its descriptor; these begin in the block after the superblock's."""
+        """First block of a group's inode table, from its descriptor; those follow the superblock's block."""
         ext = self.ext
         offset = (superblock.EXT_OFFSET // ext.block_bytes + 1) * ext.block_bytes + group * ext.descriptor_bytes
         data = os.pread(self._file.fileno(), ext.descriptor_bytes, offset).ljust(64, b"\0")

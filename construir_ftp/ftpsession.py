@@ -192,19 +192,19 @@ class Session(ControlConnection):
         log.info("%s: sends %a as incoming %s", self.who, upload.name, upload.job.id)
         self._is_received = False
         if self.data_channel is not None:
-            self.respond("125 Send it.")
             self.data_channel.file_obj = upload.file
             self.data_channel.enable_receiving(self._current_type, "STOR")
+            self.respond("125 Send it.")
         else:
-            self.respond("150 Open the data connection and send it.")
             self._in_dtp_queue = (upload.file, "STOR")
+            self.respond("150 Open the data connection and send it.")
 
     def on_file_received(self, file: object) -> None:
         """Called when the data connection was closed properly."""
         self._is_received = True
 
     def _conclude(self, upload: Upload) -> None:
-        """The upload has come to its end, whatever it was: away with it to the workers, who have the reply."""
+        """The upload has come to its end, whatever it was; the reply comes from the background."""
         self.upload, self._in_dtp_queue = None, None
         if not self._is_received:
             upload.refuse(_CUT_SHORT)
@@ -213,7 +213,7 @@ class Session(ControlConnection):
         run(lambda: upload.conclude(self._is_wanted), lambda reply: self._concluded(upload, reply))
 
     def _is_wanted(self) -> bool:
-        """Whether there is still somebody to read the verdict. Called by a worker, while the session is held."""
+        """Whether there is still somebody to read the verdict. Called in the background, while the session is held."""
         if self._closed or self.server.is_stopping:
             return False
         poller = select.poll()
@@ -222,7 +222,8 @@ class Session(ControlConnection):
         return not poller.poll(0)
 
     def _concluded(self, upload: Upload, reply: str) -> None:
-        log.info("%s: %a, %d bytes, incoming %s: %s", self.who, upload.name, upload.size_bytes, upload.job.id, reply)
+        said = reply.partition("\r\n")[0]
+        log.info("%s: %a, %d bytes, incoming %s: %s", self.who, upload.name, upload.size_bytes, upload.job.id, said)
         self.resume()
         if not self._closed:
             self.respond(reply)

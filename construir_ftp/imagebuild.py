@@ -11,7 +11,7 @@ import shutil
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import msgspec
 
 from construir_ftp import disk, image, kernel, process
 from construir_ftp.config import Size
-from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.errors import CommandError, ConstruirError, UsageError
 
 # Part of every recipe's digest: raise it when this module makes something else of the same base-image/.
 _BUILDER_VERSION = 1
@@ -102,8 +102,10 @@ def _workplace() -> Iterator[Path]:
         (work / "out").chmod(0o777)
         yield work
     finally:
-        if (work / "root").exists():
-            process.run([*_as_builder(), "rm", "-rf", work / "root", work / "out"], timeout_s=_TIMEOUT_S)
+        # What the builder made only the builder can remove; the directories around it are ours.
+        emptied = [place for place in (work / "root", work / "out") if place.exists()]
+        with suppress(CommandError):
+            process.run([*_as_builder(), "find", *emptied, "-mindepth", "1", "-delete"], timeout_s=_TIMEOUT_S)
         shutil.rmtree(work, ignore_errors=True)
 
 

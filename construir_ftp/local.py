@@ -30,7 +30,7 @@ def run(source: Path, output: Path | None, config: Config, stop: socket.socket) 
             spool=spool,
             base=base,
             machine=config.machine,
-            accelerator=accelerator.choose(config.machine.accelerator, config.images_path(), base),
+            accelerator=accelerator.choose(config.machine, config.images_path(), base),
         )
         published = _run_to_its_end(spool, worker, stop)
         target = output or Path.cwd() / published.job.id

@@ -114,7 +114,7 @@ class Runner:
     def _choose_accelerator(self, images: Path, base: image.BaseImage) -> Choice:
         digest = base.manifest.digest()
         if digest not in self._choices:
-            self._choices[digest] = accelerator.choose(self._config.machine.accelerator, images, base)
+            self._choices[digest] = accelerator.choose(self._config.machine, images, base)
             log.info("machines run under %s", self._choices[digest].reason)
         return self._choices[digest]
 

@@ -5,7 +5,7 @@
     incoming     ?        ?         -         -        -         -
     queue        +        +         ?         -        -         -
     running      +        +         +         ?        ?         ?
-    done         -        +         +         -        +         +   (+ image, sums)
+    done         -        +         -         -        +         +   (+ image, sums)
     trash      anything; only ever deleted
 
 A rename is followed by fsync of both parents before anyone is told. A crash may run a job twice; it
@@ -80,6 +80,13 @@ class Job:
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
             raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
 
+    def contributor(self) -> str:
+        """Who sent it; empty if job.json is damaged: that must not stop the queue, and the job gets its turn too."""
+        try:
+            return self.ticket().contributor
+        except ConstruirError:
+            return ""
+
     def attempts(self) -> int:
         """How often a machine was started for this job: the length of `attempts`, one byte each."""
         try:
@@ -130,6 +137,13 @@ class Spool:
             raise ConstruirError(
                 f"spool {path}: {error.strerror}: {error.filename}; choose another with --spool, or make it writable"
             ) from error
+        return cls(path)
+
+    @classmethod
+    def find(cls, path: Path) -> Self:
+        """The spool at `path`, which has to be there. Raises ConstruirError."""
+        if not (path / "queue").is_dir():
+            raise ConstruirError(f"no spool at {path}; name it with --spool, or make one with: construir serve")
         return cls(path)
 
     def state(self, state: str) -> Path:
@@ -198,17 +212,9 @@ class Spool:
         known, self._contributors = self._contributors, {}
         first_of: dict[str, Job] = {}
         for job in self.jobs("queue"):
-            contributor = known[job.id] if job.id in known else self._contributor(job)
-            self._contributors[job.id] = contributor
-            first_of.setdefault(contributor, job)
+            self._contributors[job.id] = known.get(job.id) or job.contributor()
+            first_of.setdefault(self._contributors[job.id], job)
         return min(first_of.items(), key=lambda item: (self._last_served.get(item[0], 0), item[1].id), default=None)
-
-    def _contributor(self, job: Job) -> str:
-        # A damaged ticket must not stop the queue: its job gets a turn, and the runner says what is wrong with it.
-        try:
-            return job.ticket().contributor
-        except ConstruirError:
-            return ""
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""
@@ -218,8 +224,8 @@ class Spool:
     def finish(self, job: Job, result: bytes) -> Job:
         """running -> done: writes result.json last, so that what is visible in done/ is complete and on stable storage.
 
-        upload and disk.img go only then: a crash before must leave a job that can run again. After an OSError, such
-        as ENOSPC, the job is still running, and finish can be called again.
+        What done/ doesn't hold goes only then: a crash before must leave a job that can run again. After an OSError,
+        such as ENOSPC, the job is still running, and finish can be called again.
         """
         for entry in job.path.rglob("*"):
             if entry not in (job.upload, job.disk):
@@ -307,7 +313,6 @@ class Spool:
         ):
             (self.path / "wake").unlink(missing_ok=True)
             receiver.bind(address)
-            # Sending needs write permission (unix(7)), and the FTP server may be another user. A datagram tells
-            # the runner no more than to look, so anyone who reaches the spool may send one.
+            # Sending needs write permission (unix(7)), and the FTP server may be another user; all it says is: look.
             Path(address).chmod(0o666)
             yield receiver

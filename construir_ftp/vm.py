@@ -22,7 +22,6 @@ from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.image import BaseImage
 from construir_ftp.logfile import CappedLog
 
-QEMU = "qemu-system-x86_64"
 WIRES = ("control", "output", "console")
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
@@ -38,6 +37,7 @@ Killed = Literal["timeout", "boot-timeout", "power-off-timeout", "stopped"]
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What kind of machine: all that is settled before it gets a job. Memory in bytes."""
 
+    qemu: str
     base: BaseImage
     accelerator: Accelerator
     memory_bytes: int
@@ -77,18 +77,20 @@ class Ending(msgspec.Struct, kw_only=True):
     peak_memory_bytes: int = 0
 
 
-def ask_qemu(question: str) -> str:
-    """QEMU's answer to an option such as --version. Raises MachineUnavailableError where it gives none."""
+def version(qemu: str) -> str:
+    """The first line of what the program `qemu` says of itself. Raises MachineUnavailableError where it says nothing."""
     try:
-        return process.run([QEMU, question], timeout_s=_ANSWER_S)
+        return process.run([qemu, "--version"], timeout_s=_ANSWER_S).partition("\n")[0]
     except CommandError as error:
-        raise MachineUnavailableError(f"{error}; install Debian's qemu-system-x86") from error
+        raise MachineUnavailableError(f"{error}; run: apt install qemu-system-x86") from error
 
 
 def argv(shape: Shape, job_disk: Path, wires: Mapping[str, int]) -> list[str]:
     """The whole command line of a machine; `wires` are the descriptors of control, output and console."""
     return [
-        QEMU,
+        # Should the runner be killed, its machines die with it (prctl(2), PR_SET_PDEATHSIG).
+        *("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--"),
+        shape.qemu,
         *_machine_args(shape),
         *_kernel_args(shape),
         *_root_args(shape.base.root),
@@ -168,6 +170,8 @@ class Machine:
 
         Raises MachineUnavailableError where there is no QEMU to start.
         """
+        if process.find(shape.qemu) is None:
+            raise MachineUnavailableError(f"{shape.qemu}: not installed; run: apt install qemu-system-x86")
         pairs = {name: socket.socketpair() for name in WIRES}
         fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
         try:

@@ -78,6 +78,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     def _boot(self, job: Job, ticket: Ticket, stop: socket.socket) -> tuple[vm.Shape, vm.Ending]:
         codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, _CODEC_S)
         shape = vm.Shape(
+            qemu=self.machine.qemu,
             base=self.base,
             accelerator=self.accelerator.accelerator,
             memory_bytes=int(self.machine.memory),

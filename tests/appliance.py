@@ -61,8 +61,13 @@ class Appliance:
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.find_port(before)
+
+    def find_port(self, log_bytes: int) -> None:
+        """Wait until the log says, after its first `log_bytes`, where the FTP server listens."""
         deadline = time.monotonic() + _UP_S
-        while not (found := re.search(rb"FTP on 127\.0\.0\.1 port (\d+)", self.log.read_bytes()[before:])):
+        while not (found := re.search(rb"FTP on 127\.0\.0\.1 port (\d+)", self.log.read_bytes()[log_bytes:])):
+            assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
@@ -75,14 +80,12 @@ class Appliance:
         return self.process.wait(60)
 
     def parts(self) -> dict[str, int]:
-        """The pids of its three children, by name."""
+        """The pids of its living children, by name."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        found = {}
-        for pid in children:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            found[next(word.decode() for word in words if word in (b"ftp", b"runner", b"janitor"))] = int(pid)
-        return found
+        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
+        names = ("ftp", "runner", "janitor")
+        return {name: int(pid) for pid, words in lines.items() for name in names if name.encode() in words}
 
     @contextmanager
     def session(self, name: str = NAME, password: str = PASSWORD) -> Iterator[ftplib.FTP]:
@@ -121,4 +124,3 @@ class Appliance:
     def states(self) -> dict[str, list[str]]:
         """What is in each directory of the spool."""
         return {state: sorted(os.listdir(self.spool / state)) for state in ("incoming", "queue", "running", "done")}
-

@@ -141,13 +141,20 @@ def pack(codec: str, data: bytes) -> bytes:
 
 
 def greedy_xz(data: bytes) -> bytes:
-    """`data` as an xz stream that asks for a dictionary of 1.5 GiB (xz file format, 3.1 and 5.3.1: 37 stands for it)."""
+    """`data` as an xz stream that asks for a dictionary of 1.5 GiB (37 stands for it: xz file format, 5.3.1)."""
     stream = bytearray(lzma.compress(data))
     header_bytes = (stream[12] + 1) * 4
     assert stream[14:16] == b"\x21\x01"
     stream[16] = 37
     struct.pack_into("<I", stream, 12 + header_bytes - 4, zlib.crc32(stream[12 : 12 + header_bytes - 4]))
     return bytes(stream)
+
+
+def greedy_zstd(data: bytes, window_log: int) -> bytes:
+    """`data` as a zstd stream that asks for a window of 2**window_log bytes."""
+    options = {int(zstd.CompressionParameter.window_log): window_log}
+    compressor = zstd.ZstdCompressor(options={**options, int(zstd.CompressionParameter.content_size_flag): 0})
+    return compressor.compress(data) + compressor.flush()
 
 
 @functools.cache

@@ -134,13 +134,7 @@ def test_a_judge_that_crashes_refuses_the_upload_and_nothing_else(
 
 
 def test_a_stream_that_takes_more_memory_than_the_judge_has_is_refused(tmp_path: Path) -> None:
-    options = {
-        images.zstd.CompressionParameter.window_log: 27,
-        images.zstd.CompressionParameter.content_size_flag: 0,
-    }
-    compressor = images.zstd.ZstdCompressor(options=options)
-    data = compressor.compress(images.image()) + compressor.flush()
-    path = written(tmp_path / "upload", data)
+    path = written(tmp_path / "upload", images.greedy_zstd(images.image(), 27))
     assert gate.check(path, LIMITS).codec == "zstd"
     assert "more memory than is given here" in refusal(path, GateSection(max_memory=Size(16 * MIB)))[1]
 

@@ -102,7 +102,7 @@ def test_each_state_holds_exactly_what_the_table_says(place: Spool) -> None:
     assert taken is not None
     run(taken)
     done = place.finish(taken, RESULT)
-    assert files(done) == {"job.json", "attempts", "result.json", *logs}
+    assert files(done) == {"job.json", "result.json", *logs}
     assert done.result.read_bytes() == RESULT
     place.delete(done)
     assert [ids(place, state) for state in STATES] == [[]] * len(STATES)
@@ -523,7 +523,7 @@ def holds(place: Spool, heard: dict[str, list[str]]) -> None:
     assert kept <= set(ids(place, "done"))
     for job in place.jobs("done"):
         assert job.result.read_bytes() == RESULT
-        assert files(job) <= {"job.json", "attempts", "output.log", "result.json"}
+        assert files(job) <= {"job.json", "output.log", "result.json"}
 
 
 def test_kill_9_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -588,7 +588,7 @@ def test_a_job_with_a_result_is_published_by_recovery_not_run_again(place: Spool
     taken.result.write_bytes(RESULT)
     assert place.recover() == []
     (done,) = place.jobs("done")
-    assert files(done) == {"job.json", "attempts", "output.log", "console.log", "hello.img.zst", "result.json"}
+    assert files(done) == {"job.json", "output.log", "console.log", "hello.img.zst", "result.json"}
 
 
 # -- a full disk -----------------------------------------------------------------------------------------------
@@ -708,6 +708,7 @@ def test_result_json_is_written_after_all_else_is_synced_and_before_the_upload_g
         "fsync JOB",
         "unlink JOB/upload",
         "unlink JOB/disk.img",
+        "unlink JOB/attempts",
         "fsync JOB",
         f"rename JOB -> done/{job.id}",
         "fsync done",

@@ -19,8 +19,10 @@ JOBS = Path(__file__).parent / "jobs"
 
 @pytest.fixture(scope="module")
 def shape(base: BaseImage, images: Path) -> vm.Shape:
-    choice = accelerator.choose(Config().machine.accelerator, images, base)
-    return vm.Shape(base=base, accelerator=choice.accelerator, memory_bytes=512 * 2**20, cpus=1)
+    choice = accelerator.choose(Config().machine, images, base)
+    return vm.Shape(
+        qemu=Config().machine.qemu, base=base, accelerator=choice.accelerator, memory_bytes=512 * 2**20, cpus=1
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,198 @@
+"""The appliance as its owner knows it: started, killed, stopped, starved, and what becomes of the jobs."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import image, pack
+from construir_ftp.image import BaseImage
+from tests.appliance import CONFIG, Appliance, construir
+
+JOBS = Path(__file__).parent / "jobs"
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    """A job that ends well."""
+    upload = tmp_path / "hello.img.zst"
+    pack.pack(JOBS / "hello", upload, 2**20)
+    return upload
+
+
+@pytest.fixture
+def hangs(tmp_path: Path) -> Path:
+    """A job that runs until it is killed."""
+    upload = tmp_path / "hangs.img.zst"
+    pack.pack(JOBS / "hangs", upload, 2**20)
+    return upload
+
+
+def wait_until_running(appliance: Appliance, job: str) -> None:
+    output = appliance.spool / "running" / job / "output.log"
+    deadline = time.monotonic() + 60
+    while not (output.exists() and output.read_bytes()):
+        assert time.monotonic() < deadline, appliance.log.read_text()
+        time.sleep(0.05)
+
+
+def processes_with(word: str) -> list[int]:
+    """Pids of living processes whose command line holds `word`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and word.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until_gone(word: str) -> None:
+    deadline = time.monotonic() + 10
+    while processes_with(word):
+        assert time.monotonic() < deadline, processes_with(word)
+        time.sleep(0.05)
+
+
+def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_restart(
+    appliance: Appliance, hangs: Path, hello: Path
+) -> None:
+    running = appliance.submit(hangs)
+    wait_until_running(appliance, running)
+    waiting = [appliance.submit(hello) for _ in range(3)]
+    assert appliance.process is not None
+    for pid in [appliance.process.pid, *appliance.parts().values()]:
+        os.kill(pid, signal.SIGKILL)
+    appliance.process.wait()
+    wait_until_gone(str(appliance.spool))
+    appliance.start()
+    assert [appliance.wait(job)["status"] for job in waiting] == ["success"] * 3
+    result = appliance.wait(running)
+    assert (result["status"], result["attempt"]) == ("timeout", 2)
+    assert appliance.states()["done"] == sorted([running, *waiting])
+
+
+def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, hangs: Path) -> None:
+    running = appliance.submit(hangs)
+    wait_until_running(appliance, running)
+    assert appliance.process is not None
+    appliance.process.kill()
+    appliance.process.wait()
+    wait_until_gone(str(appliance.spool))
+    assert appliance.states()["queue"] == [running]
+
+
+def test_killed_parts_are_started_again(appliance: Appliance, hello: Path) -> None:
+    time.sleep(6)  # a part that dies in its first seconds is for its owner to see: the appliance ends
+    before = appliance.parts()
+    assert sorted(before) == ["ftp", "janitor", "runner"]
+    logged = appliance.log.stat().st_size
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    appliance.find_port(logged)
+    assert appliance.wait(appliance.submit(hello))["status"] == "success"
+    after = appliance.parts()
+    assert sorted(after) == ["ftp", "janitor", "runner"]
+    assert not set(after.values()) & set(before.values())
+
+
+def test_stop_takes_no_new_job_and_requeues_what_still_runs(appliance: Appliance, hangs: Path) -> None:
+    running = appliance.submit(hangs)
+    wait_until_running(appliance, running)
+    assert appliance.stop() == 0
+    assert appliance.states() == {"incoming": [], "queue": [running], "running": [], "done": []}
+    left = {path.name: path for path in (appliance.spool / "queue" / running).iterdir()}
+    assert sorted(left) == ["attempts", "job.json", "upload"]
+    # A stop is nobody's fault: it uses up none of the three attempts.
+    assert left["attempts"].stat().st_size == 0
+
+
+def test_second_appliance_on_one_spool_ends_with_a_word(appliance: Appliance) -> None:
+    second = construir("serve", "--port=0", f"--spool={appliance.spool}")
+    assert second.returncode == 1
+    assert f"another runner already works on {appliance.spool}" in second.stderr
+    assert appliance.process is not None
+    assert appliance.process.poll() is None
+
+
+def test_port_that_is_taken_ends_with_a_word(appliance: Appliance, tmp_path: Path) -> None:
+    second = construir("serve", f"--port={appliance.port}", f"--spool={tmp_path / 'other'}")
+    assert second.returncode == 1
+    assert str(appliance.port) in second.stderr
+
+
+def test_job_waits_while_qemu_is_missing_and_runs_once_it_is_there(tmp_path: Path, hello: Path) -> None:
+    qemu = tmp_path / "qemu"
+    appliance = Appliance(tmp_path, CONFIG.replace("[machine]", f'[machine]\naccelerator = "tcg"\nqemu = "{qemu}"'))
+    appliance.start()
+    try:
+        job = appliance.submit(hello)
+        time.sleep(4)
+        assert appliance.states()["queue"] == [job]
+        assert "not installed" in appliance.log.read_text()
+        qemu.symlink_to("/usr/bin/qemu-system-x86_64")
+        result = appliance.wait(job)
+        assert (result["status"], result["attempt"]) == ("success", 1)
+    finally:
+        appliance.stop()
+
+
+def test_machine_that_fails_three_times_ends_the_job_as_lost(tmp_path: Path, hello: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text("#!/bin/sh\necho 'cannot set up guest memory' >&2\nexit 1\n")
+    qemu.chmod(0o755)
+    appliance = Appliance(tmp_path, CONFIG.replace("[machine]", f'[machine]\naccelerator = "tcg"\nqemu = "{qemu}"'))
+    appliance.start()
+    try:
+        result = appliance.wait(appliance.submit(hello))
+        assert (result["status"], result["exit_code"], result["attempt"]) == ("lost", None, 3)
+        assert "cannot set up guest memory" in result["reason"]
+    finally:
+        appliance.stop()
+
+
+def test_uploads_are_accepted_while_the_base_image_is_missing(tmp_path: Path, hello: Path, base: BaseImage) -> None:
+    empty = tmp_path / "images"
+    empty.mkdir()
+    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{empty}"\n')
+    appliance.start()
+    try:
+        job = appliance.submit(hello)
+        time.sleep(2)
+        assert appliance.states()["queue"] == [job]
+        assert f"run: construir image build {base.name}" in appliance.log.read_text()
+        (empty / base.name).symlink_to(base.path)
+        assert appliance.wait(job)["status"] == "success"
+    finally:
+        appliance.stop()
+
+
+def test_damaged_base_image_stops_jobs_and_says_so(tmp_path: Path, hello: Path, base: BaseImage) -> None:
+    copy = tmp_path / "images" / base.name
+    copy.mkdir(parents=True)
+    for part in base.path.iterdir():
+        (copy / part.name).symlink_to(part)
+    kernel = bytearray(base.kernel.read_bytes())
+    kernel[len(kernel) // 2] ^= 1
+    (copy / image.KERNEL).unlink()
+    (copy / image.KERNEL).write_bytes(kernel)
+    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{copy.parent}"\n')
+    appliance.start()
+    try:
+        job = appliance.submit(hello)
+        deadline = time.monotonic() + 30
+        while "kernel is not what was built" not in appliance.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert appliance.states()["queue"] == [job]
+    finally:
+        appliance.stop()
+
+
+def test_ten_contributors_at_once_all_get_their_results(appliance: Appliance, hello: Path) -> None:
+    jobs = [appliance.submit(hello, f"hello-{number}.img.zst") for number in range(10)]
+    assert len(set(jobs)) == 10
+    assert [appliance.wait(job)["status"] for job in jobs] == ["success"] * 10

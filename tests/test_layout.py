@@ -1,0 +1,226 @@
+"""Promises of the layout: imports point one way, each library has its one place, nothing of a build machine leaks in.
+
+The floors are those of the design; a module that has none fails, so that whoever adds it says where it stands.
+"""
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from construir_ftp import process
+from construir_ftp.errors import CommandError
+
+PROJECT = Path(__file__).parent.parent
+PACKAGE = PROJECT / "construir_ftp"
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# From the ground up. A module imports from its own floor and from those below, never in a circle.
+FLOORS: tuple[frozenset[str], ...] = (
+    words("errors process disk config users jobfile codec stream superblock extfs logfile kernel"),
+    words("spool jail guest vm accelerator image imagebuild template layers results"),
+    words("gate judge verdict pack janitor"),
+    words("server background ftpview ftpdata ftpcontrol ftpsession upload")
+    | words("runner worker slurm local client supervisor check"),
+    words("cli cli_images cli_jobs options __main__"),
+)
+
+# They meet in the spool, and nowhere else.
+FTP_SIDE = words("server background ftpview ftpdata ftpcontrol ftpsession upload")
+RUNNER_SIDE = words("runner worker slurm")
+
+# The only modules that may import a library, so that it can be replaced, distrusted or jailed in one place.
+ONLY_IN = {
+    "pyftpdlib": FTP_SIDE | {"users"},
+    "magic": frozenset({"gate", "judge"}),
+    "schedule": frozenset({"janitor"}),
+    "sh": frozenset({"process"}),
+    "multiprocessing": frozenset[str](),
+    "pty": frozenset[str](),
+    "asyncio": frozenset[str](),
+}
+
+# What starts a program. Names such as subprocess.PIPE may be used anywhere, with process.spawn.
+STARTERS = {
+    "subprocess": {"Popen", "run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"},
+    "os": {"system", "popen", "fork", "forkpty", "posix_spawn", "posix_spawnp"}
+    | {f"{verb}{suffix}" for verb in ("exec", "spawn") for suffix in words("l le lp lpe v ve vp vpe")},
+}
+
+MOST_LINES = 320
+
+TOP_LEVEL = words(
+    "ARCHITECTURE.md CHANGELOG.md LICENSE README.md pyproject.toml ruff.toml setup.cfg .gitignore"
+) | words(".ci base-image construir_ftp deploy etc tests")
+
+# A Debian package, a git repository or a documentation comes from these, whoever builds.
+PUBLIC_HOSTS = re.compile(
+    r"([\w-]+\.)*(debian\.org|debian\.net|pypi\.org|pythonhosted\.org|python\.org|github\.com|kernel\.org)"
+)
+
+
+def modules() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text(), str(modules()[module]))
+
+
+def names_imported(module: str) -> Iterator[str]:
+    """Everything a module imports, dotted, wherever in it the import stands."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of the package that a module imports."""
+    parts = (name.split(".") for name in names_imported(module))
+    return {part[1] for part in parts if part[0] == "construir_ftp" and len(part) > 1} & set(modules())
+
+
+def reached(module: str) -> set[str]:
+    """Every module of the package that comes along with `module`, itself included."""
+    seen: set[str] = set()
+    waiting = {module}
+    while waiting:
+        seen |= waiting
+        waiting = set().union(*(own_imports(name) for name in waiting)) - seen
+    return seen
+
+
+def floor(module: str) -> int:
+    return next(number for number, names in enumerate(FLOORS) if module in names)
+
+
+# -- imports ---------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_exactly_one_floor() -> None:
+    homes = {module: sum(module in names for names in FLOORS) for module in modules()}
+    assert {module: count for module, count in homes.items() if count != 1} == {}
+
+
+def test_imports_point_one_way() -> None:
+    upward = [
+        f"{module} (floor {floor(module)}) imports {name} (floor {floor(name)})"
+        for module in modules()
+        for name in own_imports(module)
+        if floor(name) > floor(module)
+    ]
+    assert upward == []
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    circles = [module for module in modules() if any(module in reached(name) for name in own_imports(module))]
+    assert circles == []
+
+
+def test_the_ftp_server_and_the_runner_meet_in_the_spool_only() -> None:
+    for module in FTP_SIDE & set(modules()):
+        assert not reached(module) & RUNNER_SIDE, module
+    for module in RUNNER_SIDE & set(modules()):
+        assert not reached(module) & FTP_SIDE, module
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_each_library_is_imported_in_its_place_only(library: str) -> None:
+    users = {module for module in modules() if library in {name.split(".")[0] for name in names_imported(module)}}
+    assert users <= ONLY_IN[library]
+
+
+def test_only_process_starts_programs() -> None:
+    starts = []
+    for module in modules().keys() - {"process"}:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                if node.func.attr in STARTERS.get(owner, ()):
+                    starts.append(f"{module}:{node.lineno}: {owner}.{node.func.attr}")
+        for name in names_imported(module):
+            library, _, what = name.partition(".")
+            if what in STARTERS.get(library, ()):
+                starts.append(f"{module}: from {library} import {what}")
+    assert starts == []
+
+
+def test_only_cli_prints_and_exits() -> None:
+    loud = [
+        f"{module}:{node.lineno}"
+        for module in modules()
+        if floor(module) < len(FLOORS) - 1
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "exit")
+    ]
+    assert loud == []
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------
+
+
+def test_no_module_outgrows_a_reader() -> None:
+    lines = {module: len(path.read_text().splitlines()) for module, path in modules().items()}
+    assert {module: count for module, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_no_function_outgrows_a_reader() -> None:
+    long = [
+        f"{module}.{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None and node.end_lineno - node.lineno >= 50
+    ]
+    assert long == []
+
+
+# -- the repository --------------------------------------------------------------------------------------------
+
+
+def repository() -> list[Path]:
+    """Every file of the repository: tracked, or about to be."""
+    argv: list[str | Path] = ["git", "-C", PROJECT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = process.run(argv, timeout_s=60)
+    except CommandError as error:
+        pytest.skip(f"not a git checkout: {error}")
+    paths = [PROJECT / name for name in listed.split("\0") if name]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def test_top_level_holds_what_the_design_lists() -> None:
+    assert {path.relative_to(PROJECT).parts[0] for path in repository()} == TOP_LEVEL
+
+
+def mirrors() -> set[str]:
+    """Hosts that this machine takes packages from, or reaches the network through, and that others can't know."""
+    sources = [*Path("/etc/apt").rglob("*.list"), *Path("/etc/apt").rglob("*.sources"), Path("/etc/pip.conf")]
+    sources += [*Path("/etc/apt/apt.conf.d").glob("*"), Path.home() / ".config/pip/pip.conf"]
+    texts = [path.read_text(errors="replace") for path in sources if path.is_file() and os.access(path, os.R_OK)]
+    texts += [value for name, value in os.environ.items() if re.search("proxy|index|mirror", name, re.IGNORECASE)]
+    urls = re.findall(r"\b(?:https?|ftp)://[^\s\"'\]]+", "\n".join(texts))
+    hosts = {urlsplit(url).hostname or "" for url in urls}
+    return {host for host in hosts if "." in host and not PUBLIC_HOSTS.fullmatch(host) and not host.startswith("127.")}
+
+
+def test_nothing_names_a_mirror_or_a_path_of_a_build_machine() -> None:
+    here = [f"{PROJECT}/"] if len(PROJECT.parts) > 2 else []
+    traces = [word.encode() for word in ["/" + "work/", *here, *mirrors()]]
+    found = [
+        f"{path.relative_to(PROJECT)}: {trace.decode()}"
+        for path in repository()
+        for trace in traces
+        if re.search(rb"(?<![\w.-])" + re.escape(trace), path.read_bytes())
+    ]
+    assert found == []
