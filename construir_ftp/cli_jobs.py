@@ -14,7 +14,14 @@ from construir_ftp.options import PATH, SizeType, configured, printable
 @click.argument("directory", type=PATH)
 @click.option("-o", "output", type=PATH, help="File to write; DIRECTORY.img.zst unless given.")
 @click.option("--space", type=SizeType(), default="64MiB", show_default=True, help="Free room for the job to fill.")
-@click.option("--codec", "codec_name", type=click.Choice(list(codec.CODECS)), default="zstd", show_default=True)
+@click.option(
+    "--codec",
+    "codec_name",
+    type=click.Choice(list(codec.CODECS)),
+    default="zstd",
+    show_default=True,
+    help="Outer format.",
+)
 @configured
 def pack_command(_settings: Config, directory: Path, output: Path | None, space: Size, codec_name: str) -> None:
     """Make a job out of DIRECTORY, which holds run.sh; no root is needed."""

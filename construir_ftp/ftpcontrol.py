@@ -1,7 +1,8 @@
 """The control connection of an FTP session: one command after the other, each with its reply.
 
 pyftpdlib obeys a command the moment it comes, whatever is under way, and in the middle of a pause. Here a command
-waits until the one before it is done; while an answer comes from elsewhere (`hold`) nothing is read at all.
+waits until the one before it is done; while an answer comes from elsewhere (`hold`) nothing is read at all. What
+a transfer is for is no concern of this module: see ftpsession.
 """
 
 import logging
@@ -21,10 +22,20 @@ _MOST_WAITING_LINES = 1000
 class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
     """What Session builds on. `server` is the Listener that accepted it."""
 
+    # pyftpdlib's own, whose first values say too little of their types.
     _in_buffer: list[bytes]
+    _restart_position: int
+    _in_dtp_queue: tuple[Any, str] | None
+    _out_dtp_queue: tuple[Any, bool, Any, str] | None
+    data_channel: Any
+    _dtp_acceptor: Any
+    _dtp_connector: Any
+    _closed: bool
+    remote_ip: str
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.is_held = False
+        self.is_sending = False
         self._waiting_lines: deque[bytes] = deque()
         super().__init__(conn, server, ioloop)
 
@@ -34,8 +45,9 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
         return str(self.remote_ip)
 
     def is_busy(self) -> bool:
-        """Whether a command has not come to its end yet."""
-        return self.is_held
+        """Whether a command has not come to its end yet: an answer to come, a download, a connection to be made."""
+        is_connecting = self._dtp_connector is not None and not self._dtp_connector._closed
+        return self.is_held or self.is_sending or is_connecting
 
     def close(self) -> None:
         """Close the connection."""
@@ -104,6 +116,52 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
             self.add_channel()
             self._idler = self.ioloop.call_later(self.timeout, self.handle_timeout, _errback=self.handle_error)
             self.proceed_soon()
+
+    # -- the data connection --------------------------------------------------------------------------------
+
+    def has_data_connection(self) -> bool:
+        """Whether there is one, or one may come any moment."""
+        is_listening = self._dtp_acceptor is not None and not self._dtp_acceptor._closed
+        return is_listening or self.data_channel is not None
+
+    def _make_epasv(self, extmode: bool = False) -> None:
+        try:
+            super()._make_epasv(extmode)
+        except OSError as error:
+            log.warning("%s: no data connection: %s", self.who, error)
+            self.respond("425 No port is free for a data connection; try again later.")
+
+    def ftp_PASV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Wait for a data connection; the reply has room for an IPv4 address only."""
+        if ":" in self.remote_ip.removeprefix("::ffff:"):
+            self.respond("522 PASV is for IPv4; use EPSV.")
+        else:
+            super().ftp_PASV(line)
+
+    def push_dtp_data(self, *args: Any, **kwargs: Any) -> None:
+        """Called with what is to be sent over the data connection."""
+        self.is_sending = True
+        super().push_dtp_data(*args, **kwargs)
+
+    def drop_data_channel(self) -> None:
+        """Close the data connection, if there is one."""
+        if self.data_channel is not None:
+            self.data_channel.close()
+
+    def stop_sending(self, reply: str) -> None:
+        """What was to be sent won't be; its data connection is closed already, or never came."""
+        if self._out_dtp_queue is not None:
+            file = self._out_dtp_queue[2]
+            if file is not None:
+                file.close()
+        self._out_dtp_queue, self.is_sending = None, False
+        self.respond(reply)
+        self.proceed_soon()
+
+    def ftp_QUIT(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Say goodbye; nothing is under way, since QUIT would have waited for its end."""
+        self.drop_data_channel()
+        super().ftp_QUIT(line)
 
     # -- the log -------------------------------------------------------------------------------------------
 

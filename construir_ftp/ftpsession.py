@@ -44,16 +44,6 @@ def _offered() -> dict[str, dict[str, Any]]:
 class Session(ControlConnection):
     """A control connection, of a contributor or of anyone. `server` is the Listener that accepted it."""
 
-    # pyftpdlib's own, whose first values say too little of their types.
-    _restart_position: int
-    _in_dtp_queue: tuple[Any, str] | None
-    _out_dtp_queue: tuple[Any, bool, Any, str] | None
-    data_channel: Any
-    _dtp_acceptor: Any
-    _dtp_connector: Any
-    _closed: bool
-    remote_ip: str
-
     banner = "Construir ready."
     authorizer = Permissions()
     dtp_handler = DataChannel
@@ -71,7 +61,6 @@ class Session(ControlConnection):
         self.contributor: str | None = None
         self.upload: Upload | None = None
         self._is_received = False
-        self._is_sending = False
         super().__init__(conn, server, ioloop)
         # What MLSD may tell of a file; the host's owners, modes and inode numbers are left out.
         self._current_facts = ["type", "size", "modify"]
@@ -83,9 +72,8 @@ class Session(ControlConnection):
         return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
 
     def is_busy(self) -> bool:
-        """Whether a command has not come to its end yet: a transfer, an answer to come, a connection to be made."""
-        is_connecting = self._dtp_connector is not None and not self._dtp_connector._closed
-        return self.is_held or self.upload is not None or self._is_sending or is_connecting
+        """Whether a command has not come to its end yet."""
+        return self.upload is not None or super().is_busy()
 
     def handle(self) -> None:
         """Called when the connection is accepted and within the limits."""
@@ -107,7 +95,7 @@ class Session(ControlConnection):
         """Called with each command. What is not offered, or has no data connection to go over, ends here."""
         if cmd in _NOT_OFFERED:
             self.respond(_NOT_OFFERED[cmd])
-        elif cmd in _OVER_DATA_CONNECTION and self.authenticated and not self._has_data_connection():
+        elif cmd in _OVER_DATA_CONNECTION and self.authenticated and not self.has_data_connection():
             self.respond("425 Use PASV or PORT first.")
         else:
             super().pre_process_command(line, cmd, arg)
@@ -230,37 +218,14 @@ class Session(ControlConnection):
 
     # -- data connections ------------------------------------------------------------------------------
 
-    def _has_data_connection(self) -> bool:
-        is_listening = self._dtp_acceptor is not None and not self._dtp_acceptor._closed
-        return is_listening or self.data_channel is not None
-
-    def _make_epasv(self, extmode: bool = False) -> None:
-        try:
-            super()._make_epasv(extmode)
-        except OSError as error:
-            log.warning("%s: no data connection: %s", self.who, error)
-            self.respond("425 No port is free for a data connection; try again later.")
-
-    def ftp_PASV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Wait for a data connection; the reply has room for an IPv4 address only."""
-        if ":" in self.remote_ip.removeprefix("::ffff:"):
-            self.respond("522 PASV is for IPv4; use EPSV.")
-        else:
-            super().ftp_PASV(line)
-
-    def push_dtp_data(self, *args: Any, **kwargs: Any) -> None:
-        """Called with what is to be sent over the data connection."""
-        self._is_sending = True
-        super().push_dtp_data(*args, **kwargs)
-
     def on_no_data_connection(self) -> None:
         """Called when the client did not open the data connection in time."""
-        if self._is_sending or self.upload is not None:
+        if self.is_sending or self.upload is not None:
             self._break_off("425 No data connection was opened.")
 
     def ftp_ABOR(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Break off the transfer under way."""
-        if self._is_sending or self.upload is not None:
+        if self.is_sending or self.upload is not None:
             self._break_off(_ABORTED)
         else:
             super().ftp_ABOR(line)
@@ -270,25 +235,12 @@ class Session(ControlConnection):
         self._shutdown_connecting_dtp()
         if self.upload is not None:
             self.upload.refuse(reply)
-            self._drop_data_channel()
+            self.drop_data_channel()
             if self.upload is not None:
                 self._conclude(self.upload)
         else:
-            self._drop_data_channel()
-            self._stop_sending(reply)
-
-    def _drop_data_channel(self) -> None:
-        if self.data_channel is not None:
-            self.data_channel.close()
-
-    def _stop_sending(self, reply: str) -> None:
-        if self._out_dtp_queue is not None:
-            file = self._out_dtp_queue[2]
-            if file is not None:
-                file.close()
-        self._out_dtp_queue, self._is_sending = None, False
-        self.respond(reply)
-        self.proceed_soon()
+            self.drop_data_channel()
+            self.stop_sending(reply)
 
     def _on_dtp_connection(self) -> None:
         # The connector's socket is the data channel's now. Were it closed later, as pyftpdlib does, the loop would
@@ -305,18 +257,11 @@ class Session(ControlConnection):
         elif self._out_dtp_queue is not None and not self._closed:
             # It was cut before anything could be sent over it.
             self.data_channel = None
-            self._stop_sending("426 Data connection cut.")
+            self.stop_sending("426 Data connection cut.")
         else:
-            self._is_sending = False
+            self.is_sending = False
             super()._on_dtp_close()
             self.proceed_soon()
-
-    # -- the end, and the log ----------------------------------------------------------------------------
-
-    def ftp_QUIT(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Say goodbye; nothing is under way, since QUIT would have waited for its end."""
-        self._drop_data_channel()
-        super().ftp_QUIT(line)
 
     def flush_account(self) -> None:
         """Called by USER and REIN: nobody is logged in any longer."""

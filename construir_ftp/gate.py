@@ -92,7 +92,7 @@ def _ask(upload: IO[bytes], limits: GateSection) -> Answer:
             judge.kill()
     try:
         return verdict.decode_answer(said.splitlines()[-1])
-    except (IndexError, msgspec.MsgspecError) as error:
+    except (IndexError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         last_words = ascii(said[-_QUOTED_BYTES:].decode(errors="replace"))
         _log.warning("a judge ended with status %d and no verdict; it said %s", status, last_words)
         raise RefusedError("checking it failed; if the image is sound, tell the operator") from error

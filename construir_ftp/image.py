@@ -80,7 +80,7 @@ def find(images: Path, name: str) -> BaseImage:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError as error:
         raise ConstruirError(f"base image '{name}' not found in {images}; run: construir image build {name}") from error
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ConstruirError(
             f"base image '{name}': {path / MANIFEST} can't be read ({error}); run: construir image build --force {name}"
         ) from error
@@ -103,7 +103,7 @@ def verify(base: BaseImage) -> None:
 
 
 def prove(base: BaseImage) -> None:
-    """Like verify, but quick: what was proved once is read again only after a part's inode, size or time has changed."""
+    """Like verify, but quick: what was proved once is read again only once a part has changed."""
     marks = repr([_mark(base.path / name) for name in PARTS])
     memory = base.path.parent / f".proved-{base.name}"
     if not memory.exists() or memory.read_text() != marks:

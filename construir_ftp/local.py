@@ -17,7 +17,7 @@ def run(source: Path, output: Path | None, config: Config, stop: socket.socket) 
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. Raises
-    RefusedError where the gate would, UsageError, MachineUnavailableError, or ConstruirError when `stop` became readable.
+    RefusedError where the gate would, UsageError, MachineUnavailableError, or ConstruirError when `stop` was readable.
     """
     if output is not None and output.exists():
         raise UsageError(f"{output} is there already; name another place with -o")

@@ -78,7 +78,7 @@ class Ending(msgspec.Struct, kw_only=True):
 
 
 def version(qemu: str) -> str:
-    """The first line of what the program `qemu` says of itself. Raises MachineUnavailableError where it says nothing."""
+    """The first line of what the program `qemu` says of itself. Raises MachineUnavailableError if it says nothing."""
     try:
         return process.run([qemu, "--version"], timeout_s=_ANSWER_S).partition("\n")[0]
     except CommandError as error:

@@ -2,7 +2,6 @@
 
 import ftplib
 import io
-import os
 import re
 import signal
 import subprocess
@@ -123,4 +122,5 @@ class Appliance:
 
     def states(self) -> dict[str, list[str]]:
         """What is in each directory of the spool."""
-        return {state: sorted(os.listdir(self.spool / state)) for state in ("incoming", "queue", "running", "done")}
+        names = ("incoming", "queue", "running", "done")
+        return {name: sorted(path.name for path in (self.spool / name).iterdir()) for name in names}

@@ -76,7 +76,7 @@ def test_result_names_accelerator_base_image_and_contributor(results: Results, b
 
 def test_sums_hold_for_every_file_of_the_result(results: Results) -> None:
     lines = results.file("hello", "SHA256SUMS").decode().splitlines()
-    sums = dict(reversed(line.split("  ")) for line in lines)
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     assert sorted(sums) == ["console.log", "hello.img.zst", "output.log", "result.json"]
     for name, digest in sums.items():
         assert hashlib.sha256(results.file("hello", name)).hexdigest() == digest
@@ -160,7 +160,9 @@ def test_nothing_is_left_running_or_incoming_once_all_have_ended(results: Result
 
 
 def test_program_compiled_in_the_machine_runs_here(tmp_path: Path, images: Path) -> None:
-    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\ndefault = "{image.find(images, "bookworm-amd64-gcc").name}"\n')
+    appliance = Appliance(
+        tmp_path, f'{CONFIG}\n[images]\ndefault = "{image.find(images, "bookworm-amd64-gcc").name}"\n'
+    )
     appliance.start()
     upload = tmp_path / "compiles.img.zst"
     pack.pack(JOBS / "compiles", upload, 4 * 2**20)

@@ -469,7 +469,7 @@ def test_restart_position_is_forgotten_with_the_refusal(house: House) -> None:
         assert alice.log_in().ask("REST 5").startswith("350")
         with alice.passive():
             assert alice.ask("STOR /queue/x.img").startswith("554")
-            assert alice.ask("STOR /queue/x.img").startswith("125")
+            assert alice.ask("STOR /queue/x.img").startswith(("125", "150"))
         assert alice.reply().startswith("550"), "an empty upload"
 
 

@@ -34,7 +34,7 @@ def no_machine_left() -> Iterator[None]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def children() -> list[str]:

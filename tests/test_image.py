@@ -1,0 +1,152 @@
+"""Base images: what is in one, that damage is noticed, that one can be built without root."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import image, imagebuild
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image import BaseImage
+from tests.appliance import construir
+
+HERE = Path(__file__).parent
+
+
+def inside(base: BaseImage, command: str) -> str:
+    """What debugfs says of the root disk."""
+    return subprocess.run(["debugfs", "-R", command, base.root], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def copy(base: BaseImage, tmp_path: Path) -> BaseImage:
+    """A copy of the base image whose files may be changed."""
+    (tmp_path / base.name).mkdir()
+    for part in base.path.iterdir():
+        (tmp_path / base.name / part.name).symlink_to(part)
+    return image.find(tmp_path, base.name)
+
+
+def test_image_that_is_not_there_is_named_with_the_command_that_builds_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConstruirError, match=r"base image 'nothing' not found in .*; run: construir image build nothing"
+    ):
+        image.find(tmp_path, "nothing")
+
+
+def test_one_changed_byte_is_noticed(copy: BaseImage) -> None:
+    initrd = bytearray(copy.initrd.read_bytes())
+    initrd[1000] ^= 1
+    copy.initrd.unlink()
+    copy.initrd.write_bytes(initrd)
+    with pytest.raises(ConstruirError, match=r"initrd\.img is not what was built"):
+        image.verify(copy)
+    with pytest.raises(ConstruirError, match=r"initrd\.img is not what was built"):
+        image.prove(copy)
+
+
+def test_missing_part_is_noticed(copy: BaseImage) -> None:
+    copy.kernel.unlink()
+    with pytest.raises(ConstruirError, match="kernel is not what was built"):
+        image.prove(copy)
+
+
+def test_damaged_manifest_is_an_error_and_not_an_image(copy: BaseImage) -> None:
+    manifest = copy.path / image.MANIFEST
+    manifest.unlink()
+    manifest.write_text('{"version": 1}')
+    with pytest.raises(ConstruirError, match="can't be read"):
+        image.find(copy.path.parent, copy.name)
+
+
+def test_root_disk_has_no_journal_and_runjob_in_place(base: BaseImage) -> None:
+    features = inside(base, "features")
+    assert "has_journal" not in features
+    assert "Mode:  0755" in inside(base, "stat /root/runjob")
+
+
+def test_root_password_is_vagrant(base: BaseImage) -> None:
+    shadow = inside(base, "cat /etc/shadow").splitlines()
+    stored = next(line.split(":")[1] for line in shadow if line.startswith("root:"))
+    said = subprocess.run(
+        ["perl", "-e", "print crypt($ARGV[0], $ARGV[1])", "vagrant", stored], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == stored
+
+
+def test_nothing_in_the_image_tells_two_machines_apart(base: BaseImage) -> None:
+    assert inside(base, "cat /etc/machine-id") == ""
+    assert "ssh_host" not in inside(base, "ls /etc/ssh")
+
+
+def test_manifest_names_every_part_and_package(base: BaseImage) -> None:
+    assert set(base.manifest.parts) == set(image.PARTS)
+    assert {"bash", "perl-base", "linux-image-cloud-amd64"} <= set(base.manifest.packages)
+    assert base.manifest.kernel_release in "".join(base.manifest.packages)
+
+
+def test_image_of_the_same_recipe_is_not_built_again(base: BaseImage) -> None:
+    before = base.root.stat().st_mtime_ns
+    said = construir("image", "build", base.name, check=True).stdout
+    assert said.startswith(f"{base.name} is there already")
+    assert base.root.stat().st_mtime_ns == before
+
+
+def test_recipe_changes_with_anything_it_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = shutil.copytree(imagebuild.source(), tmp_path / "base-image")
+    monkeypatch.setattr(imagebuild, "source", lambda: copied)
+    recipe = imagebuild.Recipe(name="x", suite="bookworm")
+    digests = {recipe.digest(), imagebuild.Recipe(name="x", suite="trixie").digest()}
+    digests.add(imagebuild.Recipe(name="x", suite="bookworm", include=("gcc",)).digest())
+    (copied / "packages").write_text("less\n")
+    digests.add(recipe.digest())
+    (copied / "overlay" / "root" / "runjob").chmod(0o644)
+    digests.add(recipe.digest())
+    assert len(digests) == 5
+
+
+def test_list_and_verify_speak_of_what_is_there(base: BaseImage) -> None:
+    assert base.name in construir("image", "list", check=True).stdout
+    assert construir("image", "verify", base.name, check=True).stdout == (
+        f"{base.name} is whole: {base.manifest.digest()}\n"
+    )
+    assert construir("image", "verify", "nothing").returncode == 1
+
+
+@pytest.fixture
+def rootless_place() -> Iterator[Path]:
+    """A directory that an ordinary user can reach: pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="construir-test-", dir="/var/tmp") as name:
+        yield Path(name)
+
+
+def test_image_built_without_root_runs_a_job(rootless_place: Path) -> None:
+    if os.geteuid() != 0:
+        images = rootless_place / "images"
+        construir("image", "build", f"--images={images}", check=True)
+    else:
+        images = build_as_somebody_else(rootless_place)
+    job = construir("run", HERE / "jobs" / "hello", "-o", rootless_place / "result", f"--images={images}")
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.startswith("hello from Linux")
+
+
+def build_as_somebody_else(place: Path) -> Path:
+    interpreter = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+    if not interpreter.exists():
+        pytest.skip(f"{interpreter} is missing: an ordinary user can't run the interpreter of these tests")
+    shutil.copytree(HERE.parent / "construir_ftp", place / "source" / "construir_ftp")
+    shutil.copytree(HERE.parent / "base-image", place / "source" / "base-image")
+    shutil.copytree(sysconfig.get_path("purelib"), place / "packages")
+    argv: list[str | Path] = ["unshare", "--mount", HERE / "rootless.sh", place]
+    argv += ["env", f"PYTHONPATH={place / 'source'}:{place / 'packages'}"]
+    argv += [interpreter, "-m", "construir_ftp", "image", "build"]
+    built = subprocess.run(argv, capture_output=True, text=True, timeout=600)
+    assert built.returncode == 0, built.stderr
+    return place / "home" / ".cache" / "construir" / "images"
