@@ -17,7 +17,7 @@ import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -165,7 +165,7 @@ class Spool:
         path.mkdir(mode=0o700)
         return Job(path)
 
-    def admit(self, job: Job, ticket: Ticket) -> Job:
+    def admit(self, job: Job, ticket: Ticket, last_look: Callable[[], None] = lambda: None) -> Job:
         """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
 
         The upload is in place and whole. Whoever waits for work is woken.
@@ -174,6 +174,7 @@ class Spool:
         disk.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
         job.path.chmod(0o755)
         disk.fsync(job.path)
+        last_look()
         queued = self._enqueue(job, ticket)
         self.wake()
         return queued

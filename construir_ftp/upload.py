@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from construir_ftp import disk, gate, jobfile
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
-from construir_ftp.spool import Job, Spool, Ticket
+from construir_ftp.spool import Job, Spool
 
 log = logging.getLogger("construir.ftp")
 
@@ -98,34 +98,14 @@ class Upload:
         return f"226 Accepted as job {job.id}; its result will be in /done/{job.id}/"
 
     def _admit(self, wanted: Callable[[], bool]) -> Job:
-        door = _Door(self._intake.spool, wanted)
-        door.check()
         with _full_is_refused():
-            return gate.admit(door, self.job, self.name, self.contributor, self._intake.gate)
+            return gate.admit(self._intake.spool, self.job, self.name, self.contributor, self._intake.gate, wanted)
 
     def _delete(self) -> None:
         try:
             self._intake.spool.delete(self.job)
         except OSError:
             log.exception("incoming %s: could not be deleted, the janitor will try again", self.job.id)
-
-
-class _Door(Spool):
-    """The spool, for an upload whose sender must still be there in the moment it becomes a job."""
-
-    def __init__(self, spool: Spool, wanted: Callable[[], bool]) -> None:
-        super().__init__(spool.path)
-        self._wanted = wanted
-
-    def check(self) -> None:
-        if not self._wanted():
-            raise RefusedError("the connection that sent it is gone", 426)
-
-    def admit(self, job: Job, ticket: Ticket) -> Job:
-        # What takes long in Spool.admit comes first, so that little can happen between the question and the rename.
-        disk.fsync(job.upload)
-        self.check()
-        return super().admit(job, ticket)
 
 
 def refusal(refused: RefusedError) -> str:

@@ -26,7 +26,7 @@ def words(text: str) -> frozenset[str]:
 # From the ground up. A module imports from its own floor and from those below, never in a circle.
 FLOORS: tuple[frozenset[str], ...] = (
     words("errors process disk config users jobfile codec stream superblock extfs logfile kernel"),
-    words("spool jail guest vm accelerator image imagebuild template layers results"),
+    words("spool jail cgroup guest qmp vm accelerator image imagebuild template layers results"),
     words("gate judge verdict pack janitor"),
     words("server background ftpview ftpdata ftpcontrol ftpsession upload")
     | words("runner worker slurm local client supervisor check"),
