@@ -43,9 +43,9 @@ def admit(
 ) -> Job:
     """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
 
-    `wanted` is asked every second, and in the last moment before the job is one, whether anybody still waits for the
-    verdict; if not, the upload is refused. Raises RefusedError, the reason and reply for the client, if it isn't one, or if there is no room left to say so
-    in the spool. Whatever is raised, nothing of the upload is left.
+    `wanted` is asked every second, and in the last moment before the job is one, whether anybody still waits for
+    the verdict; if not, the upload is refused. Raises RefusedError, the reason and reply for the client, if it isn't a
+    job, or if there is no room left to say so in the spool. Whatever is raised, nothing of the upload is left.
     """
     try:
         slug = jobfile.slug(name)
