@@ -60,7 +60,7 @@ def _remembered_probe(qemu: str, images: Path, base: BaseImage) -> str:
         return memory.read_text()
     except FileNotFoundError:
         pass
-    problem = probe(qemu, base)
+    problem = probe(qemu, base, "kvm")
     log.info("KVM probe: %s", problem or "works")
     try:
         disk.replace_durably(memory, problem.encode())
@@ -69,29 +69,34 @@ def _remembered_probe(qemu: str, images: Path, base: BaseImage) -> str:
     return problem
 
 
-def probe(qemu: str, base: BaseImage) -> str:
-    """Boot a machine under KVM as far as its init; empty if that went well, else what went wrong."""
-    shape = vm.Shape(qemu=qemu, base=base, accelerator="kvm", memory_bytes=_PROBE_MEMORY, cpus=1)
+def probe(qemu: str, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
+    """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words."""
+    shape = vm.Shape(qemu=qemu, base=base, accelerator=accelerator, memory_bytes=_PROBE_MEMORY, cpus=1)
     with tempfile.TemporaryDirectory(prefix="construir-probe-") as name:
-        place = Path(name)
-        blank = place / "blank.img"
+        blank = Path(name) / "blank.img"
         with blank.open("wb") as file:
             file.truncate(2**20)
-        assignment = vm.Assignment(
-            disk=blank,
-            filesystem="ext2",
-            hostname="probe",
-            timeout_s=_PROBE_S,
-            boot_timeout_s=_PROBE_S,
-            output=place / "output.log",
-            console=place / "console.log",
-            log_head_bytes=2**16,
-            log_tail_bytes=2**16,
-        )
         with vm.Machine.start(shape, blank) as machine:
-            ending = machine.run(assignment)
+            ending = machine.run(_nothing_to_do(blank, deadline_s))
     if ending.report.ready:
         return ""
     if ending.killed:
-        return f"a machine under KVM hung for {_PROBE_S:g} s"
-    return f"a machine under KVM did not come up ({ending.qemu_words or f'QEMU status {ending.qemu_status}'})"
+        return f"a machine under {accelerator.upper()} hung for {deadline_s:g} s"
+    how = ending.qemu_words or f"QEMU ended with status {ending.qemu_status}"
+    return f"a machine under {accelerator.upper()} did not come up ({how})"
+
+
+def _nothing_to_do(blank: Path, deadline_s: float) -> vm.Assignment:
+    """A disk that can't be mounted: the guest comes up, says so, and ends."""
+    return vm.Assignment(
+        disk=blank,
+        filesystem="ext2",
+        hostname="probe",
+        timeout_s=deadline_s,
+        idle_timeout_s=deadline_s,
+        boot_timeout_s=deadline_s,
+        output=blank.with_name("output.log"),
+        console=blank.with_name("console.log"),
+        log_head_bytes=2**16,
+        log_tail_bytes=2**16,
+    )

@@ -131,13 +131,14 @@ class GateSection(Section, frozen=True):
 class MachineSection(Section, frozen=True):
     """The virtual machine a job runs in."""
 
-    above_zero: ClassVar = ("memory", "timeout", "boot_timeout")
+    above_zero: ClassVar = ("memory", "timeout", "idle_timeout", "boot_timeout")
 
     qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1
     timeout: Duration = Duration.parse("2h")
+    idle_timeout: Duration = Duration.parse("30min")
     boot_timeout: Duration = Duration.parse("2min")
     log_head: Size = Size.parse("1MiB")
     log_tail: Size = Size.parse("1MiB")

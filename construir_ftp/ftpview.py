@@ -20,6 +20,9 @@ from construir_ftp.spool import Spool
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+# What is shown of a job that runs: its logs. Its upload and its disk are nobody's yet.
+_LIVE = ("output.log", "console.log")
+
 
 class Permissions(DummyAuthorizer):  # type: ignore[misc] # pyftpdlib is untyped
     """Everyone may enter, list and read whatever their View shows; who may upload is asked in STOR."""
@@ -38,15 +41,16 @@ class Permissions(DummyAuthorizer):  # type: ignore[misc] # pyftpdlib is untyped
 
 
 class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
-    """The spool as one session sees it: /done for all, /queue for contributors.
+    """The spool as one session sees it: /done and /running for all, /queue for contributors.
 
-    In /queue a waiting job is shown as one file, of the upload's size, and can't be read.
+    In /queue a waiting job is shown as one file, of the upload's size, and can't be read. In /running there are the
+    logs only, to be followed with REST while they grow.
     """
 
     def __init__(self, spool: Spool, is_contributor: bool, session: Any) -> None:
         super().__init__("/", session)
         self._spool = spool
-        self._states = ["done", "queue"] if is_contributor else ["done"]
+        self._states = ["done", "running", *(["queue"] if is_contributor else [])]
 
     # -- paths: what the session says is what we say ---------------------------------------------------
 
@@ -89,7 +93,7 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         if path == "/":
             return list(self._states)
         with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
-            return [entry.name for entry in entries if _is_shown(entry)]
+            return [entry.name for entry in entries if _is_shown(entry) and self._is_open(f"{path}/{entry.name}")]
 
     def lstat(self, path: str) -> os.stat_result:
         """The status of a file or directory."""
@@ -138,11 +142,18 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
     def _names(self, path: str) -> list[str]:
         """The names to walk through from the spool's directory. Raises FileNotFoundError for what isn't shown."""
         names = [name for name in path.split("/") if name]
-        if (names and names[0] not in self._states) or any(name.startswith(".") for name in names):
+        if not self._is_open(path):
             raise _missing(path)
         if names[:1] == ["queue"] and len(names) > 1:
             return [*names, "upload"]
         return names
+
+    def _is_open(self, path: str) -> bool:
+        """Whether this session may know of `path`, should it be there."""
+        names = [name for name in path.split("/") if name]
+        if (names and names[0] not in self._states) or any(name.startswith(".") for name in names):
+            return False
+        return names[:1] != ["running"] or len(names) <= 2 or (len(names) == 3 and names[2] in _LIVE)
 
     def _open(self, path: str, flags: int) -> int:
         """A descriptor of what `path` names. Raises OSError."""

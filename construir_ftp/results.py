@@ -19,7 +19,7 @@ from construir_ftp.vm import Ending, Shape
 
 OUTPUT, CONSOLE, SUMS = "output.log", "console.log", "SHA256SUMS"
 
-Status = Literal["success", "failed", "timeout", "no-result", "lost"]
+Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "lost"]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -93,6 +93,8 @@ def judge(ending: Ending) -> Verdict | OurFault:
         return _judge_report(report, ending)
     if ending.killed == "timeout":
         return Verdict("timeout", "run.sh had not ended at the deadline; the machine was killed")
+    if ending.killed == "idle-timeout":
+        return Verdict("idle-timeout", "run.sh printed nothing for too long; the machine was killed")
     if not report.ready or ending.killed == "boot-timeout":
         return OurFault(f"the machine never came to run.sh (killed: {ending.killed or 'no'}); see console.log")
     if not report.started:

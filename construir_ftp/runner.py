@@ -39,6 +39,7 @@ class Runner:
         # Readable for every machine once a byte is in it: nobody ever takes the byte out.
         self._kill_machines, self._machines_killed = socket.socketpair()
         self._finished, self._finish = socket.socketpair()
+        self._machines_fail = False
         self._pause_s = 0.0
         self._resume_at = 0.0
         self._choices: dict[str, Choice] = {}
@@ -83,6 +84,8 @@ class Runner:
             try:
                 # Looked at before each job: the image may have been built, replaced or damaged since the last one.
                 worker = self._worker() if self._spool.jobs("queue") else None
+                if worker is not None and self._machines_fail:
+                    self._try_a_machine(worker)
             except (ConstruirError, OSError) as error:
                 self._back_off(f"no job can be run: {error}")
                 return
@@ -111,6 +114,18 @@ class Runner:
             accelerator=self._choose_accelerator(images, base),
         )
 
+    def _try_a_machine(self, worker: Worker) -> None:
+        """After a machine failed: no other job is risked, and none of its attempts, until an empty one comes up.
+
+        Raises MachineUnavailableError while it doesn't.
+        """
+        machine = self._config.machine
+        problem = accelerator.probe(machine.qemu, worker.base, worker.accelerator.accelerator, machine.boot_timeout)
+        if problem:
+            raise MachineUnavailableError(problem)
+        self._machines_fail = False
+        log.info("an empty machine came up: taking jobs again")
+
     def _choose_accelerator(self, images: Path, base: image.BaseImage) -> Choice:
         digest = base.manifest.digest()
         if digest not in self._choices:
@@ -123,6 +138,7 @@ class Runner:
             outcome = worker.run(job, self._machines_killed, self._stopping.wait)
             self._note(outcome)
         except MachineUnavailableError as error:
+            self._machines_fail = True
             self._back_off(str(error))
         except Exception:
             # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
@@ -136,6 +152,7 @@ class Runner:
             self._pause_s = 0.0
             log.info("job %s: %s: %s", outcome.job.id, outcome.result.status, outcome.result.reason)
         elif outcome.fault:
+            self._machines_fail = True
             self._back_off(f"job {outcome.job.id}: back in the queue: {outcome.fault}")
         else:
             log.info("job %s: back in the queue: the runner is stopping", outcome.job.id)

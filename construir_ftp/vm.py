@@ -30,8 +30,9 @@ _POWER_OFF_S = 300.0
 _ANSWER_S = 30.0
 
 Accelerator = Literal["kvm", "tcg"]
-# Why a machine was ended by us: the job took too long, never got as far as run.sh, or nobody wants it any more.
-Killed = Literal["timeout", "boot-timeout", "power-off-timeout", "stopped"]
+# Why a machine was ended by us: the job took too long, or was silent for too long; it never got as far as run.sh;
+# it did not switch itself off; nobody wants it any more.
+Killed = Literal["timeout", "idle-timeout", "boot-timeout", "power-off-timeout", "stopped"]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     filesystem: str
     hostname: str
     timeout_s: float
+    idle_timeout_s: float
     boot_timeout_s: float
     output: Path
     console: Path
@@ -161,7 +163,7 @@ class Machine:
         self._selector = selectors.DefaultSelector()
         self._pidfd = os.pidfd_open(qemu.pid)
         self._messages = guest.Messages()
-        self._deadline: tuple[float, Killed] = (time.monotonic(), "stopped")
+        self._deadlines: dict[Killed, float] = {}
 
     @classmethod
     @contextmanager
@@ -197,9 +199,9 @@ class Machine:
         with ExitStack() as stack:
             output = self._open_log(stack, assignment.output, assignment)
             console = self._open_log(stack, assignment.console, assignment)
-            self._set_deadline(assignment.boot_timeout_s, "boot-timeout")
+            self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
             self._listen("control", lambda block: self._hear(block, assignment))
-            self._listen("output", lambda block: self._note_output(block, output))
+            self._listen("output", lambda block: self._note_output(block, output, assignment.idle_timeout_s))
             self._listen("console", console.write)
             if stop is not None:
                 self._selector.register(stop, selectors.EVENT_READ, lambda: self._kill("stopped"))
@@ -218,7 +220,7 @@ class Machine:
 
     def _follow(self) -> None:
         while self.ending.qemu_status is None:
-            at, meaning = self._deadline
+            meaning, at = min(self._deadlines.items(), key=lambda deadline: deadline[1])
             left_s = at - time.monotonic()
             if left_s <= 0 and not self.ending.killed:
                 self._kill(meaning)
@@ -253,22 +255,25 @@ class Machine:
                 self._say(guest.go(assignment.hostname, assignment.filesystem))
             if report.started and not was.started:
                 self.ending.started = time.time()
-                self._set_deadline(assignment.timeout_s, "timeout")
+                self._set_deadlines({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
             if report.finished() and not was.finished():
-                self._set_deadline(_POWER_OFF_S, "power-off-timeout")
+                self._set_deadlines({"power-off-timeout": _POWER_OFF_S})
 
     def _say(self, message: bytes) -> None:
         with suppress(OSError):  # it has just died: its end is noticed by its pidfd
             self._wires["control"].send(message)
 
-    def _note_output(self, block: bytes, log: CappedLog) -> None:
+    def _note_output(self, block: bytes, log: CappedLog, idle_timeout_s: float) -> None:
+        if "idle-timeout" in self._deadlines:
+            self._deadlines["idle-timeout"] = time.monotonic() + idle_timeout_s
         if self.ending.first_output is None:
             self.ending.first_output = time.time()
         self.ending.output_bytes += len(block)
         log.write(block)
 
-    def _set_deadline(self, from_now_s: float, meaning: Killed) -> None:
-        self._deadline = (time.monotonic() + from_now_s, meaning)
+    def _set_deadlines(self, from_now_s: Mapping[Killed, float]) -> None:
+        """Replace all deadlines: each is what the machine is killed for when it has passed."""
+        self._deadlines = {meaning: time.monotonic() + left_s for meaning, left_s in from_now_s.items()}
 
     def _kill(self, why: Killed) -> None:
         if self.ending.killed is None:

@@ -89,6 +89,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             filesystem=ticket.filesystem,
             hostname=ticket.name,
             timeout_s=self.machine.timeout,
+            idle_timeout_s=self.machine.idle_timeout,
             boot_timeout_s=self.machine.boot_timeout,
             output=job.path / results.OUTPUT,
             console=job.path / results.CONSOLE,

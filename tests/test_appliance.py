@@ -1,5 +1,6 @@
 """The appliance as its owner knows it: started, killed, stopped, starved, and what becomes of the jobs."""
 
+import ftplib
 import os
 import signal
 import time
@@ -140,18 +141,68 @@ def test_job_waits_while_qemu_is_missing_and_runs_once_it_is_there(tmp_path: Pat
         appliance.stop()
 
 
-def test_machine_that_fails_three_times_ends_the_job_as_lost(tmp_path: Path, hello: Path) -> None:
+@pytest.mark.parametrize(
+    ("fake", "words"),
+    [
+        ("echo 'cannot set up guest memory' >&2; exit 1", "cannot set up guest memory"),
+        ("exec sleep 1000", "hung for 1 s"),
+        ("trap '' TERM; while :; do sleep 0.1; done", "hung for 1 s"),
+    ],
+    ids=["fails", "hangs", "ignores TERM"],
+)
+def test_job_waits_while_machines_fail_and_runs_once_they_work(
+    tmp_path: Path, hello: Path, fake: str, words: str
+) -> None:
     qemu = tmp_path / "qemu"
-    qemu.write_text("#!/bin/sh\necho 'cannot set up guest memory' >&2\nexit 1\n")
+    qemu.write_text(f"#!/bin/sh\n{fake}\n")
     qemu.chmod(0o755)
-    appliance = Appliance(tmp_path, CONFIG.replace("[machine]", f'[machine]\naccelerator = "tcg"\nqemu = "{qemu}"'))
+    config = CONFIG.replace('boot_timeout = "60s"', f'boot_timeout = "1s"\naccelerator = "tcg"\nqemu = "{qemu}"')
+    appliance = Appliance(tmp_path, config)
     appliance.start()
     try:
-        result = appliance.wait(appliance.submit(hello))
-        assert (result["status"], result["exit_code"], result["attempt"]) == ("lost", None, 3)
-        assert "cannot set up guest memory" in result["reason"]
+        jobs = [appliance.submit(hello) for _ in range(2)]
+        deadline = time.monotonic() + 60
+        while appliance.log.read_text().count(words) < 4:
+            assert time.monotonic() < deadline, appliance.log.read_text()
+            time.sleep(0.1)
+        assert appliance.states()["queue"] == sorted(jobs)
+        appliance.stop()
+        wait_until_gone(str(appliance.spool))
+        appliance.config.write_text(CONFIG)
+        appliance.start()
+        for job in jobs:
+            result = appliance.wait(job)
+            assert (result["status"], result["attempt"] <= 2) == ("success", True)
     finally:
         appliance.stop()
+
+
+def test_job_that_kills_the_runner_three_times_is_lost(appliance: Appliance, hangs: Path) -> None:
+    job = appliance.submit(hangs)
+    for _ in range(3):
+        wait_until_running(appliance, job)
+        time.sleep(5)  # so that the supervisor starts it again
+        os.kill(appliance.parts()["runner"], signal.SIGKILL)
+        while (appliance.spool / "running" / job / "output.log").exists():
+            time.sleep(0.02)
+    result = appliance.wait(job)
+    assert (result["status"], result["exit_code"], result["attempt"]) == ("lost", None, 3)
+    assert "given up after 3 attempts" in result["reason"]
+
+
+def test_log_of_a_running_job_can_be_followed_by_anyone_and_nothing_else_of_it(
+    appliance: Appliance, hangs: Path
+) -> None:
+    job = appliance.submit(hangs)
+    wait_until_running(appliance, job)
+    with appliance.session("anonymous", "me@example.org") as ftp:
+        assert sorted(ftp.nlst(f"/running/{job}")) == ["console.log", "output.log"]
+        rest: list[bytes] = []
+        ftp.retrbinary(f"RETR /running/{job}/output.log", rest.append, rest=4)
+        assert b"".join(rest) == b"ing\n"
+        for name in ("upload", "disk.img", "job.json"):
+            with pytest.raises(ftplib.error_perm):
+                ftp.retrbinary(f"RETR /running/{job}/{name}", rest.append)
 
 
 def test_uploads_are_accepted_while_the_base_image_is_missing(tmp_path: Path, hello: Path, base: BaseImage) -> None:

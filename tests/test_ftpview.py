@@ -44,18 +44,18 @@ def alice(house: House) -> Iterator[Control]:
         yield control.log_in("alice")
 
 
-def test_anonymous_users_see_done_and_nothing_else(anyone: Control) -> None:
-    assert anyone.fetch("NLST") == b"done\r\n"
+def test_anonymous_users_see_done_and_live_logs_and_nothing_else(anyone: Control) -> None:
+    assert anyone.fetch("NLST") == b"done\r\nrunning\r\n"
     assert anyone.fetch("NLST /done") == b"a-job\r\n"
     assert sorted(anyone.fetch("NLST /done/a-job").split()) == [b"output.log", b"result.json"]
     listing = anyone.fetch("LIST /").decode().splitlines()
-    assert [line.split()[-1] for line in listing] == ["done"]
+    assert [line.split()[-1] for line in listing] == ["done", "running"]
 
 
 @pytest.mark.parametrize("name", ["anonymous", "ftp", "FTP", "Anonymous"])
 def test_anyone_gets_in_by_the_usual_names(house: House, name: str) -> None:
     with house.client(name, "somebody@example.org") as client:
-        assert client.nlst("/") == ["done"]
+        assert client.nlst("/") == ["done", "running"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,6 @@ def test_anyone_gets_in_by_the_usual_names(house: House, name: str) -> None:
         "/queue/{waiting}",
         "/queue/{waiting}/upload",
         "/incoming",
-        "/running",
         "/trash",
         "/layers",
         "/lock",
@@ -113,7 +112,7 @@ def test_working_directory_never_leaves_what_is_shown(anyone: Control, house: Ho
     assert anyone.ask("CDUP").startswith("250")
     assert anyone.fetch("NLST") == b"a-job\r\n"
     assert anyone.ask("CWD ../../../..").startswith("250")
-    assert anyone.fetch("NLST") == b"done\r\n"
+    assert anyone.fetch("NLST") == b"done\r\nrunning\r\n"
 
 
 def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: Control, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: C
 
 def test_contributor_sees_waiting_jobs_but_reads_none(house: House, alice: Control) -> None:
     (waiting,) = house.names("queue")
-    assert alice.fetch("NLST") == b"done\r\nqueue\r\n"
+    assert alice.fetch("NLST") == b"done\r\nqueue\r\nrunning\r\n"
     assert alice.fetch("NLST /queue") == f"{waiting}\r\n".encode()
     line = alice.fetch("LIST /queue").decode().split()
     assert (line[4], line[-1]) == (str(len(JOB)), waiting)
@@ -275,7 +274,7 @@ class _Channel:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(
     parts=st.lists(
-        st.sampled_from(["done", "queue", "a-job", "..", ".", "", "link", "out", "users.toml", "etc"])
+        st.sampled_from(["done", "queue", "running", "a-job", "..", ".", "", "link", "out", "users.toml", "etc"])
         | st.text(max_size=3)
     ),
     directory=st.sampled_from(["/", "/done", "/done/a-job"]),

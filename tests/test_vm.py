@@ -41,7 +41,9 @@ def children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-def assignment(place: Path, job: str, timeout_s: float = 60, boot_timeout_s: float = 60) -> vm.Assignment:
+def assignment(
+    place: Path, job: str, timeout_s: float = 60, idle_timeout_s: float = 60, boot_timeout_s: float = 60
+) -> vm.Assignment:
     disk = place / "disk.img"
     subprocess.run(["mke2fs", "-q", "-t", "ext2", "-d", JOBS / job, disk, "4M"], check=True, capture_output=True)
     return vm.Assignment(
@@ -49,6 +51,7 @@ def assignment(place: Path, job: str, timeout_s: float = 60, boot_timeout_s: flo
         filesystem="ext2",
         hostname=job,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         boot_timeout_s=boot_timeout_s,
         output=place / "output.log",
         console=place / "console.log",
@@ -84,6 +87,12 @@ def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: vm.Shape, 
 def test_machine_is_killed_at_its_deadline(shape: vm.Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, "hangs", timeout_s=1))
     assert (ending.killed, ending.report.started, ending.report.exit_code) == ("timeout", True, None)
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: vm.Shape, tmp_path: Path) -> None:
+    ending = run(shape, assignment(tmp_path, "hangs", idle_timeout_s=1))
+    assert (ending.killed, ending.report.started, ending.report.exit_code) == ("idle-timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
