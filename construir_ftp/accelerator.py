@@ -8,16 +8,16 @@ import hashlib
 import logging
 import os
 import platform
-import tempfile
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, image, vm
+from construir_ftp import disk, image, qemu
 from construir_ftp.config import MachineSection
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import BaseImage
-from construir_ftp.vm import Accelerator
+from construir_ftp.qemu import Accelerator, Shape
+from construir_ftp.vm import Machine
 
 log = logging.getLogger("construir.runner")
 
@@ -53,14 +53,14 @@ def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
     return Choice("tcg", f"TCG: {problem}")
 
 
-def _remembered_probe(qemu: str, images: Path, base: BaseImage) -> str:
-    key = "\n".join([platform.release(), vm.version(qemu), base.manifest.parts[image.KERNEL].sha256])
+def _remembered_probe(program: str, images: Path, base: BaseImage) -> str:
+    key = "\n".join([platform.release(), qemu.version(program), base.manifest.parts[image.KERNEL].sha256])
     memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
         return memory.read_text()
     except FileNotFoundError:
         pass
-    problem = probe(qemu, base, "kvm")
+    problem = probe(program, base, "kvm")
     log.info("KVM probe: %s", problem or "works")
     try:
         disk.replace_durably(memory, problem.encode())
@@ -69,34 +69,20 @@ def _remembered_probe(qemu: str, images: Path, base: BaseImage) -> str:
     return problem
 
 
-def probe(qemu: str, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
+def probe(program: str, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
     """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words."""
-    shape = vm.Shape(qemu=qemu, base=base, accelerator=accelerator, memory_bytes=_PROBE_MEMORY, cpus=1)
-    with tempfile.TemporaryDirectory(prefix="construir-probe-") as name:
-        blank = Path(name) / "blank.img"
-        with blank.open("wb") as file:
-            file.truncate(2**20)
-        with vm.Machine.start(shape, blank) as machine:
-            ending = machine.run(_nothing_to_do(blank, deadline_s))
-    if ending.report.ready:
-        return ""
-    if ending.killed:
-        return f"a machine under {accelerator.upper()} hung for {deadline_s:g} s"
-    how = ending.qemu_words or f"QEMU ended with status {ending.qemu_status}"
-    return f"a machine under {accelerator.upper()} did not come up ({how})"
-
-
-def _nothing_to_do(blank: Path, deadline_s: float) -> vm.Assignment:
-    """A disk that can't be mounted: the guest comes up, says so, and ends."""
-    return vm.Assignment(
-        disk=blank,
-        filesystem="ext2",
-        hostname="probe",
-        timeout_s=deadline_s,
-        idle_timeout_s=deadline_s,
-        boot_timeout_s=deadline_s,
-        output=blank.with_name("output.log"),
-        console=blank.with_name("console.log"),
-        log_head_bytes=2**16,
-        log_tail_bytes=2**16,
+    shape = Shape(
+        qemu=program,
+        base=base,
+        accelerator=accelerator,
+        memory_bytes=_PROBE_MEMORY,
+        cpus=1,
+        scratch_bytes=_PROBE_MEMORY,
+        max_disk_bytes=0,
     )
+    try:
+        with Machine.start(shape) as machine:
+            machine.wait_until_ready(deadline_s)
+    except MachineUnavailableError as error:
+        return f"{error} (under {accelerator.upper()})"
+    return ""

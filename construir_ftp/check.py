@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import accelerator, disk, gate, image, pack, process, vm
+from construir_ftp import accelerator, disk, gate, image, jail, jailcheck, pack, process, qemu
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.spool import STATES
@@ -31,6 +31,9 @@ _TOOLS = {
 _BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "cpio": "cpio"}
 
 
+_JAIL_REMEDY = "jobs run with one wall less; jail.require_jail = true refuses to run without those that count"
+
+
 class Finding(msgspec.Struct, frozen=True):
     """One line of the check. `remedy` says what to do; empty where nothing is to be done."""
 
@@ -44,7 +47,7 @@ def check(config: Config) -> list[Finding]:
     """Look at everything, in the order a new user would mend it."""
     return [
         finding
-        for look in (_qemu, _tools, _libmagic, _base_image, _kvm, _spool, _free_space, _permissions, _users)
+        for look in (_qemu, _tools, _jail, _libmagic, _base_image, _kvm, _spool, _free_space, _permissions, _users)
         for finding in look(config)
     ]
 
@@ -57,7 +60,7 @@ def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
 
 
 def _qemu(config: Config) -> Iterator[Finding]:
-    yield _attempt("QEMU", "apt install qemu-system-x86", lambda: vm.version(config.machine.qemu))
+    yield _attempt("QEMU", "apt install qemu-system-x86", lambda: qemu.version(config.machine.qemu))
 
 
 def _tools(_config: Config) -> Iterator[Finding]:
@@ -84,6 +87,20 @@ def _judge_a_sample(config: Config) -> str:
         pack.pack(source, sample, 0)
         found = gate.check(sample, config.gate)
     return f"the gate knows a sample job for {found.filesystem} in {found.codec}"
+
+
+def _jail(config: Config) -> Iterator[Finding]:
+    try:
+        parts = jailcheck.in_force(jail.host())
+    except (ConstruirError, OSError) as error:
+        yield Finding("jail", "problem", str(error), "apt install bubblewrap, and allow user namespaces")
+        return
+    there = ", ".join(part.name for part in parts if part.in_force)
+    yield Finding("jail", "ok", f"in force: {there or 'nothing'}")
+    for part in parts:
+        if not part.in_force:
+            state: State = "problem" if part.required and config.jail.require_jail else "warning"
+            yield Finding(f"jail: {part.name}", state, f"not in force: {part.why}", _JAIL_REMEDY)
 
 
 def _base_image(config: Config) -> Iterator[Finding]:

@@ -19,11 +19,13 @@ from typing import IO, cast
 
 import msgspec
 
-from construir_ftp import disk, process, stream, superblock
+from construir_ftp import cell, disk, jail, stream, superblock
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 
 _COPY_BYTES = 1024 * 1024
 _QUOTED_CHARACTERS = 400
+# xz is allowed stream.MEMORY_BYTES to unpack; packing with all cores takes it more, which reader adds for each.
+_TOOL_BYTES = 2 * stream.MEMORY_BYTES
 
 
 class Codec(msgspec.Struct, frozen=True):
@@ -120,7 +122,8 @@ def _reading(argv: tuple[str, ...], source: Path, timeout_s: float) -> Iterator[
         if not argv:
             yield file
             return
-        with process.spawn(argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+        walls = cell.reader(memory_bytes=_TOOL_BYTES, cpu_s=timeout_s)
+        with jail.spawn(walls, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
             deadline = Timer(timeout_s, tool.kill)
             deadline.start()
             try:
@@ -131,7 +134,6 @@ def _reading(argv: tuple[str, ...], source: Path, timeout_s: float) -> Iterator[
                 raise
             finally:
                 deadline.cancel()
-                tool.kill()
 
 
 def _check_end(tool: "subprocess.Popen[bytes]", argv: tuple[str, ...], timeout_s: float) -> None:

@@ -131,12 +131,13 @@ class GateSection(Section, frozen=True):
 class MachineSection(Section, frozen=True):
     """The virtual machine a job runs in."""
 
-    above_zero: ClassVar = ("memory", "timeout", "idle_timeout", "boot_timeout")
+    above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout")
 
     qemu: str = "qemu-system-x86_64"
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1
+    scratch: Size = Size.parse("1GiB")
     timeout: Duration = Duration.parse("2h")
     idle_timeout: Duration = Duration.parse("30min")
     boot_timeout: Duration = Duration.parse("2min")
@@ -150,8 +151,17 @@ class RunnerSection(Section, frozen=True):
     above_zero: ClassVar = ("scan_every",)
 
     slots: Count = 0
+    waiting: Count = 16
     scan_every: Duration = Duration.parse("30s")
     grace: Duration = Duration.parse("10s")
+
+
+class JailSection(Section, frozen=True):
+    """What machines, and programs that read uploads, are locked into; see jail."""
+
+    require_jail: bool = False
+    first_uid: Positive = 1_900_000_000
+    uids: Positive = 256
 
 
 class JanitorSection(Section, frozen=True):
@@ -179,6 +189,7 @@ class Config(Section, frozen=True):
     gate: GateSection = GateSection()
     machine: MachineSection = MachineSection()
     runner: RunnerSection = RunnerSection()
+    jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()
 
     def spool_path(self) -> Path:

@@ -143,7 +143,7 @@ class Session(ControlConnection):
     def _welcome(self, contributor: str | None) -> None:
         self.contributor, self.authenticated, self.attempted_logins = contributor, True, 0
         self.fs = View(self.server.intake.spool, contributor is not None, self)
-        log.info("%s: logged in", self.who)
+        log.log(logging.INFO if contributor else logging.DEBUG, "%s: logged in", self.who)
         self.respond("230 Jobs go into /queue, results are in /done." if contributor else "230 Results are in /done.")
 
     # -- uploads ---------------------------------------------------------------------------------------

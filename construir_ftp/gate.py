@@ -19,7 +19,7 @@ from typing import IO, cast
 
 import msgspec
 
-from construir_ftp import jobfile, process, verdict
+from construir_ftp import cell, jail, jobfile, verdict
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
 from construir_ftp.spool import Job, Spool, Ticket
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _ANSWER_BYTES = 64 * 1024
 _QUOTED_BYTES = 400
 _ASK_EVERY_S = 1.0
+# What the judge needs beside its limit for decompressors, which it sets for itself.
+_PYTHON_BYTES = 512 * 2**20
 # From the end of a judge's output to its own end.
 _EXIT_S = 5
 
@@ -89,14 +91,13 @@ def check(path: Path, limits: GateSection, wanted: Wanted = lambda: True) -> Ver
 def _ask(upload: IO[bytes], limits: GateSection, wanted: Wanted) -> Answer:
     """Run a judge on the open file. Its own reading position is the file's start, so `upload` is freshly opened."""
     argv = [sys.executable, "-I", "-m", "construir_ftp.judge", verdict.encode_limits(limits)]
-    with process.spawn(argv, stdin=upload, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as judge:
+    walls = cell.reader(memory_bytes=limits.max_memory + _PYTHON_BYTES, cpu_s=limits.timeout, readable=cell.python())
+    with jail.spawn(walls, argv, stdin=upload, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as judge:
         try:
             said = _listen(cast(IO[bytes], judge.stdout), limits.timeout, wanted)
             status = judge.wait(_EXIT_S)
         except (TimeoutError, subprocess.TimeoutExpired) as late:
             raise RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller") from late
-        finally:
-            judge.kill()
     try:
         return verdict.decode_answer(said.splitlines()[-1])
     except (IndexError, ValueError, RecursionError, msgspec.MsgspecError) as error:

@@ -1,9 +1,9 @@
 """The contract with the inside of the machine: the kernel line, the ports, the messages. Its other end is runjob.
 
-The control port carries lines. From the guest: "ready", then "started" just before run.sh, then "exit N"
-or "error <why the job can't be run>", and "clean" once the job's file system is unmounted. To the guest: one
-line, "go key=value …", after which it touches the job's disk for the first time. Nothing the guest says is more than a
-claim: it runs the job as root.
+The control port carries lines. From the guest: "ready", then "clock", which asks for the time, "started" just before
+run.sh, "exit N" or "error <why the job can't be run>", and "clean" once the job's file system is unmounted. To the
+guest: "go key=value ...", after which it touches the job's disk for the first time, and the time; or "rehearse ...",
+the same, after which it is "ready" again. Nothing the guest says is more than a claim: it runs the job as root.
 """
 
 import os
@@ -62,16 +62,16 @@ class Messages:
         return [line[:MAX_LINE_BYTES].decode("ascii", "backslashreplace") for line in lines]
 
 
-def go(hostname: str, filesystem: str) -> bytes:
-    """The message that lets a waiting guest go on: time of day, fresh random bytes, its name, what to mount."""
+def order(word: str, hostname: str, filesystem: str) -> bytes:
+    """What a waiting guest is told, "go" or "rehearse": fresh random bytes, its name, what to mount."""
+    pairs = {"seed": os.urandom(_SEED_BYTES).hex(), "hostname": hostname, "filesystem": filesystem}
+    return f"{word} {' '.join(f'{key}={value}' for key, value in pairs.items())}\n".encode()
+
+
+def clock() -> bytes:
+    """The answer to "clock": seconds since the Epoch, with nine decimals."""
     now_ns = time.time_ns()
-    pairs = {
-        "time": f"{now_ns // 10**9}.{now_ns % 10**9:09d}",
-        "seed": os.urandom(_SEED_BYTES).hex(),
-        "hostname": hostname,
-        "filesystem": filesystem,
-    }
-    return f"go {' '.join(f'{key}={value}' for key, value in pairs.items())}\n".encode()
+    return f"{now_ns // 10**9}.{now_ns % 10**9:09d}\n".encode()
 
 
 def kernel_line(accelerator: str) -> str:

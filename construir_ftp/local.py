@@ -31,6 +31,7 @@ def run(source: Path, output: Path | None, config: Config, stop: socket.socket) 
             base=base,
             machine=config.machine,
             accelerator=accelerator.choose(config.machine, config.images_path(), base),
+            max_disk_bytes=int(config.gate.max_image),
         )
         published = _run_to_its_end(spool, worker, stop)
         target = output or Path.cwd() / published.job.id

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp import cell, extfs, gate, jail, process
 from construir_ftp import codec as codecs
-from construir_ftp import extfs, gate, process
 from construir_ftp.config import GateSection, Size
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
 
@@ -31,6 +31,7 @@ _TRIES = 6
 # shutil.rmtree, should the rest of the image be damaged, takes a level of Python's stack for each (1000).
 _MOST_LEVELS = 500
 _TIMEOUT_S = 2 * 3600
+_REPAIR_BYTES = 2**30
 # For whoever unpacks by hand the image may be as large as it likes; zeros become holes.
 _NO_LIMITS = GateSection(max_image=Size(2**60), ratio_free=Size(2**60))
 
@@ -207,13 +208,12 @@ def _repair(image: Path) -> None:
     with image.open("rb") as file:
         if not extfs.Image(file).ext.needs_repair:
             return
-    with process.spawn(["e2fsck", "-f", "-y", image]) as e2fsck:
+    walls = cell.reader(memory_bytes=_REPAIR_BYTES, cpu_s=_TIMEOUT_S, writable=image)
+    with jail.spawn(walls, ["e2fsck", "-f", "-y", image]) as e2fsck:
         try:
             status = e2fsck.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
             raise ConstruirError("the image's file system could not be repaired in time") from late
-        finally:
-            e2fsck.kill()
     if status & ~3:
         raise ConstruirError(f"the image's file system is beyond repair (exit status {status} from e2fsck)")
 

@@ -14,8 +14,9 @@ import msgspec
 
 from construir_ftp import __version__, guest
 from construir_ftp.codec import CODECS
+from construir_ftp.qemu import Shape
 from construir_ftp.spool import Job, Ticket
-from construir_ftp.vm import Ending, Shape
+from construir_ftp.vm import BootPath, Ending
 
 OUTPUT, CONSOLE, SUMS = "output.log", "console.log", "SHA256SUMS"
 
@@ -41,6 +42,7 @@ class Measured(msgspec.Struct, frozen=True):
 
     cpu_seconds: float
     peak_memory_bytes: int
+    written_bytes: int
     output_bytes: int
     qemu_status: int | None
 
@@ -75,6 +77,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ended: datetime | None = None
     published: datetime
     accelerator: str | None = None
+    boot_path: BootPath | None = None
     base_image: BaseImageUsed | None = None
     memory_bytes: int | None = None
     cpus: int | None = None
@@ -96,7 +99,8 @@ def judge(ending: Ending) -> Verdict | OurFault:
     if ending.killed == "idle-timeout":
         return Verdict("idle-timeout", "run.sh printed nothing for too long; the machine was killed")
     if not report.ready or ending.killed == "boot-timeout":
-        return OurFault(f"the machine never came to run.sh (killed: {ending.killed or 'no'}); see console.log")
+        how = "was killed at its boot deadline" if ending.killed else "ended by itself"
+        return OurFault(f"the machine {how} before it came to run.sh; see console.log")
     if not report.started:
         return Verdict("no-result", "the machine ended while it mounted the job's image; see console.log")
     return Verdict("no-result", "the machine ended before run.sh did: it was switched off, restarted, or crashed")
@@ -156,11 +160,18 @@ def _with_run(result: Result, shape: Shape, ending: Ending) -> Result:
         first_output=_maybe(ending.first_output),
         ended=moment(ending.ended),
         accelerator=shape.accelerator,
+        boot_path=ending.boot_path,
         base_image=BaseImageUsed(shape.base.name, shape.base.manifest.digest()),
         memory_bytes=shape.memory_bytes,
         cpus=shape.cpus,
         claimed=ending.report,
-        measured=Measured(ending.cpu_seconds, ending.peak_memory_bytes, ending.output_bytes, ending.qemu_status),
+        measured=Measured(
+            cpu_seconds=ending.cpu_seconds,
+            peak_memory_bytes=ending.peak_memory_bytes,
+            written_bytes=ending.written_bytes,
+            output_bytes=ending.output_bytes,
+            qemu_status=ending.qemu_status,
+        ),
     )
 
 

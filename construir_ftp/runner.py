@@ -11,14 +11,17 @@ import selectors
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from construir_ftp import accelerator, disk, image
+from construir_ftp import accelerator, disk, image, jail, jailcheck
 from construir_ftp.accelerator import Choice
 from construir_ftp.config import Config, MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
+from construir_ftp.slot import Slot
 from construir_ftp.spool import Job, Spool
+from construir_ftp.template import Template, Templates
+from construir_ftp.vm import Machine
 from construir_ftp.worker import Published, Requeued, Worker
 
 log = logging.getLogger("construir.runner")
@@ -33,8 +36,9 @@ class Runner:
     def __init__(self, spool: Spool, config: Config) -> None:
         self._spool = spool
         self._config = config
-        self._slots = config.runner.slots or slots_for(config.machine)
-        self._working: set[threading.Thread] = set()
+        self._slots = [Slot() for _ in range(config.runner.slots or slots_for(config.machine))]
+        self._templates = Templates(config.machine.boot_timeout, self._look_again)
+        self._latest: Worker | None = None
         self._stopping = threading.Event()
         # Readable for every machine once a byte is in it: nobody ever takes the byte out.
         self._kill_machines, self._machines_killed = socket.socketpair()
@@ -54,11 +58,28 @@ class Runner:
             wake = stack.enter_context(self._spool.listen())
             for end in (self._kill_machines, self._machines_killed, self._finished, self._finish):
                 stack.callback(end.close)
+            if left := jail.sweep():
+                log.warning("ended %d processes that an earlier runner had left", len(left))
+            if self._config.jail.require_jail:
+                jailcheck.demand(jail.host())
             for job in self._spool.recover():
                 log.info("job %s: found unfinished, back in the queue", job.id)
-            log.info("running jobs of %s in %d slots", self._spool.path, self._slots)
+            log.info("running jobs of %s in %d slots", self._spool.path, len(self._slots))
+            stack.callback(self._templates.close)
+            stack.callback(self._drain)
+            self._start_slots()
             self._loop(stop, wake)
-            self._drain()
+
+    def _start_slots(self) -> None:
+        with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
+            self._latest = self._worker()
+            self._templates.find(self._latest.shape())
+        for number, slot in enumerate(self._slots):
+            keeps_one_ready = number < self._config.runner.waiting
+            slot.start(self._work, lambda: self._finish.send(b"!"), self._template if keeps_one_ready else lambda: None)
+
+    def _template(self) -> Template | None:
+        return self._templates.find(self._latest.shape()) if self._latest is not None else None
 
     def _loop(self, stop: socket.socket, wake: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
@@ -79,22 +100,25 @@ class Runner:
         return min(scan_s, until_resumed_s) if until_resumed_s > 0 else scan_s
 
     def _fill_slots(self) -> None:
-        self._working = {thread for thread in self._working if thread.is_alive()}
-        while len(self._working) < self._slots and time.monotonic() >= self._resume_at and self._has_room():
+        for slot in self._slots:
+            if slot.is_busy:
+                continue
+            if time.monotonic() < self._resume_at or not self._has_room():
+                return
             try:
                 # Looked at before each job: the image may have been built, replaced or damaged since the last one.
-                worker = self._worker() if self._spool.jobs("queue") else None
-                if worker is not None and self._machines_fail:
-                    self._try_a_machine(worker)
+                worker = self._ready_worker() if self._spool.jobs("queue") else None
             except (ConstruirError, OSError) as error:
                 self._back_off(f"no job can be run: {error}")
                 return
             job = self._spool.take() if worker else None
             if worker is None or job is None:
                 return
-            thread = threading.Thread(target=self._work, args=(worker, job), name=job.id)
-            self._working.add(thread)
-            thread.start()
+            slot.give(worker, job)
+
+    def _look_again(self) -> None:
+        for slot in self._slots:
+            slot.look_again()
 
     def _has_room(self) -> bool:
         if disk.free_bytes(self._spool.path) >= self._config.spool.min_free:
@@ -112,7 +136,18 @@ class Runner:
             base=base,
             machine=self._config.machine,
             accelerator=self._choose_accelerator(images, base),
+            max_disk_bytes=int(self._config.gate.max_image),
+            templates=self._templates,
         )
+
+    def _ready_worker(self) -> Worker:
+        worker = self._worker()
+        if self._machines_fail:
+            self._try_a_machine(worker)
+        if self._latest is None or self._latest.shape().key() != worker.shape().key():
+            self._latest = worker
+            self._look_again()
+        return worker
 
     def _try_a_machine(self, worker: Worker) -> None:
         """After a machine failed: no other job is risked, and none of its attempts, until an empty one comes up.
@@ -133,9 +168,9 @@ class Runner:
             log.info("machines run under %s", self._choices[digest].reason)
         return self._choices[digest]
 
-    def _work(self, worker: Worker, job: Job) -> None:
+    def _work(self, worker: Worker, job: Job, waiting: Machine | None) -> None:
         try:
-            outcome = worker.run(job, self._machines_killed, self._stopping.wait)
+            outcome = worker.run(job, self._machines_killed, self._stopping.wait, waiting)
             self._note(outcome)
         except MachineUnavailableError as error:
             self._machines_fail = True
@@ -144,8 +179,6 @@ class Runner:
             # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
             log.exception("job %s: left as it is until the next start", job.id)
             self._back_off("a job could not be finished")
-        finally:
-            self._finish.send(b"!")
 
     def _note(self, outcome: Published | Requeued) -> None:
         if isinstance(outcome, Published):
@@ -164,16 +197,18 @@ class Runner:
 
     def _drain(self) -> None:
         self._stopping.set()
+        for slot in self._slots:
+            slot.end()
         deadline = time.monotonic() + self._config.runner.grace
-        for thread in self._working:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for slot in self._slots:
+            slot.join(max(0.0, deadline - time.monotonic()))
         self._kill_machines.send(b"!")
-        for thread in self._working:
-            thread.join()
+        for slot in self._slots:
+            slot.join(None)
 
 
 def slots_for(machine: MachineSection) -> int:
     """How many machines this host holds at once: a core for each of theirs, four fifths of its memory; at least one."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     by_cores = len(os.sched_getaffinity(0)) // machine.cpus
-    return max(1, min(by_cores, memory_bytes * 4 // 5 // machine.memory))
+    return max(1, min(by_cores, memory_bytes * 4 // 5 // (machine.memory + machine.scratch)))

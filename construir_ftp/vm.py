@@ -1,12 +1,12 @@
-"""One QEMU run: its arguments, its deadlines, its logs, how it ended.
+"""One machine, from its start to its end: what it is told, what it says, its deadlines, its logs, how it ended.
 
-The machine has a root disk that forgets, the job's disk, three wires out (control, output, console) and
-nothing else. Whoever runs one waits on file descriptors, never on the clock; a deadline kills it.
+A machine boots, or is cloned from a template; it may wait for its job, and has one job only. Whoever runs one
+waits on file descriptors, never on the clock; a deadline kills it. QEMU lives in a jail that ends with the
+thread that started it.
 """
 
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import time
@@ -17,32 +17,21 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import guest, process
+from construir_ftp import cell, guest, jail, process, qemu, qmp
 from construir_ftp.errors import CommandError, MachineUnavailableError
-from construir_ftp.image import BaseImage
 from construir_ftp.logfile import CappedLog
+from construir_ftp.qemu import JOB_NODE, WIRES, Ram, Shape
 
-WIRES = ("control", "output", "console")
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
 _POWER_OFF_S = 300.0
-_ANSWER_S = 30.0
 
-Accelerator = Literal["kvm", "tcg"]
 # Why a machine was ended by us: the job took too long, or was silent for too long; it never got as far as run.sh;
 # it did not switch itself off; nobody wants it any more.
 Killed = Literal["timeout", "idle-timeout", "boot-timeout", "power-off-timeout", "stopped"]
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What kind of machine: all that is settled before it gets a job. Memory in bytes."""
-
-    qemu: str
-    base: BaseImage
-    accelerator: Accelerator
-    memory_bytes: int
-    cpus: int
+# How a machine came to its job: it booted for it, was cloned for it, or had been waiting for it.
+BootPath = Literal["cold", "warm", "pooled"]
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +52,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 class Ending(msgspec.Struct, kw_only=True):
     """How a machine ended. `report` is what the guest claims, all else was measured from outside.
 
-    Times are seconds since the Epoch; None for what never happened.
+    Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
+    job; what a waiting machine did before is not counted.
     """
 
     report: guest.Report
+    boot_path: BootPath = "cold"
     killed: Killed | None = None
     qemu_status: int | None = None
     qemu_words: str = ""
@@ -77,162 +68,174 @@ class Ending(msgspec.Struct, kw_only=True):
     output_bytes: int = 0
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
-
-
-def version(qemu: str) -> str:
-    """The first line of what the program `qemu` says of itself. Raises MachineUnavailableError if it says nothing."""
-    try:
-        return process.run([qemu, "--version"], timeout_s=_ANSWER_S).partition("\n")[0]
-    except CommandError as error:
-        raise MachineUnavailableError(f"{error}; run: apt install qemu-system-x86") from error
-
-
-def argv(shape: Shape, job_disk: Path, wires: Mapping[str, int]) -> list[str]:
-    """The whole command line of a machine; `wires` are the descriptors of control, output and console."""
-    return [
-        # Should the runner be killed, its machines die with it (prctl(2), PR_SET_PDEATHSIG).
-        *("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--"),
-        shape.qemu,
-        *_machine_args(shape),
-        *_kernel_args(shape),
-        *_root_args(shape.base.root),
-        *_job_args(job_disk),
-        *_wire_args(wires),
-        *_sandbox_args(),
-    ]
-
-
-def _machine_args(shape: Shape) -> list[str]:
-    return [
-        *("-M", "microvm,rtc=on,acpi=on", "-accel", shape.accelerator),
-        *("-cpu", "host" if shape.accelerator == "kvm" else "qemu64"),
-        *("-m", f"{shape.memory_bytes // 2**20}M", "-smp", str(shape.cpus)),
-        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
-        # Without a source of entropy the guest's first getrandom() waits for a second.
-        *("-object", "rng-random,id=entropy,filename=/dev/urandom", "-device", "virtio-rng-device,rng=entropy"),
-    ]
-
-
-def _kernel_args(shape: Shape) -> list[str]:
-    return [
-        *("-kernel", str(shape.base.kernel), "-initrd", str(shape.base.initrd)),
-        *("-append", guest.kernel_line(shape.accelerator)),
-    ]
-
-
-def _root_args(root: Path) -> list[str]:
-    drive = f"if=none,id=root,file={_escaped(root)},format=raw,snapshot=on,cache=unsafe,read-only=off"
-    return ["-drive", drive, "-device", "virtio-blk-device,drive=root"]
-
-
-def _job_args(disk: Path) -> list[str]:
-    # format=raw always: probed, a job could carry a qcow2 header that names a file of the host. werror=report: the
-    # default pauses the machine on a full disk until its deadline. Zeros and freed blocks become holes again.
-    drive = f"if=none,id=job,file={_escaped(disk)},format=raw,cache=writeback,discard=unmap,detect-zeroes=unmap"
-    errors = "werror=report,rerror=report"
-    return ["-drive", f"{drive},{errors}", "-device", f"virtio-blk-device,drive=job,serial={guest.JOB_SERIAL}"]
-
-
-def _wire_args(wires: Mapping[str, int]) -> list[str]:
-    chardevs = [word for name, fd in wires.items() for word in ("-chardev", f"socket,id={name},fd={fd}")]
-    return [
-        *chardevs,
-        *("-device", "virtio-serial-device"),
-        *("-device", f"virtserialport,chardev=control,name={guest.CONTROL_PORT}"),
-        *("-device", f"virtserialport,chardev=output,name={guest.OUTPUT_PORT}"),
-        *("-serial", "chardev:console"),
-    ]
-
-
-def _sandbox_args() -> list[str]:
-    return ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-
-
-def _escaped(path: Path) -> str:
-    # In QEMU's option lists a comma is written twice.
-    return str(path).replace(",", ",,")
+    written_bytes: int = 0
 
 
 class Machine:
-    """A QEMU process and the three wires out of it, followed by one thread from its start to its end."""
+    """A QEMU process and the wires out of it, followed by one thread from its start to its end."""
 
-    def __init__(self, qemu: "subprocess.Popen[bytes]", wires: dict[str, socket.socket]) -> None:
+    def __init__(self, shape: Shape, prisoner: jail.Prisoner, wires: dict[str, socket.socket]) -> None:
+        self.shape = shape
         self.ending = Ending(report=guest.Report(), booted=time.time())
-        self._qemu = qemu
+        self._prisoner = prisoner
+        self._qemu = prisoner.process
         self._wires = wires
+        self._monitor: qmp.Monitor | None = None
         self._selector = selectors.DefaultSelector()
-        self._pidfd = os.pidfd_open(qemu.pid)
+        self._pidfd = os.pidfd_open(self._qemu.pid)
+        self._selector.register(self._pidfd, selectors.EVENT_READ, self._reap)
         self._messages = guest.Messages()
+        self._sinks: dict[str, Callable[[bytes], None]] = {"control": self._hear}
         self._deadlines: dict[Killed, float] = {}
+        for name in ("control", "output", "console"):
+            self._listen(name)
 
     @classmethod
     @contextmanager
-    def start(cls, shape: Shape, job_disk: Path) -> Iterator[Self]:
+    def start(cls, shape: Shape, ram: Ram | None = None) -> Iterator[Self]:
         """Start QEMU. On leaving the context it is dead and reaped, and its wires are closed.
 
-        Raises MachineUnavailableError where there is no QEMU to start.
+        Raises MachineUnavailableError where there is no QEMU, or no jail, to be started.
         """
         if process.find(shape.qemu) is None:
             raise MachineUnavailableError(f"{shape.qemu}: not installed; run: apt install qemu-system-x86")
-        pairs = {name: socket.socketpair() for name in WIRES}
-        fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
-        try:
-            qemu = process.spawn(argv(shape, job_disk, fds), pass_fds=tuple(fds.values()), stderr=subprocess.PIPE)
-        except (CommandError, OSError) as error:
-            for ours, _ in pairs.values():
-                ours.close()
-            raise MachineUnavailableError(f"QEMU can't be started: {error}; run: construir check") from error
-        finally:
+        with ExitStack() as stack:
+            pairs = {name: socket.socketpair() for name in WIRES}
+            for ours, theirs in pairs.values():
+                stack.callback(ours.close)
+                stack.callback(theirs.close)
+            fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
+            inherited = [*fds.values(), *([ram.fd, ram.root_fd] if ram else [])]
+            try:
+                prisoner = stack.enter_context(
+                    jail.host().hold(
+                        _cell(shape), qemu.argv(shape, fds, ram), pass_fds=inherited, stderr=subprocess.PIPE
+                    )
+                )
+            except (CommandError, OSError) as error:
+                raise MachineUnavailableError(f"QEMU can't be started: {error}; run: construir check") from error
             for _, theirs in pairs.values():
                 theirs.close()
-        machine = cls(qemu, {name: ours for name, (ours, _) in pairs.items()})
-        try:
+            machine = cls(shape, prisoner, {name: ours for name, (ours, _) in pairs.items()})
+            stack.callback(machine._close)
             yield machine
-        finally:
-            machine._close()
+
+    # -- before there is a job -----------------------------------------------------------------------------
+
+    def monitor(self) -> qmp.Monitor:
+        """QEMU's monitor, until the machine gets its job: from then on nobody listens to what QEMU says."""
+        if self._monitor is None:
+            self._monitor = qmp.Monitor(self._wires["qmp"])
+        return self._monitor
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until the guest waits for an order. Raises MachineUnavailableError; the machine is dead then."""
+        self._set_deadlines({"boot-timeout": timeout_s})
+        self._follow(lambda: self.ending.report.ready)
+        if not self.ending.report.ready:
+            if self.ending.killed:
+                raise MachineUnavailableError(f"a machine hung for {timeout_s:g} s")
+            how = self.ending.qemu_words or f"QEMU ended with status {self.ending.qemu_status}"
+            raise MachineUnavailableError(f"a machine did not come up ({how})")
+
+    def rehearse(self, disk_fd: int, timeout_s: float) -> None:
+        """Have the guest do a job that leaves nothing behind, so that the real one finds everything warm."""
+        self._insert_disk(disk_fd)
+        self.ending.report = guest.Report()
+        self._say(guest.order("rehearse", hostname="rehearsal", filesystem="ext2"))
+        self.wait_until_ready(timeout_s)
+
+    def became(self, boot_path: BootPath) -> None:
+        """Note that the guest is ready without having booted."""
+        self.ending.boot_path = boot_path
+        self.ending.report = guest.Report(ready=True)
+
+    # -- the job -----------------------------------------------------------------------------------------------
 
     def run(self, assignment: Assignment, stop: socket.socket | None = None) -> Ending:
         """Have the machine do what it is for, and wait for its end; the logs are complete on return.
 
-        It is killed at a deadline, and as soon as `stop` becomes readable.
+        It is killed at a deadline, and as soon as `stop` becomes readable. Raises MachineUnavailableError or
+        CommandError, with nothing of the job run, if the disk can't be put into it.
         """
         with ExitStack() as stack:
-            output = self._open_log(stack, assignment.output, assignment)
-            console = self._open_log(stack, assignment.console, assignment)
-            self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
-            self._listen("control", lambda block: self._hear(block, assignment))
-            self._listen("output", lambda block: self._note_output(block, output, assignment.idle_timeout_s))
-            self._listen("console", console.write)
+            output = _open_log(stack, assignment.output, assignment)
+            console = _open_log(stack, assignment.console, assignment)
+            self._sinks["output"] = lambda block: self._note_output(block, output, assignment.idle_timeout_s)
+            self._sinks["console"] = console.write
             if stop is not None:
                 self._selector.register(stop, selectors.EVENT_READ, lambda: self._kill("stopped"))
-            self._selector.register(self._pidfd, selectors.EVENT_READ, self._reap)
-            self._follow()
+            if self.ending.boot_path != "cold":
+                self.ending.booted = time.time()
+            self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
+            self._follow(lambda: self.ending.report.ready)
+            if self.ending.qemu_status is None:
+                self._begin(assignment)
+                self._follow(lambda: self._began(assignment))
+                self._follow(self.ending.report.finished)
+                if self.ending.report.finished():
+                    self._set_deadlines({"power-off-timeout": _POWER_OFF_S})
+                self._follow(lambda: False)
+            self._drain()
             return self.ending
 
-    @staticmethod
-    def _open_log(stack: ExitStack, path: Path, assignment: Assignment) -> CappedLog:
-        return stack.enter_context(closing(CappedLog(path, assignment.log_head_bytes, assignment.log_tail_bytes)))
+    def _begin(self, assignment: Assignment) -> None:
+        descriptor = os.open(assignment.disk, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._insert_disk(descriptor)
+        finally:
+            os.close(descriptor)
+        self._say(guest.order("go", hostname=assignment.hostname, filesystem=assignment.filesystem))
+        if self._monitor is not None:
+            self._monitor.close()
 
-    def _listen(self, name: str, take: Callable[[bytes], None]) -> None:
+    def _began(self, assignment: Assignment) -> bool:
+        report = self.ending.report
+        if report.started:
+            self.ending.started = time.time()
+            self._set_deadlines({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
+        return report.started or report.finished()
+
+    def _insert_disk(self, descriptor: int) -> None:
+        """Put the file behind the node of the job's disk, whose driver the guest has not bound; then let it go on.
+
+        The file goes in as a descriptor: nothing of the host's paths is to be seen from inside.
+        """
+        monitor = self.monitor()
+        fdset = monitor.ask("add-fd", fds=[descriptor])["fdset-id"]
+        node = f"{JOB_NODE}-{fdset}"
+        discard = {"discard": "unmap"}
+        monitor.ask("blockdev-add", {"driver": "file", "node-name": node, "filename": f"/dev/fdset/{fdset}", **discard})
+        raw = {"driver": "raw", "node-name": JOB_NODE, "file": node, "detect-zeroes": "unmap", **discard}
+        monitor.ask("blockdev-reopen", {"options": [raw]})
+        monitor.ask("remove-fd", {"fdset-id": fdset})
+        monitor.ask("cont")
+
+    # -- following it --------------------------------------------------------------------------------------------
+
+    def _listen(self, name: str) -> None:
         wire = self._wires[name]
         wire.setblocking(False)
-        self._selector.register(wire, selectors.EVENT_READ, lambda: self._receive(wire, take))
+        self._selector.register(wire, selectors.EVENT_READ, lambda: self._receive(name, wire))
 
-    def _follow(self) -> None:
-        while self.ending.qemu_status is None:
+    def _follow(self, until: Callable[[], bool]) -> None:
+        """Wait until something is so, or QEMU has ended."""
+        while self.ending.qemu_status is None and not until():
             meaning, at = min(self._deadlines.items(), key=lambda deadline: deadline[1])
             left_s = at - time.monotonic()
             if left_s <= 0 and not self.ending.killed:
                 self._kill(meaning)
             for key, _ in self._selector.select(None if self.ending.killed else left_s):
                 key.data()
-        # What it said last may still be on its way.
+
+    def _drain(self) -> None:
+        """What it said last may still be on its way."""
         for key in list(self._selector.get_map().values()):
             if key.fileobj in self._wires.values():
                 while key.data():
                     pass
 
-    def _receive(self, wire: socket.socket, take: Callable[[bytes], None]) -> bool:
+    def _receive(self, name: str, wire: socket.socket) -> bool:
         """Read what is there; False when nothing is, or nothing will be any more."""
         try:
             block = wire.recv(_READ_BYTES)
@@ -243,21 +246,14 @@ class Machine:
         if not block:
             self._selector.unregister(wire)
             return False
-        take(block)
+        self._sinks.get(name, _ignore)(block)
         return True
 
-    def _hear(self, block: bytes, assignment: Assignment) -> None:
-        report = self.ending.report
+    def _hear(self, block: bytes) -> None:
         for line in self._messages.feed(block):
-            was = msgspec.structs.replace(report)
-            report.take(line)
-            if report.ready and not was.ready:
-                self._say(guest.go(assignment.hostname, assignment.filesystem))
-            if report.started and not was.started:
-                self.ending.started = time.time()
-                self._set_deadlines({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
-            if report.finished() and not was.finished():
-                self._set_deadlines({"power-off-timeout": _POWER_OFF_S})
+            if line == "clock":
+                self._say(guest.clock())
+            self.ending.report.take(line)
 
     def _say(self, message: bytes) -> None:
         with suppress(OSError):  # it has just died: its end is noticed by its pidfd
@@ -278,21 +274,23 @@ class Machine:
     def _kill(self, why: Killed) -> None:
         if self.ending.killed is None:
             self.ending.killed = why
-            os.killpg(self._qemu.pid, signal.SIGKILL)
+            self._prisoner.kill()
 
     def _reap(self) -> None:
         _, status, usage = os.wait4(self._qemu.pid, 0)
-        self._qemu.returncode = self.ending.qemu_status = os.waitstatus_to_exitcode(status)
+        self._qemu.returncode = os.waitstatus_to_exitcode(status)
+        self.ending.qemu_status = self._prisoner.status(self._qemu.returncode)
         self.ending.ended = time.time()
         self.ending.cpu_seconds = usage.ru_utime + usage.ru_stime
         self.ending.peak_memory_bytes = usage.ru_maxrss * 1024
+        self.ending.written_bytes = usage.ru_oublock * 512
         self.ending.qemu_words = self._last_words()
 
     def _last_words(self) -> str:
         assert self._qemu.stderr is not None
-        with self._qemu.stderr as stderr:
-            os.set_blocking(stderr.fileno(), False)
-            return (stderr.read() or b"").decode(errors="replace").strip()[-_QUOTED_CHARACTERS:]
+        os.set_blocking(self._qemu.stderr.fileno(), False)
+        said = self._qemu.stderr.read() or b""
+        return said.decode(errors="replace").strip()[-_QUOTED_CHARACTERS:]
 
     def _close(self) -> None:
         if self._qemu.returncode is None:
@@ -300,5 +298,23 @@ class Machine:
             self._reap()
         self._selector.close()
         os.close(self._pidfd)
-        for wire in self._wires.values():
-            wire.close()
+
+
+def _ignore(_block: bytes) -> None:
+    pass
+
+
+def _open_log(stack: ExitStack, path: Path, assignment: Assignment) -> CappedLog:
+    return stack.enter_context(closing(CappedLog(path, assignment.log_head_bytes, assignment.log_tail_bytes)))
+
+
+def _cell(shape: Shape) -> cell.Cell:
+    return cell.machine(
+        shape.qemu,
+        base=(shape.base.root, shape.base.kernel, shape.base.initrd),
+        memory_bytes=shape.memory_bytes,
+        cpus=shape.cpus,
+        scratch_bytes=shape.scratch_bytes,
+        disk_bytes=shape.max_disk_bytes,
+        kvm=shape.accelerator == "kvm",
+    )

@@ -7,22 +7,28 @@ a result like any other. Nothing here decides which job is next.
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, image, results, vm
+from construir_ftp import codec, image, results
 from construir_ftp.accelerator import Choice
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
+from construir_ftp.qemu import Shape
 from construir_ftp.results import OurFault, Verdict
 from construir_ftp.spool import MAX_ATTEMPTS, Job, Spool, Ticket
+from construir_ftp.template import Templates
+from construir_ftp.vm import Assignment, Ending, Machine
 
 log = logging.getLogger("construir.runner")
 
 # Unpacking and packing are bounded by the disk's size; this only ends a tool that hangs.
 _CODEC_S = 3600.0
+# A guest that has booted already is at run.sh in milliseconds; one that isn't there by then never will be.
+_QUICK_BOOT_S = 15.0
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -46,12 +52,29 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     base: image.BaseImage
     machine: MachineSection
     accelerator: Choice
+    max_disk_bytes: int
+    templates: Templates | None = None
 
-    def run(self, job: Job, stop: socket.socket, wait: Callable[[float], bool]) -> Published | Requeued:
+    def shape(self) -> Shape:
+        """The machine that jobs get."""
+        return Shape(
+            qemu=self.machine.qemu,
+            base=self.base,
+            accelerator=self.accelerator.accelerator,
+            memory_bytes=int(self.machine.memory),
+            cpus=self.machine.cpus,
+            scratch_bytes=int(self.machine.scratch),
+            max_disk_bytes=self.max_disk_bytes,
+        )
+
+    def run(
+        self, job: Job, stop: socket.socket, wait: Callable[[float], bool], waiting: Machine | None = None
+    ) -> Published | Requeued:
         """Run a job that was just taken. As soon as `stop` is readable its machine is killed and it is requeued.
 
-        `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting.
-        Raises MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted.
+        `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting. `waiting`
+        is a machine of our shape that has been kept for it. Raises MachineUnavailableError where no machine can be
+        started: the job is back in queue/, uncounted.
         """
         try:
             ticket = job.ticket()
@@ -59,10 +82,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             return self._give_up(job, _unknown(job), str(error))
         if job.attempts() >= MAX_ATTEMPTS:
             return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
-        job.strip()
         job.count_attempt()
         try:
-            shape, ending = self._boot(job, ticket, stop)
+            ending = self._boot(job, ticket, stop, waiting)
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
         if ending.killed == "stopped":
@@ -71,34 +93,55 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         verdict = results.judge(ending)
         if isinstance(verdict, OurFault):
             if job.attempts() >= MAX_ATTEMPTS:
-                return self._give_up(job, ticket, verdict.reason, (shape, ending))
+                return self._give_up(job, ticket, verdict.reason, (self.shape(), ending))
             return Requeued(self.spool.requeue(job), verdict.reason)
-        return self._collect(job, ticket, verdict, (shape, ending), wait)
+        return self._collect(job, ticket, verdict, (self.shape(), ending), wait)
 
-    def _boot(self, job: Job, ticket: Ticket, stop: socket.socket) -> tuple[vm.Shape, vm.Ending]:
+    def _boot(self, job: Job, ticket: Ticket, stop: socket.socket, waiting: Machine | None) -> Ending:
+        """Run the job in the quickest machine there is; if that one fails us, in a machine booted for it."""
+        for machine in self._quick_machines(waiting):
+            try:
+                with machine as quick:
+                    ending = self._give(job, ticket, quick, stop, min(_QUICK_BOOT_S, self.machine.boot_timeout))
+                fault = results.judge(ending)
+                if ending.killed == "stopped" or not isinstance(fault, OurFault):
+                    return ending
+                why = fault.reason
+            except ConstruirError as error:
+                why = str(error)
+            log.warning("job %s: booting a machine for it, since a quick one failed: %s", job.id, why)
+            if self.templates is not None:
+                self.templates.discard(self.shape(), why)
+        with Machine.start(self.shape()) as booted:
+            return self._give(job, ticket, booted, stop, self.machine.boot_timeout)
+
+    def _quick_machines(self, waiting: Machine | None) -> Iterator[AbstractContextManager[Machine]]:
+        """The one that waits, or else a clone; none where there is no template."""
+        if waiting is not None:
+            yield nullcontext(waiting)
+            return
+        template = self.templates.find(self.shape()) if self.templates is not None else None
+        if template is not None:
+            yield template.clone()
+
+    def _give(self, job: Job, ticket: Ticket, machine: Machine, stop: socket.socket, boot_timeout_s: float) -> Ending:
+        """Unpack the job, while the machine comes up, and have it run."""
+        job.strip()
         codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, _CODEC_S)
-        shape = vm.Shape(
-            qemu=self.machine.qemu,
-            base=self.base,
-            accelerator=self.accelerator.accelerator,
-            memory_bytes=int(self.machine.memory),
-            cpus=self.machine.cpus,
-        )
-        assignment = vm.Assignment(
+        log.info("job %s: attempt %d, in a %s machine", job.id, job.attempts(), machine.ending.boot_path)
+        assignment = Assignment(
             disk=job.disk,
             filesystem=ticket.filesystem,
             hostname=ticket.name,
             timeout_s=self.machine.timeout,
             idle_timeout_s=self.machine.idle_timeout,
-            boot_timeout_s=self.machine.boot_timeout,
+            boot_timeout_s=boot_timeout_s,
             output=job.path / results.OUTPUT,
             console=job.path / results.CONSOLE,
             log_head_bytes=self.machine.log_head,
             log_tail_bytes=self.machine.log_tail,
         )
-        with vm.Machine.start(shape, job.disk) as machine:
-            log.info("job %s: machine started, attempt %d", job.id, job.attempts())
-            return shape, machine.run(assignment, stop)
+        return machine.run(assignment, stop)
 
     def _excuse(self, job: Job, error: Exception) -> Requeued:
         """The job never got a machine. A full disk and a missing QEMU are not counted: they hit all jobs alike."""
@@ -115,7 +158,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         job: Job,
         ticket: Ticket,
         verdict: Verdict,
-        run: tuple[vm.Shape, vm.Ending],
+        run: tuple[Shape, Ending],
         wait: Callable[[float], bool],
     ) -> Published | Requeued:
         """Pack and publish; a full disk is waited out, since the janitor, or anybody, may make room."""
@@ -138,12 +181,10 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         target.unlink(missing_ok=True)
         codec.pack(ticket.codec, job.disk, target, _CODEC_S)
 
-    def _give_up(
-        self, job: Job, ticket: Ticket, reason: str, run: tuple[vm.Shape, vm.Ending] | None = None
-    ) -> Published:
+    def _give_up(self, job: Job, ticket: Ticket, reason: str, run: tuple[Shape, Ending] | None = None) -> Published:
         return self._publish(job, ticket, Verdict("lost", reason), run)
 
-    def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[vm.Shape, vm.Ending] | None) -> Published:
+    def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Ending] | None) -> Published:
         result = results.describe(job, ticket, verdict, run)
         encoded = results.encode(result)
         results.write_sums(job, ticket, encoded)

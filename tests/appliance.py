@@ -30,7 +30,7 @@ slots = 2
 grace = "500ms"
 """
 _UP_S = 30
-_RESULT_S = 180
+_RESULT_S = 120
 
 
 def construir(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":

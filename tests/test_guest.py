@@ -1,5 +1,7 @@
 """The control port's messages, however a guest may cut or forge them."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,8 +50,16 @@ def test_messages_survive_any_cut(size: int) -> None:
     assert lines == ["ready", "started", "exit 7", "clean"]
 
 
-def test_go_is_one_line_with_fresh_random_bytes() -> None:
-    first, second = guest.go("hello", "ext2"), guest.go("hello", "ext2")
+def test_order_is_one_line_with_fresh_random_bytes() -> None:
+    first, second = (guest.order("go", hostname="hello", filesystem="ext2") for _ in range(2))
     assert first.count(b"\n") == 1
-    assert first.startswith(b"go time=")
-    assert first.split(b"seed=")[1][:128] != second.split(b"seed=")[1][:128]
+    assert first.startswith(b"go seed=")
+    assert first != second
+
+
+def test_clock_tells_the_time_to_the_nanosecond() -> None:
+    before = time.time()
+    said = guest.clock().decode()
+    assert said.endswith("\n")
+    assert len(said.strip().split(".")[1]) == 9
+    assert before <= float(said) <= time.time() + 0.001

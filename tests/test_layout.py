@@ -25,17 +25,18 @@ def words(text: str) -> frozenset[str]:
 
 # From the ground up. A module imports from its own floor and from those below, never in a circle.
 FLOORS: tuple[frozenset[str], ...] = (
-    words("errors process disk config users jobfile codec stream superblock extfs logfile kernel"),
-    words("spool jail cgroup guest qmp vm accelerator image imagebuild template layers results"),
+    words("errors process disk config users jobfile stream superblock extfs logfile kernel"),
+    words("spool jail jailcheck cell walls cgroup uids seccomp leftovers codec guest qmp qemu vm accelerator image")
+    | words("imagebuild template layers results"),
     words("gate judge verdict pack janitor"),
     words("server background ftpview ftpdata ftpcontrol ftpsession upload")
-    | words("runner worker slurm local client supervisor check"),
+    | words("runner slot worker slurm local client supervisor check"),
     words("cli cli_images cli_jobs options __main__"),
 )
 
 # They meet in the spool, and nowhere else.
 FTP_SIDE = words("server background ftpview ftpdata ftpcontrol ftpsession upload")
-RUNNER_SIDE = words("runner worker slurm")
+RUNNER_SIDE = words("runner slot worker slurm")
 
 # The only modules that may import a library, so that it can be replaced, distrusted or jailed in one place.
 ONLY_IN = {

@@ -10,23 +10,31 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import accelerator, vm
+from construir_ftp import accelerator, jail, qemu, vm
 from construir_ftp.config import Config
 from construir_ftp.image import BaseImage
+from construir_ftp.qemu import Shape
 
 JOBS = Path(__file__).parent / "jobs"
 
 
 @pytest.fixture(scope="module")
-def shape(base: BaseImage, images: Path) -> vm.Shape:
+def shape(base: BaseImage, images: Path) -> Shape:
     choice = accelerator.choose(Config().machine, images, base)
-    return vm.Shape(
-        qemu=Config().machine.qemu, base=base, accelerator=choice.accelerator, memory_bytes=512 * 2**20, cpus=1
+    return Shape(
+        qemu=Config().machine.qemu,
+        base=base,
+        accelerator=choice.accelerator,
+        memory_bytes=512 * 2**20,
+        cpus=1,
+        scratch_bytes=512 * 2**20,
+        max_disk_bytes=2**30,
     )
 
 
 @pytest.fixture
 def no_machine_left() -> Iterator[None]:
+    jail.host()  # found once, and kept open
     before = descriptors()
     yield
     assert descriptors() == before
@@ -60,23 +68,23 @@ def assignment(
     )
 
 
-def run(shape: vm.Shape, task: vm.Assignment, stop: socket.socket | None = None) -> vm.Ending:
-    with vm.Machine.start(shape, task.disk) as machine:
+def run(shape: Shape, task: vm.Assignment, stop: socket.socket | None = None) -> vm.Ending:
+    with vm.Machine.start(shape) as machine:
         return machine.run(task, stop)
 
 
-def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: vm.Shape, tmp_path: Path) -> None:
-    words = vm.argv(shape, tmp_path / "a,b.img", {"control": 3, "output": 4, "console": 5})
+def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: Shape) -> None:
+    words = qemu.argv(shape, {name: number for number, name in enumerate(qemu.WIRES, 3)})
     drives = [words[at + 1] for at, word in enumerate(words) if word == "-drive"]
-    assert all("format=raw" in drive for drive in drives)
-    assert "snapshot=on" in drives[0]
-    assert "a,,b.img" in drives[1]
+    nodes = [words[at + 1] for at, word in enumerate(words) if word == "-blockdev"]
+    assert all("format=raw" in drive and "snapshot=on" in drive for drive in drives)
+    assert all(node.startswith(("driver=raw,", "driver=null-co,")) for node in nodes)
     assert {"-nodefaults", "-no-user-config", "-no-reboot", "-sandbox"} <= set(words)
     assert words[words.index("-nic") + 1] == "none"
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: vm.Shape, tmp_path: Path) -> None:
+def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, "hello"))
     assert (ending.report.exit_code, ending.report.clean, ending.killed) == (0, True, None)
     assert ending.cpu_seconds > 0
@@ -84,25 +92,25 @@ def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: vm.Shape, 
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_machine_is_killed_at_its_deadline(shape: vm.Shape, tmp_path: Path) -> None:
+def test_machine_is_killed_at_its_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, "hangs", timeout_s=1))
     assert (ending.killed, ending.report.started, ending.report.exit_code) == ("timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: vm.Shape, tmp_path: Path) -> None:
+def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, "hangs", idle_timeout_s=1))
     assert (ending.killed, ending.report.started, ending.report.exit_code) == ("idle-timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: vm.Shape, tmp_path: Path) -> None:
+def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, "hello", boot_timeout_s=0.2))
     assert (ending.killed, ending.report.ready) == ("boot-timeout", False)
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_machine_is_killed_when_its_owner_says_stop(shape: vm.Shape, tmp_path: Path) -> None:
+def test_machine_is_killed_when_its_owner_says_stop(shape: Shape, tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         timer = threading.Timer(0.3, lambda: theirs.send(b"!"))
@@ -113,13 +121,13 @@ def test_machine_is_killed_when_its_owner_says_stop(shape: vm.Shape, tmp_path: P
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_machine_that_was_started_and_never_used_is_ended(shape: vm.Shape, tmp_path: Path) -> None:
-    with vm.Machine.start(shape, assignment(tmp_path, "hello").disk):
+def test_machine_that_was_started_and_never_used_is_ended(shape: Shape) -> None:
+    with vm.Machine.start(shape):
         assert len(children()) == 1
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_runner_sleeps_while_the_machine_works(shape: vm.Shape, tmp_path: Path) -> None:
+def test_runner_sleeps_while_the_machine_works(shape: Shape, tmp_path: Path) -> None:
     before = time.thread_time()
     run(shape, assignment(tmp_path, "hangs", timeout_s=3))
     assert time.thread_time() - before < 0.5

@@ -14,28 +14,29 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from construir_ftp import accelerator, image, pack, vm
+from construir_ftp import accelerator, image, pack, qemu
 from construir_ftp.config import Config
+from construir_ftp.qemu import Shape
 from tests.appliance import Appliance
 
 HELLO = Path(__file__).parents[1] / "jobs" / "hello"
 MARK = b"init-is-up"
 
 
-def bare_boot_s(shape: vm.Shape, disk: Path) -> float:
+def bare_boot_s(shape: Shape) -> float:
     """Seconds from starting QEMU to the first words of an init that does nothing else (busybox echo)."""
-    pairs = {name: socket.socketpair() for name in vm.WIRES}
-    argv = vm.argv(shape, disk, {name: theirs.fileno() for name, (_, theirs) in pairs.items()})
+    pairs = {name: socket.socketpair() for name in qemu.WIRES}
+    argv = qemu.argv(shape, {name: theirs.fileno() for name, (_, theirs) in pairs.items()})
     line = argv.index("-append") + 1
     argv[line] += f" rdinit=/bin/busybox -- echo {MARK.decode()}"
     begun = time.monotonic()
     fds = [theirs.fileno() for _, theirs in pairs.values()]
-    with subprocess.Popen(argv, pass_fds=fds, stderr=subprocess.DEVNULL, start_new_session=True) as qemu:
+    with subprocess.Popen(argv, pass_fds=fds, stderr=subprocess.DEVNULL, start_new_session=True) as machine:
         said = b""
         while MARK not in said:
             said += pairs["console"][0].recv(4096)
         took = time.monotonic() - begun
-        os.killpg(qemu.pid, signal.SIGKILL)
+        os.killpg(machine.pid, signal.SIGKILL)
     for ends in pairs.values():
         for end in ends:
             end.close()
@@ -54,25 +55,25 @@ def main(rounds: int) -> None:
     config = Config()
     base = image.find(config.images_path(), config.images.default)
     choice = accelerator.choose(config.machine, config.images_path(), base)
-    shape = vm.Shape(
+    shape = Shape(
         qemu=config.machine.qemu,
         base=base,
         accelerator=choice.accelerator,
         memory_bytes=int(config.machine.memory),
         cpus=config.machine.cpus,
+        scratch_bytes=int(config.machine.scratch),
+        max_disk_bytes=2**30,
     )
     bare, ours = [], []
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         place = Path(name)
-        upload, blank = place / "hello.img.zst", place / "blank.img"
+        upload = place / "hello.img.zst"
         pack.pack(HELLO, upload, 2**20)
-        with blank.open("wb") as file:
-            file.truncate(2**20)
         appliance = Appliance(place)
         appliance.start()
         first_line_s(appliance, upload)
         for _ in range(rounds):
-            bare.append(bare_boot_s(shape, blank))
+            bare.append(bare_boot_s(shape))
             ours.append(first_line_s(appliance, upload))
         appliance.stop()
     base_ms, our_ms = statistics.median(bare) * 1000, statistics.median(ours) * 1000

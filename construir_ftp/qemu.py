@@ -1,0 +1,135 @@
+"""QEMU's command line, built from the top by small pure functions; and what QEMU says of itself.
+
+Every machine is the same machine, whether it boots, becomes a template or is cloned from one: with a root disk that
+forgets, an empty place for the job's disk, four wires out, and nothing else.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from construir_ftp import guest, process, qmp
+from construir_ftp.errors import CommandError, MachineUnavailableError
+from construir_ftp.image import BaseImage
+
+Accelerator = Literal["kvm", "tcg"]
+# The guest's three, and the monitor's.
+WIRES = ("control", "output", "console", "qmp")
+# The node and the device of the job's disk; see insert_disk in vm.
+JOB_NODE, JOB_FILE = "job", "job-file"
+_ANSWER_S = 30.0
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What kind of machine: all that is settled before it gets a job. `scratch_bytes` is the room for what is changed
+    on the root disk, `max_disk_bytes` the size of the largest disk it may be given.
+    """
+
+    qemu: str
+    base: BaseImage
+    accelerator: Accelerator
+    memory_bytes: int
+    cpus: int
+    scratch_bytes: int
+    max_disk_bytes: int
+
+    def key(self) -> str:
+        """Changes with everything that makes a machine another one: the base image's content, QEMU's program, the
+        kernel line, sizes. The state of one can only be given to another of the same key.
+        """
+        program = process.find(self.qemu)
+        stat = Path(program).stat() if program else None
+        mark = (program, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
+        rest = (self.accelerator, self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes)
+        line = guest.kernel_line(self.accelerator)
+        return repr((mark, str(self.base.path), self.base.manifest.digest(), line, rest))
+
+
+class Ram(msgspec.Struct, frozen=True):
+    """Where a machine's memory is: a descriptor to map, for a template to be written, else copied on write. `root_fd`
+    is the root disk that belongs to it, whatever has taken its name since.
+    """
+
+    fd: int
+    root_fd: int
+    is_template: bool
+
+
+def version(qemu: str) -> str:
+    """The first line of what the program `qemu` says of itself. Raises MachineUnavailableError if it says nothing."""
+    try:
+        return process.run([qemu, "--version"], timeout_s=_ANSWER_S).partition("\n")[0]
+    except CommandError as error:
+        raise MachineUnavailableError(f"{error}; run: apt install qemu-system-x86") from error
+
+
+def argv(shape: Shape, wires: Mapping[str, int], ram: Ram | None = None) -> list[str]:
+    """The whole command line of a machine; `wires` are the descriptors of WIRES. With somebody else's memory it waits
+    to be given the state that belongs to it.
+    """
+    is_clone = ram is not None and not ram.is_template
+    return [
+        shape.qemu,
+        *_machine_args(shape, ram),
+        *(["-incoming", "defer"] if is_clone else _kernel_args(shape)),
+        *_root_args(Path(f"/proc/self/fd/{ram.root_fd}") if ram else shape.base.root),
+        *_job_args(),
+        *_wire_args(wires),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+    ]
+
+
+def _machine_args(shape: Shape, ram: Ram | None) -> list[str]:
+    return [
+        *("-M", f"microvm,rtc=on,acpi=on{',memory-backend=ram' if ram else ''}", "-accel", shape.accelerator),
+        *("-cpu", "host" if shape.accelerator == "kvm" else "qemu64"),
+        *("-m", f"{shape.memory_bytes // 2**20}M", "-smp", str(shape.cpus)),
+        *(_ram_args(shape, ram) if ram else []),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
+        # Without a source of entropy the guest's first getrandom() waits for a second.
+        *("-object", "rng-random,id=entropy,filename=/dev/urandom", "-device", "virtio-rng-device,rng=entropy"),
+    ]
+
+
+def _ram_args(shape: Shape, ram: Ram) -> list[str]:
+    size_bytes = shape.memory_bytes // 2**20 * 2**20
+    share = "on" if ram.is_template else "off"
+    return ["-object", f"memory-backend-file,id=ram,size={size_bytes},share={share},mem-path=/proc/self/fd/{ram.fd}"]
+
+
+def _kernel_args(shape: Shape) -> list[str]:
+    return [
+        *("-kernel", str(shape.base.kernel), "-initrd", str(shape.base.initrd)),
+        *("-append", guest.kernel_line(shape.accelerator)),
+    ]
+
+
+def _root_args(root: Path) -> list[str]:
+    # In QEMU's option lists a comma is written twice. werror: see _job_args.
+    file = str(root).replace(",", ",,")
+    drive = f"if=none,id=root,file={file},format=raw,snapshot=on,cache=unsafe,werror=report,rerror=report"
+    return ["-drive", drive, "-device", "virtio-blk-device,drive=root,serial=root"]
+
+
+def _job_args() -> list[str]:
+    # raw always: probed, a job could carry a qcow2 header that names a file of the host. werror=report: the default
+    # pauses the machine on a full disk until its deadline. Zeros and freed blocks become holes again.
+    return [
+        *("-blockdev", f"driver=null-co,node-name={JOB_FILE},size=0,read-zeroes=on"),
+        *("-blockdev", f"driver=raw,node-name={JOB_NODE},file={JOB_FILE},discard=unmap,detect-zeroes=unmap"),
+        *("-device", f"virtio-blk-device,drive={JOB_NODE},serial={guest.JOB_SERIAL},werror=report,rerror=report"),
+    ]
+
+
+def _wire_args(wires: Mapping[str, int]) -> list[str]:
+    chardevs = [word for name in WIRES[:3] for word in ("-chardev", f"socket,id={name},fd={wires[name]}")]
+    return [
+        *chardevs,
+        *("-device", "virtio-serial-device"),
+        *("-device", f"virtserialport,chardev=control,name={guest.CONTROL_PORT}"),
+        *("-device", f"virtserialport,chardev=output,name={guest.OUTPUT_PORT}"),
+        *("-serial", "chardev:console"),
+        *qmp.args(wires["qmp"]),
+    ]

@@ -1,0 +1,132 @@
+"""The system calls nobody in a jail has any business with, as a filter for bubblewrap's --seccomp.
+
+What it denies is what lets a process out of its leash or deep into the kernel: new namespaces, mounts, sockets,
+tracing, keys, io_uring, and taking back the signal that kills it when its owner dies. Everything
+else is allowed: QEMU brings a stricter sandbox of its own.
+"""
+
+import errno
+import platform
+import struct
+
+import msgspec
+
+# Opcodes and answers: linux/bpf_common.h, linux/seccomp.h; offsets into struct seccomp_data.
+_LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _ANSWER = 0x20, 0x15, 0x45, 0x35, 0x06
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24
+
+# Every CLONE_NEW*, time included (clone(2), linux/sched.h).
+_NEW_NAMESPACES = 0x7E020080
+_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+# System calls numbered from here on are those of the x32 ABI, which nothing in Debian uses.
+_X32 = 0x40000000
+
+# The same on every machine (asm-generic/unistd.h): io_uring_*, open_tree to fspick, pidfd_getfd, process_madvise,
+# mount_setattr, quotactl_fd.
+_DENIED_EVERYWHERE = (*range(425, 434), 438, 440, 442, 443)
+
+
+class _Machine(msgspec.Struct, frozen=True):
+    """A machine's name in seccomp (linux/audit.h) and its numbers for some system calls."""
+
+    name: int
+    clone: int
+    clone3: int
+    prctl: int
+    denied: tuple[int, ...]
+
+
+# In each list: ptrace, process_vm_readv, process_vm_writev, kcmp; unshare, setns, mount, umount2, pivot_root, chroot;
+# socket; add_key, request_key, keyctl; bpf, perf_event_open, userfaultfd, fanotify_init; open_by_handle_at;
+# init_module, finit_module, delete_module, kexec_load, kexec_file_load; swapon, swapoff, reboot, acct, quotactl,
+# syslog, vhangup; sethostname, setdomainname, settimeofday, clock_settime, adjtimex, clock_adjtime; personality,
+# move_pages, migrate_pages. On x86 also: iopl, ioperm, modify_ldt, uselib.
+MACHINES = {
+    "x86_64": _Machine(
+        name=0xC000003E,
+        clone=56,
+        clone3=435,
+        prctl=157,
+        denied=(
+            *(101, 310, 311, 312, 272, 308, 165, 166, 155, 161, 41, 248, 249, 250, 321, 298, 323, 300, 304),
+            *(175, 313, 176, 246, 320, 167, 168, 169, 163, 179, 103, 153),
+            *(170, 171, 164, 227, 159, 305, 135, 279, 256, 172, 173, 154, 134),
+        ),
+    ),
+    "aarch64": _Machine(
+        name=0xC00000B7,
+        clone=220,
+        clone3=435,
+        prctl=167,
+        denied=(
+            *(117, 270, 271, 272, 97, 268, 40, 39, 41, 51, 198, 217, 218, 219, 280, 241, 282, 262, 265),
+            *(105, 273, 106, 104, 294, 224, 225, 142, 89, 60, 116, 58),
+            *(161, 162, 170, 112, 171, 266, 92, 239, 238),
+        ),
+    ),
+}
+
+
+def program(machine: str | None = None) -> bytes | None:
+    """The filter for this machine (or the one named as uname -m would), None where its system calls aren't known."""
+    known = MACHINES.get(machine or platform.machine())
+    if known is None:
+        return None
+    words = [
+        *_only(known.name),
+        *_unless_at_least(_X32),
+        *(word for number in (*known.denied, *_DENIED_EVERYWHERE) for word in _deny(number)),
+        # Its flags are in memory, out of a filter's sight: C libraries fall back to clone() on this answer.
+        *(_word(_EQUAL, known.clone3, if_not=1), _word(_ANSWER, _ERRNO | errno.ENOSYS)),
+        *_deny_new_namespaces(known.clone),
+        *_deny_slipping_the_leash(known.prctl),
+        _word(_ANSWER, _ALLOW),
+    ]
+    return b"".join(words)
+
+
+def _word(code: int, value: int, if_so: int = 0, if_not: int = 0) -> bytes:
+    """One instruction (struct sock_filter); the jumps are over so many instructions."""
+    return struct.pack("=HBBI", code, if_so, if_not, value)
+
+
+def _only(machine_name: int) -> list[bytes]:
+    """Another machine's system calls (32-bit code on a 64-bit kernel) are numbered otherwise: killed."""
+    return [
+        _word(_LOAD, _MACHINE),
+        _word(_EQUAL, machine_name, if_so=1),
+        _word(_ANSWER, _KILL),
+        _word(_LOAD, _NUMBER),
+    ]
+
+
+def _unless_at_least(number: int) -> list[bytes]:
+    return [_word(_AT_LEAST, number, if_not=1), _word(_ANSWER, _ERRNO | errno.EPERM)]
+
+
+def _deny(number: int) -> list[bytes]:
+    return [_word(_EQUAL, number, if_not=1), _word(_ANSWER, _ERRNO | errno.EPERM)]
+
+
+def _deny_new_namespaces(clone: int) -> list[bytes]:
+    return [
+        _word(_EQUAL, clone, if_not=4),
+        _word(_LOAD, _FIRST),
+        _word(_ANY_BIT, _NEW_NAMESPACES, if_not=1),
+        _word(_ANSWER, _ERRNO | errno.EPERM),
+        _word(_ANSWER, _ALLOW),
+    ]
+
+
+def _deny_slipping_the_leash(prctl: int) -> list[bytes]:
+    """Of prctl(PR_SET_PDEATHSIG) only what sets it to SIGKILL."""
+    return [
+        _word(_EQUAL, prctl, if_not=6),
+        _word(_LOAD, _FIRST),
+        _word(_EQUAL, _PR_SET_PDEATHSIG, if_not=3),
+        _word(_LOAD, _SECOND),
+        _word(_EQUAL, _SIGKILL, if_so=1),
+        _word(_ANSWER, _ERRNO | errno.EPERM),
+        _word(_ANSWER, _ALLOW),
+    ]

@@ -1,0 +1,106 @@
+"""A slot: a thread that has one machine at a time, and lives as long as the runner.
+
+While it has no job it keeps a machine ready, where there is a template to clone one from. A machine dies with the
+thread that started it, so nothing here is handed from one thread to another but the job.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from construir_ftp.errors import ConstruirError
+from construir_ftp.spool import Job
+from construir_ftp.template import Template
+from construir_ftp.vm import Machine
+from construir_ftp.worker import Worker
+
+log = logging.getLogger("construir.runner")
+
+# What a slot is told: a job to run, that there may be a template now, or that there will be nothing more.
+Task = tuple[Worker, Job]
+_LOOK_AGAIN = "look again"
+_END = "end"
+_NEXT_S = 0.05
+
+
+class Slot:
+    """A place for one machine at a time. Told what to do from the runner's thread; does it in its own."""
+
+    def __init__(self) -> None:
+        self._told: queue.SimpleQueue[Task | str] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.is_busy = False
+
+    def start(
+        self,
+        work: Callable[[Worker, Job, Machine | None], None],
+        is_free: Callable[[], object],
+        template: Callable[[], Template | None],
+    ) -> None:
+        """Begin. In the slot's thread `work` is called for each job, with the machine that was kept for it if there is
+        one, and `is_free` after it; `template` says what to keep a machine of.
+        """
+        self._work, self._is_free, self._template = work, is_free, template
+        self._thread = threading.Thread(target=self._live, name="slot")
+        self._thread.start()
+
+    def give(self, worker: Worker, job: Job) -> None:
+        """Have it run a job; only to be called while it is not busy."""
+        self.is_busy = True
+        self._told.put((worker, job))
+
+    def look_again(self) -> None:
+        """Tell it that there may be a template now."""
+        self._told.put(_LOOK_AGAIN)
+
+    def end(self) -> None:
+        """Tell it to end once it is not busy; a machine that waits is killed."""
+        self._told.put(_END)
+
+    def join(self, timeout_s: float | None) -> None:
+        """Wait for its end."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _live(self) -> None:
+        while self._live_through_one():
+            pass
+
+    def _live_through_one(self) -> bool:
+        """Run a job, in the machine kept for it if there is one; false when there are to be no more."""
+        with ExitStack() as stack:
+            told, machine = self._peek(), None
+            while told is None or told == _LOOK_AGAIN:
+                if machine is None:
+                    machine = self._keep_ready(stack)
+                told = self._told.get()
+            if isinstance(told, str):
+                return False
+            worker, job = told
+            if machine is not None and machine.shape.key() != worker.shape().key():
+                machine = None
+            try:
+                self._work(worker, job, machine)
+            finally:
+                self.is_busy = False
+                self._is_free()
+            return True
+
+    def _peek(self) -> Task | str | None:
+        # While jobs are waiting the next one comes at once, and is not to wait for the preparations for it.
+        try:
+            return self._told.get(timeout=_NEXT_S)
+        except queue.Empty:
+            return None
+
+    def _keep_ready(self, stack: ExitStack) -> Machine | None:
+        template = self._template()
+        if template is None:
+            return None
+        try:
+            return stack.enter_context(template.waiting())
+        except ConstruirError as error:
+            log.warning("no machine waits: %s", error)
+            return None

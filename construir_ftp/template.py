@@ -1,0 +1,188 @@
+"""Machines booted once and cloned for each job: a clone is at its job's first line in a fraction of a boot.
+
+A template is a machine's memory and the state of its devices, taken where its guest waits for an order and has not
+looked at any disk but the root. Both are sealed in memory: no clone, whatever becomes of it, can change
+them for the next. A template is for one Shape only. Whatever is wrong with one, the job boots cold instead.
+"""
+
+import fcntl
+import functools
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from construir_ftp import process
+from construir_ftp.errors import ConstruirError
+from construir_ftp.qemu import Ram, Shape
+from construir_ftp.vm import Machine
+
+log = logging.getLogger("construir.runner")
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+# The guest's kernel changes its mind about clocks in its first seconds; a clone must not wake up in the middle of that.
+_SETTLE_S = 2.0
+_STATE_S = 30.0
+# After a template could not be built, it is not tried again for this long.
+_RETRY_S = 300
+_CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+_REHEARSAL = "#!/bin/sh\necho rehearsed\n"
+_REHEARSAL_BYTES = 2**20
+
+
+class Template:
+    """A machine to be cloned. `close` it when the last clone has been made."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self._root = os.open(shape.base.root, os.O_RDONLY | os.O_CLOEXEC)
+        self._ram = os.memfd_create("template-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._state = os.memfd_create("template-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+    @classmethod
+    def build(cls, shape: Shape, timeout_s: float) -> "Template":
+        """Boot a machine and keep it. Raises ConstruirError where it does not come up, or can't be kept."""
+        template = cls(shape)
+        try:
+            template._boot(timeout_s)
+        except BaseException:
+            template.close()
+            raise
+        return template
+
+    def _boot(self, timeout_s: float) -> None:
+        os.ftruncate(self._ram, self.shape.memory_bytes // 2**20 * 2**20)
+        with Machine.start(self.shape, Ram(self._ram, self._root, is_template=True)) as machine:
+            machine.wait_until_ready(timeout_s)
+            time.sleep(_SETTLE_S)
+            _save(machine, self._state)
+        # Only now: what is mapped to be written can't be sealed against it.
+        for descriptor in (self._ram, self._state):
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
+    @contextmanager
+    def clone(self) -> Iterator[Machine]:
+        """A machine that waits for an order, its clock stopped. Raises ConstruirError, with nothing left running."""
+        with Machine.start(self.shape, Ram(self._ram, self._root, is_template=False)) as machine:
+            monitor = machine.monitor()
+            monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+            state = os.open(f"/proc/self/fd/{self._state}", os.O_RDONLY | os.O_CLOEXEC)  # a reading position of its own
+            try:
+                monitor.ask("getfd", {"fdname": "state"}, fds=[state])
+            finally:
+                os.close(state)
+            monitor.ask("migrate-incoming", {"uri": "fd:state"})
+            monitor.wait_for("MIGRATION", _STATE_S, status="completed")
+            machine.became("warm")
+            yield machine
+
+    @contextmanager
+    def waiting(self) -> Iterator[Machine]:
+        """A clone that has rehearsed and was stopped again: it burns no processor time until it gets its job."""
+        with self.clone() as machine, _rehearsal_disk() as disk:
+            machine.rehearse(disk, _STATE_S)
+            machine.monitor().ask("stop")
+            machine.became("pooled")
+            yield machine
+
+    def close(self) -> None:
+        """Give the memory back, once the clones that were made of it have ended."""
+        for descriptor in (self._root, self._ram, self._state):
+            os.close(descriptor)
+
+
+def _save(machine: Machine, state: int) -> None:
+    monitor = machine.monitor()
+    monitor.ask("stop")
+    # What a clone takes over must not depend on a root disk that only its template has written to.
+    written = [drive["device"] for drive in monitor.ask("query-blockstats") if drive["stats"]["wr_operations"]]
+    if written:
+        raise ConstruirError(f"a machine without a job wrote to its disk ({', '.join(written)})")
+    monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+    monitor.ask("getfd", {"fdname": "state"}, fds=[state])
+    monitor.ask("migrate", {"uri": "fd:state"})
+    monitor.wait_for("MIGRATION", _STATE_S, status="completed")
+
+
+@functools.cache
+def _rehearsal() -> bytes:
+    """The disk of a job that does nothing."""
+    with tempfile.TemporaryDirectory(prefix="construir-rehearsal-") as name:
+        job, disk = Path(name) / "job", Path(name) / "disk.img"
+        job.mkdir()
+        (job / "run.sh").write_text(_REHEARSAL)
+        (job / "run.sh").chmod(0o755)
+        argv: list[str | Path] = ["mke2fs", "-q", "-t", "ext2", "-d", job, disk, str(_REHEARSAL_BYTES // 1024)]
+        process.run(argv, timeout_s=_STATE_S)
+        return disk.read_bytes()
+
+
+@contextmanager
+def _rehearsal_disk() -> Iterator[int]:
+    """A fresh one, in memory: the machine keeps what it needs of it."""
+    descriptor = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, _rehearsal())
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Templates:
+    """The templates of this process, at most one of each Shape, built in the background at their first use."""
+
+    def __init__(self, build_timeout_s: float, when_built: Callable[[], None] = lambda: None) -> None:
+        self._timeout_s = build_timeout_s
+        self._when_built = when_built
+        self._lock = threading.Lock()
+        self._built: dict[str, Template | None] = {}
+        # Another thread may be at making a clone of one: their memory is kept to the end.
+        self._discarded: list[Template] = []
+        self._builders: list[threading.Thread] = []
+        self._not_before: dict[str, float] = {}
+
+    def find(self, shape: Shape) -> Template | None:
+        """The template of a shape; None while it is being built, and where it can't be."""
+        key = shape.key()
+        with self._lock:
+            if key not in self._built and time.monotonic() >= self._not_before.get(key, 0.0):
+                self._built[key] = None
+                builder = threading.Thread(target=self._build, args=(shape, key), name="template")
+                self._builders.append(builder)
+                builder.start()
+            return self._built.get(key)
+
+    def discard(self, shape: Shape, why: str) -> None:
+        """Throw away the template of a shape, after a machine made of it failed; the next use builds another."""
+        log.warning("template of %s thrown away: %s", shape.base.name, why)
+        with self._lock:
+            template = self._built.pop(shape.key(), None)
+            if template is not None:
+                self._discarded.append(template)
+
+    def close(self) -> None:
+        """Wait for what is being built, and give all memory back."""
+        for builder in self._builders:
+            builder.join()
+        for template in [*self._discarded, *self._built.values()]:
+            if template is not None:
+                template.close()
+
+    def _build(self, shape: Shape, key: str) -> None:
+        begun = time.monotonic()
+        try:
+            template = Template.build(shape, self._timeout_s)
+        except (ConstruirError, OSError) as error:
+            log.warning("no template, machines boot cold for the next %d s: %s", _RETRY_S, error)
+            with self._lock:
+                del self._built[key]
+                self._not_before[key] = time.monotonic() + _RETRY_S
+            return
+        log.info("template of %s built in %.1f s", shape.base.name, time.monotonic() - begun)
+        with self._lock:
+            self._built[key] = template
+        self._when_built()

@@ -1,0 +1,86 @@
+"""Programs in jails, for all tests of jails. Plain functions."""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import cell, jail, leftovers
+from construir_ftp.cell import Cell, Limits
+from construir_ftp.jail import Jail, Prisoner
+from construir_ftp.walls import Means
+
+MIB = 2**20
+LOOKING = Cell(proc=True, scratch_bytes=MIB)
+NO_LIMITS = Limits()
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has uids to give")
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Whatever a test does: no child, no descriptor, no cgroup of ours stays."""
+    groups = jail.host().means.groups
+    before = list(Path("/proc/self/fd").iterdir())
+    yield
+    assert list(Path("/proc/self/fd").iterdir()) == before
+    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == ""
+    for parent in groups.parents if groups else ():
+        assert list(parent.glob(f"construir.{leftovers.owner()}.*")) == []
+
+
+def run(prison: Jail, kind: Cell, argv: Sequence[str | Path]) -> tuple[int, str]:
+    """How a program in a jail ended, and all it said."""
+    with prison.hold(kind, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as prisoner:
+        output, _ = prisoner.process.communicate(timeout=60)
+        return prisoner.status(prisoner.process.returncode), output.decode()
+
+
+def shell(script: str, kind: Cell = LOOKING) -> str:
+    status, said = run(jail.host(), kind, ["sh", "-c", script])
+    assert status == 0, said
+    return said
+
+
+def python(code: str, limits: Limits = NO_LIMITS, *arguments: str) -> str:
+    """What a program in Python says, in a jail with nothing but Python."""
+    kind = Cell(readable=cell.python(), limits=limits)
+    status, said = run(jail.host(), kind, [sys.executable, "-I", "-c", code, *arguments])
+    assert status == 0, said
+    return said
+
+
+def wait_for_end(pid: int) -> None:
+    """Until a process that is no child of ours has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended, _, _ = select.select([pidfd], [], [], 30)
+    os.close(pidfd)
+    assert ended, f"process {pid} lives on"
+
+
+def running(prisoner: Prisoner) -> int:
+    """The program's number, once it has said something."""
+    assert prisoner.process.stdout is not None
+    assert prisoner.process.stdout.readline()
+    pid = prisoner.inside()
+    assert pid is not None
+    return pid
+
+
+def bare() -> Jail:
+    own = jail.UIDS if os.geteuid() == 0 else None
+    return Jail(Means(walls="none", uids=own, reason="bwrap: not installed"))
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all it has started, themselves or by others."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [pid, *(found for child in children for found in descendants(child))]

@@ -1,0 +1,155 @@
+"""The programs that belong in a jail do their work in it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import cell, jail, verdict, vm
+from construir_ftp.config import GateSection
+from construir_ftp.image import BaseImage
+from construir_ftp.qemu import Shape
+from construir_ftp.verdict import Refusal, Verdict
+from tests import images
+from tests.prison import MIB, descendants, nothing_left, run
+
+JOBS = Path(__file__).parent / "jobs"
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    with nothing_left():
+        yield
+
+
+def judged(data: bytes, tmp_path: Path) -> Verdict | Refusal:
+    upload = tmp_path / "upload"
+    upload.write_bytes(data)
+    upload.chmod(0o600)
+    limits = GateSection()
+    kind = cell.reader(memory_bytes=2 * limits.max_memory, cpu_s=limits.timeout, readable=cell.python())
+    argv = [sys.executable, "-I", "-m", "construir_ftp.judge", verdict.encode_limits(limits)]
+    with (
+        upload.open("rb") as file,
+        jail.spawn(kind, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as judge,
+    ):
+        said, _ = judge.communicate(timeout=60)
+        return verdict.decode_answer(said.splitlines()[-1])
+
+
+@pytest.mark.parametrize("codec", images.CODECS)
+def test_the_jailed_judge_accepts_a_job(tmp_path: Path, codec: str) -> None:
+    found = judged(images.pack(codec, images.image()), tmp_path)
+    assert isinstance(found, Verdict)
+    assert (found.codec, found.filesystem) == (codec, "ext2")
+
+
+def test_the_jailed_judge_refuses_what_is_no_job(tmp_path: Path) -> None:
+    cut = judged(images.pack("zstd", images.image())[:-100], tmp_path)
+    other = judged(images.tar(), tmp_path)
+    assert isinstance(cut, Refusal)
+    assert isinstance(other, Refusal)
+    assert "tar archive" in other.reason
+
+
+@pytest.mark.parametrize(
+    ("codec", "tool"), [("gzip", "gzip"), ("bzip2", "bzip2"), ("xz", "xz"), ("zstd", "zstd"), ("lz4", "lz4")]
+)
+def test_a_jailed_tool_unpacks_and_packs(tmp_path: Path, codec: str, tool: str) -> None:
+    packed = tmp_path / "packed"
+    packed.write_bytes(images.pack(codec, images.image()))
+    kind = cell.reader(memory_bytes=2**30, cpu_s=60)
+    threads = ["-T0"] if codec in ("xz", "zstd") else []
+    for argv, want in (([tool, "-dc"], images.image()), ([tool, "-c", *threads], None)):
+        with (
+            packed.open("rb") as file,
+            jail.spawn(kind, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child,
+        ):
+            made, said = child.communicate(timeout=60)
+            assert (child.returncode, said) == (0, b"")
+            assert want in (None, made)
+
+
+def test_a_jailed_e2fsck_mends_an_image_and_touches_nothing_else(tmp_path: Path) -> None:
+    disk, other = tmp_path / "disk.img", tmp_path / "other.img"
+    hurt = images.with_fields(images.image(), {1024 + 58: 2}, "<H")  # s_state: errors
+    for path in (disk, other):
+        path.write_bytes(hurt)
+    with jail.spawn(cell.reader(memory_bytes=2**29, cpu_s=60, writable=disk), ["e2fsck", "-f", "-y", disk]) as e2fsck:
+        assert e2fsck.wait(60) in (0, 1)
+    assert disk.read_bytes() != hurt
+    assert other.read_bytes() == hurt
+    status, _ = run(jail.host(), cell.reader(memory_bytes=2**29, cpu_s=60), ["e2fsck", "-f", "-y", other])
+    assert status == 8
+
+
+def test_a_whole_machine_runs_in_its_cell(base: BaseImage, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    images.run("mke2fs", "-q", "-t", "ext2", "-d", JOBS / "hello", disk, "4M")
+    disk.chmod(0o600)
+    shape = Shape(
+        qemu="qemu-system-x86_64",
+        base=base,
+        accelerator="tcg",
+        memory_bytes=512 * MIB,
+        cpus=1,
+        scratch_bytes=64 * MIB,
+        max_disk_bytes=64 * MIB,
+    )
+    assignment = vm.Assignment(
+        disk=disk,
+        filesystem="ext2",
+        hostname="hello",
+        timeout_s=120,
+        idle_timeout_s=120,
+        boot_timeout_s=120,
+        output=tmp_path / "output.log",
+        console=tmp_path / "console.log",
+        log_head_bytes=MIB,
+        log_tail_bytes=MIB,
+    )
+    with vm.Machine.start(shape) as machine:
+        machine.wait_until_ready(120)
+        check_walls(only_qemu())
+        ending = machine.run(assignment)
+    assert (ending.report.exit_code, ending.report.clean, ending.qemu_status) == (0, True, 0), ending
+    assert ending.cpu_seconds > 0.1
+    assert ending.peak_memory_bytes > 32 * MIB
+    assert (tmp_path / "output.log").read_bytes().startswith(b"hello from Linux")
+    assert b"UTC" in disk.read_bytes()  # made-by-run.txt
+
+
+def only_qemu() -> int:
+    found = [pid for pid in descendants(os.getpid()) if Path(f"/proc/{pid}/comm").read_text().startswith("qemu")]
+    assert len(found) == 1
+    return found[0]
+
+
+def check_walls(pid: int) -> None:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid = int(status["Uid"].split()[0])
+    assert uid in jail.UIDS if os.geteuid() == 0 else uid == os.geteuid()
+    assert (status["CapEff"], status["NoNewPrivs"], status["Seccomp"]) == ("0" * 16, "1", "2")
+    assert int(status["Seccomp_filters"]) == 2  # ours and QEMU's own
+    assert not Path(f"/proc/{pid}/root/home").exists()
+    for kind in ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup"):
+        assert Path(f"/proc/{pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+
+
+def test_a_program_beside_the_system_is_seen_with_what_belongs_to_it(tmp_path: Path) -> None:
+    assert cell.program("qemu-system-x86_64") == cell.program("/usr/bin/qemu-system-x86_64") == ()
+    assert cell.program("/opt/qemu/bin/qemu-system-x86_64") == (Path("/opt/qemu"),)
+    assert cell.program("/srv/odd/qemu") == (Path("/srv/odd/qemu"),)
+    place = tmp_path / "installed" / "bin"
+    place.mkdir(parents=True)
+    program = place / "qemu"
+    program.write_text(f"#!/bin/sh\nls {tmp_path}\n")
+    program.chmod(0o755)
+    kind = cell.machine(
+        str(program), base=(), disk_bytes=MIB, memory_bytes=64 * MIB, cpus=1, scratch_bytes=MIB, kvm=False
+    )
+    assert run(jail.host(), kind, [program]) == (0, "installed\n")

@@ -1,0 +1,38 @@
+"""What is said of the jail is what the kernel says."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from construir_ftp import jail, jailcheck
+from construir_ftp.cell import Cell, Limits
+from construir_ftp.errors import ConstruirError
+from tests.prison import bare, nothing_left, run
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    with nothing_left():
+        yield
+
+
+def test_every_part_is_in_force_here_but_those_that_are_said_not_to_be() -> None:
+    parts = {part.name: part for part in jailcheck.in_force(jail.host())}
+    assert jailcheck.missing(list(parts.values())) == []
+    assert all(part.why for part in parts.values())
+    assert parts["user namespace"].in_force
+    assert parts["uid of its own"].in_force == (os.geteuid() == 0)
+    jailcheck.demand(jail.host())
+
+
+def test_without_walls_the_rest_still_holds_and_the_check_is_honest() -> None:
+    status, said = run(
+        bare(), Cell(limits=Limits(open_files=20)), ["sh", "-c", "ulimit -n; grep NoNewPrivs /proc/self/status"]
+    )
+    assert (status, said.split()) == (0, ["20", "NoNewPrivs:", "1"])
+    lacking = {part.name for part in jailcheck.missing(jailcheck.in_force(bare()))}
+    assert {"network namespace", "process namespace", "only its own files", "system call filter"} <= lacking
+    assert "no new privileges" not in lacking
+    with pytest.raises(ConstruirError, match=r"not complete: .*network namespace: bwrap: not installed"):
+        jailcheck.demand(bare())
