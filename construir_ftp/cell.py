@@ -48,7 +48,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is in a jail besides /usr. Writable files are given to the uid that the jail runs under.
+    """What there is in a jail besides /usr. Paths are absolute, without "..".
+
+    Writable files are given to the uid that the jail runs under.
 
     `scratch_bytes` is the size of a /var/tmp of its own, which costs memory as it fills; 0 is none. `proc`: whether
     there is a /proc, which knows of nothing outside.

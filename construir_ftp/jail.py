@@ -21,7 +21,7 @@ import msgspec
 
 from construir_ftp import cgroup, leftovers, process, seccomp, uids, walls
 from construir_ftp.cell import Cell, Limits
-from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.errors import ConstruirError
 from construir_ftp.walls import Means
 
 UIDS = range(1_900_000_000, 1_900_000_256)
@@ -121,8 +121,8 @@ class Jail:
     ) -> Iterator[Prisoner]:
         """Run a program in a jail. On leaving the context it is dead and reaped, and nothing is left of its jail.
 
-        As root, the cell's writable files belong to the jail's uid from then on. Raises CommandError if the program
-        can't be started, ConstruirError if no uid or cgroup is to be had.
+        As root, the cell's writable files belong to the jail's uid from then on. Raises ConstruirError or OSError if
+        it can't be started, or no uid or cgroup is to be had.
         """
         with ExitStack() as stack:
             uid = stack.enter_context(uids.lease(self.means.uids)) if self.means.uids else None
@@ -195,28 +195,27 @@ def _end(prisoner: Prisoner) -> None:
 def find(uid_range: range = UIDS) -> Jail:
     """The best jail that works here, found by trying each with the smallest program.
 
-    Raises CommandError if not even setpriv and prlimit work.
+    Raises ConstruirError if not even setpriv and prlimit work.
     """
     reasons: list[str] = []
-    groups, no_groups = _groups()
     for means in _candidates(uid_range, reasons):
-        jail = Jail(msgspec.structs.replace(means, groups=groups, no_groups=no_groups, reason="; ".join(reasons)))
-        try:
-            _try(jail)
-        except (ConstruirError, OSError) as error:
-            reasons.append(str(error))
-            if means.userns is not None:
-                os.close(means.userns)
-            continue
-        return jail
+        problem = _problem(means)
+        if not problem:
+            return Jail(_grouped(msgspec.structs.replace(means, reason="; ".join(dict.fromkeys(reasons)))))
+        reasons.append(problem)
+        if means.userns is not None:
+            os.close(means.userns)
     raise ConstruirError(f"no program can be jailed here: {'; '.join(reasons)}")
 
 
-def _groups() -> tuple[cgroup.Place | None, str]:
+def _grouped(means: Means) -> Means:
+    """The same, with cgroups where they are to be had."""
     try:
-        return cgroup.find(), ""
+        grouped = msgspec.structs.replace(means, groups=cgroup.find())
+        problem = _problem(grouped)
     except (ConstruirError, OSError) as error:
-        return None, str(error)
+        problem = str(error)
+    return msgspec.structs.replace(means, no_groups=problem) if problem else grouped
 
 
 def _candidates(uid_range: range, reasons: list[str]) -> Iterator[Means]:
@@ -238,11 +237,15 @@ def _candidates(uid_range: range, reasons: list[str]) -> Iterator[Means]:
     yield Means(walls="none", uids=own_uids)
 
 
-def _try(jail: Jail) -> None:
-    with jail.hold(Cell(), ["true"], stderr=subprocess.PIPE) as prisoner:
-        _, said = prisoner.process.communicate(timeout=_TRIAL_S)
-        if prisoner.process.returncode:
-            raise CommandError(said.decode(errors="replace").strip() or f"status {prisoner.process.returncode}")
+def _problem(means: Means) -> str:
+    """Why nothing can be run in this jail; empty if something can."""
+    try:
+        with Jail(means).hold(Cell(), ["true"], stderr=subprocess.PIPE) as prisoner:
+            _, said = prisoner.process.communicate(timeout=_TRIAL_S)
+            status = prisoner.process.returncode
+    except (ConstruirError, OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return (said.decode(errors="replace").strip() or f"status {status}") if status else ""
 
 
 class _Host:

@@ -9,11 +9,13 @@ together never come again until the next boot.
 import os
 import select
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "CONSTRUIR_OWNER"
 _DEATH_S = 10.0
+_SETTLE_S = 0.1
 
 
 def owner() -> str:
@@ -36,11 +38,14 @@ def sweep() -> list[int]:
     Sees those of this user, and as root everyone's.
     """
     swept: list[int] = []
-    # Again until there is none: one of them may have started another meanwhile.
-    while found := [pid for pid in _processes() if pid not in swept and is_gone(_owner_of(pid))]:
-        for pid in found:
-            kill(pid)
-        swept += found
+    # A process that is about to become another program has, for a moment, no environment, or still its parent's.
+    for pause_s in (0.0, _SETTLE_S):
+        time.sleep(pause_s)
+        # Again until there is none: one of them may have started another meanwhile.
+        while found := [pid for pid in _processes() if pid not in swept and is_gone(_owner_of(pid))]:
+            for pid in found:
+                kill(pid)
+            swept += found
     return swept
 
 

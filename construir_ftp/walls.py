@@ -26,6 +26,7 @@ _ENTER = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit; shift; done; shift; exe
 # Process 1 of a jail of root's: it stays root, for the signal that a dying parent sends (PR_SET_PDEATHSIG) reaches
 # nobody whom the parent may not kill, and the kernel ends all processes with the first. The program can do it no harm.
 _KEEP = '"$@"; exit $?'
+_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +91,11 @@ def _bubblewrap(means: Means, cell: Cell, filter_fd: int | None) -> list[str]:
     if means.walls == "none":
         return []
     user = {"root": ["--userns", str(means.userns)], "user": ["--unshare-user"]}.get(means.walls, [])
+    # What setpriv needs to give up the rest; an ordinary user has nothing to give up, unless it is a container's root.
+    kept = _CAPABILITIES if has_keeper(means) else ()
     return [
         *("bwrap", *user, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--cap-drop", "ALL", *(word for capability in kept for word in ("--cap-add", capability))),
         # What comes next is process 1, not a bubblewrap that waits: all in the jail ends with it, and bubblewrap after
         # it, with what was used counted (wait4(2)).
         *("--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "jail", "--chdir", "/", "--clearenv"),

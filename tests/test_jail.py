@@ -390,6 +390,24 @@ def test_without_walls_files_behind_closed_doors_are_an_error_that_says_so(tmp_p
         run(bare(), Cell(readable=(closed / "x",)), ["true"])
 
 
+_IN_A_CONTAINER = """
+from construir_ftp import jail, jailcheck
+prison = jail.find()
+print(prison.means.walls, [f"{part.name}: {part.why}" for part in jailcheck.missing(jailcheck.in_force(prison))])
+"""
+
+
+def test_root_of_a_container_that_has_no_other_uids_can_jail_all_but_the_uid() -> None:
+    argv = ["unshare", "--map-root-user", sys.executable, "-c", _IN_A_CONTAINER]
+    env = process.environment(PYTHONPATH=str(ordinaryuser.PROJECT))
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    if done.stderr.startswith("unshare: "):
+        pytest.skip(f"can't be tried here: {done.stderr.strip()}")
+    assert done.stderr == ""
+    assert done.stdout.startswith("user [\"uid of its own: the uids from 1900000000 on don't exist in this container")
+    assert done.stdout.count("namespace") == done.stdout.count("capabilities") == 0
+
+
 _FIND = """
 from construir_ftp import jail
 from construir_ftp.errors import ConstruirError

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from construir_ftp import jail, jailcheck
+from construir_ftp import jail, jailcheck, seccomp
 from construir_ftp.cell import Cell, Limits
 from construir_ftp.errors import ConstruirError
-from tests.prison import bare, nothing_left, run
+from construir_ftp.jail import Jail
+from construir_ftp.walls import Means
+from tests.prison import bare, nothing_left, root_only, run
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,16 @@ def test_every_part_is_in_force_here_but_those_that_are_said_not_to_be() -> None
     assert parts["user namespace"].in_force
     assert parts["uid of its own"].in_force == (os.geteuid() == 0)
     jailcheck.demand(jail.host())
+
+
+@root_only
+def test_without_a_user_namespace_roots_jail_is_still_complete() -> None:
+    prison = Jail(Means(walls="root-no-userns", uids=jail.UIDS, filter=seccomp.program(), reason="none to be had"))
+    parts = jailcheck.in_force(prison)
+    assert jailcheck.missing(parts) == []
+    assert [part for part in parts if part.name == "user namespace"] == [
+        jailcheck.Part("user namespace", False, "none to be had", required=False)
+    ]
 
 
 def test_without_walls_the_rest_still_holds_and_the_check_is_honest() -> None:
