@@ -77,7 +77,15 @@ def clock() -> bytes:
 def kernel_line(accelerator: str) -> str:
     """The worker kernel's parameters (Documentation/admin-guide/kernel-parameters.rst)."""
     # reboot=t: a microvm has no keyboard controller, by which a clone's kernel would try to restart it for ever.
-    words = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "tsc=reliable", "cryptomgr.notests", "rcupdate.rcu_expedited=1"]
+    words = [
+        "console=ttyS0",
+        "quiet",
+        "panic=-1",
+        "reboot=t",
+        "tsc=reliable",
+        "cryptomgr.notests",
+        "rcupdate.rcu_expedited=1",
+    ]
     # Nothing in the guest needs protection from the rest of it: the job is root.
     words.append("mitigations=off")
     if accelerator == "tcg":
