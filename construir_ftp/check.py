@@ -157,8 +157,10 @@ def _permissions(config: Config) -> Iterator[Finding]:
         if os.access(place, os.W_OK | os.X_OK):
             yield Finding(f"permissions: {what}", "ok", f"{place} is writable")
         else:
+            # Images are only read, once they are there.
+            state: State = "problem" if what == "spool" else "warning"
             remedy = f"make it writable for this user, or name another with --{what}"
-            yield Finding(f"permissions: {what}", "problem", f"{place} is not writable", remedy)
+            yield Finding(f"permissions: {what}", state, f"{place} is not writable", remedy)
 
 
 def _users(config: Config) -> Iterator[Finding]:

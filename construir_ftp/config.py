@@ -138,6 +138,7 @@ class MachineSection(Section, frozen=True):
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1
     scratch: Size = Size.parse("1GiB")
+    warm: bool = True
     timeout: Duration = Duration.parse("2h")
     idle_timeout: Duration = Duration.parse("30min")
     boot_timeout: Duration = Duration.parse("2min")

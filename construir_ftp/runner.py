@@ -73,13 +73,15 @@ class Runner:
     def _start_slots(self) -> None:
         with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
             self._latest = self._worker()
-            self._templates.find(self._latest.shape())
+            self._template()
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
             slot.start(self._work, lambda: self._finish.send(b"!"), self._template if keeps_one_ready else lambda: None)
 
     def _template(self) -> Template | None:
-        return self._templates.find(self._latest.shape()) if self._latest is not None else None
+        if self._latest is None or self._latest.templates is None:
+            return None
+        return self._latest.templates.find(self._latest.shape())
 
     def _loop(self, stop: socket.socket, wake: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
@@ -137,7 +139,7 @@ class Runner:
             machine=self._config.machine,
             accelerator=self._choose_accelerator(images, base),
             max_disk_bytes=int(self._config.gate.max_image),
-            templates=self._templates,
+            templates=self._templates if self._config.machine.warm else None,
         )
 
     def _ready_worker(self) -> Worker:

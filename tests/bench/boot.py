@@ -1,4 +1,4 @@
-"""From the reply 226 to the first line of run.sh, against the bare kernel's boot to its init in the same QEMU.
+"""From the reply 226 to the first line of run.sh on a cold boot, against the bare kernel's boot to its init.
 
 Run from the repository: .venv/bin/python -m tests.bench.boot [ROUNDS]
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from construir_ftp import accelerator, image, pack, qemu
 from construir_ftp.config import Config
 from construir_ftp.qemu import Shape
-from tests.appliance import Appliance
+from tests.appliance import CONFIG, Appliance
 
 HELLO = Path(__file__).parents[1] / "jobs" / "hello"
 MARK = b"init-is-up"
@@ -69,7 +69,7 @@ def main(rounds: int) -> None:
         place = Path(name)
         upload = place / "hello.img.zst"
         pack.pack(HELLO, upload, 2**20)
-        appliance = Appliance(place)
+        appliance = Appliance(place, CONFIG.replace("[machine]", "[machine]\nwarm = false"))
         appliance.start()
         first_line_s(appliance, upload)
         for _ in range(rounds):
