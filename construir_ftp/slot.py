@@ -65,8 +65,13 @@ class Slot:
             self._thread.join(timeout_s)
 
     def _live(self) -> None:
-        while self._live_through_one():
-            pass
+        more = True
+        while more:
+            try:
+                more = self._live_through_one()
+            except Exception:
+                # A slot outlives whatever its machine does to it.
+                log.exception("a machine could not be ended properly")
 
     def _live_through_one(self) -> bool:
         """Run a job, in the machine kept for it if there is one; false when there are to be no more."""
@@ -101,6 +106,6 @@ class Slot:
             return None
         try:
             return stack.enter_context(template.waiting())
-        except ConstruirError as error:
+        except (ConstruirError, OSError) as error:
             log.warning("no machine waits: %s", error)
             return None
