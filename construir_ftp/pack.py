@@ -208,6 +208,7 @@ def _repair(image: Path) -> None:
     with image.open("rb") as file:
         if not extfs.Image(file).ext.needs_repair:
             return
+    image = image.resolve()  # a jail has another working directory
     walls = cell.reader(memory_bytes=_REPAIR_BYTES, cpu_s=_TIMEOUT_S, writable=image)
     with jail.spawn(walls, ["e2fsck", "-f", "-y", image]) as e2fsck:
         try:

@@ -18,7 +18,7 @@ from typing import Literal, Self
 import msgspec
 
 from construir_ftp import cell, guest, jail, process, qemu, qmp
-from construir_ftp.errors import CommandError, MachineUnavailableError
+from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.logfile import CappedLog
 from construir_ftp.qemu import JOB_NODE, WIRES, Ram, Shape
 
@@ -112,7 +112,7 @@ class Machine:
                         _cell(shape), qemu.argv(shape, fds, ram), pass_fds=inherited, stderr=subprocess.PIPE
                     )
                 )
-            except (CommandError, OSError) as error:
+            except (ConstruirError, OSError) as error:
                 raise MachineUnavailableError(f"QEMU can't be started: {error}; run: construir check") from error
             for _, theirs in pairs.values():
                 theirs.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from construir_ftp import config
+from construir_ftp import config, jail
 from construir_ftp.config import FtpSection, GateSection
 from construir_ftp.server import Server, open_server
 from construir_ftp.spool import STATES, Spool
@@ -178,6 +178,7 @@ class House:
 def serving(path: Path, gate: GateSection | None = None, min_free: int = 0, **settings: object) -> Iterator[House]:
     """Serve, and count afterwards what was left: descriptors, threads, children, entries of the loop."""
     users_text()
+    jail.host()  # found at its first use, and kept
     before = _belongings()
     house = House(path, gate or GateSection(), min_free, settings)
     house.thread.start()
