@@ -11,9 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import accelerator, disk, gate, image, jail, jailcheck, pack, process, qemu
+from construir_ftp import disk, gate, image, jail, pack, process
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.machine import accelerator, qemu
 from construir_ftp.spool import STATES
 
 State = Literal["ok", "warning", "problem"]

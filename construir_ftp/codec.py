@@ -19,8 +19,9 @@ from typing import IO, cast
 
 import msgspec
 
-from construir_ftp import cell, disk, jail, stream, superblock
+from construir_ftp import disk, jail, stream, superblock
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
+from construir_ftp.jail import cell
 
 _COPY_BYTES = 1024 * 1024
 _QUOTED_CHARACTERS = 400

@@ -19,9 +19,10 @@ from typing import IO, cast
 
 import msgspec
 
-from construir_ftp import cell, jail, jobfile, verdict
+from construir_ftp import jail, jobfile, verdict
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
+from construir_ftp.jail import cell
 from construir_ftp.spool import Job, Spool, Ticket
 from construir_ftp.verdict import Answer, Refusal, Verdict
 

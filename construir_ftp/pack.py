@@ -17,10 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import cell, extfs, gate, jail, process
 from construir_ftp import codec as codecs
+from construir_ftp import extfs, gate, jail, process
 from construir_ftp.config import GateSection, Size
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
+from construir_ftp.jail import cell
 
 _BLOCK_BYTES = 4_096
 _INODE_BYTES = 256

@@ -12,11 +12,12 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import __version__, guest
+from construir_ftp import __version__
 from construir_ftp.codec import CODECS
-from construir_ftp.qemu import Shape
+from construir_ftp.machine import guest
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.vm import BootPath, Ending
 from construir_ftp.spool import Job, Ticket
-from construir_ftp.vm import BootPath, Ending
 
 OUTPUT, CONSOLE, SUMS = "output.log", "console.log", "SHA256SUMS"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import cell, jail, leftovers
-from construir_ftp.cell import Cell, Limits
-from construir_ftp.jail import Jail, Prisoner
-from construir_ftp.walls import Means
+from construir_ftp import jail
+from construir_ftp.jail import Jail, Prisoner, cell, leftovers
+from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.walls import Means
 
 MIB = 2**20
 LOOKING = Cell(proc=True, scratch_bytes=MIB)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import cell, jail, verdict, vm
+from construir_ftp import jail, verdict
 from construir_ftp.config import GateSection
 from construir_ftp.image import BaseImage
-from construir_ftp.qemu import Shape
+from construir_ftp.jail import cell
+from construir_ftp.machine import vm
+from construir_ftp.machine.qemu import Shape
 from construir_ftp.verdict import Refusal, Verdict
 from tests import images
 from tests.prison import MIB, descendants, nothing_left, run

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import cell, cgroup, jail, process
-from construir_ftp.cell import Cell, Limits
-from construir_ftp.cgroup import Group, Place
+from construir_ftp import jail, process
 from construir_ftp.errors import ConstruirError
+from construir_ftp.jail import cell, cgroup
+from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.cgroup import Group, Place
 from tests import ordinaryuser
 from tests.prison import MIB, nothing_left, running, wait_for_end
 
@@ -145,7 +146,7 @@ def test_removing_a_group_ends_all_that_is_in_it(place: Place) -> None:
 
 _OWNER = """
 import os, signal
-from construir_ftp import cgroup
+from construir_ftp.jail import cgroup
 group = cgroup.Group(cgroup.find())
 child = os.fork()
 if not child:
@@ -181,7 +182,7 @@ def test_groups_of_owners_that_are_gone_are_swept_up_and_no_others(place: Place,
 _DELEGATED = """
 import os, sys
 from pathlib import Path
-from construir_ftp import cgroup
+from construir_ftp.jail import cgroup
 own = Path(sys.argv[1])
 (own / "cgroup.procs").write_text("0")
 place = cgroup.delegated(own)

@@ -10,7 +10,7 @@ import pytest
 
 from construir_ftp import pack
 from construir_ftp.cli import construir as group
-from construir_ftp.options import printable
+from construir_ftp.cli.options import printable
 from tests.appliance import construir
 
 JOBS = Path(__file__).parent / "jobs"

@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from construir_ftp import guest
+from construir_ftp.machine import guest
 
 
 def told(*lines: str) -> guest.Report:

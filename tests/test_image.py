@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image, imagebuild
+from construir_ftp import image
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import BaseImage
+from construir_ftp.image import build as imagebuild
 from tests.appliance import construir
 
 HERE = Path(__file__).parent

@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import cell, jail, leftovers, process
-from construir_ftp.cell import Cell, Limits
+from construir_ftp import jail, process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import BaseImage
-from construir_ftp.jail import Jail, Prisoner
+from construir_ftp.jail import Jail, Prisoner, cell, leftovers
+from construir_ftp.jail.cell import Cell, Limits
 from tests import ordinaryuser
 from tests.prison import (
     LOOKING,
@@ -35,7 +35,7 @@ from tests.prison import (
 )
 
 # What is tested again as an ordinary user.
-TESTS = [Path(__file__).parent / f"test_{name}.py" for name in ("jail", "jailcheck", "cell", "leftovers", "cgroup")]
+TESTS = [Path(__file__).parent / f"test_{name}.py" for name in ("jail", "jail_check", "cell", "leftovers", "cgroup")]
 
 
 @pytest.fixture(autouse=True)
@@ -295,7 +295,7 @@ import time; time.sleep(1000 * {killed:d})
 _OWNER = """
 import subprocess, sys
 from construir_ftp import jail
-from construir_ftp.cell import Cell
+from construir_ftp.jail.cell import Cell
 with jail.host().hold(Cell(), ["sh", "-c", "echo up; sleep 1000"], stdout=subprocess.PIPE) as prisoner:
     prisoner.process.stdout.readline()
     print(prisoner.inside(), flush=True)
@@ -391,7 +391,8 @@ def test_without_walls_files_behind_closed_doors_are_an_error_that_says_so(tmp_p
 
 
 _IN_A_CONTAINER = """
-from construir_ftp import jail, jailcheck
+from construir_ftp import jail
+from construir_ftp.jail import check as jailcheck
 prison = jail.find()
 print(prison.means.walls, [f"{part.name}: {part.why}" for part in jailcheck.missing(jailcheck.in_force(prison))])
 """

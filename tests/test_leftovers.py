@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import jail, leftovers, process
-from construir_ftp.cell import Cell
+from construir_ftp import jail, process
+from construir_ftp.jail import leftovers
+from construir_ftp.jail.cell import Cell
 from tests import ordinaryuser
 from tests.prison import nothing_left, running
 
@@ -52,7 +53,7 @@ def test_what_outlived_its_owner_is_swept_up_and_nothing_else() -> None:
 _STARTS = """
 import time
 from construir_ftp import jail
-from construir_ftp.cell import Cell
+from construir_ftp.jail.cell import Cell
 prison = jail.host()
 print(flush=True)
 while True:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import process, qmp
+from construir_ftp import process
 from construir_ftp.config import Config
 from construir_ftp.errors import CommandError, MachineUnavailableError
-from construir_ftp.qmp import Monitor
+from construir_ftp.machine import qmp
+from construir_ftp.machine.qmp import Monitor
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
 AGREED = b'{"return": {}}\r\n'

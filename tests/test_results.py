@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import guest, results
+from construir_ftp import results
+from construir_ftp.machine import guest
+from construir_ftp.machine.vm import Ending
 from construir_ftp.results import OurFault, Verdict
-from construir_ftp.vm import Ending
 
 WENT_WELL = {"ready": True, "started": True}
 

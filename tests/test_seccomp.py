@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import seccomp
+from construir_ftp.jail import seccomp
 
 NAMES = """
     ptrace process_vm_readv process_vm_writev kcmp unshare setns mount umount2 pivot_root chroot socket

@@ -16,9 +16,9 @@ import pytest
 
 from construir_ftp.config import GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
-from construir_ftp.ftpdata import PassiveListener
-from construir_ftp.ftpsession import Session
 from construir_ftp.server import passive_ports
+from construir_ftp.server.data import PassiveListener
+from construir_ftp.server.session import Session
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, House, children, serving, wait_until
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import accelerator, gate, pack
+from construir_ftp import gate, pack
 from construir_ftp.config import Config
 from construir_ftp.image import BaseImage
-from construir_ftp.qemu import Shape
+from construir_ftp.machine import accelerator
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.template import Template, Templates
+from construir_ftp.machine.vm import Assignment, Ending
+from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
-from construir_ftp.template import Template, Templates
-from construir_ftp.vm import Assignment, Ending
-from construir_ftp.worker import Published, Worker
 from tests.appliance import Appliance
 
 JOBS = Path(__file__).parent / "jobs"

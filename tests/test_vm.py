@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import accelerator, jail, qemu, vm
+from construir_ftp import jail
 from construir_ftp.config import Config
 from construir_ftp.image import BaseImage
-from construir_ftp.qemu import Shape
+from construir_ftp.machine import accelerator, qemu, vm
+from construir_ftp.machine.qemu import Shape
 
 JOBS = Path(__file__).parent / "jobs"
 

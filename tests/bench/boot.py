@@ -14,9 +14,10 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from construir_ftp import accelerator, image, pack, qemu
+from construir_ftp import image, pack
 from construir_ftp.config import Config
-from construir_ftp.qemu import Shape
+from construir_ftp.machine import accelerator, qemu
+from construir_ftp.machine.qemu import Shape
 from tests.appliance import CONFIG, Appliance
 
 HELLO = Path(__file__).parents[1] / "jobs" / "hello"

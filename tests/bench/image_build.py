@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from construir_ftp import imagebuild, process
+from construir_ftp import process
 from construir_ftp.config import Config
+from construir_ftp.image import build as imagebuild
 
 
 def timed(action: Callable[[], object]) -> float:

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from construir_ftp import accelerator, image, qemu
+from construir_ftp import image
 from construir_ftp.config import Config
-from construir_ftp.qemu import Shape
-from construir_ftp.template import Template
-from construir_ftp.vm import Assignment, Machine
+from construir_ftp.machine import accelerator, qemu
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.template import Template
+from construir_ftp.machine.vm import Assignment, Machine
 
 ECHO = "#!/bin/sh\necho first line\n"
 # A waiting machine has waited: what its host had in its caches is gone.

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from construir_ftp.errors import ConstruirError
+from construir_ftp.machine.template import Template
+from construir_ftp.machine.vm import Machine
+from construir_ftp.runner.worker import Worker
 from construir_ftp.spool import Job
-from construir_ftp.template import Template
-from construir_ftp.vm import Machine
-from construir_ftp.worker import Worker
 
 log = logging.getLogger("construir.runner")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from construir_ftp import process
 from construir_ftp.errors import ConstruirError
-from construir_ftp.qemu import Ram, Shape
-from construir_ftp.vm import Machine
+from construir_ftp.machine.qemu import Ram, Shape
+from construir_ftp.machine.vm import Machine
 
 log = logging.getLogger("construir.runner")
 

@@ -19,10 +19,11 @@ from typing import IO
 
 import msgspec
 
-from construir_ftp import cgroup, leftovers, process, seccomp, uids, walls
-from construir_ftp.cell import Cell, Limits
+from construir_ftp import process
 from construir_ftp.errors import ConstruirError
-from construir_ftp.walls import Means
+from construir_ftp.jail import cgroup, leftovers, seccomp, uids, walls
+from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.walls import Means
 
 UIDS = range(1_900_000_000, 1_900_000_256)
 _KVM = Path("/dev/kvm")

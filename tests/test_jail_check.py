@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from construir_ftp import jail, jailcheck, seccomp
-from construir_ftp.cell import Cell, Limits
+from construir_ftp import jail
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import Jail
-from construir_ftp.walls import Means
+from construir_ftp.jail import Jail, seccomp
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.walls import Means
 from tests.prison import bare, nothing_left, root_only, run
 
 

@@ -14,15 +14,17 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from construir_ftp import accelerator, disk, image, jail, jailcheck
-from construir_ftp.accelerator import Choice
+from construir_ftp import disk, image, jail
 from construir_ftp.config import Config, MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.slot import Slot
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.machine import accelerator
+from construir_ftp.machine.accelerator import Choice
+from construir_ftp.machine.template import Template, Templates
+from construir_ftp.machine.vm import Machine
+from construir_ftp.runner.slot import Slot
+from construir_ftp.runner.worker import Published, Requeued, Worker
 from construir_ftp.spool import Job, Spool
-from construir_ftp.template import Template, Templates
-from construir_ftp.vm import Machine
-from construir_ftp.worker import Published, Requeued, Worker
 
 log = logging.getLogger("construir.runner")
 

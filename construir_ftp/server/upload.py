@@ -1,6 +1,6 @@
 """One upload, from STOR to its reply: where its bytes go, when it has to stop, what becomes of it.
 
-Says what is to be replied, and knows nothing of sockets: ftpsession does the speaking. Until it is admitted an
+Says what is to be replied, and knows nothing of sockets: session does the speaking. Until it is admitted an
 upload lies in incoming/, and every end but that one deletes it.
 """
 

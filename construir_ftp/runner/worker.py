@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import codec, image, results
-from construir_ftp.accelerator import Choice
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.qemu import Shape
+from construir_ftp.machine.accelerator import Choice
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.template import Templates
+from construir_ftp.machine.vm import Assignment, Ending, Machine
 from construir_ftp.results import OurFault, Verdict
 from construir_ftp.spool import MAX_ATTEMPTS, Job, Spool, Ticket
-from construir_ftp.template import Templates
-from construir_ftp.vm import Assignment, Ending, Machine
 
 log = logging.getLogger("construir.runner")
 

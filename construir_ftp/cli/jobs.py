@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import codec, local, pack, results, supervisor
+from construir_ftp import codec, pack, results, supervisor
+from construir_ftp.cli.options import PATH, SizeType, configured, printable
 from construir_ftp.config import Config, Size
 from construir_ftp.errors import UsageError
-from construir_ftp.options import PATH, SizeType, configured, printable
+from construir_ftp.runner import local
 
 
 @click.command("pack")

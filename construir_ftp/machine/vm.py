@@ -17,10 +17,12 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import cell, guest, jail, process, qemu, qmp
+from construir_ftp import jail, process
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.logfile import CappedLog
-from construir_ftp.qemu import JOB_NODE, WIRES, Ram, Shape
+from construir_ftp.jail import cell
+from construir_ftp.machine import guest, qemu, qmp
+from construir_ftp.machine.logfile import CappedLog
+from construir_ftp.machine.qemu import JOB_NODE, WIRES, Ram, Shape
 
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
@@ -246,7 +248,8 @@ class Machine:
         if not block:
             self._selector.unregister(wire)
             return False
-        self._sinks.get(name, _ignore)(block)
+        if name in self._sinks:
+            self._sinks[name](block)
         return True
 
     def _hear(self, block: bytes) -> None:
@@ -298,10 +301,6 @@ class Machine:
             self._reap()
         self._selector.close()
         os.close(self._pidfd)
-
-
-def _ignore(_block: bytes) -> None:
-    pass
 
 
 def _open_log(stack: ExitStack, path: Path, assignment: Assignment) -> CappedLog:

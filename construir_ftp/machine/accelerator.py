@@ -12,12 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, image, qemu
+from construir_ftp import disk, image
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import BaseImage
-from construir_ftp.qemu import Accelerator, Shape
-from construir_ftp.vm import Machine
+from construir_ftp.machine import qemu
+from construir_ftp.machine.qemu import Accelerator, Shape
+from construir_ftp.machine.vm import Machine
 
 log = logging.getLogger("construir.runner")
 

@@ -5,12 +5,13 @@ import socket
 import tempfile
 from pathlib import Path
 
-from construir_ftp import accelerator, disk, gate, image, pack
+from construir_ftp import disk, gate, image, pack
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.machine import accelerator
 from construir_ftp.results import Result
+from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
-from construir_ftp.worker import Published, Worker
 
 
 def run(source: Path, output: Path | None, config: Config, stop: socket.socket) -> tuple[Path, Result]:

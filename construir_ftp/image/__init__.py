@@ -2,7 +2,7 @@
 
 A base image is a directory <images>/<name>/ of files that never change once it is there:
 root.img (ext4, no journal), kernel, initrd.img and manifest.json, which holds the digest of each
-part and the packages inside. How one is made is imagebuild's business.
+part and the packages inside. How one is made is build's business.
 """
 
 import hashlib

@@ -15,10 +15,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import __version__, check, cli_images, cli_jobs, disk, janitor, supervisor
+from construir_ftp import __version__, check, disk, janitor, supervisor
+from construir_ftp.cli import images as cli_images
+from construir_ftp.cli import jobs as cli_jobs
+from construir_ftp.cli.options import configured, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
-from construir_ftp.options import configured, printable
 from construir_ftp.runner import Runner
 from construir_ftp.spool import Spool
 from construir_ftp.users import Users

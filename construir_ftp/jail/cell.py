@@ -124,7 +124,7 @@ def python() -> tuple[Path, ...]:
         sys.base_prefix,
         *libraries,
         Path(sys.executable).resolve(),
-        Path(__file__).parent,
+        Path(__file__).parents[1],
     )
     return _beside_the_system(tuple(Path(place) for place in places))
 

@@ -14,12 +14,12 @@ from typing import Any
 from pyftpdlib.ioloop import IOLoop
 from pyftpdlib.servers import FTPServer
 
-from construir_ftp.background import Background, Bell
 from construir_ftp.config import FtpSection, GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
-from construir_ftp.ftpsession import Session
+from construir_ftp.server.background import Background, Bell
+from construir_ftp.server.session import Session
+from construir_ftp.server.upload import Intake
 from construir_ftp.spool import Spool
-from construir_ftp.upload import Intake
 from construir_ftp.users import Users
 
 log = logging.getLogger("construir.ftp")

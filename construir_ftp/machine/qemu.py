@@ -10,9 +10,10 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import guest, process, qmp
+from construir_ftp import process
 from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.image import BaseImage
+from construir_ftp.machine import guest, qmp
 
 Accelerator = Literal["kvm", "tcg"]
 # The guest's three, and the monitor's.

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, image, kernel, process
+from construir_ftp import disk, image, process
 from construir_ftp.config import Size
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
+from construir_ftp.image import kernel
 
 # Part of every recipe's digest: raise it when this module makes something else of the same base-image/.
 _BUILDER_VERSION = 2
@@ -48,7 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 def source() -> Path:
     """base-image/: beside the package in a checkout, else where setup.cfg installs it."""
-    for place in (Path(__file__).parents[1], Path(sysconfig.get_path("data")) / "share" / "construir"):
+    for place in (Path(__file__).parents[2], Path(sysconfig.get_path("data")) / "share" / "construir"):
         if (place / "base-image" / "packages").is_file():
             return place / "base-image"
     raise ConstruirError("base-image/ is missing from this installation; install Construir again")

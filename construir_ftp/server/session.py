@@ -13,10 +13,10 @@ from typing import Any
 from pyftpdlib.handlers import FTPHandler
 
 from construir_ftp.errors import ConfigError, RefusedError
-from construir_ftp.ftpcontrol import ControlConnection
-from construir_ftp.ftpdata import ActiveConnector, DataChannel, PassiveListener
-from construir_ftp.ftpview import Permissions, View
-from construir_ftp.upload import OUR_FAULT, Upload, refusal
+from construir_ftp.server.control import ControlConnection
+from construir_ftp.server.data import ActiveConnector, DataChannel, PassiveListener
+from construir_ftp.server.upload import OUR_FAULT, Upload, refusal
+from construir_ftp.server.view import Permissions, View
 from construir_ftp.users import ANONYMOUS
 
 log = logging.getLogger("construir.ftp")

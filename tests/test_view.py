@@ -1,4 +1,4 @@
-"""ftpview: who sees what. Asked by real clients of a real server."""
+"""view: who sees what. Asked by real clients of a real server."""
 
 import ftplib
 import io
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from construir_ftp.ftpview import View
+from construir_ftp.server.view import View
 from construir_ftp.spool import Spool
 from tests import images
 from tests.ftpclient import LONG_S, Control, House, serving, wait_until

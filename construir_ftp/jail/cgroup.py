@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import leftovers
 from construir_ftp.errors import ConstruirError
+from construir_ftp.jail import leftovers
 
 CONTROLLERS = ("memory", "pids", "cpu")
 # Where this process itself moves in a delegated group: only groups without processes may limit those below.

@@ -14,8 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import cgroup, leftovers, process, uids
-from construir_ftp.cell import SCRATCH, Cell, Limits, system
+from construir_ftp import process
+from construir_ftp.jail import cgroup, leftovers, uids
+from construir_ftp.jail.cell import SCRATCH, Cell, Limits, system
 
 # By root in a user namespace of our making, by root without one, by an ordinary user in one of bubblewrap's
 # making, or none at all: then setpriv and prlimit do what they can.

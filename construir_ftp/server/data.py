@@ -2,7 +2,7 @@
 
 pyftpdlib takes a connection that was cut by RST for a complete upload, says 226 before anyone has looked at it,
 sends replies that nobody asked for, and takes any port once the configured ones are used up. Not here. All that
-is decided about an upload, upload and ftpsession decide.
+is decided about an upload, upload and session decide.
 """
 
 import errno
@@ -15,7 +15,7 @@ from pyftpdlib.handlers import DTPHandler
 from pyftpdlib.handlers.ftp.dispatchers import ActiveDTP, PassiveDTP
 
 from construir_ftp.errors import RefusedError
-from construir_ftp.upload import OUR_FAULT, refusal
+from construir_ftp.server.upload import OUR_FAULT, refusal
 
 log = logging.getLogger("construir.ftp")
 

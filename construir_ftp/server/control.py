@@ -2,7 +2,7 @@
 
 pyftpdlib obeys a command the moment it comes, whatever is under way, and in the middle of a pause. Here a command
 waits until the one before it is done; while an answer comes from elsewhere (`hold`) nothing is read at all. What
-a transfer is for is no concern of this module: see ftpsession.
+a transfer is for is no concern of this module: see session.
 """
 
 import logging

@@ -5,9 +5,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import image, imagebuild
+from construir_ftp import image
+from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
-from construir_ftp.options import configured
+from construir_ftp.image import build as imagebuild
 
 
 @click.group("image")
