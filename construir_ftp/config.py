@@ -8,64 +8,14 @@ lists every key with its default; a test holds the two together.
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import msgspec.inspect
 
 from construir_ftp.errors import ConfigError
-
-_SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
-
-# What a file offset (off_t, 63 bits) and a timedelta, a poll(2) or a wait still take.
-_MOST_BYTES = 2**63 - 1
-_MOST_SECONDS = 100 * 365 * 86400
-
-_QUOTED_CHARACTERS = 40
-
-
-class Size(int):
-    """A number of bytes, written with its unit: "512MiB"."""
-
-    expected = f'a number with a unit ({", ".join(_SIZE_UNITS)}), such as "512MiB"'
-
-    @classmethod
-    def parse(cls, text: object) -> Self:
-        """Read "512MiB". Raises ValueError saying what was expected."""
-        return cls(_quantity(text, _SIZE_UNITS, cls.expected, _MOST_BYTES, "8 EiB"))
-
-
-class Duration(float):
-    """A number of seconds, written with its unit: "90min"."""
-
-    expected = f'a number with a unit ({", ".join(_TIME_UNITS)}), such as "90min"'
-
-    @classmethod
-    def parse(cls, text: object) -> Self:
-        """Read "90min". Raises ValueError saying what was expected."""
-        return cls(_quantity(text, _TIME_UNITS, cls.expected, _MOST_SECONDS, "100 years"))
-
-
-def _quantity(text: object, units: Mapping[str, float], expected: str, most: float, most_in_words: str) -> float:
-    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
-    if match is None or match[2] not in units:
-        raise ValueError(f"expected {expected}, got {_quoted(text)}")
-    amount = float(match[1]) * units[match[2]]
-    if amount >= most:
-        raise ValueError(f"expected less than {most_in_words}, got {_quoted(text)}")
-    return amount
-
-
-def _quoted(value: object) -> str:
-    """A value as the file had it, no longer than an error message wants it."""
-    words = str(value)
-    words = words if len(words) <= _QUOTED_CHARACTERS else f"{words[:_QUOTED_CHARACTERS]}..."
-    return f'"{words}"' if isinstance(value, str) else words
-
+from construir_ftp.units import Duration, Size
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]

@@ -26,9 +26,10 @@ import msgspec
 import schedule
 
 from construir_ftp import disk
-from construir_ftp.config import JanitorSection, Size
+from construir_ftp.config import JanitorSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.spool import Job, Spool
+from construir_ftp.units import Size
 
 log = logging.getLogger(__name__)
 

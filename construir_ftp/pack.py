@@ -19,9 +19,10 @@ import msgspec
 
 from construir_ftp import codec as codecs
 from construir_ftp import extfs, gate, jail, process
-from construir_ftp.config import GateSection, Size
+from construir_ftp.config import GateSection
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
 from construir_ftp.jail import cell
+from construir_ftp.units import Size
 
 _BLOCK_BYTES = 4_096
 _INODE_BYTES = 256

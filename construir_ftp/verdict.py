@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 
 from construir_ftp import config
-from construir_ftp.config import Duration, GateSection, Size
+from construir_ftp.config import GateSection
+from construir_ftp.units import Duration, Size
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="job"):

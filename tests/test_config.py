@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from construir_ftp import config
-from construir_ftp.config import Config, Duration, Size
+from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError
+from construir_ftp.units import Duration, Size
 
 REFERENCE = Path(__file__).parent.parent / "etc" / "construir.toml"
 

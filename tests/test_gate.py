@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import gate, judge, process, verdict
-from construir_ftp.config import Duration, GateSection, Size
+from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
 from construir_ftp.spool import Job, Spool
+from construir_ftp.units import Duration, Size
 from tests import images
 from tests.images import CODECS, COMPRESSED, MIB, TIB
 

@@ -6,9 +6,10 @@ import click
 
 from construir_ftp import codec, pack, results, supervisor
 from construir_ftp.cli.options import PATH, SizeType, configured, printable
-from construir_ftp.config import Config, Size
+from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.runner import local
+from construir_ftp.units import Size
 
 
 @click.command("pack")

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from construir_ftp import config, jail
-from construir_ftp.config import Size
+from construir_ftp.units import Size
 
 PATH = click.Path(path_type=Path)
 _Command = Callable[..., Any]

@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import disk, image, process
-from construir_ftp.config import Size
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from construir_ftp.image import kernel
+from construir_ftp.units import Size
 
 # Part of every recipe's digest: raise it when this module makes something else of the same base-image/.
 _BUILDER_VERSION = 2

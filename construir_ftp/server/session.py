@@ -12,12 +12,11 @@ from typing import Any
 
 from pyftpdlib.handlers import FTPHandler
 
-from construir_ftp.errors import ConfigError, RefusedError
-from construir_ftp.server.control import ControlConnection
+from construir_ftp.errors import RefusedError
 from construir_ftp.server.data import ActiveConnector, DataChannel, PassiveListener
+from construir_ftp.server.login import IdentifiedConnection
 from construir_ftp.server.upload import OUR_FAULT, Upload, refusal
 from construir_ftp.server.view import Permissions, View
-from construir_ftp.users import ANONYMOUS
 
 log = logging.getLogger("construir.ftp")
 
@@ -41,7 +40,7 @@ def _offered() -> dict[str, dict[str, Any]]:
     return {**table, "STOR": {**table["STOR"], "perm": None}}
 
 
-class Session(ControlConnection):
+class Session(IdentifiedConnection):
     """A control connection, of a contributor or of anyone. `server` is the Listener that accepted it."""
 
     banner = "Construir ready."
@@ -50,26 +49,17 @@ class Session(ControlConnection):
     passive_dtp = PassiveListener
     active_dtp = ActiveConnector
     proto_cmds = _offered()
-    max_login_attempts = 3
-    # A pause after a wrong password, in seconds.
-    auth_failed_timeout = 3
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.timeout = float(server.ftp.idle_timeout)
         self.passive_ports = server.passive_ports
         self.masquerade_address = server.ftp.masquerade_address or None
-        self.contributor: str | None = None
         self.upload: Upload | None = None
         self._is_received = False
         super().__init__(conn, server, ioloop)
         # What MLSD may tell of a file; the host's owners, modes and inode numbers are left out.
         self._current_facts = ["type", "size", "modify"]
         self._available_facts = ["type", "size", "modify"]
-
-    @property
-    def who(self) -> str:
-        """How the log calls this session."""
-        return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
 
     def is_busy(self) -> bool:
         """Whether a command has not come to its end yet."""
@@ -100,51 +90,9 @@ class Session(ControlConnection):
         else:
             super().pre_process_command(line, cmd, arg)
 
-    # -- who is it? ------------------------------------------------------------------------------------
-
-    def ftp_PASS(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Let anyone in as anonymous, a contributor with the right password."""
-        if self.authenticated or not self.username:
-            super().ftp_PASS(line)
-        elif self.username.lower() in ANONYMOUS:
-            self._welcome(None)
-        else:
-            name = self.username
-            self.hold()
-            self.server.background.quick(
-                lambda: self._is_right(name, line), lambda is_right: self._judged(name, is_right)
-            )
-
-    def _is_right(self, name: str, password: str) -> bool:
-        try:
-            return bool(self.server.users.check(name, password))
-        except ConfigError as error:
-            log.error("%s: nobody can log in", error)  # noqa: TRY400 - the message says it all
-            return False
-
-    def _judged(self, name: str, is_right: bool) -> None:
-        if self._closed:
-            return
-        if is_right:
-            self.resume()
-            self._welcome(name)
-        else:
-            log.warning("%s: wrong name or password for %a", self.who, name)
-            self.call_later(self.auth_failed_timeout, self._turn_away)
-
-    def _turn_away(self) -> None:
-        self.resume()
-        self.username = ""
-        self.attempted_logins += 1
-        self.respond("530 Wrong name or password.")
-        if self.attempted_logins >= self.max_login_attempts:
-            self.close_when_done()
-
-    def _welcome(self, contributor: str | None) -> None:
-        self.contributor, self.authenticated, self.attempted_logins = contributor, True, 0
-        self.fs = View(self.server.intake.spool, contributor is not None, self)
-        log.log(logging.INFO if contributor else logging.DEBUG, "%s: logged in", self.who)
-        self.respond("230 Jobs go into /queue, results are in /done." if contributor else "230 Results are in /done.")
+    def on_welcome(self) -> None:
+        """Called when somebody is let in: what they see depends on who they are."""
+        self.fs = View(self.server.intake.spool, self.contributor is not None, self)
 
     # -- uploads ---------------------------------------------------------------------------------------
 
@@ -262,11 +210,6 @@ class Session(ControlConnection):
             self.is_sending = False
             super()._on_dtp_close()
             self.proceed_soon()
-
-    def flush_account(self) -> None:
-        """Called by USER and REIN: nobody is logged in any longer."""
-        super().flush_account()
-        self.contributor = None
 
     def log_transfer(
         self,

@@ -1,0 +1,83 @@
+"""Who a session is: anyone, or a contributor who has said the right password, which is checked beside the event loop.
+
+What they may then see and do is no concern of this module: see session.
+"""
+
+import logging
+import socket
+from typing import Any
+
+from construir_ftp.errors import ConfigError
+from construir_ftp.server.control import ControlConnection
+from construir_ftp.users import ANONYMOUS
+
+log = logging.getLogger("construir.ftp")
+
+
+class IdentifiedConnection(ControlConnection):
+    """A control connection that knows its contributor; None is anyone, or nobody yet."""
+
+    max_login_attempts = 3
+    # A pause after a wrong password, in seconds.
+    auth_failed_timeout = 3
+
+    def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
+        self.contributor: str | None = None
+        super().__init__(conn, server, ioloop)
+
+    @property
+    def who(self) -> str:
+        """How the log calls this session."""
+        return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
+
+    def ftp_PASS(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Let anyone in as anonymous, a contributor with the right password."""
+        if self.authenticated or not self.username:
+            super().ftp_PASS(line)
+        elif self.username.lower() in ANONYMOUS:
+            self._welcome(None)
+        else:
+            name = self.username
+            self.hold()
+            self.server.background.quick(
+                lambda: self._is_right(name, line), lambda is_right: self._judged(name, is_right)
+            )
+
+    def _is_right(self, name: str, password: str) -> bool:
+        try:
+            return bool(self.server.users.check(name, password))
+        except ConfigError as error:
+            log.error("%s: nobody can log in", error)  # noqa: TRY400 - the message says it all
+            return False
+
+    def _judged(self, name: str, is_right: bool) -> None:
+        if self._closed:
+            return
+        if is_right:
+            self.resume()
+            self._welcome(name)
+        else:
+            log.warning("%s: wrong name or password for %a", self.who, name)
+            self.call_later(self.auth_failed_timeout, self._turn_away)
+
+    def _turn_away(self) -> None:
+        self.resume()
+        self.username = ""
+        self.attempted_logins += 1
+        self.respond("530 Wrong name or password.")
+        if self.attempted_logins >= self.max_login_attempts:
+            self.close_when_done()
+
+    def _welcome(self, contributor: str | None) -> None:
+        self.contributor, self.authenticated, self.attempted_logins = contributor, True, 0
+        log.log(logging.INFO if contributor else logging.DEBUG, "%s: logged in", self.who)
+        self.on_welcome()
+        self.respond("230 Jobs go into /queue, results are in /done." if contributor else "230 Results are in /done.")
+
+    def on_welcome(self) -> None:
+        """Called before the reply that lets somebody in."""
+
+    def flush_account(self) -> None:
+        """Called by USER and REIN: nobody is logged in any longer."""
+        super().flush_account()
+        self.contributor = None
