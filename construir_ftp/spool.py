@@ -25,8 +25,9 @@ from typing import Self
 
 import msgspec
 
-from construir_ftp import disk, jobfile
+from construir_ftp import disk, jobfile, turns
 from construir_ftp.errors import ConstruirError
+from construir_ftp.turns import Turns
 
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
@@ -120,8 +121,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._contributors: dict[str, str] = {}
-        self._last_served: dict[str, int] = {}
-        self._served = 0
+        self._turns = Turns(path / "turns")
 
     @classmethod
     def prepare(cls, path: Path) -> Self:
@@ -190,32 +190,31 @@ class Spool:
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 
+    def line(self) -> Iterator[Job]:
+        """Every waiting job in the order of their turns (see turns), the next one first."""
+        waiting, running = self.jobs("queue"), self.jobs("running")
+        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn.
+        known = self._contributors
+        of = self._contributors = {job.id: known.get(job.id) or job.contributor() for job in (*waiting, *running)}
+        served = self._turns.served()
+        ids = turns.order([(of[job.id], job.id) for job in waiting], [of[job.id] for job in running], served)
+        return (Job(self.state("queue") / job_id) for job_id in ids)
+
     def take(self) -> Job | None:
-        """queue -> running: the next job by fair turn over contributors, oldest first within one; None if none waits.
+        """queue -> running: the next job; None if none waits.
 
         Only the holder of the lock takes; but a contributor may cancel a waiting job at any moment.
         """
-        while (turn := self._next()) is not None:
-            contributor, job = turn
+        while (job := next(self.line(), None)) is not None:
             try:
                 taken = self._move(job, "running")
             except FileNotFoundError:
                 if job.path.exists():
                     raise
                 continue
-            self._served += 1
-            self._last_served[contributor] = self._served
+            self._turns.note(taken.contributor())
             return taken
         return None
-
-    def _next(self) -> tuple[str, Job] | None:
-        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn.
-        known, self._contributors = self._contributors, {}
-        first_of: dict[str, Job] = {}
-        for job in self.jobs("queue"):
-            self._contributors[job.id] = known.get(job.id) or job.contributor()
-            first_of.setdefault(self._contributors[job.id], job)
-        return min(first_of.items(), key=lambda item: (self._last_served.get(item[0], 0), item[1].id), default=None)
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""

@@ -94,9 +94,9 @@ class Appliance:
             ftp.login(name, password)
             yield ftp
 
-    def submit(self, upload: Path, name: str | None = None) -> str:
+    def submit(self, upload: Path, name: str | None = None, contributor: str = NAME) -> str:
         """Send a job; return the id that the reply names."""
-        with self.session() as ftp, upload.open("rb") as file:
+        with self.session(contributor) as ftp, upload.open("rb") as file:
             ftp.cwd("/queue")
             reply = ftp.storbinary(f"STOR {name or upload.name}", file)
         match = re.fullmatch(r"226 Accepted as job (\S+); its result will be in /done/\1/", reply)

@@ -160,15 +160,60 @@ def test_one_contributor_is_served_in_the_order_of_arrival(place: Spool) -> None
     assert [job.id for job in iter(place.take, None)] == sent
 
 
-def test_a_thousand_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(place: Spool) -> None:
-    for second in range(1000):
+def fill_queue(place: Spool, contributor: str, count: int) -> None:
+    """Many waiting jobs, without the fsync of each that an admission costs."""
+    for second in range(count):
         job = place.state("queue") / jobfile.new_id("many", NOON + timedelta(seconds=second))
         job.mkdir()
-        (job / "job.json").write_bytes(msgspec.json.encode(ticket("ann")))
+        (job / "upload").touch()
+        (job / "job.json").write_bytes(msgspec.json.encode(ticket(contributor)))
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_a_thousand_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(place: Spool, slots: int) -> None:
+    fill_queue(place, "ann", 1000)
+    running = [taken for _ in range(slots) if (taken := place.take())]
     for _ in range(3):
-        assert place.take() is not None
+        place.finish(running.pop(0), RESULT)
+        running += [taken for taken in [place.take()] if taken]
     single = send(place, "bob", after_s=5000)
-    assert single.id in [job.id for job in (place.take(), place.take()) if job]
+    place.finish(running.pop(), RESULT)
+    following = place.take()
+    assert following is not None
+    assert following.id == single.id
+
+
+@pytest.mark.parametrize("restart", ["runner stopped", "runner killed"])
+def test_a_restart_is_no_second_helping(place: Spool, restart: str) -> None:
+    fill_queue(place, "ann", 3)
+    taken = place.take()
+    single = send(place, "bob", after_s=5000)
+    assert taken is not None
+    if restart == "runner stopped":
+        place.requeue(taken)
+    again = Spool.find(place.path)
+    again.recover()
+    following = again.take()
+    assert following is not None
+    assert following.id == single.id
+
+
+def test_who_has_every_slot_but_one_does_not_get_that_one_too(place: Spool) -> None:
+    fill_queue(place, "ann", 10)
+    assert place.take() is not None
+    for second in range(3):
+        quick = send(place, "bob", after_s=5000 + second)
+        following = place.take()
+        assert following is not None
+        assert following.id == quick.id, "ann's job still runs"
+        place.finish(following, RESULT)
+
+
+def test_the_line_is_the_order_in_which_jobs_are_taken(place: Spool) -> None:
+    for number, name in enumerate(["ann", "ann", "bob", "cyd", "bob", "ann"]):
+        send(place, name, after_s=number)
+    line = [job.id for job in place.line()]
+    assert [job.id for job in iter(place.take, None)] == line
 
 
 def test_turns_go_round_all_contributors(place: Spool) -> None:
