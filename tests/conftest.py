@@ -8,6 +8,8 @@ import pytest
 from construir_ftp import image
 from construir_ftp.config import Config
 from construir_ftp.image import BaseImage
+from construir_ftp.machine.qemu import Shape
+from tests import machines
 from tests.appliance import Appliance
 
 
@@ -23,12 +25,14 @@ def base(images: Path) -> BaseImage:
     return image.find(images, Config().images.default)
 
 
+@pytest.fixture(scope="session")
+def shape(base: BaseImage, images: Path) -> Shape:
+    """A small machine."""
+    return machines.shape(images, base)
+
+
 @pytest.fixture
 def appliance(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """A running appliance with a spool of its own."""
-    running = Appliance(tmp_path)
-    running.start()
-    yield running
-    assert running.process is not None
-    if running.process.poll() is None:
-        running.stop()
+    with Appliance(tmp_path).running() as running:
+        yield running

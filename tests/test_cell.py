@@ -10,15 +10,13 @@ import pytest
 
 from construir_ftp import jail, verdict
 from construir_ftp.config import GateSection
-from construir_ftp.image import BaseImage
 from construir_ftp.jail import cell
 from construir_ftp.machine import vm
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.verdict import Refusal, Verdict
-from tests import images
+from tests import images, machines
+from tests.machines import JOBS
 from tests.prison import MIB, descendants, nothing_left, run
-
-JOBS = Path(__file__).parent / "jobs"
 
 
 @pytest.fixture(autouse=True)
@@ -88,40 +86,17 @@ def test_a_jailed_e2fsck_mends_an_image_and_touches_nothing_else(tmp_path: Path)
     assert status == 8
 
 
-def test_a_whole_machine_runs_in_its_cell(base: BaseImage, tmp_path: Path) -> None:
-    disk = tmp_path / "disk.img"
-    images.run("mke2fs", "-q", "-t", "ext2", "-d", JOBS / "hello", disk, "4M")
-    disk.chmod(0o600)
-    shape = Shape(
-        qemu="qemu-system-x86_64",
-        base=base,
-        accelerator="tcg",
-        memory_bytes=512 * MIB,
-        cpus=1,
-        scratch_bytes=64 * MIB,
-        max_disk_bytes=64 * MIB,
-    )
-    assignment = vm.Assignment(
-        disk=disk,
-        filesystem="ext2",
-        hostname="hello",
-        timeout_s=120,
-        idle_timeout_s=120,
-        boot_timeout_s=120,
-        output=tmp_path / "output.log",
-        console=tmp_path / "console.log",
-        log_head_bytes=MIB,
-        log_tail_bytes=MIB,
-    )
+def test_a_whole_machine_runs_in_its_cell(shape: Shape, tmp_path: Path) -> None:
+    task = machines.assignment(tmp_path, JOBS / "hello")
     with vm.Machine.start(shape) as machine:
-        machine.wait_until_ready(120)
+        machine.wait_until_ready(60)
         check_walls(only_qemu())
-        ending = machine.run(assignment)
+        ending = machine.run(task)
     assert (ending.report.exit_code, ending.report.clean, ending.qemu_status) == (0, True, 0), ending
     assert ending.cpu_seconds > 0.1
     assert ending.peak_memory_bytes > 32 * MIB
-    assert (tmp_path / "output.log").read_bytes().startswith(b"hello from Linux")
-    assert b"UTC" in disk.read_bytes()  # made-by-run.txt
+    assert task.output.read_bytes().startswith(b"hello from Linux")
+    assert b"UTC" in task.disk.read_bytes()  # made-by-run.txt
 
 
 def only_qemu() -> int:

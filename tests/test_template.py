@@ -4,7 +4,6 @@ import hashlib
 import os
 import socket
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +20,11 @@ from construir_ftp.machine.vm import Assignment, Ending
 from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
 from tests.appliance import Appliance
+from tests.images import job_directory
+from tests.machines import JOBS, assignment
 
-JOBS = Path(__file__).parent / "jobs"
 CLONES = 20
-IDENTITY = """#!/bin/sh
+IDENTITY = b"""#!/bin/sh
 date +%s.%N
 cat /proc/sys/kernel/random/boot_id /etc/machine-id
 uuidgen --random
@@ -34,42 +34,10 @@ hostname
 
 
 @pytest.fixture(scope="module")
-def shape(base: BaseImage, images: Path) -> Shape:
-    choice = accelerator.choose(Config().machine, images, base)
-    return Shape(
-        qemu=Config().machine.qemu,
-        base=base,
-        accelerator=choice.accelerator,
-        memory_bytes=512 * 2**20,
-        cpus=1,
-        scratch_bytes=512 * 2**20,
-        max_disk_bytes=2**30,
-    )
-
-
-@pytest.fixture(scope="module")
 def template(shape: Shape) -> Iterator[Template]:
     built = Template.build(shape, 60)
     yield built
     built.close()
-
-
-def assignment(place: Path, job: Path, size: str = "4M") -> Assignment:
-    place.mkdir()
-    disk = place / "disk.img"
-    subprocess.run(["mke2fs", "-q", "-t", "ext2", "-d", job, disk, size], check=True, capture_output=True)
-    return Assignment(
-        disk=disk,
-        filesystem="ext2",
-        hostname=place.name,
-        timeout_s=60,
-        idle_timeout_s=60,
-        boot_timeout_s=30,
-        output=place / "output.log",
-        console=place / "console.log",
-        log_head_bytes=2**16,
-        log_tail_bytes=2**16,
-    )
 
 
 def run_clone(template: Template, task: Assignment, pooled: bool = False) -> Ending:
@@ -80,17 +48,14 @@ def run_clone(template: Template, task: Assignment, pooled: bool = False) -> End
 @pytest.mark.parametrize("pooled", [False, True], ids=["warm", "pooled"])
 def test_clone_runs_a_job_whatever_the_size_of_its_disk(template: Template, tmp_path: Path, pooled: bool) -> None:
     for number, size in enumerate(["1M", "64M"]):
-        ending = run_clone(template, assignment(tmp_path / f"job-{number}", JOBS / "hello", size), pooled)
+        ending = run_clone(template, assignment(tmp_path / f"job-{number}", JOBS / "hello", size=size), pooled)
         assert (ending.report.exit_code, ending.report.clean) == (0, True)
         assert ending.boot_path == ("pooled" if pooled else "warm")
 
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["warm", "pooled"])
 def test_no_two_clones_are_alike_and_all_know_the_time(template: Template, tmp_path: Path, pooled: bool) -> None:
-    job = tmp_path / "identity"
-    job.mkdir()
-    (job / "run.sh").write_text(IDENTITY)
-    (job / "run.sh").chmod(0o755)
+    job = job_directory(tmp_path / "identity", IDENTITY)
     seen, late_s = [], []
     for number in range(CLONES):
         task = assignment(tmp_path / f"clone-{number}", job)

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,26 +10,9 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import jail
-from construir_ftp.config import Config
-from construir_ftp.image import BaseImage
-from construir_ftp.machine import accelerator, qemu, vm
+from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
-
-JOBS = Path(__file__).parent / "jobs"
-
-
-@pytest.fixture(scope="module")
-def shape(base: BaseImage, images: Path) -> Shape:
-    choice = accelerator.choose(Config().machine, images, base)
-    return Shape(
-        qemu=Config().machine.qemu,
-        base=base,
-        accelerator=choice.accelerator,
-        memory_bytes=512 * 2**20,
-        cpus=1,
-        scratch_bytes=512 * 2**20,
-        max_disk_bytes=2**30,
-    )
+from tests.machines import JOBS, assignment
 
 
 @pytest.fixture
@@ -50,25 +32,6 @@ def children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-def assignment(
-    place: Path, job: str, timeout_s: float = 60, idle_timeout_s: float = 60, boot_timeout_s: float = 60
-) -> vm.Assignment:
-    disk = place / "disk.img"
-    subprocess.run(["mke2fs", "-q", "-t", "ext2", "-d", JOBS / job, disk, "4M"], check=True, capture_output=True)
-    return vm.Assignment(
-        disk=disk,
-        filesystem="ext2",
-        hostname=job,
-        timeout_s=timeout_s,
-        idle_timeout_s=idle_timeout_s,
-        boot_timeout_s=boot_timeout_s,
-        output=place / "output.log",
-        console=place / "console.log",
-        log_head_bytes=2**16,
-        log_tail_bytes=2**16,
-    )
-
-
 def run(shape: Shape, task: vm.Assignment, stop: socket.socket | None = None) -> vm.Ending:
     with vm.Machine.start(shape) as machine:
         return machine.run(task, stop)
@@ -86,7 +49,7 @@ def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: Shape) ->
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp_path: Path) -> None:
-    ending = run(shape, assignment(tmp_path, "hello"))
+    ending = run(shape, assignment(tmp_path, JOBS / "hello"))
     assert (ending.report.exit_code, ending.report.clean, ending.killed) == (0, True, None)
     assert ending.cpu_seconds > 0
     assert ending.peak_memory_bytes > 2**20
@@ -94,19 +57,19 @@ def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_is_killed_at_its_deadline(shape: Shape, tmp_path: Path) -> None:
-    ending = run(shape, assignment(tmp_path, "hangs", timeout_s=1))
+    ending = run(shape, assignment(tmp_path, JOBS / "hangs", timeout_s=1))
     assert (ending.killed, ending.report.started, ending.report.exit_code) == ("timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: Shape, tmp_path: Path) -> None:
-    ending = run(shape, assignment(tmp_path, "hangs", idle_timeout_s=1))
+    ending = run(shape, assignment(tmp_path, JOBS / "hangs", idle_timeout_s=1))
     assert (ending.killed, ending.report.started, ending.report.exit_code) == ("idle-timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: Shape, tmp_path: Path) -> None:
-    ending = run(shape, assignment(tmp_path, "hello", boot_timeout_s=0.2))
+    ending = run(shape, assignment(tmp_path, JOBS / "hello", boot_timeout_s=0.2))
     assert (ending.killed, ending.report.ready) == ("boot-timeout", False)
 
 
@@ -116,7 +79,7 @@ def test_machine_is_killed_when_its_owner_says_stop(shape: Shape, tmp_path: Path
     with ours, theirs:
         timer = threading.Timer(0.3, lambda: theirs.send(b"!"))
         timer.start()
-        ending = run(shape, assignment(tmp_path, "hangs"), ours)
+        ending = run(shape, assignment(tmp_path, JOBS / "hangs"), ours)
         timer.join()
     assert ending.killed == "stopped"
 
@@ -130,5 +93,5 @@ def test_machine_that_was_started_and_never_used_is_ended(shape: Shape) -> None:
 @pytest.mark.usefixtures("no_machine_left")
 def test_runner_sleeps_while_the_machine_works(shape: Shape, tmp_path: Path) -> None:
     before = time.thread_time()
-    run(shape, assignment(tmp_path, "hangs", timeout_s=3))
+    run(shape, assignment(tmp_path, JOBS / "hangs", timeout_s=3))
     assert time.thread_time() - before < 0.5

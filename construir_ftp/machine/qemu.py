@@ -6,11 +6,12 @@ forgets, an empty place for the job's disk, four wires out, and nothing else.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
 from construir_ftp import process
+from construir_ftp.config import MachineSection
 from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.image import BaseImage
 from construir_ftp.machine import guest, qmp
@@ -35,6 +36,19 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     scratch_bytes: int
     max_disk_bytes: int
+
+    @classmethod
+    def of(cls, machine: MachineSection, base: BaseImage, accelerator: Accelerator, max_disk_bytes: int) -> Self:
+        """The machine that a configuration asks for."""
+        return cls(
+            qemu=machine.qemu,
+            base=base,
+            accelerator=accelerator,
+            memory_bytes=int(machine.memory),
+            cpus=machine.cpus,
+            scratch_bytes=int(machine.scratch),
+            max_disk_bytes=max_disk_bytes,
+        )
 
     def key(self) -> str:
         """Changes with everything that makes a machine another one: the base image's content, QEMU's program, the

@@ -57,15 +57,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     def shape(self) -> Shape:
         """The machine that jobs get."""
-        return Shape(
-            qemu=self.machine.qemu,
-            base=self.base,
-            accelerator=self.accelerator.accelerator,
-            memory_bytes=int(self.machine.memory),
-            cpus=self.machine.cpus,
-            scratch_bytes=int(self.machine.scratch),
-            max_disk_bytes=self.max_disk_bytes,
-        )
+        return Shape.of(self.machine, self.base, self.accelerator.accelerator, self.max_disk_bytes)
 
     def run(
         self, job: Job, stop: socket.socket, wait: Callable[[float], bool], waiting: Machine | None = None

@@ -1,0 +1,51 @@
+"""Machines for tests and benches: of what shape they are, and what they are given to do. Plain functions."""
+
+from pathlib import Path
+
+from construir_ftp.config import MachineSection
+from construir_ftp.image import BaseImage
+from construir_ftp.machine import accelerator
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.vm import Assignment
+from construir_ftp.units import Size
+from tests.images import run
+
+JOBS = Path(__file__).parent / "jobs"
+# Small ones, so that several fit into any test machine.
+SMALL = MachineSection(memory=Size.parse("512MiB"), scratch=Size.parse("512MiB"))
+
+
+def shape(images: Path, base: BaseImage, machine: MachineSection = SMALL) -> Shape:
+    """A machine under the accelerator that works here; `images` is where the base images are."""
+    choice = accelerator.choose(machine, images, base)
+    return Shape.of(machine, base, choice.accelerator, max_disk_bytes=2**30)
+
+
+def assignment(
+    place: Path,
+    job: Path,
+    *,
+    size: str = "4M",
+    timeout_s: float = 60,
+    idle_timeout_s: float = 60,
+    boot_timeout_s: float = 60,
+) -> Assignment:
+    """The job in the directory `job`, on a new disk in `place`, after which the guest is named; both are made anew."""
+    place.mkdir(exist_ok=True)
+    task = Assignment(
+        disk=place / "disk.img",
+        filesystem="ext2",
+        hostname=place.name,
+        timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
+        boot_timeout_s=boot_timeout_s,
+        output=place / "output.log",
+        console=place / "console.log",
+        log_head_bytes=2**16,
+        log_tail_bytes=2**16,
+    )
+    for left in (task.disk, task.output, task.console):
+        left.unlink(missing_ok=True)
+    run("mke2fs", "-q", "-t", "ext2", "-d", job, task.disk, size)
+    task.disk.chmod(0o600)
+    return task
