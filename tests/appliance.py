@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -77,6 +77,17 @@ class Appliance:
         assert self.process is not None
         self.process.send_signal(how)
         return self.process.wait(60)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Start it, and stop it on leaving the context, whatever has become of it."""
+        self.start()
+        try:
+            yield self
+        finally:
+            assert self.process is not None
+            if self.process.poll() is None:
+                self.stop()
 
     def parts(self) -> dict[str, int]:
         """The pids of its living children, by name."""
