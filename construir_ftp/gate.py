@@ -55,6 +55,7 @@ def admit(
         found = check(job.upload, limits, wanted)
         ticket = Ticket(
             name=slug,
+            filename=name,
             contributor=contributor,
             codec=found.codec,
             filesystem=found.filesystem,

@@ -212,7 +212,7 @@ def test_who_has_every_slot_but_one_does_not_get_that_one_too(place: Spool) -> N
 def test_the_line_is_the_order_in_which_jobs_are_taken(place: Spool) -> None:
     for number, name in enumerate(["ann", "ann", "bob", "cyd", "bob", "ann"]):
         send(place, name, after_s=number)
-    line = [job.id for job in place.line()]
+    line = list(place.line())
     assert [job.id for job in iter(place.take, None)] == line
 
 
@@ -249,6 +249,74 @@ def test_jobs_cancelled_while_others_are_taken_are_taken_or_gone_never_both(plac
     assert len(taken) == len(set(taken))
     assert ids(place, "running") == sorted(taken)
     assert ids(place, "queue") == ids(place, "trash") == []
+
+
+# -- cancelling ------------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_job_is_withdrawn_out_of_turn_and_the_lock_holder_is_woken(place: Spool) -> None:
+    first, last = send(place), send(place, after_s=1)
+    with place.listen() as wake:
+        place.cancel(last.id)
+        assert wake.recv(16)
+    assert ids(place, "queue") == [first.id, last.id], "whoever cancels moves nothing"
+    (withdrawn,) = place.withdraw()
+    assert (withdrawn.id, withdrawn.is_cancelled()) == (last.id, True)
+    assert (ids(place, "queue"), ids(place, "running")) == ([first.id], [last.id])
+    done = place.finish(withdrawn, RESULT)
+    assert files(done) == {"job.json", "result.json"}
+
+
+def test_a_wish_to_cancel_survives_a_requeue_and_a_crash(place: Spool) -> None:
+    job = send(place)
+    taken = place.take()
+    assert taken is not None
+    place.cancel(job.id)
+    run(taken)
+    assert place.requeue(taken).is_cancelled()
+    assert place.take() is not None
+    assert [found.is_cancelled() for found in Spool(place.path).recover()] == [True]
+
+
+def test_a_wish_that_comes_too_late_is_refused_and_leaves_nothing(place: Spool) -> None:
+    send(place)
+    taken = place.take()
+    assert taken is not None
+    done = place.finish(taken, RESULT)
+    for job_id in (done.id, "20000101T000000Z-0000-nothing"):
+        with pytest.raises(FileNotFoundError):
+            place.cancel(job_id)
+    assert files(done) == {"job.json", "result.json"}
+
+
+def test_cancelling_follows_no_symlink(place: Spool, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (place.state("queue") / "planted").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="planted"):
+        place.cancel("planted")
+    job = send(place)
+    (job.path / "cancel").symlink_to(tmp_path / "elsewhere" / "file")
+    with pytest.raises(OSError, match="cancel"):
+        place.cancel(job.id)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_cancelling_to_the_last_moment_marks_the_right_job_and_publishes_no_marker(place: Spool) -> None:
+    queued = [send(place, after_s=number).id for number in range(100)]
+
+    def cancel_until_refused() -> None:
+        for job_id in queued:
+            with suppress(FileNotFoundError):
+                while True:
+                    place.cancel(job_id)
+
+    canceller = threading.Thread(target=cancel_until_refused)
+    canceller.start()
+    for job in iter(place.take, None):
+        place.finish(job, RESULT)
+    canceller.join()
+    assert ids(place, "done") == queued
+    assert all(files(job) == {"job.json", "result.json"} for job in place.jobs("done"))
 
 
 # -- the lock and the datagram ---------------------------------------------------------------------------------
@@ -297,6 +365,37 @@ def test_two_processes_never_hold_the_lock_at_once(place: Spool) -> None:
             pass
     with place.lock():
         pass
+
+
+def test_asking_whether_the_lock_is_held_disturbs_nobody(place: Spool) -> None:
+    assert not place.is_locked()
+    with place.lock():
+        assert place.is_locked()
+        assert Spool(place.path).is_locked()
+        with python(HOLD_LOCK, place.path) as other:
+            assert line(other.stdout).startswith("another runner already works on")
+    assert not place.is_locked()
+    with python(HOLD_LOCK, place.path) as other:
+        assert line(other.stdout) == "held"
+        assert place.is_locked()
+        other.kill()
+        other.wait()
+        assert not place.is_locked()
+    asking = threading.Event()
+
+    def ask() -> None:
+        while not asking.is_set():
+            place.is_locked()
+
+    curious = threading.Thread(target=ask)
+    curious.start()
+    try:
+        for _ in range(300):
+            with place.lock():
+                pass
+    finally:
+        asking.set()
+        curious.join()
 
 
 def test_the_lock_of_a_killed_process_is_free(place: Spool) -> None:
@@ -754,10 +853,12 @@ def test_result_json_is_written_after_all_else_is_synced_and_before_the_upload_g
         "unlink JOB/upload",
         "unlink JOB/disk.img",
         "unlink JOB/attempts",
+        "unlink JOB/cancel",
         "fsync JOB",
         f"rename JOB -> done/{job.id}",
         "fsync done",
         "fsync running",
+        f"unlink done/{job.id}/cancel",
     ]
 
 

@@ -1,25 +1,26 @@
 """A job's states. The parent directory is the state, and every rename of a job happens here.
 
     <spool>/incoming  queue  running  done  layers  trash   lock
-               upload  job.json  attempts  disk.img  logs   result.json
-    incoming     ?        ?         -         -        -         -
-    queue        +        +         ?         -        -         -
-    running      +        +         +         ?        ?         ?
-    done         -        +         -         -        +         +   (+ image, sums)
+               upload  job.json  attempts  cancel  disk.img  logs   result.json
+    incoming     ?        ?         -         -        -       -         -
+    queue        +        +         ?         ?        -       -         -
+    running      +        +         +         ?        ?       ?         ?
+    done         -        +         -         -        -       +         +   (+ image, sums)
     trash      anything; only ever deleted
+
+`cancel` says that the job's contributor wants no more of it. Anyone may put it there; what comes of it, the lock's
+holder does: it moves jobs, and nobody else moves one that was admitted.
 
 A rename is followed by fsync of both parents before anyone is told. A crash may run a job twice; it
 never loses one and never publishes two results. The spool never opens an upload, and starts no program.
 """
 
 import errno
-import fcntl
 import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -27,92 +28,14 @@ import msgspec
 
 from construir_ftp import disk, jobfile, turns
 from construir_ftp.errors import ConstruirError
+from construir_ftp.spool import lock
+from construir_ftp.spool.job import CANCEL, Job, Ticket
 from construir_ftp.turns import Turns
+
+__all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Spool", "Ticket"]
 
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
-
-
-class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC."""
-
-    version: int = 1
-    name: str
-    contributor: str
-    codec: str
-    filesystem: str
-    upload_bytes: int
-    image_bytes: int
-    upload_sha256: str
-    received: datetime
-
-
-class Job:
-    """A job's directory in whatever state it is; moving it gives a new Job, and the old one must be dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def id(self) -> str:
-        """The directory's name: sorted by arrival, never parsed."""
-        return self.path.name
-
-    @property
-    def upload(self) -> Path:
-        """The file as the contributor sent it."""
-        return self.path / "upload"
-
-    @property
-    def disk(self) -> Path:
-        """The unpacked image, the machine's second disk."""
-        return self.path / "disk.img"
-
-    @property
-    def result(self) -> Path:
-        """result.json: written last, so its presence says that the job is finished."""
-        return self.path / "result.json"
-
-    def ticket(self) -> Ticket:
-        """What was known when the job was admitted. Raises ConstruirError if job.json is damaged."""
-        path = self.path / "job.json"
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Ticket)
-        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
-            raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
-
-    def contributor(self) -> str:
-        """Who sent it; empty if job.json is damaged: that must not stop the queue, and the job gets its turn too."""
-        try:
-            return self.ticket().contributor
-        except ConstruirError:
-            return ""
-
-    def attempts(self) -> int:
-        """How often a machine was started for this job: the length of `attempts`, one byte each."""
-        try:
-            return (self.path / "attempts").stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def count_attempt(self) -> None:
-        """Note, on stable storage, that a machine is about to be started for this job."""
-        with (self.path / "attempts").open("ab") as file:
-            file.write(b".")
-            file.flush()
-            os.fsync(file.fileno())
-        disk.fsync(self.path)
-
-    def forgive_attempt(self) -> None:
-        """Take back the last count_attempt: the machine was ended by a stop of the appliance, by nobody's fault."""
-        os.truncate(self.path / "attempts", max(0, self.attempts() - 1))
-
-    def strip(self) -> None:
-        """Delete all that a run left, so that the job can run again: upload, job.json and attempts stay."""
-        for entry in self.path.iterdir():
-            if entry.name in ("upload", "job.json", "attempts"):
-                continue
-            disk.remove(entry)
 
 
 class Spool:
@@ -120,8 +43,8 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._contributors: dict[str, str] = {}
         self._turns = Turns(path / "turns")
+        self._tickets: dict[str, dict[str, Ticket | None]] = {}
 
     @classmethod
     def prepare(cls, path: Path) -> Self:
@@ -150,12 +73,15 @@ class Spool:
         """The directory that holds every job in `state`."""
         return self.path / state
 
+    def names(self, state: str) -> list[str]:
+        """The id of every job in `state`, oldest first. What isn't a directory, such as a symbolic link, is no job."""
+        with os.scandir(self.state(state)) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
     def jobs(self, state: str) -> list[Job]:
-        """Every job in `state`, oldest first. What isn't a directory, such as a planted symbolic link, is no job."""
+        """Every job in `state`, oldest first."""
         directory = self.state(state)
-        with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-        return [Job(directory / name) for name in names]
+        return [Job(directory / name) for name in self.names(state)]
 
     # -- incoming -> queue ---------------------------------------------------------------------------
 
@@ -190,31 +116,75 @@ class Spool:
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 
-    def line(self) -> Iterator[Job]:
-        """Every waiting job in the order of their turns (see turns), the next one first."""
-        waiting, running = self.jobs("queue"), self.jobs("running")
-        # A ticket never changes, and ten thousand waiting jobs would otherwise be read at every turn.
-        known = self._contributors
-        of = self._contributors = {job.id: known.get(job.id) or job.contributor() for job in (*waiting, *running)}
-        served = self._turns.served()
-        ids = turns.order([(of[job.id], job.id) for job in waiting], [of[job.id] for job in running], served)
-        return (Job(self.state("queue") / job_id) for job_id in ids)
+    def tickets(self, state: str) -> dict[str, Ticket | None]:
+        """The ticket of each job that waits ("queue") or runs ("running"), oldest first; None where it is damaged.
+
+        A ticket never changes: each is read once, for there may be ten thousand of them.
+        """
+        known = {name: ticket for tickets in self._tickets.values() for name, ticket in tickets.items()}
+        found = {name: known.get(name) or _ticket(self.state(state) / name) for name in self.names(state)}
+        self._tickets = {**self._tickets, state: found}
+        return found
+
+    def line(self) -> Iterator[str]:
+        """The id of every waiting job in the order of their turns (see turns), the next one first.
+
+        A job whose ticket is damaged must not stop the queue: it gets its turn, as nobody's.
+        """
+        waiting = [(_sender(ticket), name) for name, ticket in self.tickets("queue").items()]
+        running = [_sender(ticket) for ticket in self.tickets("running").values()]
+        return turns.order(waiting, running, self._turns.served())
 
     def take(self) -> Job | None:
-        """queue -> running: the next job; None if none waits.
+        """queue -> running: the next job, if one waits. Only for the holder of the lock.
 
-        Only the holder of the lock takes; but a contributor may cancel a waiting job at any moment.
+        A job may have been deleted since it was seen; then it is another one's turn.
         """
-        while (job := next(self.line(), None)) is not None:
-            try:
-                taken = self._move(job, "running")
-            except FileNotFoundError:
-                if job.path.exists():
-                    raise
-                continue
-            self._turns.note(taken.contributor())
-            return taken
+        while (name := next(self.line(), None)) is not None:
+            if (taken := self._start(name)) is not None:
+                self._turns.note(_sender(_ticket(taken.path)))
+                return taken
         return None
+
+    def _start(self, name: str) -> Job | None:
+        job = Job(self.state("queue") / name)
+        try:
+            return self._move(job, "running")
+        except FileNotFoundError:
+            if job.path.exists():
+                raise
+            return None
+
+    def withdraw(self) -> list[Job]:
+        """queue -> running: all waiting jobs that are to be cancelled, out of turn. Only for the holder of the lock."""
+        cancelled = [job.id for job in self.jobs("queue") if job.is_cancelled()]
+        return [job for job in map(self._start, cancelled) if job is not None]
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end of a job that waits or runs; on return the wish survives a power cut, and whoever holds the
+        lock is woken. Raises FileNotFoundError if the job neither waits nor runs, or has come to its end meanwhile.
+        """
+        # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
+        directory = self._find(job_id)
+        try:
+            os.close(os.open(CANCEL, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory))
+            os.fsync(directory)
+            if (self.state("done") / job_id).exists():
+                # Published just now, and perhaps after _publish had looked for the last time.
+                with suppress(FileNotFoundError):
+                    os.unlink(CANCEL, dir_fd=directory)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
+        finally:
+            os.close(directory)
+        self.wake()
+
+    def _find(self, job_id: str) -> int:
+        """A descriptor of the directory of a job that waits or runs; it may move from one to the other meanwhile."""
+        for state in ("queue", "running", "queue"):
+            with suppress(FileNotFoundError):
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                return os.open(self.state(state) / job_id, flags)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""
@@ -234,10 +204,13 @@ class Spool:
         return self._publish(job)
 
     def _publish(self, job: Job) -> Job:
-        for leftover in (job.upload, job.disk, job.path / "attempts"):
+        for leftover in (job.upload, job.disk, job.path / "attempts", job.path / CANCEL):
             leftover.unlink(missing_ok=True)
         disk.fsync(job.path)
-        return self._move(job, "done")
+        done = self._move(job, "done")
+        # It may have come at the last moment; from now on cancel sees that it is too late.
+        (done.path / CANCEL).unlink(missing_ok=True)
+        return done
 
     def recover(self) -> list[Job]:
         """After a crash: running/ with a result -> done/, otherwise back to queue/. Returns what was requeued.
@@ -276,15 +249,19 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the right to run jobs of this spool (flock(2) on `lock`). Raises ConstruirError if another does."""
-        with (self.path / "lock").open("a+b") as file:
+        """Hold the right to run jobs of this spool. Raises ConstruirError if another does."""
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(lock.hold(self.path / "lock"))
             except BlockingIOError as error:
                 raise ConstruirError(
                     f"another runner already works on {self.path}; stop it, or choose another with --spool"
                 ) from error
             yield
+
+    def is_locked(self) -> bool:
+        """Whether somebody holds the right to run jobs of this spool."""
+        return lock.is_held(self.path / "lock")
 
     @contextmanager
     def _wake_address(self) -> Iterator[str]:
@@ -316,3 +293,14 @@ class Spool:
             # Sending needs write permission (unix(7)), and the FTP server may be another user; all it says is: look.
             Path(address).chmod(0o666)
             yield receiver
+
+
+def _ticket(path: Path) -> Ticket | None:
+    try:
+        return Job(path).ticket()
+    except ConstruirError:
+        return None
+
+
+def _sender(ticket: Ticket | None) -> str:
+    return ticket.contributor if ticket else ""

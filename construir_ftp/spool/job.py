@@ -1,0 +1,97 @@
+"""A job's directory and its ticket, whatever state the job is in. Which states there are, only the package knows."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import disk
+from construir_ftp.errors import ConstruirError
+
+# The marker of a job that is to be cancelled.
+CANCEL = "cancel"
+# What a job keeps whatever becomes of it, until it is done.
+_KEPT = ("upload", "job.json", "attempts", CANCEL)
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC.
+
+    `name` is what the result is called by, `filename` what the upload was called.
+    """
+
+    version: int = 1
+    name: str
+    filename: str = ""
+    contributor: str
+    codec: str
+    filesystem: str
+    upload_bytes: int
+    image_bytes: int
+    upload_sha256: str
+    received: datetime
+
+
+class Job:
+    """A job's directory in whatever state it is; moving it gives a new Job, and the old one must be dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        """The directory's name: sorted by arrival, never parsed."""
+        return self.path.name
+
+    @property
+    def upload(self) -> Path:
+        """The file as the contributor sent it."""
+        return self.path / "upload"
+
+    @property
+    def disk(self) -> Path:
+        """The unpacked image, the machine's second disk."""
+        return self.path / "disk.img"
+
+    @property
+    def result(self) -> Path:
+        """result.json: written last, so its presence says that the job is finished."""
+        return self.path / "result.json"
+
+    def ticket(self) -> Ticket:
+        """What was known when the job was admitted. Raises ConstruirError if job.json is damaged."""
+        path = self.path / "job.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Ticket)
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
+            raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
+
+    def is_cancelled(self) -> bool:
+        """Whether its contributor has asked for its end; see Spool.cancel."""
+        return (self.path / CANCEL).exists()
+
+    def attempts(self) -> int:
+        """How often a machine was started for this job: the length of `attempts`, one byte each."""
+        try:
+            return (self.path / "attempts").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def count_attempt(self) -> None:
+        """Note, on stable storage, that a machine is about to be started for this job."""
+        with (self.path / "attempts").open("ab") as file:
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+        disk.fsync(self.path)
+
+    def forgive_attempt(self) -> None:
+        """Take back the last count_attempt: the machine was ended by a stop of the appliance, by nobody's fault."""
+        os.truncate(self.path / "attempts", max(0, self.attempts() - 1))
+
+    def strip(self) -> None:
+        """Delete all that a run left, so that the job can run again."""
+        for entry in self.path.iterdir():
+            if entry.name not in _KEPT:
+                disk.remove(entry)
