@@ -52,7 +52,7 @@ class ImagesSection(Section, frozen=True):
 class FtpSection(Section, frozen=True):
     """The FTP server."""
 
-    above_zero: ClassVar = ("max_upload", "idle_timeout")
+    above_zero: ClassVar = ("max_upload", "idle_timeout", "login_timeout")
 
     address: str = "127.0.0.1"
     port: Port = 2121
@@ -61,8 +61,10 @@ class FtpSection(Section, frozen=True):
     users: str = ""
     max_upload: Size = Size.parse("2GiB")
     idle_timeout: Duration = Duration.parse("5min")
+    login_timeout: Duration = Duration.parse("1min")
     max_sessions: Positive = 512
     max_sessions_per_address: Positive = 64
+    max_sessions_per_contributor: Positive = 32
 
 
 class GateSection(Section, frozen=True):

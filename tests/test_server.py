@@ -714,33 +714,6 @@ def test_impossible_masquerade_address_is_an_error_that_names_the_key(tmp_path: 
 # -- limits, and the end -----------------------------------------------------------------------------------------------
 
 
-def test_no_more_sessions_than_allowed_and_room_again_after_one_has_left(tmp_path: Path) -> None:
-    with serving(tmp_path, max_sessions=3) as house:
-        sessions = [house.connect().log_in() for _ in range(3)]
-        with house.connect() as late:
-            assert late.reply().startswith("421")
-            assert late.reply() == ""
-        with sessions[0].begin("/queue/x.img") as data:
-            data.sendall(JOB)
-        assert sessions[0].reply().startswith("226"), "a session has its data connection, whatever the number"
-        sessions.pop().close()
-        wait_until(lambda: len(house.listener.ip_map) == 2, "the session is forgotten")
-        with house.connect() as early:
-            assert early.reply().startswith("220")
-        for session in sessions:
-            session.close()
-
-
-def test_no_address_has_more_sessions_than_allowed(tmp_path: Path) -> None:
-    with serving(tmp_path, max_sessions_per_address=2) as house, house.connect() as first, house.connect() as second:
-        assert first.reply().startswith("220")
-        assert second.reply().startswith("220")
-        with house.connect() as third:
-            assert third.reply().startswith("421")
-        with house.connect("127.0.0.2") as other:
-            assert other.reply().startswith("220")
-
-
 def test_running_out_of_descriptors_is_not_the_end_of_the_server(house: House) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as late, socket.socket() as probe:

@@ -16,7 +16,9 @@ from pyftpdlib.servers import FTPServer
 
 from construir_ftp.config import FtpSection, GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
+from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
+from construir_ftp.server.farewell import Farewell
 from construir_ftp.server.session import Session
 from construir_ftp.server.upload import Intake
 from construir_ftp.spool import Spool
@@ -27,7 +29,8 @@ log = logging.getLogger("construir.ftp")
 _BACKLOG = 100
 # A session has at most: control connection, one waiting for or being the data connection, a file, a pipe to a child.
 _DESCRIPTORS_PER_SESSION = 4
-_OTHER_DESCRIPTORS = 128
+_MOST_FAREWELLS = 64
+_OTHER_DESCRIPTORS = 128 + _MOST_FAREWELLS
 _PAUSE_S = 1
 
 
@@ -37,16 +40,34 @@ class Listener(FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
     def __init__(self, sock: socket.socket, ioloop: Any, intake: Intake, users: Users, ftp: FtpSection) -> None:
         self.intake, self.users, self.ftp = intake, users, ftp
         self.passive_ports = passive_ports(ftp.passive_ports)
-        self.max_cons, self.max_cons_per_ip = ftp.max_sessions, ftp.max_sessions_per_address
+        # pyftpdlib's own limits count descriptors of every kind: see limits.
+        self.max_cons = self.max_cons_per_ip = 0
         self.sessions: set[Session] = set()
+        self._farewells: list[Farewell] = []
         self.is_stopping = False
         super().__init__(sock, Session, ioloop, _BACKLOG)
         self.bell = Bell(ioloop)
         self.background = Background(self.bell)
 
-    def _accept_new_cons(self) -> bool:
-        # pyftpdlib counts descriptors of every kind. ip_map has one entry for each session.
-        return len(self.ip_map) <= self.max_cons
+    def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
+        """Called with a connection: makes it a session, if there may be one more."""
+        network = limits.network(addr[0])
+        refusal = limits.refuse_connection(network, [session.network for session in self.sessions], self.ftp)
+        if refusal:
+            log.info("%s: turned away: %s", addr[0], refusal)
+            self._turn_away(sock, refusal)
+        else:
+            super().handle_accepted(sock, addr)
+
+    def _turn_away(self, sock: socket.socket, reply: str) -> None:
+        self._farewells = [farewell for farewell in self._farewells if not farewell.is_over]
+        if len(self._farewells) >= _MOST_FAREWELLS:
+            self._farewells.pop(0).close()
+        self._farewells.append(Farewell(sock, self.ioloop, reply))
+
+    def refuse_login(self, contributor: str) -> str:
+        """The reply that turns a contributor away who has enough sessions already; "" is welcome."""
+        return limits.refuse_login(contributor, [session.contributor for session in self.sessions], self.ftp)
 
     def handle_error(self) -> None:
         """Called when accept(2) failed, for want of descriptors: pyftpdlib would stop listening for good."""

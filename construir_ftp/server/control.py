@@ -16,7 +16,10 @@ from pyftpdlib.handlers import FTPHandler
 log = logging.getLogger("construir.ftp")
 
 _LONGEST_LINE_BYTES = 2048
-_MOST_WAITING_LINES = 1000
+# A session may so fill 200 KiB of our memory; no client is known to send more than a few at once.
+_MOST_WAITING_LINES = 100
+_MOST_UNREAD_REPLIES = 16
+_UNREAD_S = 5
 
 
 class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
@@ -45,14 +48,27 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
         return str(self.remote_ip)
 
     def is_busy(self) -> bool:
-        """Whether a command has not come to its end yet: an answer to come, a download, a connection to be made."""
+        """Whether a command has not come to its end yet: an answer to come, a download, a connection to be made.
+
+        Nor has one whose reply is not read: were those after it obeyed, their replies would fill our memory.
+        """
         is_connecting = self._dtp_connector is not None and not self._dtp_connector._closed
-        return self.is_held or self.is_sending or is_connecting
+        return self.is_held or self.is_sending or is_connecting or self.is_unread()
+
+    def is_unread(self) -> bool:
+        """Whether more replies wait to be read by the client than ought to."""
+        return len(self.producer_fifo) > _MOST_UNREAD_REPLIES
 
     def close(self) -> None:
         """Close the connection."""
         super().close()
         self._waiting_lines.clear()
+
+    def close_when_done(self) -> None:
+        """Close once what was replied is sent; for a client that doesn't read it nobody waits long."""
+        super().close_when_done()
+        if not self._closed:
+            self.call_later(_UNREAD_S, self.close)
 
     # -- lines in ------------------------------------------------------------------------------------------
 
@@ -69,7 +85,7 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
         if self._closed or self._closing:
             return
         # Their first bytes may be Telnet's IP and Synch (RFC 959, 4.1.3).
-        is_urgent = line.split(b" ")[0].upper().endswith((b"ABOR", b"STAT")) and not self.is_held
+        is_urgent = line.split(b" ")[0].upper().endswith((b"ABOR", b"STAT")) and not (self.is_held or self.is_unread())
         if is_urgent or not (self.is_busy() or self._waiting_lines):
             self._obey(line)
         else:
@@ -79,7 +95,7 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
         self._waiting_lines.append(line)
         # A held connection is not read, so that what waits for it can't grow.
         if len(self._waiting_lines) > _MOST_WAITING_LINES and not self.is_held:
-            self.respond("421 Too many commands during a transfer.")
+            self.respond("421 Too many commands at once.")
             self.close_when_done()
 
     def _obey(self, line: bytes) -> None:
@@ -90,6 +106,12 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
         else:
             self._in_buffer = [line]
             super().found_terminator()
+
+    def initiate_send(self) -> None:
+        """Called when replies can be sent."""
+        super().initiate_send()
+        if self._waiting_lines and not self.is_unread():
+            self.proceed_soon()
 
     def proceed_soon(self) -> None:
         """A command has come to its end: those that have waited for it are next."""

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from construir_ftp.errors import ConfigError
+from construir_ftp.server import limits
 from construir_ftp.server.control import ControlConnection
 from construir_ftp.users import ANONYMOUS
 
@@ -23,12 +24,45 @@ class IdentifiedConnection(ControlConnection):
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.contributor: str | None = None
+        self._login_deadline: Any = None
         super().__init__(conn, server, ioloop)
+        self.network = limits.network(self.remote_ip) if self.remote_ip else ""
+        self._await_login()
 
     @property
     def who(self) -> str:
         """How the log calls this session."""
         return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._stop_waiting_for_login()
+
+    def _await_login(self) -> None:
+        """Begin to wait for somebody to log in; whatever else the connection does meanwhile gives it no more time."""
+        self._stop_waiting_for_login()
+        if not self._closed:
+            self._login_deadline = self.ioloop.call_later(
+                self.server.ftp.login_timeout, self._give_up_waiting, _errback=self.handle_error
+            )
+
+    def _stop_waiting_for_login(self) -> None:
+        if self._login_deadline is not None and not self._login_deadline.cancelled:
+            self._login_deadline.cancel()
+
+    def _give_up_waiting(self) -> None:
+        if self._closing:
+            return
+        log.info("%s: not logged in after %g s", self.remote_ip, self.server.ftp.login_timeout)
+        self._dismiss(f"421 Nobody has logged in for {self.server.ftp.login_timeout:g} s.")
+
+    def _dismiss(self, reply: str) -> None:
+        """Say so, and close the connection."""
+        if self.is_held:
+            self.resume()
+        self.respond(reply)
+        self.close_when_done()
 
     def ftp_PASS(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Let anyone in as anonymous, a contributor with the right password."""
@@ -53,7 +87,10 @@ class IdentifiedConnection(ControlConnection):
     def _judged(self, name: str, is_right: bool) -> None:
         if self._closed:
             return
-        if is_right:
+        if is_right and (refusal := self.server.refuse_login(name)):
+            log.warning("%s: %s: %s", self.remote_ip, name, refusal)
+            self._dismiss(refusal)
+        elif is_right:
             self.resume()
             self._welcome(name)
         else:
@@ -70,6 +107,7 @@ class IdentifiedConnection(ControlConnection):
 
     def _welcome(self, contributor: str | None) -> None:
         self.contributor, self.authenticated, self.attempted_logins = contributor, True, 0
+        self._stop_waiting_for_login()
         log.log(logging.INFO if contributor else logging.DEBUG, "%s: logged in", self.who)
         self.on_welcome()
         self.respond("230 Jobs go into /queue, results are in /done." if contributor else "230 Results are in /done.")
@@ -81,3 +119,4 @@ class IdentifiedConnection(ControlConnection):
         """Called by USER and REIN: nobody is logged in any longer."""
         super().flush_account()
         self.contributor = None
+        self._await_login()
