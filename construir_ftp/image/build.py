@@ -23,7 +23,7 @@ from construir_ftp.image import kernel
 from construir_ftp.units import Size
 
 # Part of every recipe's digest: raise it when this module makes something else of the same base-image/.
-_BUILDER_VERSION = 2
+_BUILDER_VERSION = 3
 # Apparent size of the root disk. What is free in it is the job's to fill, in the overlay that is thrown away.
 _ROOT_BYTES = Size.parse("2GiB")
 _TIMEOUT_S = 3600
@@ -151,7 +151,6 @@ def _pack_initramfs(tree: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "root"
         shutil.copytree(tree, root)
-        shutil.copy(source() / "initramfs" / "init", root / "init")
         for directory in ("dev", "root", "sys"):
             (root / directory).mkdir()
         names = Path(name) / "names"

@@ -1,6 +1,7 @@
-"""A Debian kernel as QEMU boots it fastest: the plain ELF kernel out of a compressed bzImage.
+"""A Debian kernel as QEMU boots it fastest: the plain ELF kernel out of a compressed bzImage, without its zeros.
 
-Under emulation the kernel's own decompressor costs a quarter of a second at every boot.
+Under emulation the kernel's own decompressor costs a quarter of a second at every boot, and copying the memory that it
+clears itself as much as 60 ms.
 """
 
 import shutil
@@ -23,6 +24,10 @@ _DECOMPRESSORS = {
 }
 _TIMEOUT_S = 120
 
+# elf(5), 64 bits: where the program headers are, how many; in each its type, the segment's place and size in the file.
+_HEADERS_AT, _HEADER_COUNT_AT, _HEADER_BYTES = 32, 56, 56
+_PT_LOAD, _OFFSET_AT, _FILE_BYTES_AT = 1, 8, 32
+
 
 def extract(packed: Path, target: Path) -> None:
     """Write to `target` the ELF kernel inside `packed`, or a copy of `packed` where it is no such file."""
@@ -36,6 +41,7 @@ def extract(packed: Path, target: Path) -> None:
         compressed.write(payload)
         compressed.seek(0)
         process.run([tool, "-dc"], stdin=compressed, stdout=unpacked, timeout_s=_TIMEOUT_S)
+    _leave_zeros_out(target)
 
 
 def _payload(image: bytes) -> bytes:
@@ -47,3 +53,17 @@ def _payload(image: bytes) -> bytes:
     # All but gzip have the unpacked size appended as four bytes of our own bootloader's making
     # (scripts/Makefile.lib, size_append), which the tools would take for garbage.
     return payload if payload.startswith(b"\x1f\x8b") else payload[:-4]
+
+
+def _leave_zeros_out(path: Path) -> None:
+    """Shorten every segment by the zeros it ends with: what the file doesn't hold of one is zero anyway (elf(5))."""
+    image = bytearray(path.read_bytes())
+    if not image.startswith(b"\x7fELF\x02\x01"):
+        return
+    (first,), (count,) = struct.unpack_from("<Q", image, _HEADERS_AT), struct.unpack_from("<H", image, _HEADER_COUNT_AT)
+    for header in range(first, first + count * _HEADER_BYTES, _HEADER_BYTES):
+        if struct.unpack_from("<I", image, header) == (_PT_LOAD,):
+            (begin,) = struct.unpack_from("<Q", image, header + _OFFSET_AT)
+            (size,) = struct.unpack_from("<Q", image, header + _FILE_BYTES_AT)
+            struct.pack_into("<Q", image, header + _FILE_BYTES_AT, len(image[begin : begin + size].rstrip(b"\0")))
+    path.write_bytes(image)
