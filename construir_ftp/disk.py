@@ -45,6 +45,16 @@ def replace_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
     fsync(path.parent)
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Give `path` new content in one step for readers; after a crash it may be old, new or empty."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:
     """Create `path` with `size_bytes` from `source`, leaving a hole wherever 64 KiB of it are zero.
 

@@ -21,7 +21,7 @@ from construir_ftp.spool import Job, Ticket
 
 OUTPUT, CONSOLE, SUMS = "output.log", "console.log", "SHA256SUMS"
 
-Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "lost"]
+Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "cancelled", "lost"]
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp import disk
+
 # Whoever had no turn for so many turns of others is as good as one who never had any.
 _REMEMBERED = 1000
 
@@ -62,7 +64,5 @@ class Turns:
         is one turn too many for somebody, and no job.
         """
         served = [name for name in self.served() if name != contributor]
-        draft = self._path.with_name(f".{self._path.name}")
         with suppress(OSError):
-            draft.write_bytes(msgspec.json.encode([*served, contributor][-_REMEMBERED:]))
-            draft.replace(self._path)
+            disk.replace(self._path, msgspec.json.encode([*served, contributor][-_REMEMBERED:]))

@@ -114,6 +114,14 @@ class Appliance:
         assert match, reply
         return match[1]
 
+    def wait_until_running(self, job: str) -> None:
+        """Wait until the job has printed something."""
+        output = self.spool / "running" / job / "output.log"
+        deadline = time.monotonic() + _RESULT_S
+        while not (output.exists() and output.read_bytes()):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
     def wait(self, job: str) -> dict[str, Any]:
         """Wait for the job's result by anonymous FTP, and return result.json."""
         deadline = time.monotonic() + _RESULT_S

@@ -31,14 +31,6 @@ def hangs(tmp_path: Path) -> Path:
     return upload
 
 
-def wait_until_running(appliance: Appliance, job: str) -> None:
-    output = appliance.spool / "running" / job / "output.log"
-    deadline = time.monotonic() + 60
-    while not (output.exists() and output.read_bytes()):
-        assert time.monotonic() < deadline, appliance.log.read_text()
-        time.sleep(0.05)
-
-
 def processes_with(word: str) -> list[int]:
     """Pids of living processes whose command line holds `word`."""
     found = []
@@ -62,7 +54,7 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
     appliance: Appliance, hangs: Path, hello: Path
 ) -> None:
     running = appliance.submit(hangs)
-    wait_until_running(appliance, running)
+    appliance.wait_until_running(running)
     waiting = [appliance.submit(hello) for _ in range(3)]
     assert appliance.process is not None
     for pid in [appliance.process.pid, *appliance.parts().values()]:
@@ -78,7 +70,7 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
 
 def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, hangs: Path) -> None:
     running = appliance.submit(hangs)
-    wait_until_running(appliance, running)
+    appliance.wait_until_running(running)
     assert appliance.process is not None
     appliance.process.kill()
     appliance.process.wait()
@@ -102,7 +94,7 @@ def test_killed_parts_are_started_again(appliance: Appliance, hello: Path) -> No
 
 def test_stop_takes_no_new_job_and_requeues_what_still_runs(appliance: Appliance, hangs: Path) -> None:
     running = appliance.submit(hangs)
-    wait_until_running(appliance, running)
+    appliance.wait_until_running(running)
     assert appliance.stop() == 0
     assert appliance.states() == {"incoming": [], "queue": [running], "running": [], "done": []}
     left = {path.name: path for path in (appliance.spool / "queue" / running).iterdir()}
@@ -181,7 +173,7 @@ def test_job_waits_while_machines_fail_and_runs_once_they_work(
 def test_job_that_kills_the_runner_three_times_is_lost(appliance: Appliance, hangs: Path) -> None:
     job = appliance.submit(hangs)
     for _ in range(3):
-        wait_until_running(appliance, job)
+        appliance.wait_until_running(job)
         time.sleep(5)  # so that the supervisor starts it again
         os.kill(appliance.parts()["runner"], signal.SIGKILL)
         while (appliance.spool / "running" / job / "output.log").exists():
@@ -195,7 +187,7 @@ def test_log_of_a_running_job_can_be_followed_by_anyone_and_nothing_else_of_it(
     appliance: Appliance, hangs: Path
 ) -> None:
     job = appliance.submit(hangs)
-    wait_until_running(appliance, job)
+    appliance.wait_until_running(job)
     with appliance.session("anonymous", "me@example.org") as ftp:
         assert sorted(ftp.nlst(f"/running/{job}")) == ["console.log", "output.log"]
         rest: list[bytes] = []

@@ -29,7 +29,7 @@ def words(text: str) -> frozenset[str]:
 FLOORS: tuple[frozenset[str], ...] = (
     words("errors process disk config users jobfile stream superblock turns units"),
     words("spool jail codec extfs image machine results"),
-    words("gate judge verdict pack janitor"),
+    words("gate judge verdict pack janitor status"),
     words("server runner supervisor check"),
     words("cli __main__"),
 )

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import __version__, check, disk, janitor, supervisor
+from construir_ftp import __version__, check, janitor, status, supervisor
 from construir_ftp.cli import images as cli_images
 from construir_ftp.cli import jobs as cli_jobs
 from construir_ftp.cli.options import configured, printable
@@ -119,23 +119,26 @@ def check_command(settings: Config, as_json: bool) -> int:
     return int(any(finding.state == "problem" for finding in findings))
 
 
-@construir.command()
+@construir.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @configured
-def status(settings: Config, as_json: bool) -> None:
-    """Say what waits, what runs, and how much room there is."""
+def status_command(settings: Config, as_json: bool) -> None:
+    """Say what waits and why, what runs, and how much room there is."""
     spool = Spool.find(settings.spool_path())
-    jobs = {state: [job.id for job in spool.jobs(state)] for state in ("queue", "running")}
-    summary = {**jobs, "done": len(spool.jobs("done")), "free_bytes": disk.free_bytes(spool.path)}
+    summary, done = status.summary(spool, settings.spool.min_free), len(spool.names("done"))
+    runner = status.runner(spool)
     if as_json:
-        click.echo(msgspec.json.encode(summary).decode())
+        told = {**msgspec.to_builtins(summary), "done": done, "runner": msgspec.to_builtins(runner)}
+        click.echo(msgspec.json.encode(told).decode())
         return
     table = Table("state", "jobs", "first", box=None)
-    for state, ids in jobs.items():
-        table.add_row(state, str(len(ids)), ids[0] if ids else "")
-    table.add_row("done", str(summary["done"]), "")
+    table.add_row("queue", str(summary.waiting), summary.queue[0] if summary.queue else "")
+    table.add_row("running", str(len(summary.running)), summary.running[0].job if summary.running else "")
+    table.add_row("done", str(done), "")
     Console().print(table)
-    click.echo(f"{disk.free_bytes(spool.path) // 2**20} MiB free in {spool.path}")
+    for line in filter(None, (summary.why, runner.pause_detail if runner else "")):
+        click.echo(printable(line))
+    click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
 
 
 @construir.command()

@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from construir_ftp import disk, image, jail
+from construir_ftp import disk, image, jail, results, status
 from construir_ftp.config import Config, MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
@@ -23,8 +23,9 @@ from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.worker import Published, Requeued, Worker
+from construir_ftp.runner.worker import Published, Requeued, Worker, publish_cancelled
 from construir_ftp.spool import Job, Spool
+from construir_ftp.status import Report
 
 log = logging.getLogger("construir.runner")
 
@@ -42,12 +43,12 @@ class Runner:
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Worker | None = None
         self._stopping = threading.Event()
-        # Readable for every machine once a byte is in it: nobody ever takes the byte out.
-        self._kill_machines, self._machines_killed = socket.socketpair()
         self._finished, self._finish = socket.socketpair()
         self._machines_fail = False
         self._pause_s = 0.0
         self._resume_at = 0.0
+        self._why_paused: tuple[str, str] = "", ""
+        self._reported: Report | None = None
         self._choices: dict[str, Choice] = {}
 
     def serve(self, stop: socket.socket) -> None:
@@ -57,8 +58,9 @@ class Runner:
         """
         with ExitStack() as stack:
             stack.enter_context(self._spool.lock())
+            self._report()
             wake = stack.enter_context(self._spool.listen())
-            for end in (self._kill_machines, self._machines_killed, self._finished, self._finish):
+            for end in (self._finished, self._finish):
                 stack.callback(end.close)
             if left := jail.sweep():
                 log.warning("ended %d processes that an earlier runner had left", len(left))
@@ -90,7 +92,9 @@ class Runner:
             for source in (stop, wake, self._finished):
                 selector.register(source, selectors.EVENT_READ)
             while True:
+                self._end_cancelled()
                 self._fill_slots()
+                self._report()
                 ready = [key.fileobj for key, _ in selector.select(self._patience_s())]
                 if stop in ready:
                     return
@@ -113,12 +117,41 @@ class Runner:
                 # Looked at before each job: the image may have been built, replaced or damaged since the last one.
                 worker = self._ready_worker() if self._spool.jobs("queue") else None
             except (ConstruirError, OSError) as error:
-                self._back_off(f"no job can be run: {error}")
+                self._back_off("no machine can be started", f"no job can be run: {error}")
                 return
             job = self._spool.take() if worker else None
             if worker is None or job is None:
                 return
             slot.give(worker, job)
+
+    def _end_cancelled(self) -> None:
+        """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
+        for slot in self._slots:
+            running = slot.job
+            if running is not None and running.is_cancelled():
+                slot.kill()
+        for job in self._spool.withdraw():
+            try:
+                self._note(publish_cancelled(self._spool, job))
+            except OSError:
+                log.exception("job %s: cancelled, but its result can't be written; it is tried again", job.id)
+                self._spool.requeue(job)
+
+    def _report(self) -> None:
+        """Let everyone know what is going on here, if it has changed; see status."""
+        paused = time.monotonic() < self._resume_at
+        jobs = [(slot.job, slot.since) for slot in self._slots]
+        report = Report(
+            slots=len(self._slots),
+            busy=tuple(status.Slot(job.id, results.moment(since)) for job, since in jobs if job is not None),
+            pause=self._why_paused[0] if paused else "",
+            pause_detail=self._why_paused[1] if paused else "",
+            accelerator=self._latest.accelerator.accelerator if self._latest else None,
+            warm=self._template() is not None,
+        )
+        if report != self._reported:
+            status.tell(self._spool, report)
+            self._reported = report
 
     def _look_again(self) -> None:
         for slot in self._slots:
@@ -128,7 +161,7 @@ class Runner:
         if disk.free_bytes(self._spool.path) >= self._config.spool.min_free:
             return True
         if self._spool.jobs("queue"):
-            self._back_off("the disk is nearly full; make room, or lower spool.min_free")
+            self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return False
 
     def _worker(self) -> Worker:
@@ -172,17 +205,17 @@ class Runner:
             log.info("machines run under %s", self._choices[digest].reason)
         return self._choices[digest]
 
-    def _work(self, worker: Worker, job: Job, waiting: Machine | None) -> None:
+    def _work(self, worker: Worker, job: Job, killed: socket.socket, waiting: Machine | None) -> None:
         try:
-            outcome = worker.run(job, self._machines_killed, self._stopping.wait, waiting)
+            outcome = worker.run(job, killed, self._stopping.wait, waiting)
             self._note(outcome)
         except MachineUnavailableError as error:
             self._machines_fail = True
-            self._back_off(str(error))
+            self._back_off("no machine can be started", str(error))
         except Exception:
             # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
             log.exception("job %s: left as it is until the next start", job.id)
-            self._back_off("a job could not be finished")
+            self._back_off("a job could not be finished", "a job could not be finished")
 
     def _note(self, outcome: Published | Requeued) -> None:
         if isinstance(outcome, Published):
@@ -190,14 +223,16 @@ class Runner:
             log.info("job %s: %s: %s", outcome.job.id, outcome.result.status, outcome.result.reason)
         elif outcome.fault:
             self._machines_fail = True
-            self._back_off(f"job {outcome.job.id}: back in the queue: {outcome.fault}")
+            self._back_off("the last machine failed", f"job {outcome.job.id}: back in the queue: {outcome.fault}")
         else:
             log.info("job %s: back in the queue: the runner is stopping", outcome.job.id)
 
-    def _back_off(self, why: str) -> None:
+    def _back_off(self, why: str, detail: str) -> None:
+        """Take no job for a while: `why` may be told to anyone, `detail` may hold paths of this host."""
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 or _FIRST_PAUSE_S)
+        self._why_paused = why, detail
         self._resume_at = time.monotonic() + self._pause_s
-        log.error("%s; next try in %g s", why, self._pause_s)
+        log.error("%s; next try in %g s", detail, self._pause_s)
 
     def _drain(self) -> None:
         self._stopping.set()
@@ -206,9 +241,11 @@ class Runner:
         deadline = time.monotonic() + self._config.runner.grace
         for slot in self._slots:
             slot.join(max(0.0, deadline - time.monotonic()))
-        self._kill_machines.send(b"!")
+        for slot in self._slots:
+            slot.kill()
         for slot in self._slots:
             slot.join(None)
+            slot.close()
 
 
 def slots_for(machine: MachineSection) -> int:

@@ -6,9 +6,11 @@ thread that started it, so nothing here is handed from one thread to another but
 
 import logging
 import queue
+import socket
 import threading
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from construir_ftp.errors import ConstruirError
 from construir_ftp.machine.template import Template
@@ -18,8 +20,9 @@ from construir_ftp.spool import Job
 
 log = logging.getLogger("construir.runner")
 
-# What a slot is told: a job to run, that there may be a template now, or that there will be nothing more.
-Task = tuple[Worker, Job]
+# What a slot is told: a job to run, and where it is told to kill it; that there may be a template now; or that there
+# will be nothing more.
+Task = tuple[Worker, Job, socket.socket]
 _LOOK_AGAIN = "look again"
 _END = "end"
 _NEXT_S = 0.05
@@ -31,16 +34,20 @@ class Slot:
     def __init__(self) -> None:
         self._told: queue.SimpleQueue[Task | str] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._killer: socket.socket | None = None
         self.is_busy = False
+        self.job: Job | None = None
+        self.since = 0.0
 
     def start(
         self,
-        work: Callable[[Worker, Job, Machine | None], None],
+        work: Callable[[Worker, Job, socket.socket, Machine | None], None],
         is_free: Callable[[], object],
         template: Callable[[], Template | None],
     ) -> None:
-        """Begin. In the slot's thread `work` is called for each job, with the machine that was kept for it if there is
-        one, and `is_free` after it; `template` says what to keep a machine of.
+        """Begin. In the slot's thread `work` is called for each job, with a socket that is readable once it is to be
+        killed, and the machine that was kept for it if there is one; `is_free` is called after it. `template` says
+        what to keep a machine of.
         """
         self._work, self._is_free, self._template = work, is_free, template
         self._thread = threading.Thread(target=self._live, name="slot")
@@ -48,8 +55,18 @@ class Slot:
 
     def give(self, worker: Worker, job: Job) -> None:
         """Have it run a job; only to be called while it is not busy."""
-        self.is_busy = True
-        self._told.put((worker, job))
+        if self._killer is not None:
+            self._killer.close()
+        killed, self._killer = socket.socketpair()
+        self._killer.setblocking(False)
+        self.is_busy, self.job, self.since = True, job, time.time()
+        self._told.put((worker, job, killed))
+
+    def kill(self) -> None:
+        """Have the machine of its job killed, now or as soon as there is one. Calling it again changes nothing."""
+        if self._killer is not None:
+            with suppress(OSError):  # the job has ended, or has been told often enough
+                self._killer.send(b"!")
 
     def look_again(self) -> None:
         """Tell it that there may be a template now."""
@@ -63,6 +80,11 @@ class Slot:
         """Wait for its end."""
         if self._thread is not None:
             self._thread.join(timeout_s)
+
+    def close(self) -> None:
+        """Give back what is left, after its end."""
+        if self._killer is not None:
+            self._killer.close()
 
     def _live(self) -> None:
         more = True
@@ -83,12 +105,14 @@ class Slot:
                 told = self._told.get()
             if isinstance(told, str):
                 return False
-            worker, job = told
+            worker, job, killed = told
             if machine is not None and machine.shape.key() != worker.shape().key():
                 machine = None
             try:
-                self._work(worker, job, machine)
+                with killed:
+                    self._work(worker, job, killed, machine)
             finally:
+                self.job = None
                 self.is_busy = False
                 self._is_free()
             return True

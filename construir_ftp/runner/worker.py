@@ -62,7 +62,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     def run(
         self, job: Job, stop: socket.socket, wait: Callable[[float], bool], waiting: Machine | None = None
     ) -> Published | Requeued:
-        """Run a job that was just taken. As soon as `stop` is readable its machine is killed and it is requeued.
+        """Run a job that was just taken. As soon as `stop` is readable its machine is killed, and it is requeued, or
+        published as cancelled if that is why.
 
         `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting. `waiting`
         is a machine of our shape that has been kept for it. Raises MachineUnavailableError where no machine can be
@@ -72,6 +73,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             ticket = job.ticket()
         except ConstruirError as error:
             return self._give_up(job, _unknown(job), str(error))
+        if job.is_cancelled():
+            return publish_cancelled(self.spool, job)
         if job.attempts() >= MAX_ATTEMPTS:
             return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
         job.count_attempt()
@@ -79,10 +82,12 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             ending = self._boot(job, ticket, stop, waiting)
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
-        if ending.killed == "stopped":
-            job.forgive_attempt()
-            return Requeued(self.spool.requeue(job), "")
         verdict = results.judge(ending)
+        if ending.killed == "stopped":
+            if not job.is_cancelled():
+                job.forgive_attempt()
+                return Requeued(self.spool.requeue(job), "")
+            verdict = Verdict("cancelled", "cancelled by its contributor while it ran; the machine was killed")
         if isinstance(verdict, OurFault):
             if job.attempts() >= MAX_ATTEMPTS:
                 return self._give_up(job, ticket, verdict.reason, (self.shape(), ending))
@@ -177,10 +182,23 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         return self._publish(job, ticket, Verdict("lost", reason), run)
 
     def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Ending] | None) -> Published:
-        result = results.describe(job, ticket, verdict, run)
-        encoded = results.encode(result)
-        results.write_sums(job, ticket, encoded)
-        return Published(self.spool.finish(job, encoded), result)
+        return _publish(self.spool, job, ticket, verdict, run)
+
+
+def publish_cancelled(spool: Spool, job: Job) -> Published:
+    """Publish a job that was taken and is not to be run. After an OSError it is still running, as after any other."""
+    try:
+        ticket = job.ticket()
+    except ConstruirError:
+        ticket = _unknown(job)
+    return _publish(spool, job, ticket, Verdict("cancelled", "cancelled by its contributor before it ran"), None)
+
+
+def _publish(spool: Spool, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Ending] | None) -> Published:
+    result = results.describe(job, ticket, verdict, run)
+    encoded = results.encode(result)
+    results.write_sums(job, ticket, encoded)
+    return Published(spool.finish(job, encoded), result)
 
 
 def _unknown(job: Job) -> Ticket:

@@ -1,0 +1,156 @@
+"""Promises of status: whoever waits is told why, and nobody is told of a path of the host."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from construir_ftp import status
+from construir_ftp.spool import Job, Spool, Ticket
+from construir_ftp.status import Report, Slot
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Spool:
+    return Spool.prepare(tmp_path / "spool")
+
+
+def send(to: Spool, contributor: str = "ann", after_s: int = 0) -> str:
+    job = to.receive()
+    job.upload.write_bytes(b"x")
+    ticket = Ticket(
+        name="hello",
+        contributor=contributor,
+        codec="raw",
+        filesystem="ext2",
+        upload_bytes=1,
+        image_bytes=1,
+        upload_sha256="",
+        received=NOON + timedelta(seconds=after_s),
+    )
+    return to.admit(job, ticket).id
+
+
+def take(place: Spool) -> Job:
+    job = place.take()
+    assert job is not None
+    return job
+
+
+def why(place: Spool, job_id: str) -> str:
+    found = status.job(place, job_id)
+    assert found is not None
+    return found.why
+
+
+def test_a_waiting_job_is_told_its_place_and_why_it_waits(place: Spool) -> None:
+    first, second, third = (send(place, after_s=second) for second in range(3))
+    found = status.job(place, third)
+    assert found is not None
+    assert (found.state, found.place) == ("waiting", 3)
+    assert why(place, third) == "no runner is there to run jobs"
+    with place.lock():
+        status.tell(place, Report(slots=1))
+        assert why(place, first) == "it is about to be taken"
+        take(place)
+        assert why(place, second) == "every machine is busy (1 of 1)"
+        status.tell(place, Report(slots=2, pause="the disk is nearly full", pause_detail="/secret"))
+        assert why(place, second) == "no job is taken at the moment: the disk is nearly full"
+    assert why(place, second) == "no runner is there to run jobs", "what a runner said died with it"
+
+
+def test_a_job_is_followed_to_its_end(place: Spool) -> None:
+    sent = send(place)
+    with place.lock():
+        taken = take(place)
+        taken.count_attempt()
+        status.tell(place, Report(slots=1, busy=(Slot(sent, NOON),)))
+        found = status.job(place, sent)
+        assert found is not None
+        assert (found.state, found.since, found.attempt, found.cancelled) == ("running", NOON, 1, False)
+        place.cancel(sent)
+        found = status.job(place, sent)
+        assert found is not None
+        assert found.cancelled
+        place.finish(taken, b'{"status": "failed", "reason": "run.sh ended with exit status 3", "exit_code": 3}')
+    found = status.job(place, sent)
+    assert found is not None
+    assert (found.state, found.status, found.exit_code) == ("done", "failed", 3)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../queue", "a/b", "nothing", "a\0b", "x" * 300, "\n"])
+def test_what_is_no_job_has_no_status(place: Spool, name: str) -> None:
+    send(place)
+    assert status.job(place, name) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"slots": "x"}', b"\xff", b"[" * 100_000, None])
+def test_damaged_news_of_the_runner_are_no_news(place: Spool, damage: bytes | None) -> None:
+    if damage is not None:
+        (place.path / "runner.json").write_bytes(damage)
+    sent = send(place)
+    with place.lock():
+        assert status.runner(place) == Report(slots=0)
+        assert status.summary(place, 0).queue == [sent]
+
+
+def test_the_summary_is_the_queue_in_the_order_of_turns(place: Spool) -> None:
+    line = [send(place, name, after_s) for after_s, name in enumerate(["ann", "ann", "bob"])]
+    told = status.summary(place, 0)
+    assert told.queue == [line[0], line[2], line[1]] == list(place.line())
+    assert (told.waiting, told.running, told.accepts_uploads) == (3, [], True)
+    assert told.why == "no runner is there to run jobs"
+    assert [status.place(place, job) for job in line] == [1, 3, 2]
+    assert status.place(place, "nothing") == 0
+    assert not status.summary(place, 2**62).accepts_uploads
+
+
+def test_an_idle_appliance_has_no_reason_to_let_anyone_wait(place: Spool) -> None:
+    assert status.summary(place, 0).why == ""
+
+
+def test_a_queue_of_ten_thousand_is_told_by_its_head_and_its_length(place: Spool) -> None:
+    for number in range(10_000):
+        (place.state("queue") / f"20261122T120000Z-0000-{number:05}").mkdir()
+    told = status.summary(place, 0)
+    assert (told.waiting, len(told.queue)) == (10_000, 1000)
+    assert told.queue[0].endswith("-00000")
+
+
+def test_nothing_public_names_a_path_or_a_contributor(place: Spool) -> None:
+    waiting = send(place, "mallory")
+    with place.lock():
+        status.tell(place, Report(slots=1, pause="no machine can be started", pause_detail=f"{place.path}/x"))
+        told = msgspec.json.encode([status.summary(place, 0), status.job(place, waiting)]).decode()
+    assert str(place.path) not in told
+    assert "mallory" not in told
+    assert "/" not in told
+
+
+def test_readers_never_see_half_of_what_the_runner_says(place: Spool) -> None:
+    stop = threading.Event()
+    seen: set[int] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            told = json.loads((place.path / "runner.json").read_bytes())
+            seen.add(told["slots"])
+
+    status.tell(place, Report(slots=1))
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(500):
+            status.tell(place, Report(slots=number % 2 + 1, pause_detail="x" * 5000))
+    finally:
+        stop.set()
+        reader.join()
+    assert seen <= {1, 2}
+    assert sorted(path.name for path in place.path.iterdir()) == sorted(
+        ["done", "incoming", "layers", "queue", "runner.json", "running", "trash"]
+    )
