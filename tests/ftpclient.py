@@ -184,6 +184,8 @@ def serving(path: Path, gate: GateSection | None = None, min_free: int = 0, **se
     house.thread.start()
     try:
         yield house
+        # Kept on purpose when all sessions have gone, for a while.
+        house.listener.bell.call(house.listener.listings.close)
         wait_until(house.is_quiet, "the loop forgets every session")
     finally:
         house.server.stop()

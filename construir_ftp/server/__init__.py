@@ -19,6 +19,7 @@ from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.farewell import Farewell
+from construir_ftp.server.listing import Listings
 from construir_ftp.server.session import Session
 from construir_ftp.server.upload import Intake
 from construir_ftp.spool import Spool
@@ -48,6 +49,7 @@ class Listener(FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         super().__init__(sock, Session, ioloop, _BACKLOG)
         self.bell = Bell(ioloop)
         self.background = Background(self.bell)
+        self.listings = Listings(self.background, ioloop)
 
     def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
         """Called with a connection: makes it a session, if there may be one more."""

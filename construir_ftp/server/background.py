@@ -60,12 +60,14 @@ class Bell(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
 
 
 class Background:
-    """Two pools of threads: `check` for the checks of uploads, `quick` for passwords and deletions."""
+    """Pools of threads: `check` for the checks of uploads, `quick` for passwords and deletions, `read` for listings."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._checks = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "check")
         self._quick = ThreadPoolExecutor(2, "quick")
+        # One: more would take the interpreter from the loop more often.
+        self._reads = ThreadPoolExecutor(1, "read")
 
     def check(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Have a thread do `work`, and the loop call `then` with what it returned."""
@@ -75,9 +77,13 @@ class Background:
         """The same, for what doesn't take long."""
         self._run(self._quick, work, then)
 
+    def read(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """The same, for a few milliseconds of reading."""
+        self._run(self._reads, work, then)
+
     def close(self) -> None:
         """Wait until all work is done, and the answers are given. For the loop's thread, after the loop has ended."""
-        for pool in (self._checks, self._quick):
+        for pool in (self._checks, self._quick, self._reads):
             pool.shutdown()
         self._bell.answer()
 

@@ -15,6 +15,7 @@ from pyftpdlib.handlers import DTPHandler
 from pyftpdlib.handlers.ftp.dispatchers import ActiveDTP, PassiveDTP
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.server.listing import ListingError, Reader
 from construir_ftp.server.upload import OUR_FAULT, refusal
 
 log = logging.getLogger("construir.ftp")
@@ -52,6 +53,23 @@ class DataChannel(DTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
 
     # asyncore calls this name, and the base class has bound its own method to it.
     handle_read_event = handle_read
+
+    def initiate_send(self) -> None:
+        """Called when more can be sent. While there is nothing to send yet, the loop isn't asked to call again."""
+        source = self.producer_fifo[0] if self.producer_fifo else None
+        if isinstance(source, Reader) and not source.is_ready():
+            self.del_channel()
+            source.wait(self._send_on)
+            return
+        try:
+            super().initiate_send()
+        except ListingError as error:
+            self._resp = (str(error), log.debug)
+            self.close()
+
+    def _send_on(self) -> None:
+        if not self._closed:
+            self.add_channel(events=self.ioloop.WRITE)
 
     def handle_close(self) -> None:
         """Called when the other end is closed: properly, unless there is a pending error (SO_ERROR, socket(7))."""

@@ -13,8 +13,8 @@ from typing import Any
 from pyftpdlib.handlers import FTPHandler
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.server.browsing import BrowsingConnection
 from construir_ftp.server.data import ActiveConnector, DataChannel, PassiveListener
-from construir_ftp.server.login import IdentifiedConnection
 from construir_ftp.server.upload import OUR_FAULT, Upload, refusal
 from construir_ftp.server.view import Permissions, View
 
@@ -40,7 +40,7 @@ def _offered() -> dict[str, dict[str, Any]]:
     return {**table, "STOR": {**table["STOR"], "perm": None}}
 
 
-class Session(IdentifiedConnection):
+class Session(BrowsingConnection):
     """A control connection, of a contributor or of anyone. `server` is the Listener that accepted it."""
 
     banner = "Construir ready."
@@ -220,6 +220,6 @@ class Session(IdentifiedConnection):
         elapsed: float,
         bytes: int,  # noqa: A002
     ) -> None:
-        """Called at the end of every transfer of a file."""
-        if not receive:
+        """Called at the end of every transfer, of a listing too."""
+        if not receive and cmd in ("RETR", None):
             log.info("%s: fetched %a, %d bytes%s", self.who, filename, bytes, "" if completed else ", cut short")

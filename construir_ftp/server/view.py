@@ -8,14 +8,17 @@ following no symbolic link; what isn't a regular file or a directory, or begins 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.filesystems import AbstractedFS
 
+from construir_ftp.server.lines import Entry
 from construir_ftp.spool import Spool
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,6 +41,14 @@ class Permissions(DummyAuthorizer):  # type: ignore[misc] # pyftpdlib is untyped
     def get_msg_quit(self, username: str) -> str:
         """The reply to QUIT."""
         return "Goodbye."
+
+
+@dataclass(frozen=True)
+class Walked:
+    """An entry of a directory, whose status is that of a path."""
+
+    name: str
+    stat: Callable[[], os.stat_result]
 
 
 class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
@@ -94,6 +105,27 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
             return list(self._states)
         with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
             return [entry.name for entry in entries if _is_shown(entry) and self._is_open(f"{path}/{entry.name}")]
+
+    @contextmanager
+    def scan(self, path: str) -> Iterator[Iterable[Entry]]:
+        """The entries of a directory, in no order, each looked at when it is asked for; for any thread."""
+        if _is_result(path):
+            # What is on the disk is what is shown: no need to walk to each. They are good while the descriptor is open.
+            with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
+                yield (entry for entry in entries if _is_shown(entry))
+        else:
+            yield (Walked(name, partial(self.lstat, f"{path}/{name}")) for name in self.listdir(path))
+
+    def version(self, path: str) -> tuple[tuple[int, int], int] | None:
+        """Which directory `path` is, and when it changed; both the same, its entries look the same to everyone.
+
+        None where this doesn't hold: only results never change, and are shown to all alike.
+        """
+        if not _is_result(path):
+            return None
+        with self._opened(path, os.O_PATH) as directory:
+            status = os.fstat(directory)
+        return (status.st_dev, status.st_ino), status.st_mtime_ns
 
     def lstat(self, path: str) -> os.stat_result:
         """The status of a file or directory."""
@@ -179,6 +211,10 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
 def _is_shown(entry: os.DirEntry[str]) -> bool:
     is_plain = entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
     return is_plain and not entry.name.startswith(".")
+
+
+def _is_result(path: str) -> bool:
+    return path == "/done" or path.startswith("/done/")
 
 
 def _missing(path: str) -> FileNotFoundError:

@@ -1,0 +1,85 @@
+"""The commands that say what is in a directory: LIST, NLST, MLSD, and STAT with a path.
+
+pyftpdlib reads a directory whole, and puts it in order, before it sends the first byte; nobody else is served
+meanwhile. Here listings come in pieces.
+"""
+
+import stat
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
+from pathlib import PurePath
+
+from pyftpdlib.exceptions import FilesystemError
+from pyftpdlib.utils import strerror
+
+from construir_ftp.server import lines
+from construir_ftp.server.lines import Entry, Line
+from construir_ftp.server.listing import Pieces, Reader
+from construir_ftp.server.login import IdentifiedConnection
+from construir_ftp.server.view import View, Walked
+
+Order = Callable[[Iterable[Entry], Line], Iterator[bytes]]
+
+
+class BrowsingConnection(IdentifiedConnection):
+    """A control connection whose `fs` can be listed."""
+
+    fs: View
+
+    def ftp_MLSD(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Send the entries of a directory with their facts; RFC 3659, 7.2.1: 501 for what isn't one."""
+        if self.fs.isdir(path):
+            facts = sorted(self._current_facts)
+            self._send_listing(path, f"MLSD {facts}", lines.as_they_come, lines.mlsd(facts))
+        else:
+            self.respond("501 No such directory.")
+
+    def ftp_LIST(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Send the entries of a directory, or a file's, as ls -l shows them."""
+        self._send_listing(path, "LIST", lines.in_order, lines.long(time.time()))
+
+    def ftp_NLST(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Send the names in a directory, or a file's."""
+        self._send_listing(path, "NLST", lines.in_order, lines.short)
+
+    def ftp_STAT(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Say how the session is; with a path, what LIST would say, as far as it can be said in one breath."""
+        if not path:
+            super().ftp_STAT(path)
+            return
+        try:
+            pieces = Pieces(_lines(self.fs, path, lines.in_order, lines.long(time.time())))
+            listing = pieces.read()
+            pieces.close()
+        except (OSError, FilesystemError) as error:
+            self.respond(f"550 {strerror(error)}.")
+            return
+        if pieces.is_complete:
+            self.push(f'213-Status of "{path}":\r\n{listing.decode()}')
+            self.respond("213 End of status.")
+        else:
+            self.respond("450 Too many entries for STAT; use LIST.")
+
+    def _send_listing(self, path: str, form: str, order: Order, line: Line) -> None:
+        try:
+            reader = self._reader(path, form, partial(_lines, self.fs, path, order, line))
+        except (OSError, FilesystemError) as error:
+            self.respond(f"550 {strerror(error)}.")
+        else:
+            self.push_dtp_data(reader, isproducer=True, file=reader, cmd=form)
+
+    def _reader(self, path: str, form: str, begin: Callable[[], Generator[bytes, None, None]]) -> Reader:
+        found = self.fs.version(path)
+        version = None if found is None else ((found[0], form), found[1])
+        reader: Reader = self.server.listings.open(path, version, begin)
+        return reader
+
+
+def _lines(view: View, path: str, order: Order, line: Line) -> Generator[bytes, None, None]:
+    status = view.lstat(path)
+    if stat.S_ISDIR(status.st_mode):
+        with view.scan(path) as entries:
+            yield from order(entries, line)
+    else:
+        yield line(Walked(PurePath(path).name, lambda: status))
