@@ -5,6 +5,7 @@ from pathlib import Path
 from construir_ftp.config import MachineSection
 from construir_ftp.image import BaseImage
 from construir_ftp.machine import accelerator
+from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
@@ -15,10 +16,10 @@ JOBS = Path(__file__).parent / "jobs"
 SMALL = MachineSection(memory=Size.parse("512MiB"), scratch=Size.parse("512MiB"))
 
 
-def shape(images: Path, base: BaseImage, machine: MachineSection = SMALL) -> Shape:
+def shape(images: Path, base: BaseImage, machine: MachineSection = SMALL, read_only_disks: int = 0) -> Shape:
     """A machine under the accelerator that works here; `images` is where the base images are."""
     choice = accelerator.choose(machine, images, base)
-    return Shape.of(machine, base, choice.accelerator, max_disk_bytes=2**30)
+    return Shape.of(machine, base, choice.accelerator, max_disk_bytes=2**30, read_only_disks=read_only_disks)
 
 
 def assignment(
@@ -29,13 +30,17 @@ def assignment(
     timeout_s: float = 60,
     idle_timeout_s: float = 60,
     boot_timeout_s: float = 60,
+    errand: Errand | None = None,
+    layers: tuple[Path, ...] = (),
+    results: tuple[Path, ...] = (),
 ) -> Assignment:
     """The job in the directory `job`, on a new disk in `place`, after which the guest is named; both are made anew."""
     place.mkdir(exist_ok=True)
     task = Assignment(
         disk=place / "disk.img",
-        filesystem="ext2",
-        hostname=place.name,
+        errand=errand or Errand(hostname=place.name, filesystem="ext2"),
+        layers=layers,
+        results=results,
         timeout_s=timeout_s,
         idle_timeout_s=idle_timeout_s,
         boot_timeout_s=boot_timeout_s,

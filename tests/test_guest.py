@@ -51,7 +51,7 @@ def test_messages_survive_any_cut(size: int) -> None:
 
 
 def test_order_is_one_line_with_fresh_random_bytes() -> None:
-    first, second = (guest.order("go", hostname="hello", filesystem="ext2") for _ in range(2))
+    first, second = (guest.order("go", guest.Errand(hostname="hello", filesystem="ext2")) for _ in range(2))
     assert first.count(b"\n") == 1
     assert first.startswith(b"go seed=")
     assert first != second

@@ -64,9 +64,38 @@ class Messages:
         return [line[:MAX_LINE_BYTES].decode("ascii", "backslashreplace") for line in lines]
 
 
-def order(word: str, hostname: str, filesystem: str) -> bytes:
-    """What a waiting guest is told, "go" or "rehearse": fresh random bytes, its name, what to mount."""
-    pairs = {"seed": os.urandom(_SEED_BYTES).hex(), "hostname": hostname, "filesystem": filesystem}
+class Errand(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guest is told to do. `layers` is how many disks are to be laid over its root, the first one lowest;
+    `results` are the name and the file system of those after them, for /deps. With `keeps_changes` what is changed on
+    the root goes to changes/ on the job's disk, as overlayfs has it.
+    """
+
+    hostname: str
+    filesystem: str
+    run: str = "./run.sh"
+    env: dict[str, str] = {}
+    layers: int = 0
+    results: tuple[tuple[str, str], ...] = ()
+    keeps_changes: bool = False
+
+
+def read_only_serial(number: int) -> str:
+    """The serial number that the guest knows a read-only disk by."""
+    return f"more{number}"
+
+
+def order(word: str, errand: Errand) -> bytes:
+    """What a waiting guest is told, "go" or "rehearse": key=value pairs, free texts in hexadecimal."""
+    pairs = {
+        "seed": os.urandom(_SEED_BYTES).hex(),
+        "hostname": errand.hostname,
+        "filesystem": errand.filesystem,
+        "run": errand.run.encode().hex(),
+        "env": "\0".join(f"{key}={value}" for key, value in errand.env.items()).encode().hex(),
+        "layers": errand.layers,
+        "results": ",".join(f"{name}:{filesystem}" for name, filesystem in errand.results),
+        "changes": int(errand.keeps_changes),
+    }
     return f"{word} {' '.join(f'{key}={value}' for key, value in pairs.items())}\n".encode()
 
 

@@ -1,7 +1,7 @@
 """QEMU's command line, built from the top by small pure functions; and what QEMU says of itself.
 
 Every machine is the same machine, whether it boots, becomes a template or is cloned from one: with a root disk that
-forgets, an empty place for the job's disk, four wires out, and nothing else.
+forgets, empty places for disks, four wires out, and nothing else.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,18 @@ from construir_ftp import process
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.image import BaseImage
-from construir_ftp.machine import guest, qmp
+from construir_ftp.machine import disks, guest, qmp
 
 Accelerator = Literal["kvm", "tcg"]
 # The guest's three, and the monitor's.
 WIRES = ("control", "output", "console", "qmp")
-# The node and the device of the job's disk; see insert_disk in vm.
-JOB_NODE, JOB_FILE = "job", "job-file"
 _ANSWER_S = 30.0
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What kind of machine: all that is settled before it gets a job. `scratch_bytes` is the room for what is changed
-    on the root disk, `max_disk_bytes` the size of the largest disk it may be given.
+    on the root disk, `max_disk_bytes` the size of the largest disk it may be given, `read_only_disks` how many it has
+    room for beside the job's.
     """
 
     qemu: str
@@ -36,9 +35,17 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     scratch_bytes: int
     max_disk_bytes: int
+    read_only_disks: int = 0
 
     @classmethod
-    def of(cls, machine: MachineSection, base: BaseImage, accelerator: Accelerator, max_disk_bytes: int) -> Self:
+    def of(
+        cls,
+        machine: MachineSection,
+        base: BaseImage,
+        accelerator: Accelerator,
+        max_disk_bytes: int,
+        read_only_disks: int = 0,
+    ) -> Self:
         """The machine that a configuration asks for."""
         return cls(
             qemu=machine.qemu,
@@ -48,6 +55,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             cpus=machine.cpus,
             scratch_bytes=int(machine.scratch),
             max_disk_bytes=max_disk_bytes,
+            read_only_disks=read_only_disks,
         )
 
     def key(self) -> str:
@@ -57,9 +65,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         program = process.find(self.qemu)
         stat = Path(program).stat() if program else None
         mark = (program, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
-        rest = (self.accelerator, self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes)
+        sizes = (self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes, self.read_only_disks)
         line = guest.kernel_line(self.accelerator)
-        return repr((mark, str(self.base.path), self.base.manifest.digest(), line, rest))
+        return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
 
 
 class Ram(msgspec.Struct, frozen=True):
@@ -90,7 +98,7 @@ def argv(shape: Shape, wires: Mapping[str, int], ram: Ram | None = None) -> list
         *_machine_args(shape, ram),
         *(["-incoming", "defer"] if is_clone else _kernel_args(shape)),
         *_root_args(Path(f"/proc/self/fd/{ram.root_fd}") if ram else shape.base.root),
-        *_job_args(),
+        *disks.args(shape.read_only_disks),
         *_wire_args(wires),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
     ]
@@ -122,20 +130,10 @@ def _kernel_args(shape: Shape) -> list[str]:
 
 
 def _root_args(root: Path) -> list[str]:
-    # In QEMU's option lists a comma is written twice. werror: see _job_args.
+    # In QEMU's option lists a comma is written twice. werror: see disks.
     file = str(root).replace(",", ",,")
     drive = f"if=none,id=root,file={file},format=raw,snapshot=on,cache=unsafe,werror=report,rerror=report"
     return ["-drive", drive, "-device", "virtio-blk-device,drive=root,serial=root"]
-
-
-def _job_args() -> list[str]:
-    # raw always: probed, a job could carry a qcow2 header that names a file of the host. werror=report: the default
-    # pauses the machine on a full disk until its deadline. Zeros and freed blocks become holes again.
-    return [
-        *("-blockdev", f"driver=null-co,node-name={JOB_FILE},size=0,read-zeroes=on"),
-        *("-blockdev", f"driver=raw,node-name={JOB_NODE},file={JOB_FILE},discard=unmap,detect-zeroes=unmap"),
-        *("-device", f"virtio-blk-device,drive={JOB_NODE},serial={guest.JOB_SERIAL},werror=report,rerror=report"),
-    ]
 
 
 def _wire_args(wires: Mapping[str, int]) -> list[str]:

@@ -20,9 +20,9 @@ import msgspec
 from construir_ftp import jail, process
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import cell
-from construir_ftp.machine import guest, qemu, qmp
+from construir_ftp.machine import disks, guest, qemu, qmp
 from construir_ftp.machine.logfile import CappedLog
-from construir_ftp.machine.qemu import JOB_NODE, WIRES, Ram, Shape
+from construir_ftp.machine.qemu import WIRES, Ram, Shape
 
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
@@ -37,11 +37,16 @@ BootPath = Literal["cold", "warm", "pooled"]
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine is to do: the job's disk, its limits in seconds, and where what it says is kept."""
+    """What the machine is to do: the job's disk, what it depends on, its limits in seconds, where what it says is kept.
+
+    `layers` are squashfs images, the lowest first; `results` are the disks that the errand names, in its order. A shape
+    has to have room for all of them.
+    """
 
     disk: Path
-    filesystem: str
-    hostname: str
+    errand: guest.Errand
+    layers: tuple[Path, ...] = ()
+    results: tuple[Path, ...] = ()
     timeout_s: float
     idle_timeout_s: float
     boot_timeout_s: float
@@ -142,9 +147,9 @@ class Machine:
 
     def rehearse(self, disk_fd: int, timeout_s: float) -> None:
         """Have the guest do a job that leaves nothing behind, so that the real one finds everything warm."""
-        self._insert_disk(disk_fd)
+        disks.insert(self.monitor(), disk_fd)
         self.ending.report = guest.Report()
-        self._say(guest.order("rehearse", hostname="rehearsal", filesystem="ext2"))
+        self._go("rehearse", guest.Errand(hostname="rehearsal", filesystem="ext2"))
         self.wait_until_ready(timeout_s)
 
     def became(self, boot_path: BootPath) -> None:
@@ -184,12 +189,15 @@ class Machine:
     def _begin(self, assignment: Assignment) -> None:
         descriptor = os.open(assignment.disk, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._insert_disk(descriptor)
+            disks.insert(self.monitor(), descriptor, (*assignment.layers, *assignment.results))
         finally:
             os.close(descriptor)
-        self._say(guest.order("go", hostname=assignment.hostname, filesystem=assignment.filesystem))
-        if self._monitor is not None:
-            self._monitor.close()
+        self._go("go", assignment.errand)
+        self.monitor().close()
+
+    def _go(self, word: str, errand: guest.Errand) -> None:
+        self.monitor().ask("cont")
+        self._say(guest.order(word, errand))
 
     def _began(self, assignment: Assignment) -> bool:
         report = self.ending.report
@@ -197,21 +205,6 @@ class Machine:
             self.ending.started = time.time()
             self._set_deadlines({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
         return report.started or report.finished()
-
-    def _insert_disk(self, descriptor: int) -> None:
-        """Put the file behind the node of the job's disk, whose driver the guest has not bound; then let it go on.
-
-        The file goes in as a descriptor: nothing of the host's paths is to be seen from inside.
-        """
-        monitor = self.monitor()
-        fdset = monitor.ask("add-fd", fds=[descriptor])["fdset-id"]
-        node = f"{JOB_NODE}-{fdset}"
-        discard = {"discard": "unmap"}
-        monitor.ask("blockdev-add", {"driver": "file", "node-name": node, "filename": f"/dev/fdset/{fdset}", **discard})
-        raw = {"driver": "raw", "node-name": JOB_NODE, "file": node, "detect-zeroes": "unmap", **discard}
-        monitor.ask("blockdev-reopen", {"options": [raw]})
-        monitor.ask("remove-fd", {"fdset-id": fdset})
-        monitor.ask("cont")
 
     # -- following it --------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from construir_ftp import codec, image, results
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.machine.accelerator import Choice
+from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Templates
 from construir_ftp.machine.vm import Assignment, Ending, Machine
@@ -128,8 +129,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         log.info("job %s: attempt %d, in a %s machine", job.id, job.attempts(), machine.ending.boot_path)
         assignment = Assignment(
             disk=job.disk,
-            filesystem=ticket.filesystem,
-            hostname=ticket.name,
+            errand=Errand(hostname=ticket.name, filesystem=ticket.filesystem),
             timeout_s=self.machine.timeout,
             idle_timeout_s=self.machine.idle_timeout,
             boot_timeout_s=boot_timeout_s,

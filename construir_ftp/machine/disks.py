@@ -1,0 +1,56 @@
+"""The empty places for disks in a machine, and how a file gets into one once the machine has a job.
+
+A machine is put together, and its template saved, long before anyone knows its disks. Each place is a device over an
+empty node; the guest binds its driver only when it is told to, and by then the node is another one. The first place
+is the job's; the others are for what the job depends on and can only be read.
+"""
+
+import os
+from pathlib import Path
+
+from construir_ftp.machine import guest, qmp
+
+# The job's disk, and what can be attached beside it: 24 virtio-mmio transports, four of which the machine has used up.
+MOST_READ_ONLY = 18
+
+
+def args(read_only: int) -> list[str]:
+    """QEMU's options for the job's place and `read_only` others."""
+    places = [_place_args(guest.JOB_SERIAL, False)]
+    places += [_place_args(guest.read_only_serial(number), True) for number in range(read_only)]
+    return [word for place in places for word in place]
+
+
+def _place_args(serial: str, is_read_only: bool) -> list[str]:
+    # raw always: probed, a job could carry a qcow2 header that names a file of the host. werror=report: the default
+    # pauses the machine on a full disk until its deadline. Zeros and freed blocks become holes again.
+    more = "read-only=on" if is_read_only else "discard=unmap,detect-zeroes=unmap"
+    return [
+        *("-blockdev", f"driver=null-co,node-name={serial}-file,size=0,read-zeroes=on"),
+        *("-blockdev", f"driver=raw,node-name={serial},file={serial}-file,{more}"),
+        *("-device", f"virtio-blk-device,drive={serial},serial={serial},werror=report,rerror=report"),
+    ]
+
+
+def insert(monitor: qmp.Monitor, job: int, read_only: tuple[Path, ...] = ()) -> None:
+    """Put the job's file, an open descriptor, and files to be read into a machine whose guest has bound none of them.
+
+    All go in as descriptors: nothing of the host's paths is to be seen from inside. Raises OSError, CommandError.
+    """
+    _put(monitor, guest.JOB_SERIAL, job, False)
+    for number, path in enumerate(read_only):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _put(monitor, guest.read_only_serial(number), descriptor, True)
+        finally:
+            os.close(descriptor)
+
+
+def _put(monitor: qmp.Monitor, place: str, descriptor: int, is_read_only: bool) -> None:
+    fdset = monitor.ask("add-fd", fds=[descriptor])["fdset-id"]
+    node = f"{place}-{fdset}"
+    how: dict[str, object] = {"read-only": True} if is_read_only else {"discard": "unmap"}
+    monitor.ask("blockdev-add", {"driver": "file", "node-name": node, "filename": f"/dev/fdset/{fdset}", **how})
+    zeroes = {} if is_read_only else {"detect-zeroes": "unmap"}
+    monitor.ask("blockdev-reopen", {"options": [{"driver": "raw", "node-name": place, "file": node, **how, **zeroes}]})
+    monitor.ask("remove-fd", {"fdset-id": fdset})
