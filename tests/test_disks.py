@@ -1,4 +1,4 @@
-"""What a job depends on: layers laid over the root, earlier results under /deps, all of it read-only and thrown away."""
+"""What a job depends on: layers laid over the root, earlier results under /deps, none of it changed by the job."""
 
 import subprocess
 from pathlib import Path
@@ -42,6 +42,11 @@ def said(shape: Shape, task: Assignment) -> tuple[Ending, str]:
     with Machine.start(shape) as machine:
         ending = machine.run(task)
     return ending, task.output.read_text()
+
+
+def debugfs(disk: Path, command: str) -> str:
+    argv: list[str | Path] = ["debugfs", "-R", command, disk]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def test_layers_cover_the_root_and_each_other_in_their_order(roomy: Shape, tmp_path: Path) -> None:
@@ -105,11 +110,8 @@ def test_changes_to_the_root_are_kept_on_the_jobs_disk_where_asked_for(roomy: Sh
     task = assignment(tmp_path / "run", job(tmp_path / "job", script), errand=errand)
     ending, output = said(roomy, task)
     assert (ending.report.exit_code, ending.report.clean) == (0, True), output
-    asked = ["debugfs", "-R", "stat /changes/usr/bin/env", task.disk]
-    listed = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
-    assert "character special" in listed
-    asked = ["debugfs", "-R", "cat /changes/etc/kept", task.disk]
-    assert subprocess.run(asked, check=True, capture_output=True, text=True).stdout == "kept\n"
+    assert "character special" in debugfs(task.disk, "stat /changes/usr/bin/env")
+    assert debugfs(task.disk, "cat /changes/etc/kept") == "kept\n"
 
 
 def test_broken_layer_is_named(roomy: Shape, tmp_path: Path) -> None:
