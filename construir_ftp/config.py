@@ -67,6 +67,26 @@ class FtpSection(Section, frozen=True):
     max_sessions_per_contributor: Positive = 32
 
 
+class TlsSection(Section, frozen=True):
+    """TLS for the FTP server; none without a certificate."""
+
+    certificate: str = ""
+    key: str = ""
+    require_tls: bool = False
+    implicit: bool = False
+    implicit_port: Port = 990
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("key", "require_tls", "implicit"):
+            if getattr(self, key) and not self.certificate:
+                raise ValueError(f"`{key}`: expected tls.certificate beside it")
+
+    def files(self) -> tuple[Path, Path] | None:
+        """Certificate and key, which may be in one file; None is no TLS."""
+        return (Path(self.certificate), Path(self.key or self.certificate)) if self.certificate else None
+
+
 class GateSection(Section, frozen=True):
     """What an upload may be; see gate."""
 
@@ -139,6 +159,7 @@ class Config(Section, frozen=True):
     spool: SpoolSection = SpoolSection()
     images: ImagesSection = ImagesSection()
     ftp: FtpSection = FtpSection()
+    tls: TlsSection = TlsSection()
     gate: GateSection = GateSection()
     machine: MachineSection = MachineSection()
     runner: RunnerSection = RunnerSection()

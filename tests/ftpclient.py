@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from construir_ftp import config, jail
-from construir_ftp.config import FtpSection, GateSection
+from construir_ftp.config import FtpSection, GateSection, TlsSection
 from construir_ftp.server import Server, open_server
 from construir_ftp.spool import STATES, Spool
 from construir_ftp.users import Users
@@ -86,8 +86,12 @@ class Control:
         return self.reply()
 
     def log_in(self, name: str = "alice", password: str = PASSWORD) -> Self:
-        """Log in, binary."""
+        """Read the greeting, log in, binary."""
         assert self.reply().startswith("220")
+        return self.identify(name, password)
+
+    def identify(self, name: str = "alice", password: str = PASSWORD) -> Self:
+        """Log in, binary."""
         assert self.ask(f"USER {name}").startswith("331")
         assert self.ask(f"PASS {password}").startswith("230")
         assert self.ask("TYPE I").startswith("200")
@@ -126,12 +130,14 @@ class Control:
 class House:
     """A running server, its spool and its users."""
 
-    def __init__(self, path: Path, gate: GateSection, min_free: int, settings: dict[str, object]) -> None:
+    def __init__(
+        self, path: Path, gate: GateSection, min_free: int, tls: TlsSection, settings: dict[str, object]
+    ) -> None:
         self.spool = Spool.prepare(path / "spool")
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text())
         ftp = config.convert({"port": 0, **settings}, FtpSection)
-        self.server: Server = open_server(self.spool, self.users, ftp, gate, min_free)
+        self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, min_free)
         self.thread = threading.Thread(target=self.server.run)
         self.listener = self.server._listener
 
@@ -168,19 +174,22 @@ class House:
         return directory
 
     def is_quiet(self) -> bool:
-        """Whether the loop has forgotten all of its sessions: the listener and the bell are what is left."""
+        """Whether the loop has forgotten all of its sessions: the bell and one or two doors are what is left."""
+        left = 2 if self.server.implicit_port is None else 3
         loop = self.listener.ioloop
         tasks = [task for task in loop.sched._tasks if not task.cancelled]
-        return not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= 2
+        return not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= left
 
 
 @contextlib.contextmanager
-def serving(path: Path, gate: GateSection | None = None, min_free: int = 0, **settings: object) -> Iterator[House]:
+def serving(
+    path: Path, gate: GateSection | None = None, min_free: int = 0, tls: TlsSection | None = None, **settings: object
+) -> Iterator[House]:
     """Serve, and count afterwards what was left: descriptors, threads, children, entries of the loop."""
     users_text()
     jail.host()  # found at its first use, and kept
     before = _belongings()
-    house = House(path, gate or GateSection(), min_free, settings)
+    house = House(path, gate or GateSection(), min_free, tls or TlsSection(), settings)
     house.thread.start()
     try:
         yield house

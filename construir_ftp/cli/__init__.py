@@ -81,7 +81,7 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
     from construir_ftp import server
 
     users = Users(settings.users_path())
-    ftp = server.open_server(spool, users, settings.ftp, settings.gate, settings.spool.min_free)
+    ftp = server.open_server(spool, users, settings.ftp, settings.tls, settings.gate, settings.spool.min_free)
     with supervisor.on_stop(ftp.stop), contextlib.closing(ftp):
         ftp.run()
 

@@ -9,12 +9,14 @@ import logging
 import re
 import resource
 import socket
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from pyftpdlib.ioloop import IOLoop
+from pyftpdlib.ioloop import Acceptor, IOLoop
 from pyftpdlib.servers import FTPServer
 
-from construir_ftp.config import FtpSection, GateSection
+from construir_ftp.certificate import Certificate
+from construir_ftp.config import FtpSection, GateSection, TlsSection
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
@@ -35,11 +37,27 @@ _OTHER_DESCRIPTORS = 128 + _MOST_FAREWELLS
 _PAUSE_S = 1
 
 
-class Listener(FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
+class _Door(Acceptor):  # type: ignore[misc] # pyftpdlib is untyped
+    """A port that is listened on."""
+
+    def handle_error(self) -> None:
+        """Called when accept(2) failed, for want of descriptors: pyftpdlib would stop listening for good."""
+        log.exception("no new sessions for %d s", _PAUSE_S)
+        self.del_channel()
+        self.ioloop.call_later(_PAUSE_S, self.add_channel)
+
+
+class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
     """Accepts sessions, and holds what they have in common."""
 
-    def __init__(self, sock: socket.socket, ioloop: Any, intake: Intake, users: Users, ftp: FtpSection) -> None:
-        self.intake, self.users, self.ftp = intake, users, ftp
+    def __init__(
+        self, sock: socket.socket, ioloop: Any, intake: Intake, users: Users, ftp: FtpSection, tls: TlsSection
+    ) -> None:
+        self.intake, self.users, self.ftp, self.tls = intake, users, ftp, tls
+        files = tls.files()
+        self.certificate = Certificate(*files) if files else None
+        # Of a session on this port TLS is spoken before the first word.
+        self.implicit_port: int | None = None
         self.passive_ports = passive_ports(ftp.passive_ports)
         # pyftpdlib's own limits count descriptors of every kind: see limits.
         self.max_cons = self.max_cons_per_ip = 0
@@ -71,11 +89,21 @@ class Listener(FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         """The reply that turns a contributor away who has enough sessions already; "" is welcome."""
         return limits.refuse_login(contributor, [session.contributor for session in self.sessions], self.ftp)
 
-    def handle_error(self) -> None:
-        """Called when accept(2) failed, for want of descriptors: pyftpdlib would stop listening for good."""
-        log.exception("no new sessions for %d s", _PAUSE_S)
-        self.del_channel()
-        self.ioloop.call_later(_PAUSE_S, self.add_channel)
+
+class ImplicitDoor(_Door):
+    """A second port, for implicit FTPS. What it accepts are sessions of the Listener's."""
+
+    def __init__(self, sock: socket.socket, listener: Listener) -> None:
+        super().__init__(ioloop=listener.ioloop)
+        self._listener = listener
+        sock.setblocking(False)
+        self.set_socket(sock)
+        self.listen(_BACKLOG)
+        listener.implicit_port = sock.getsockname()[1]
+
+    def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
+        """Called with a connection."""
+        self._listener.handle_accepted(sock, addr)
 
 
 class Server:
@@ -90,9 +118,16 @@ class Server:
         host, port = self._listener.address
         return str(host), int(port)
 
+    @property
+    def implicit_port(self) -> int | None:
+        """The port for implicit FTPS, if there is one."""
+        return self._listener.implicit_port
+
     def run(self) -> None:
         """Serve, in this thread, until `stop` is called."""
         log.info("FTP on %s port %d", *self.address)
+        if self.implicit_port is not None:
+            log.info("FTPS on %s port %d", self.address[0], self.implicit_port)
         wait_s = None
         while not self._listener.is_stopping:
             wait_s = self._listener.ioloop.loop(wait_s, blocking=False)
@@ -117,14 +152,25 @@ class Server:
         self._listener.ioloop.close()
 
 
-def open_server(spool: Spool, users: Users, ftp: FtpSection, gate: GateSection, min_free: int) -> Server:
+def open_server(
+    spool: Spool, users: Users, ftp: FtpSection, tls: TlsSection, gate: GateSection, min_free: int
+) -> Server:
     """A server, listening already; port 0 takes any. `min_free` in bytes. Raises ConfigError and ConstruirError."""
     _route_log()
     _check_masquerade_address(ftp.masquerade_address)
     passive_ports(ftp.passive_ports)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
     intake = Intake(spool, gate, ftp.max_upload, min_free)
-    return Server(Listener(_bind(ftp.address, ftp.port), IOLoop(), intake, users, ftp))
+    with ExitStack() as undo:
+        sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
+        implicit = _bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
+        undo.enter_context(implicit or nullcontext())
+        ioloop = undo.enter_context(IOLoop())
+        listener = Listener(sock, ioloop, intake, users, ftp, tls)
+        if implicit:
+            ImplicitDoor(implicit, listener)
+        undo.pop_all()
+    return Server(listener)
 
 
 def passive_ports(text: str) -> list[int] | None:
@@ -147,7 +193,7 @@ def _check_masquerade_address(text: str) -> None:
         raise ConfigError(f"ftp.masquerade_address: expected an IPv4 address, got {text!a}") from error
 
 
-def _bind(address: str, port: int) -> socket.socket:
+def _bind(address: str, port: int, chosen_by: str) -> socket.socket:
     is_v6 = ":" in address
     try:
         return socket.create_server(
@@ -157,9 +203,8 @@ def _bind(address: str, port: int) -> socket.socket:
             dualstack_ipv6=address == "::",
         )
     except OSError as error:
-        raise ConstruirError(
-            f"FTP can't listen on {address} port {port}: {error.strerror}; choose others with ftp.address and --port"
-        ) from error
+        remedy = f"choose others with ftp.address and {chosen_by}"
+        raise ConstruirError(f"FTP can't listen on {address} port {port}: {error.strerror}; {remedy}") from error
 
 
 def _allow_descriptors(wanted: int) -> None:

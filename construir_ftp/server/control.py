@@ -13,6 +13,8 @@ from typing import Any
 import pyftpdlib.ioloop  # noqa: F401 - comes first: it imports asyncore and silences its warning of deprecation
 from pyftpdlib.handlers import FTPHandler
 
+from construir_ftp.server.tls import TlsConnection
+
 log = logging.getLogger("construir.ftp")
 
 _LONGEST_LINE_BYTES = 2048
@@ -22,7 +24,7 @@ _MOST_UNREAD_REPLIES = 16
 _UNREAD_S = 5
 
 
-class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
+class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
     """What Session builds on. `server` is the Listener that accepted it."""
 
     # pyftpdlib's own, whose first values say too little of their types.
@@ -112,6 +114,11 @@ class ControlConnection(FTPHandler):  # type: ignore[misc] # pyftpdlib is untype
         super().initiate_send()
         if self._waiting_lines and not self.is_unread():
             self.proceed_soon()
+
+    def forget_unread(self) -> None:
+        """Throw away all that has come and was not obeyed yet."""
+        self._waiting_lines.clear()
+        self.ac_in_buffer, self._in_buffer, self._in_buffer_len = b"", [], 0
 
     def proceed_soon(self) -> None:
         """A command has come to its end: those that have waited for it are next."""

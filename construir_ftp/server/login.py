@@ -9,13 +9,13 @@ from typing import Any
 
 from construir_ftp.errors import ConfigError
 from construir_ftp.server import limits
-from construir_ftp.server.control import ControlConnection
+from construir_ftp.server.protection import ProtectedConnection
 from construir_ftp.users import ANONYMOUS
 
 log = logging.getLogger("construir.ftp")
 
 
-class IdentifiedConnection(ControlConnection):
+class IdentifiedConnection(ProtectedConnection):
     """A control connection that knows its contributor; None is anyone, or nobody yet."""
 
     max_login_attempts = 3

@@ -15,6 +15,7 @@ from pyftpdlib.handlers import FTPHandler
 from construir_ftp.errors import RefusedError
 from construir_ftp.server.browsing import BrowsingConnection
 from construir_ftp.server.data import ActiveConnector, DataChannel, PassiveListener
+from construir_ftp.server.protection import COMMANDS
 from construir_ftp.server.upload import OUR_FAULT, Upload, refusal
 from construir_ftp.server.view import Permissions, View
 
@@ -37,7 +38,7 @@ _ABORTED = "426 Transfer aborted.\r\n226 Abort done."
 def _offered() -> dict[str, dict[str, Any]]:
     """pyftpdlib's table of commands without those not offered; STOR looks at its path itself."""
     table = {name: how for name, how in FTPHandler.proto_cmds.items() if name.split()[0] not in _NOT_OFFERED}
-    return {**table, "STOR": {**table["STOR"], "perm": None}}
+    return {**table, **COMMANDS, "STOR": {**table["STOR"], "perm": None}}
 
 
 class Session(BrowsingConnection):
