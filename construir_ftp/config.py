@@ -27,6 +27,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of construir.toml. Of the keys named in `above_zero` a zero is an error."""
 
     above_zero: ClassVar[tuple[str, ...]] = ()
+    # Where whoever wrote the file finds every key there is.
+    listed_in: ClassVar[str] = "etc/construir.toml"
 
     def __post_init__(self) -> None:
         for key in self.above_zero:
@@ -258,7 +260,7 @@ def _plainly(message: str, kind: type[Section]) -> str:
     key = where.rstrip("`").lstrip(".")
     if named := re.fullmatch(r"(Object contains unknown field )?`([^`]*)`(?:: )?(.*)", what):
         key = ".".join(filter(None, [key, named[2]]))
-        what = "no such key; etc/construir.toml lists them all" if named[1] else named[3]
+        what = f"no such key; {kind.listed_in} lists them all" if named[1] else named[3]
     elif what.startswith("Invalid enum value"):
         what = f"expected one of {', '.join(_choices(kind, key))}, got {what.split(maxsplit=3)[3]}"
     else:

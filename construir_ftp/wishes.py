@@ -1,0 +1,123 @@
+"""What a job asks for: construir.toml at the root of its image, and what this appliance grants.
+
+A contributor wrote it, so a mistake is a refusal that names the key; nothing here opens a job. Every key can be left
+out. What is granted is bounded by the configuration: see Terms.
+"""
+
+import re
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from construir_ftp import config, jobfile
+from construir_ftp.config import Positive, Section
+from construir_ftp.errors import ConfigError, RefusedError
+from construir_ftp.units import Duration, Size
+
+FILE = "construir.toml"
+# More than anyone writes by hand.
+MOST_BYTES = 64 * 1024
+
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}-[A-Za-z0-9._-]{1,40}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Debian Policy 5.6.1 (names) and 5.6.12 (versions).
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PROGRAM = re.compile(r"(\./)?[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
+_MOST_ENV_BYTES = 16 * 1024
+
+
+def _expect(key: str, values: tuple[str, ...], pattern: re.Pattern[str], expected: str) -> None:
+    for value in values:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"`{key}`: expected {expected}, got {value[:40]!a}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"`{key}`: the same thing is named twice")
+
+
+class Dependencies(Section, frozen=True):
+    """The table [dependencies]: Debian packages, ids of earlier results, names of published layers."""
+
+    packages: Annotated[tuple[str, ...], msgspec.Meta(max_length=500)] = ()
+    results: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+    layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+
+    def __post_init__(self) -> None:
+        _expect("packages", self.packages, _PACKAGE, 'names of Debian packages, such as "cmake"')
+        _expect("results", self.results, _ID, "ids of jobs, as the reply to an upload names them")
+        _expect("layers", self.layers, _NAME, "names of layers, as listed in /layers")
+
+
+class Wishes(Section, frozen=True):
+    """construir.toml. None and the empty text mean: as this appliance does it by default."""
+
+    above_zero: ClassVar = ("timeout", "idle_timeout", "memory")
+    listed_in: ClassVar = "/README.txt"
+
+    name: str = ""
+    run: str = "./run.sh"
+    base: str = ""
+    timeout: Duration | None = None
+    idle_timeout: Duration | None = None
+    cpus: Positive | None = None
+    memory: Size | None = None
+    space: Size | None = None
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    outputs: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    dependencies: Dependencies = Dependencies()
+
+    def __post_init__(self) -> None:
+        for key in self.above_zero:
+            if getattr(self, key) == 0:
+                raise ValueError(f"`{key}`: expected more than zero")
+        _expect("name", (self.name,) if self.name else (), _NAME, "letters, digits and . _ -")
+        _expect("base", (self.base,) if self.base else (), _NAME, "the name of a base image")
+        _expect("run", (self.run,), _PROGRAM, 'a program in the image, such as "./run.sh"')
+        _expect("env", tuple(self.env), _VARIABLE, "names of variables, such as CFLAGS")
+        if any("\0" in value for value in self.env.values()):
+            raise ValueError("`env`: a value can't hold a NUL")
+        if sum(len(f"{key}={value}".encode()) for key, value in self.env.items()) > _MOST_ENV_BYTES:
+            raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
+
+
+def read(text: bytes) -> Wishes:
+    """What a construir.toml says. Raises RefusedError, whose reason names the key and what was expected."""
+    try:
+        wishes = config.parse_section(text.decode("utf-8-sig"), FILE, Wishes)
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{FILE}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except ConfigError as error:
+        raise RefusedError(
+            str(error).replace("etc/construir.toml lists them all", "SITE HELP lists them all")
+        ) from error
+    if wishes.name:
+        jobfile.check_name(wishes.name)
+    return wishes
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a job may ask for, and the base images there are to choose from."""
+
+    timeout_s: float
+    idle_timeout_s: float
+    cpus: int
+    memory_bytes: int
+    image_bytes: int
+    bases: tuple[str, ...]
+
+    def check(self, wishes: Wishes, image_bytes: int) -> None:
+        """Raises RefusedError, naming the key, if a job with an image of that size asks for more than it can have."""
+        room_bytes = max(0, self.image_bytes - image_bytes)
+        most = {
+            "timeout": (wishes.timeout, self.timeout_s, f"{self.timeout_s:g} s"),
+            "idle_timeout": (wishes.idle_timeout, self.idle_timeout_s, f"{self.idle_timeout_s:g} s"),
+            "cpus": (wishes.cpus, self.cpus, str(self.cpus)),
+            "memory": (wishes.memory, self.memory_bytes, f"{self.memory_bytes >> 20} MiB"),
+            "space": (wishes.space, room_bytes, f"{room_bytes >> 20} MiB"),
+        }
+        for key, (asked, limit, in_words) in most.items():
+            if asked is not None and asked > limit:
+                raise RefusedError(f"{FILE}: {key}: at most {in_words} can be had here")
+        if wishes.base and wishes.base not in self.bases:
+            there = ", ".join(self.bases) or "none"
+            raise RefusedError(f"{FILE}: base: there is no base image {wishes.base!a} here; there are: {there}")
