@@ -16,6 +16,7 @@ from construir_ftp import __version__
 from construir_ftp.codec import CODECS
 from construir_ftp.machine import guest
 from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.usage import Usage
 from construir_ftp.machine.vm import BootPath, Ending
 from construir_ftp.spool import Job, Ticket
 
@@ -38,12 +39,9 @@ class OurFault(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """What was seen from outside the machine: seconds of processor time, bytes."""
+class Measured(Usage, frozen=True, kw_only=True):
+    """What was seen from outside the machine."""
 
-    cpu_seconds: float
-    peak_memory_bytes: int
-    written_bytes: int
     output_bytes: int
     qemu_status: int | None
 
@@ -167,9 +165,7 @@ def _with_run(result: Result, shape: Shape, ending: Ending) -> Result:
         cpus=shape.cpus,
         claimed=ending.report,
         measured=Measured(
-            cpu_seconds=ending.cpu_seconds,
-            peak_memory_bytes=ending.peak_memory_bytes,
-            written_bytes=ending.written_bytes,
+            **msgspec.structs.asdict(ending.usage),
             output_bytes=ending.output_bytes,
             qemu_status=ending.qemu_status,
         ),

@@ -1,6 +1,7 @@
 """What whole-system tests share: the base images that deploy/test built, and an appliance that stops by itself."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from construir_ftp import image
 from construir_ftp.config import Config
 from construir_ftp.image import BaseImage
 from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.template import Template
 from tests import machines
 from tests.appliance import Appliance
 
@@ -29,6 +31,13 @@ def base(images: Path) -> BaseImage:
 def shape(base: BaseImage, images: Path) -> Shape:
     """A small machine."""
     return machines.shape(images, base)
+
+
+@pytest.fixture(scope="session")
+def template(shape: Shape) -> Iterator[Template]:
+    """One that small machines are cloned from."""
+    with closing(Template.build(shape, 60)) as built:
+        yield built
 
 
 @pytest.fixture

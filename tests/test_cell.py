@@ -93,8 +93,8 @@ def test_a_whole_machine_runs_in_its_cell(shape: Shape, tmp_path: Path) -> None:
         check_walls(only_qemu())
         ending = machine.run(task)
     assert (ending.report.exit_code, ending.report.clean, ending.qemu_status) == (0, True, 0), ending
-    assert ending.cpu_seconds > 0.1
-    assert ending.peak_memory_bytes > 32 * MIB
+    assert ending.usage.cpu_seconds > 0.1
+    assert ending.usage.peak_memory_bytes > 32 * MIB
     assert task.output.read_bytes().startswith(b"hello from Linux")
     assert b"UTC" in task.disk.read_bytes()  # made-by-run.txt
 

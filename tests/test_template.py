@@ -5,7 +5,6 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,6 @@ uuidgen --random
 head -c 16 /dev/urandom | od -An -tx1
 hostname
 """
-
-
-@pytest.fixture(scope="module")
-def template(shape: Shape) -> Iterator[Template]:
-    built = Template.build(shape, 60)
-    yield built
-    built.close()
 
 
 def run_clone(template: Template, task: Assignment, pooled: bool = False) -> Ending:

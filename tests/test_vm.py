@@ -51,8 +51,8 @@ def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: Shape) ->
 def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hello"))
     assert (ending.report.exit_code, ending.report.clean, ending.killed) == (0, True, None)
-    assert ending.cpu_seconds > 0
-    assert ending.peak_memory_bytes > 2**20
+    assert ending.usage.cpu_seconds > 0
+    assert ending.usage.peak_memory_bytes > 2**20
 
 
 @pytest.mark.usefixtures("no_machine_left")

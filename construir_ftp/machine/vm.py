@@ -23,6 +23,7 @@ from construir_ftp.jail import cell
 from construir_ftp.machine import disks, guest, qemu, qmp
 from construir_ftp.machine.logfile import CappedLog
 from construir_ftp.machine.qemu import WIRES, Ram, Shape
+from construir_ftp.machine.usage import Meter, Usage
 
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
@@ -73,9 +74,7 @@ class Ending(msgspec.Struct, kw_only=True):
     first_output: float | None = None
     ended: float = 0.0
     output_bytes: int = 0
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    written_bytes: int = 0
+    usage: Usage = Usage()
 
 
 class Machine:
@@ -86,6 +85,7 @@ class Machine:
         self.ending = Ending(report=guest.Report(), booted=time.time())
         self._prisoner = prisoner
         self._qemu = prisoner.process
+        self._meter = Meter(prisoner)
         self._wires = wires
         self._monitor: qmp.Monitor | None = None
         self._selector = selectors.DefaultSelector()
@@ -180,6 +180,7 @@ class Machine:
                 self._begin(assignment)
                 self._follow(lambda: self._began(assignment))
                 self._follow(self.ending.report.finished)
+                self._meter.look()
                 if self.ending.report.finished():
                     self._set_deadlines({"power-off-timeout": _POWER_OFF_S})
                 self._follow(lambda: False)
@@ -187,6 +188,7 @@ class Machine:
             return self.ending
 
     def _begin(self, assignment: Assignment) -> None:
+        self._meter.begin()
         descriptor = os.open(assignment.disk, os.O_RDWR | os.O_CLOEXEC)
         try:
             disks.insert(self.monitor(), descriptor, (*assignment.layers, *assignment.results))
@@ -270,16 +272,13 @@ class Machine:
     def _kill(self, why: Killed) -> None:
         if self.ending.killed is None:
             self.ending.killed = why
+            self._meter.look()
             self._prisoner.kill()
 
     def _reap(self) -> None:
-        _, status, usage = os.wait4(self._qemu.pid, 0)
-        self._qemu.returncode = os.waitstatus_to_exitcode(status)
+        self._qemu.returncode, self.ending.usage = self._meter.reap()
         self.ending.qemu_status = self._prisoner.status(self._qemu.returncode)
         self.ending.ended = time.time()
-        self.ending.cpu_seconds = usage.ru_utime + usage.ru_stime
-        self.ending.peak_memory_bytes = usage.ru_maxrss * 1024
-        self.ending.written_bytes = usage.ru_oublock * 512
         self.ending.qemu_words = self._last_words()
 
     def _last_words(self) -> str:
