@@ -54,7 +54,13 @@ class ImagesSection(Section, frozen=True):
 class FtpSection(Section, frozen=True):
     """The FTP server."""
 
-    above_zero: ClassVar = ("max_upload", "idle_timeout", "login_timeout")
+    above_zero: ClassVar = (
+        "max_upload",
+        "idle_timeout",
+        "login_timeout",
+        "wrong_password_pause",
+        "max_wrong_password_pause",
+    )
 
     address: str = "127.0.0.1"
     port: Port = 2121
@@ -64,6 +70,8 @@ class FtpSection(Section, frozen=True):
     max_upload: Size = Size.parse("2GiB")
     idle_timeout: Duration = Duration.parse("5min")
     login_timeout: Duration = Duration.parse("1min")
+    wrong_password_pause: Duration = Duration.parse("1s")
+    max_wrong_password_pause: Duration = Duration.parse("5min")
     max_sessions: Positive = 512
     max_sessions_per_address: Positive = 64
     max_sessions_per_contributor: Positive = 32

@@ -136,7 +136,7 @@ class House:
         self.spool = Spool.prepare(path / "spool")
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text())
-        ftp = config.convert({"port": 0, **settings}, FtpSection)
+        ftp = config.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
         self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, min_free)
         self.thread = threading.Thread(target=self.server.run)
         self.listener = self.server._listener

@@ -18,7 +18,6 @@ from construir_ftp.config import GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import passive_ports
 from construir_ftp.server.data import PassiveListener
-from construir_ftp.server.session import Session
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, House, children, serving, wait_until
 
@@ -30,11 +29,6 @@ MIB = 2**20
 def house(tmp_path: Path) -> Iterator[House]:
     with serving(tmp_path) as house:
         yield house
-
-
-@pytest.fixture
-def quick_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "auth_failed_timeout", 0.2)
 
 
 def run(*argv: str | Path) -> tuple[int, str]:
@@ -537,7 +531,6 @@ def test_upload_that_would_fit_is_stopped_at_the_room_kept_free(small_disk: Path
 # -- logging in ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_pause")
 def test_wrong_passwords_end_the_session_however_they_are_sent(house: House) -> None:
     with house.connect() as guesser:
         assert guesser.reply().startswith("220")
@@ -548,7 +541,6 @@ def test_wrong_passwords_end_the_session_however_they_are_sent(house: House) -> 
         assert guesser.reply() == ""
 
 
-@pytest.mark.usefixtures("quick_pause")
 @pytest.mark.parametrize("name", ["mallory", "Alice", "alice ", "root", "../alice", "a\x1b[2J\u202e", "alice\0"])
 def test_unknown_name_is_refused_like_a_wrong_password(
     house: House, name: str, caplog: pytest.LogCaptureFixture
@@ -577,7 +569,6 @@ def test_new_contributor_counts_at_the_next_login(house: House) -> None:
         assert carol.log_in("carol", "battery staple").store("/queue/x.img", JOB).startswith("226")
 
 
-@pytest.mark.usefixtures("quick_pause")
 def test_damaged_users_file_is_in_the_log_and_anonymous_users_are_served(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,7 @@ from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.farewell import Farewell
 from construir_ftp.server.listing import Listings
+from construir_ftp.server.passwords import Passwords
 from construir_ftp.server.session import Session
 from construir_ftp.server.upload import Intake
 from construir_ftp.spool import Spool
@@ -53,7 +54,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
     def __init__(
         self, sock: socket.socket, ioloop: Any, intake: Intake, users: Users, ftp: FtpSection, tls: TlsSection
     ) -> None:
-        self.intake, self.users, self.ftp, self.tls = intake, users, ftp, tls
+        self.intake, self.ftp, self.tls = intake, ftp, tls
         files = tls.files()
         self.certificate = Certificate(*files) if files else None
         # Of a session on this port TLS is spoken before the first word.
@@ -68,6 +69,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         self.bell = Bell(ioloop)
         self.background = Background(self.bell)
         self.listings = Listings(self.background, ioloop)
+        self.passwords = Passwords(users, self.background, ioloop, ftp)
 
     def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
         """Called with a connection: makes it a session, if there may be one more."""
@@ -144,6 +146,7 @@ class Server:
         received or checked is deleted. Waits for the checks under way.
         """
         self.stop()
+        self._listener.passwords.close()
         for session in [session for session in self._listener.sessions if not session.is_held]:
             session.close()
         self._listener.background.close()

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from pyftpdlib.ioloop import AsyncChat
 
+PASSWORDS_AT_ONCE = 2
+
 log = logging.getLogger("construir.ftp")
 
 T = TypeVar("T")
@@ -60,11 +62,12 @@ class Bell(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
 
 
 class Background:
-    """Pools of threads: `check` for the checks of uploads, `quick` for passwords and deletions, `read` for listings."""
+    """Pools of threads: `check` for uploads, `password` for passwords, `read` for listings, `quick` for the rest."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._checks = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "check")
+        self._passwords = ThreadPoolExecutor(PASSWORDS_AT_ONCE, "password")
         self._quick = ThreadPoolExecutor(2, "quick")
         # One: more would take the interpreter from the loop more often.
         self._reads = ThreadPoolExecutor(1, "read")
@@ -72,6 +75,10 @@ class Background:
     def check(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Have a thread do `work`, and the loop call `then` with what it returned."""
         self._run(self._checks, work, then)
+
+    def password(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """The same, for what takes all processors for a moment."""
+        self._run(self._passwords, work, then)
 
     def quick(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """The same, for what doesn't take long."""
@@ -83,7 +90,7 @@ class Background:
 
     def close(self) -> None:
         """Wait until all work is done, and the answers are given. For the loop's thread, after the loop has ended."""
-        for pool in (self._checks, self._quick, self._reads):
+        for pool in (self._checks, self._passwords, self._quick, self._reads):
             pool.shutdown()
         self._bell.answer()
 

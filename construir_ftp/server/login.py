@@ -4,11 +4,12 @@ What they may then see and do is no concern of this module: see session.
 """
 
 import logging
+import math
 import socket
 from typing import Any
 
-from construir_ftp.errors import ConfigError
 from construir_ftp.server import limits
+from construir_ftp.server.passwords import Attempt
 from construir_ftp.server.protection import ProtectedConnection
 from construir_ftp.users import ANONYMOUS
 
@@ -19,12 +20,11 @@ class IdentifiedConnection(ProtectedConnection):
     """A control connection that knows its contributor; None is anyone, or nobody yet."""
 
     max_login_attempts = 3
-    # A pause after a wrong password, in seconds.
-    auth_failed_timeout = 3
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.contributor: str | None = None
         self._login_deadline: Any = None
+        self._attempt: Attempt | None = None
         super().__init__(conn, server, ioloop)
         self.network = limits.network(self.remote_ip) if self.remote_ip else ""
         self._await_login()
@@ -38,6 +38,8 @@ class IdentifiedConnection(ProtectedConnection):
         """Close the connection."""
         super().close()
         self._stop_waiting_for_login()
+        if self._attempt is not None:
+            self.server.passwords.drop(self._attempt)
 
     def _await_login(self) -> None:
         """Begin to wait for somebody to log in; whatever else the connection does meanwhile gives it no more time."""
@@ -71,33 +73,33 @@ class IdentifiedConnection(ProtectedConnection):
         elif self.username.lower() in ANONYMOUS:
             self._welcome(None)
         else:
-            name = self.username
-            self.hold()
-            self.server.background.quick(
-                lambda: self._is_right(name, line), lambda is_right: self._judged(name, is_right)
-            )
+            self._check(self.username, line)
 
-    def _is_right(self, name: str, password: str) -> bool:
-        try:
-            return bool(self.server.users.check(name, password))
-        except ConfigError as error:
-            log.error("%s: nobody can log in", error)  # noqa: TRY400 - the message says it all
-            return False
+    def _check(self, name: str, password: str) -> None:
+        wait_s = self.server.passwords.wait_s(self.network, name)
+        if wait_s > self.server.ftp.login_timeout:
+            log.warning("%s: guesses at %a: turned away for %.0f s", self.remote_ip, name, wait_s)
+            self._dismiss(f"421 Too many wrong passwords from your address; try again in {math.ceil(wait_s)} s.")
+        else:
+            self.hold()
+            self._attempt = Attempt(self.network, name, password, lambda is_right: self._judged(name, is_right))
+            self.server.passwords.check(self._attempt)
 
     def _judged(self, name: str, is_right: bool) -> None:
-        if self._closed:
+        self._attempt = None
+        if self._closed or self._closing:
             return
-        if is_right and (refusal := self.server.refuse_login(name)):
+        if not is_right:
+            self._turn_away(name)
+        elif refusal := self.server.refuse_login(name):
             log.warning("%s: %s: %s", self.remote_ip, name, refusal)
             self._dismiss(refusal)
-        elif is_right:
+        else:
             self.resume()
             self._welcome(name)
-        else:
-            log.warning("%s: wrong name or password for %a", self.who, name)
-            self.call_later(self.auth_failed_timeout, self._turn_away)
 
-    def _turn_away(self) -> None:
+    def _turn_away(self, name: str) -> None:
+        log.warning("%s: wrong name or password for %a", self.who, name)
         self.resume()
         self.username = ""
         self.attempted_logins += 1
