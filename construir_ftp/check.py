@@ -3,15 +3,18 @@
 Looks, boots one machine at most, and changes nothing but the memory of that probe.
 """
 
+import ipaddress
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from construir_ftp import disk, gate, image, jail, pack, process
+from construir_ftp import certificate, disk, gate, image, jail, pack, process
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import check as jailcheck
@@ -29,9 +32,13 @@ _TOOLS = {
     "xz": "xz-utils",
     "zstd": "zstd",
     "lz4": "lz4",
+    "openssl": "openssl",
 }
 _BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "cpio": "cpio"}
 
+
+_TIME_TO_RENEW = timedelta(days=21)
+_RENEW = "renew it; the FTP server reads it again by itself"
 
 _JAIL_REMEDY = "jobs run with one wall less; jail.require_jail = true refuses to run without those that count"
 
@@ -49,7 +56,20 @@ def check(config: Config) -> list[Finding]:
     """Look at everything, in the order a new user would mend it."""
     return [
         finding
-        for look in (_qemu, _tools, _jail, _libmagic, _base_image, _kvm, _spool, _free_space, _permissions, _users)
+        for look in (
+            _qemu,
+            _tools,
+            _jail,
+            _libmagic,
+            _base_image,
+            _kvm,
+            _spool,
+            _free_space,
+            _permissions,
+            _users,
+            _certificate,
+            _passwords,
+        )
         for finding in look(config)
     ]
 
@@ -175,6 +195,57 @@ def _users(config: Config) -> Iterator[Finding]:
             yield Finding("users", "ok", str(path))
     else:
         yield Finding("users", "warning", "nobody may send jobs yet", "construir user add NAME")
+
+
+def _certificate(config: Config) -> Iterator[Finding]:
+    files = config.tls.files()
+    if files is None:
+        return
+    try:
+        certificate.load(*files)
+        ends = certificate.expires(files[0])
+    except ConstruirError as error:
+        yield Finding("certificate", "problem", str(error), "until it is mended the FTP server doesn't start")
+        return
+    now = datetime.now(UTC)
+    text = f"{files[0]}, until {ends:%Y-%m-%d}"
+    if ends < now:
+        yield Finding("certificate", "problem", f"{text}: expired", _RENEW)
+    elif ends < now + _TIME_TO_RENEW:
+        yield Finding("certificate", "warning", f"{text}: {(ends - now).days} days left", _RENEW)
+    else:
+        yield Finding("certificate", "ok", text)
+
+
+def _passwords(config: Config) -> Iterator[Finding]:
+    public = [address for address in _addresses(config) if _is_public(address)]
+    if config.tls.require_tls:
+        yield Finding("passwords", "ok", "over TLS only")
+    elif public:
+        text = f"they can travel in clear, and the FTP server listens on {public[0]}"
+        remedy = "set tls.require_tls = true" + ("" if config.tls.certificate else ", tls.certificate and tls.key")
+        yield Finding("passwords", "warning", text, remedy)
+    else:
+        yield Finding("passwords", "ok", f"can travel in clear, but not past {config.ftp.address}")
+
+
+def _addresses(config: Config) -> list[str]:
+    """What the FTP server can be reached by, in numbers; what can't be resolved can't be listened on either."""
+    found = [config.ftp.masquerade_address] if config.ftp.masquerade_address else []
+    try:
+        infos = socket.getaddrinfo(config.ftp.address, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return found
+    return [*found, *(str(info[4][0]) for info in infos)]
+
+
+def _is_public(address: str) -> bool:
+    """Whether others than neighbours can listen; an unspecified address (0.0.0.0, ::) stands for all there are."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return ip.is_unspecified or not (ip.is_private or ip.is_loopback or ip.is_link_local)
 
 
 def _nearest(path: Path) -> Path:
