@@ -16,6 +16,7 @@ import msgspec
 
 from construir_ftp import certificate, disk, gate, image, jail, pack, process
 from construir_ftp.config import Config
+from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.machine import accelerator, qemu
@@ -107,7 +108,8 @@ def _judge_a_sample(config: Config) -> str:
         (source / "run.sh").write_text("#!/bin/sh\n")
         (source / "run.sh").chmod(0o755)
         pack.pack(source, sample, 0)
-        found = gate.check(sample, config.gate)
+        with Court(config.gate) as court:
+            found = gate.check(sample, court)
     return f"the gate knows a sample job for {found.filesystem} in {found.codec}"
 
 

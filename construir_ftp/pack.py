@@ -20,6 +20,7 @@ import msgspec
 from construir_ftp import codec as codecs
 from construir_ftp import extfs, gate, jail, process
 from construir_ftp.config import GateSection
+from construir_ftp.court import Court
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
 from construir_ftp.jail import cell
 from construir_ftp.units import Size
@@ -189,7 +190,8 @@ def unpack(file: Path, directory: Path) -> list[Path]:
 
 def _check(file: Path) -> gate.Verdict:
     try:
-        return gate.check(file, _NO_LIMITS)
+        with Court(_NO_LIMITS) as court:
+            return gate.check(file, court)
     except RefusedError as error:
         raise RefusedError(f"{file}: {error}", error.reply) from error
 

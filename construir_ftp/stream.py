@@ -6,6 +6,7 @@ codec does the same work with the system's tools once an upload has been accepte
 """
 
 import bz2
+import errno
 import hashlib
 import lzma
 import sys
@@ -16,6 +17,7 @@ from typing import IO, Protocol
 import lz4.frame
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.growth import Growth, Whole
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -27,7 +29,7 @@ MEMORY_BYTES = 2**30
 # 128 MiB: the largest window zstd(1) unpacks unless told otherwise (--memory), so codec's zstd does too.
 ZSTD_WINDOW_LOG = 27
 
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
 _BLOCK_BYTES = 1024 * 1024
 
 _RECOMPRESS = {
@@ -37,27 +39,60 @@ _RECOMPRESS = {
 
 
 class Upload:
-    """A file read once, from front to back; what has been read is counted and digested (SHA-256)."""
+    """A file read once, from front to back, perhaps while it grows; what has been read is digested (SHA-256).
 
-    def __init__(self, file: IO[bytes]) -> None:
+    Its own reading position is the file's start. Reading waits for what is still to come.
+    """
+
+    def __init__(self, file: IO[bytes], growth: Growth | None = None) -> None:
         self._file = file
         self._digest = hashlib.sha256()
-        self.size_bytes = file.seek(0, 2)
-        self.left_bytes = self.size_bytes
+        self._growth = growth or Whole(file.seek(0, 2))
+        self._read_bytes = 0
         file.seek(0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its end is known."""
+        self._growth.look()
+        return self._growth.is_whole
+
+    @property
+    def size_bytes(self) -> int:
+        """Its length, as far as it is known."""
+        return self._growth.size_bytes
+
+    @property
+    def most_bytes(self) -> int:
+        """What its length can be at most, by what is known now."""
+        self._growth.look()
+        return self._growth.most_bytes
+
+    @property
+    def left_bytes(self) -> int:
+        """How much of what is known to be there has not been read."""
+        return self._growth.size_bytes - self._read_bytes
 
     def peek(self, size_bytes: int) -> bytes:
         """The first bytes, before anything has been read; they stay unread."""
-        data = self._file.read(size_bytes)
+        self._growth.wait(size_bytes - 1)
+        data = self._file.read(min(size_bytes, self._growth.size_bytes))
         self._file.seek(0)
         return data
 
     def read(self, size_bytes: int) -> bytes:
-        """The next bytes, empty at the end."""
-        data = self._file.read(size_bytes)
+        """The next bytes, empty at the end. Raises OSError where the file is shorter than it is said to be."""
+        self.wait()
+        data = self._file.read(min(size_bytes, self.left_bytes))
+        if self.left_bytes and not data:
+            raise OSError(errno.EIO, "shorter than it was")
         self._digest.update(data)
-        self.left_bytes -= len(data)
+        self._read_bytes += len(data)
         return data
+
+    def wait(self) -> None:
+        """Return when there is something to read, or the end is known."""
+        self._growth.wait(self._read_bytes)
 
     def sha256(self) -> str:
         """Digest, in hexadecimal, of what has been read: of the upload, once the end has been seen."""
@@ -116,7 +151,7 @@ def blocks(codec: str, upload: Upload, max_memory_bytes: int) -> Iterator[bytes]
     """What is inside `upload`, in blocks of at most 1 MiB, however far the stream expands.
 
     When the iterator ends, the stream was whole, its check sums right, and the upload has been read to its
-    end. Raises RefusedError if it is cut short, damaged, goes on after its end, or asks for more than
+    end, which is known. Raises RefusedError if it is cut short, damaged, goes on after its end, or asks for more than
     `max_memory_bytes` (or MEMORY_BYTES, or a window of 128 MiB) to be unpacked.
     """
     if codec == "raw":
@@ -154,6 +189,10 @@ def _check_end(codec: str, decoder: _Decoder, upload: Upload) -> None:
     # An integrity check this liblzma doesn't know goes unverified, and makes xz(1) fail.
     if isinstance(decoder, lzma.LZMADecompressor) and not lzma.is_check_supported(decoder.check):
         raise RefusedError("the xz stream has an unknown kind of integrity check; compress again with xz -6")
+    if not decoder.unused_data:
+        upload.wait()
+    is_whole = upload.is_whole
     trailing_bytes = len(decoder.unused_data or b"") + upload.left_bytes
     if trailing_bytes:
-        raise RefusedError(f"{trailing_bytes} bytes follow the end of the {codec} stream; compress as a single stream")
+        count = f"{trailing_bytes}" if is_whole else f"at least {trailing_bytes}"
+        raise RefusedError(f"{count} bytes follow the end of the {codec} stream; compress as a single stream")

@@ -4,7 +4,6 @@ A child that ends is started again, after a growing pause; when this process is 
 when it dies they die with it.
 """
 
-import ctypes
 import logging
 import os
 import selectors
@@ -26,7 +25,6 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 # A part that has lived this long has started well; its next pause is the shortest again.
 _SETTLED_S = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -47,13 +45,6 @@ def stop_signal() -> Iterator[socket.socket]:
     writer.setblocking(False)
     with reader, writer, on_stop(lambda: writer.send(b"!")):
         yield reader
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel send this process SIGTERM when its parent, which had the given pid, ends (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise ConstruirError("the supervisor ended before its child was up")
 
 
 class _Part:

@@ -1,15 +1,20 @@
-"""What the judge tells the gate, and the gate the judge: the two lines that pass between the processes.
+"""What the judge tells the gate, and the gate the judge.
 
-The judge has read hostile bytes, so its line is checked like any other input: only these fields, only these values.
+The judge has read hostile bytes, so its answer is checked like any other input: only these fields, only these values.
 """
 
+import math
 from typing import Annotated
 
 import msgspec
 
 from construir_ftp import config
 from construir_ftp.config import GateSection
+from construir_ftp.errors import RefusedError
 from construir_ftp.units import Duration, Size
+
+# A judge's first words, said before it has read anything.
+GREETING = b"construir judge 1"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="job"):
@@ -55,3 +60,13 @@ def encode_limits(limits: GateSection) -> str:
 def decode_limits(text: str) -> GateSection:
     """Raises msgspec.MsgspecError if it is no section."""
     return config.convert(msgspec.json.decode(text, type=dict), GateSection)
+
+
+def patience_s(limits: GateSection) -> int:
+    """Seconds that a judge may compute for, in all; at least one."""
+    return max(1, math.ceil(limits.timeout))
+
+
+def too_late(limits: GateSection) -> RefusedError:
+    """The refusal of an upload whose check takes longer than that, by the clock or by the processor."""
+    return RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller")

@@ -5,7 +5,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def nothing_left() -> Iterator[None]:
     before = list(Path("/proc/self/fd").iterdir())
     yield
     assert list(Path("/proc/self/fd").iterdir()) == before
-    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == ""
+    assert descendants(os.getpid()) == [os.getpid()]
     for parent in groups.parents if groups else ():
         assert list(parent.glob(f"construir.{leftovers.owner()}.*")) == []
 
@@ -82,5 +82,28 @@ def bare() -> Jail:
 
 def descendants(pid: int) -> list[int]:
     """A process and all it has started, themselves or by others."""
-    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            children += map(int, task.read_text().split())
     return [pid, *(found for child in children for found in descendants(child))]
+
+
+def judges() -> list[int]:
+    """The judges at work for this process, by pid."""
+    return named("construir-judge")
+
+
+def clerks() -> list[int]:
+    """Those who start them."""
+    return named("construir-clerk")
+
+
+def named(name: str) -> list[int]:
+    """Descendants of this process that are called so."""
+    found = []
+    for pid in descendants(os.getpid()):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
+                found.append(pid)
+    return found

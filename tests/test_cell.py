@@ -2,18 +2,19 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from construir_ftp import jail, verdict
+from construir_ftp import gate, jail
 from construir_ftp.config import GateSection
+from construir_ftp.court import Court
+from construir_ftp.errors import RefusedError
 from construir_ftp.jail import cell
 from construir_ftp.machine import vm
 from construir_ftp.machine.qemu import Shape
-from construir_ftp.verdict import Refusal, Verdict
+from construir_ftp.verdict import Verdict
 from tests import images, machines
 from tests.machines import JOBS
 from tests.prison import MIB, descendants, nothing_left, run
@@ -25,34 +26,25 @@ def clean() -> Iterator[None]:
         yield
 
 
-def judged(data: bytes, tmp_path: Path) -> Verdict | Refusal:
+def judged(data: bytes, tmp_path: Path) -> Verdict:
     upload = tmp_path / "upload"
     upload.write_bytes(data)
     upload.chmod(0o600)
-    limits = GateSection()
-    kind = cell.reader(memory_bytes=2 * limits.max_memory, cpu_s=limits.timeout, readable=cell.python())
-    argv = [sys.executable, "-I", "-m", "construir_ftp.judge", verdict.encode_limits(limits)]
-    with (
-        upload.open("rb") as file,
-        jail.spawn(kind, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as judge,
-    ):
-        said, _ = judge.communicate(timeout=60)
-        return verdict.decode_answer(said.splitlines()[-1])
+    with Court(GateSection()) as court:
+        return gate.check(upload, court)
 
 
 @pytest.mark.parametrize("codec", images.CODECS)
 def test_the_jailed_judge_accepts_a_job(tmp_path: Path, codec: str) -> None:
     found = judged(images.pack(codec, images.image()), tmp_path)
-    assert isinstance(found, Verdict)
     assert (found.codec, found.filesystem) == (codec, "ext2")
 
 
 def test_the_jailed_judge_refuses_what_is_no_job(tmp_path: Path) -> None:
-    cut = judged(images.pack("zstd", images.image())[:-100], tmp_path)
-    other = judged(images.tar(), tmp_path)
-    assert isinstance(cut, Refusal)
-    assert isinstance(other, Refusal)
-    assert "tar archive" in other.reason
+    with pytest.raises(RefusedError, match="cut short"):
+        judged(images.pack("zstd", images.image())[:-100], tmp_path)
+    with pytest.raises(RefusedError, match="tar archive"):
+        judged(images.tar(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,22 @@ import pytest
 
 from construir_ftp import codec, gate, pack
 from construir_ftp.config import GateSection
+from construir_ftp.court import Court
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
 from tests import images, smalldisk
 from tests.images import CODECS, KIB, MIB
 
 
+def checked(packed: Path) -> gate.Verdict:
+    """What the gate says of a packed job."""
+    with Court(GateSection()) as court:
+        return gate.check(packed, court)
+
+
 def raw(packed: Path, codec_name: str = "zstd") -> Path:
     """The image in a packed job, unpacked beside it."""
     path = packed.with_name("raw")
-    found = gate.check(packed, GateSection())
+    found = checked(packed)
     codec.unpack(codec_name, packed, path, found.image_bytes, 60)
     return path
 
@@ -60,7 +67,7 @@ def rich_job(path: Path) -> Path:
 def test_what_is_packed_passes_the_gate_and_comes_back(tmp_path: Path, name: str) -> None:
     source, packed = rich_job(tmp_path / "job"), tmp_path / "packed"
     pack.pack(source, packed, MIB, name)
-    found = gate.check(packed, GateSection())
+    found = checked(packed)
     assert (found.codec, found.filesystem) == (name, "ext2")
     assert pack.unpack(packed, tmp_path / "back") == []
     assert listing(tmp_path / "back") == listing(source)
@@ -141,7 +148,7 @@ def test_a_pack_leaves_nothing_but_its_target(tmp_path: Path) -> None:
     (place / "packed").write_bytes(b"an older one")
     pack.pack(source, place / "packed", 0)
     assert [path.name for path in place.iterdir()] == ["packed"]
-    assert gate.check(place / "packed", GateSection()).codec == "zstd"
+    assert checked(place / "packed").codec == "zstd"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import passive_ports
 from construir_ftp.server.data import PassiveListener
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, House, children, serving, wait_until
+from tests.ftpclient import LONG_S, PASSWORD, House, serving, wait_until
+from tests.prison import clerks
 
 JOB = images.image("ext2", 2**20)
 MIB = 2**20
@@ -39,14 +40,20 @@ def run(*argv: str | Path) -> tuple[int, str]:
 
 @contextmanager
 def held_check() -> Iterator[None]:
-    """Within, the check of the upload just sent stands still: its process is stopped as soon as there is one."""
-    wait_until(children, "the check's process")
-    (judge,) = children()
-    os.kill(judge, signal.SIGSTOP)
+    """Within, no upload comes before a judge: the clerk who starts them stands still."""
+    wait_until(clerks, "the clerk is there")
+    (clerk,) = clerks()
+    os.kill(clerk, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(judge, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(clerk, signal.SIGCONT)
+
+
+def is_held(house: House) -> bool:
+    """Whether the server has all of an upload, and waits for the verdict."""
+    return any(session.is_held for session in house.listener.sessions)
 
 
 def reset(data: socket.socket) -> None:
@@ -166,9 +173,10 @@ def test_user_command_during_an_upload_does_not_change_whose_it_is(house: House)
 def test_others_are_served_while_an_upload_is_checked(house: House) -> None:
     house.publish("a-job", {"output.log": b"hello"})
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
-        data.sendall(JOB)
-        data.close()
         with held_check():
+            data.sendall(JOB)
+            data.close()
+            wait_until(lambda: is_held(house), "the check has begun")
             with house.client("bob") as bob:
                 assert bob.nlst("/queue") == []
             with house.connect() as anyone:
@@ -194,9 +202,10 @@ def test_commands_sent_during_a_transfer_and_its_check_are_answered_afterwards_i
     with house.connect() as alice:
         data = alice.log_in().begin("/queue/x.img")
         alice.send("NOOP", "PWD", "STOR /queue/y.img")
-        data.sendall(JOB)
-        data.close()
         with held_check():
+            data.sendall(JOB)
+            data.close()
+            wait_until(lambda: is_held(house), "the check has begun")
             alice.send("SYST", "ABOR")
         the_job(house, alice.reply())
         assert [alice.reply()[:3] for _ in range(5)] == ["200", "257", "425", "215", "225"]
@@ -260,21 +269,22 @@ def test_upload_whose_control_connection_is_closed_is_no_job(house: House) -> No
 
 
 def test_control_connection_closed_right_after_the_data_connection_is_no_job(house: House) -> None:
-    with house.connect() as alice:
+    with house.connect() as alice, held_check():
         with alice.log_in().begin("/queue/x.img") as data:
             data.sendall(JOB)
-        with held_check():
-            # Lines that are still unread must not hide the end of the connection.
-            alice.send("NOOP", "NOOP")
-            alice.close()
+        wait_until(lambda: is_held(house), "the check has begun")
+        # Lines that are still unread must not hide the end of the connection.
+        alice.send("NOOP", "NOOP")
+        alice.close()
     wait_until(house.is_untouched, "the upload is deleted")
 
 
 def test_control_connection_reset_during_the_check_is_no_job(house: House) -> None:
     alice = house.connect()
-    with alice.log_in().begin("/queue/x.img") as data:
-        data.sendall(JOB)
     with held_check():
+        with alice.log_in().begin("/queue/x.img") as data:
+            data.sendall(JOB)
+        wait_until(lambda: is_held(house), "the check has begun")
         alice._lines.close()
         reset(alice.socket)
     wait_until(house.is_untouched, "the upload is deleted")
@@ -331,9 +341,9 @@ def test_stalled_upload_is_broken_off_and_idle_sessions_are_closed(tmp_path: Pat
 
 def test_slow_check_is_not_idleness(tmp_path: Path) -> None:
     with serving(tmp_path, idle_timeout="300ms") as house, house.connect() as alice:
-        with alice.log_in().begin("/queue/x.img") as data:
-            data.sendall(JOB)
         with held_check():
+            with alice.log_in().begin("/queue/x.img") as data:
+                data.sendall(JOB)
             threading.Event().wait(0.8)
         the_job(house, alice.reply())
 
@@ -742,9 +752,11 @@ def test_close_ends_sessions_in_every_state_and_deletes_what_was_being_received(
         data = sending.log_in().begin("/queue/x.img")
         data.sendall(JOB)
         guessing.send("USER alice", "PASS wrong password")
-        with checking.log_in().begin("/queue/y.img") as other_data:
-            other_data.sendall(JOB)
+        checking.log_in()
         with held_check():
+            with checking.begin("/queue/y.img") as other_data:
+                other_data.sendall(JOB)
+            wait_until(lambda: is_held(house), "the check has begun")
             house.server.stop()
             house.thread.join(LONG_S)
         house.server.close()
@@ -774,13 +786,14 @@ def test_what_happened_is_in_the_log(house: House, caplog: pytest.LogCaptureFixt
     wait_until(lambda: fetched in caplog.messages, "the log says so")
 
 
-def test_judge_that_is_killed_refuses_this_upload_and_nothing_else(house: House) -> None:
+def test_judge_that_never_came_is_our_fault_and_the_next_upload_has_another(house: House) -> None:
     with house.connect() as alice:
-        with alice.log_in().begin("/queue/x.img") as data:
-            data.sendall(JOB)
         with held_check():
-            os.kill(children()[0], signal.SIGKILL)
-        assert alice.reply()[:3] in ("451", "550")
+            with alice.log_in().begin("/queue/x.img") as data:
+                data.sendall(JOB)
+            wait_until(lambda: is_held(house), "the check has begun")
+            os.kill(clerks()[0], signal.SIGKILL)
+        assert alice.reply().startswith("451 ")
         assert house.is_untouched()
         assert alice.store("/queue/x.img", JOB).startswith("226")
 

@@ -11,6 +11,7 @@ import pytest
 
 from construir_ftp import gate, pack
 from construir_ftp.config import Config
+from construir_ftp.court import Court
 from construir_ftp.image import BaseImage
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.qemu import Shape
@@ -100,7 +101,8 @@ def test_job_boots_cold_when_its_template_is_wrong(shape: Shape, images: Path, b
     templates._built[worker.shape().key()] = Template(worker.shape())
     incoming = worker.spool.receive()
     pack.pack(JOBS / "hello", incoming.upload, 2**20)
-    gate.admit(worker.spool, incoming, "hello.img.zst", "alice", Config().gate)
+    with Court(Config().gate) as court:
+        gate.admit(worker.spool, incoming, "hello.img.zst", "alice", court)
     job = worker.spool.take()
     assert job is not None
     stop, other_end = socket.socketpair()

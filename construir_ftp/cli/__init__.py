@@ -5,6 +5,7 @@ Configuration is read here, once, and each part is handed what it needs of it.
 
 import contextlib
 import logging
+import signal
 import sys
 import threading
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import __version__, check, janitor, status, supervisor
+from construir_ftp import __version__, check, confinement, janitor, status, supervisor
 from construir_ftp.cli import images as cli_images
 from construir_ftp.cli import jobs as cli_jobs
 from construir_ftp.cli.options import configured, printable
@@ -66,7 +67,7 @@ def serve(settings: Config, part: str | None, port: int | None, parent: int | No
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
     if parent is not None:
-        supervisor.die_with_parent(parent)
+        confinement.die_with_parent(parent, signal.SIGTERM)
     spool = Spool.prepare(settings.spool_path())
     if part is None:
         with supervisor.stop_signal() as stop:

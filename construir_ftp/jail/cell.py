@@ -1,7 +1,8 @@
 """What a program in a jail sees and may use: descriptions only; jail builds it.
 
     machine(...)  for QEMU: the base image, the job's disk, a place for what the guest changes of its root
-    reader(...)   for what reads hostile bytes: the judge, decompressors, e2fsck
+    court(...)    for the judges of uploads, and the clerk who starts them
+    reader(...)   for what else reads hostile bytes: decompressors, e2fsck
 
 Every path is the same inside as outside, so that a command line need not be translated.
 """
@@ -29,6 +30,10 @@ _QEMU_FILES = 256
 _READER_ADDRESSES_PER_CORE = 128 * _MIB
 _READER_THREADS = 64
 _READER_FILES = 64
+# Python and libmagic beside what a judge may take for unpacking: addresses, and memory in use.
+_JUDGE_ADDRESSES = 512 * _MIB
+_JUDGE_MEMORY = 64 * _MIB
+_CLERK_FILES = 64
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +100,24 @@ def machine(
     )
 
 
+def court(*, judges: int, memory_bytes: int, readable: tuple[Path, ...]) -> Cell:
+    """A cell for a clerk and so many judges at once, each of which needs `memory_bytes` for unpacking.
+
+    They are handed what they read, and may write nothing. Their processor time each judge bounds for itself: the clerk
+    lives as long as the gate.
+    """
+    return Cell(
+        readable=readable,
+        limits=Limits(
+            address_bytes=memory_bytes + _JUDGE_ADDRESSES,
+            file_bytes=0,
+            open_files=_CLERK_FILES,
+            processes=1 + judges,
+            memory_bytes=judges * (memory_bytes + _JUDGE_MEMORY),
+        ),
+    )
+
+
 def reader(*, memory_bytes: int, cpu_s: float, writable: Path | None = None, readable: tuple[Path, ...] = ()) -> Cell:
     """A cell for a program that reads hostile bytes from its standard input, or mends the file `writable`.
 
@@ -117,7 +140,7 @@ def reader(*, memory_bytes: int, cpu_s: float, writable: Path | None = None, rea
 
 
 def python() -> tuple[Path, ...]:
-    """What this Python needs to run a module of this package, wherever they are: for the judge's cell."""
+    """What this Python needs to run a module of this package, wherever they are: for the cell of a clerk."""
     libraries = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
     places: tuple[str | Path, ...] = (
         sys.prefix,

@@ -1,8 +1,9 @@
-"""The system calls nobody in a jail has any business with, as a filter for bubblewrap's --seccomp.
+"""System call filters (seccomp(2)): one for everything in a jail, and a narrow one for what reads hostile bytes there.
 
-What it denies is what lets a process out of its leash or deep into the kernel: new namespaces, mounts, sockets,
-tracing, keys, io_uring, and taking back the signal that kills it when its owner dies. Everything
-else is allowed: QEMU brings a stricter sandbox of its own.
+The first, for bubblewrap's --seccomp, denies what nobody in a jail has any business with, which lets a process out of
+its leash or deep into the kernel: new namespaces, mounts, sockets, tracing, keys, io_uring, and taking back the signal
+that kills it when its owner dies. Everything else is allowed: QEMU brings a stricter sandbox of its own. The second
+allows what a process needs that has its files open already, and denies all else.
 """
 
 import errno
@@ -14,11 +15,12 @@ import msgspec
 # Opcodes and answers: linux/bpf_common.h, linux/seccomp.h; offsets into struct seccomp_data.
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _ANSWER = 0x20, 0x15, 0x45, 0x35, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24
+_NUMBER, _MACHINE, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32
 
 # Every CLONE_NEW*, time included (clone(2), linux/sched.h).
 _NEW_NAMESPACES = 0x7E020080
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+_PROT_EXEC = 4
 # System calls numbered from here on are those of the x32 ABI, which nothing in Debian uses.
 _X32 = 0x40000000
 
@@ -35,6 +37,8 @@ class _Machine(msgspec.Struct, frozen=True):
     clone3: int
     prctl: int
     denied: tuple[int, ...]
+    reading: tuple[int, ...]
+    mapping: tuple[int, ...]
 
 
 # In each list: ptrace, process_vm_readv, process_vm_writev, kcmp; unshare, setns, mount, umount2, pivot_root, chroot;
@@ -42,6 +46,9 @@ class _Machine(msgspec.Struct, frozen=True):
 # init_module, finit_module, delete_module, kexec_load, kexec_file_load; swapon, swapoff, reboot, acct, quotactl,
 # syslog, vhangup; sethostname, setdomainname, settimeofday, clock_settime, adjtimex, clock_adjtime; personality,
 # move_pages, migrate_pages. On x86 also: iopl, ioperm, modify_ldt, uselib.
+# Those a reader keeps: read, pread64, lseek, write, sendto, recvfrom; munmap, mremap, madvise, brk; futex, sched_yield,
+# getrandom, clock_gettime, getpid, gettid; rt_sigaction, rt_sigprocmask, rt_sigreturn, restart_syscall; exit,
+# exit_group. And, as long as it makes no code of its own: mmap, mprotect.
 MACHINES = {
     "x86_64": _Machine(
         name=0xC000003E,
@@ -53,6 +60,11 @@ MACHINES = {
             *(175, 313, 176, 246, 320, 167, 168, 169, 163, 179, 103, 153),
             *(170, 171, 164, 227, 159, 305, 135, 279, 256, 172, 173, 154, 134),
         ),
+        reading=(
+            *(0, 17, 8, 1, 44, 45, 11, 25, 28, 12, 202, 24),
+            *(318, 228, 39, 186, 13, 14, 15, 219, 60, 231),
+        ),
+        mapping=(9, 10),
     ),
     "aarch64": _Machine(
         name=0xC00000B7,
@@ -64,6 +76,11 @@ MACHINES = {
             *(105, 273, 106, 104, 294, 224, 225, 142, 89, 60, 116, 58),
             *(161, 162, 170, 112, 171, 266, 92, 239, 238),
         ),
+        reading=(
+            *(63, 67, 62, 64, 206, 207, 215, 216, 233, 214, 98, 124),
+            *(278, 113, 172, 178, 134, 135, 139, 128, 93, 94),
+        ),
+        mapping=(222, 226),
     ),
 }
 
@@ -82,6 +99,23 @@ def program(machine: str | None = None) -> bytes | None:
         *_deny_new_namespaces(known.clone),
         *_deny_slipping_the_leash(known.prctl),
         _word(_ANSWER, _ALLOW),
+    ]
+    return b"".join(words)
+
+
+def reader(machine: str | None = None) -> bytes | None:
+    """The narrow filter: what is not needed to read open files, compute, answer and end fails with EPERM.
+
+    No process can be signalled, traced or made, nothing opened, no code but what is mapped already run.
+    """
+    known = MACHINES.get(machine or platform.machine())
+    if known is None:
+        return None
+    words = [
+        *_only(known.name),
+        *(word for number in known.reading for word in (_word(_EQUAL, number, if_not=1), _word(_ANSWER, _ALLOW))),
+        *(word for number in known.mapping for word in _allow_without_code(number)),
+        _word(_ANSWER, _ERRNO | errno.EPERM),
     ]
     return b"".join(words)
 
@@ -127,6 +161,17 @@ def _deny_slipping_the_leash(prctl: int) -> list[bytes]:
         _word(_EQUAL, _PR_SET_PDEATHSIG, if_not=3),
         _word(_LOAD, _SECOND),
         _word(_EQUAL, _SIGKILL, if_so=1),
+        _word(_ANSWER, _ERRNO | errno.EPERM),
+        _word(_ANSWER, _ALLOW),
+    ]
+
+
+def _allow_without_code(number: int) -> list[bytes]:
+    """mmap(2) and mprotect(2) have what is to be allowed in the memory, PROT_..., as their third argument."""
+    return [
+        _word(_EQUAL, number, if_not=4),
+        _word(_LOAD, _THIRD),
+        _word(_ANY_BIT, _PROT_EXEC, if_not=1),
         _word(_ANSWER, _ERRNO | errno.EPERM),
         _word(_ANSWER, _ALLOW),
     ]

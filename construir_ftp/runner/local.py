@@ -7,6 +7,7 @@ from pathlib import Path
 
 from construir_ftp import disk, gate, image, pack
 from construir_ftp.config import Config
+from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.machine import accelerator
 from construir_ftp.results import Result
@@ -46,7 +47,8 @@ def _admit(spool: Spool, source: Path, config: Config) -> None:
         pack.pack(source, incoming.upload, 0)
     else:
         disk.copy(source, incoming.upload)
-    gate.admit(spool, incoming, name_of(source), "local", config.gate)
+    with Court(config.gate) as court:
+        gate.admit(spool, incoming, name_of(source), "local", court)
 
 
 def name_of(source: Path) -> str:

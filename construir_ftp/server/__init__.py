@@ -17,6 +17,7 @@ from pyftpdlib.servers import FTPServer
 
 from construir_ftp.certificate import Certificate
 from construir_ftp.config import FtpSection, GateSection, TlsSection
+from construir_ftp.court import Court
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
@@ -153,6 +154,7 @@ class Server:
         for session in list(self._listener.sessions):
             session.close()
         self._listener.ioloop.close()
+        self._listener.intake.court.close()
 
 
 def open_server(
@@ -163,11 +165,13 @@ def open_server(
     _check_masquerade_address(ftp.masquerade_address)
     passive_ports(ftp.passive_ports)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
-    intake = Intake(spool, gate, ftp.max_upload, min_free)
     with ExitStack() as undo:
         sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
         implicit = _bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
         undo.enter_context(implicit or nullcontext())
+        court = undo.enter_context(Court(gate, ftp.max_upload))
+        court.prepare()
+        intake = Intake(spool, court, ftp.max_upload, min_free)
         ioloop = undo.enter_context(IOLoop())
         listener = Listener(sock, ioloop, intake, users, ftp, tls)
         if implicit:

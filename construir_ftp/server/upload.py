@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from construir_ftp import disk, gate, jobfile
-from construir_ftp.config import GateSection
+from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
 from construir_ftp.spool import Job, Spool
 
@@ -26,7 +26,7 @@ class Intake:
     """Where uploads go, and how much may come in. Sizes in bytes."""
 
     spool: Spool
-    gate: GateSection
+    court: Court
     max_upload: int
     min_free: int
 
@@ -99,7 +99,8 @@ class Upload:
 
     def _admit(self, wanted: Callable[[], bool]) -> Job:
         with _full_is_refused():
-            return gate.admit(self._intake.spool, self.job, self.name, self.contributor, self._intake.gate, wanted)
+            spool, court = self._intake.spool, self._intake.court
+            return gate.admit(spool, self.job, self.name, self.contributor, court, wanted=wanted)
 
     def _delete(self) -> None:
         try:

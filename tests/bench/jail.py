@@ -8,13 +8,15 @@ from pathlib import Path
 
 from construir_ftp import gate, pack
 from construir_ftp.config import GateSection
+from construir_ftp.court import Court
 from tests import bench
 from tests.bench import Line, Row, bare
 from tests.machines import JOBS
 
 
 def judge_s(upload: Path) -> float:
-    return bench.timed(lambda: gate.check(upload, GateSection()))
+    with Court(GateSection()) as court:
+        return bench.timed(lambda: gate.check(upload, court))
 
 
 def unjailed(take: Callable[[], float]) -> Callable[[], float]:
