@@ -689,11 +689,6 @@ def test_only_configured_passive_ports_are_used(tmp_path: Path) -> None:
             assert alice.ask("EPSV") == f"229 Entering extended passive mode (|||{port}|)."
 
 
-def test_masquerade_address_is_what_pasv_says(tmp_path: Path) -> None:
-    with serving(tmp_path, masquerade_address="192.0.2.7") as house, house.connect() as alice:
-        assert alice.log_in().ask("PASV").startswith("227 Entering passive mode (192,0,2,7,")
-
-
 @pytest.mark.parametrize("text", ["60000", "60100-60000", "0-10", "1-70000", "a-b", "-", "60000-60100-60200", "1,2"])
 def test_impossible_passive_ports_are_an_error_that_names_the_key(text: str) -> None:
     with pytest.raises(ConfigError, match=r"ftp\.passive_ports: expected .*60000-60100"):

@@ -163,7 +163,7 @@ def open_server(
     """A server, listening already; port 0 takes any. `min_free` in bytes. Raises ConfigError and ConstruirError."""
     _route_log()
     _check_masquerade_address(ftp.masquerade_address)
-    passive_ports(ftp.passive_ports)
+    _count_passive_ports(ftp)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
     with ExitStack() as undo:
         sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
@@ -189,6 +189,16 @@ def passive_ports(text: str) -> list[int] | None:
     if not 0 < first <= last <= 65535:
         raise ConfigError(f'ftp.passive_ports: expected a range of ports such as "60000-60100", got {text!a}')
     return list(range(first, last + 1))
+
+
+def _count_passive_ports(ftp: FtpSection) -> None:
+    ports = passive_ports(ftp.passive_ports)
+    if ports is not None and len(ports) < ftp.max_sessions:
+        log.warning(
+            "ftp.passive_ports: %d ports for up to %d sessions; one that finds none has to try again",
+            len(ports),
+            ftp.max_sessions,
+        )
 
 
 def _check_masquerade_address(text: str) -> None:

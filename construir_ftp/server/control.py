@@ -5,6 +5,7 @@ waits until the one before it is done; while an answer comes from elsewhere (`ho
 a transfer is for is no concern of this module: see session.
 """
 
+import ipaddress
 import logging
 import socket
 from collections import deque
@@ -162,10 +163,32 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def ftp_PASV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Wait for a data connection; the reply has room for an IPv4 address only."""
-        if ":" in self.remote_ip.removeprefix("::ffff:"):
+        if ":" in self._client():
             self.respond("522 PASV is for IPv4; use EPSV.")
         else:
             super().ftp_PASV(line)
+
+    def ftp_EPSV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Wait for a data connection; it can't come by another protocol than this one did (RFC 2428, 3)."""
+        own = "2" if ":" in self._client() else "1"
+        if line in ("1", "2") and line != own:
+            self.respond(f"522 Network protocol not supported, use ({own}).")
+        else:
+            super().ftp_EPSV("" if line == own else line)
+
+    def _make_eport(self, ip: str, port: int) -> None:
+        # pyftpdlib compares texts: an IPv6 address can be written in many ways, and a link's own has a scope.
+        client = self._client()
+        try:
+            is_own = ipaddress.ip_address(ip.partition("%")[0]) == ipaddress.ip_address(client.partition("%")[0])
+        except ValueError:
+            self.respond("501 That is no address.")
+        else:
+            super()._make_eport(client if is_own else ip, port)
+
+    def _client(self) -> str:
+        """The client's address; an IPv4 address as such, although an IPv6 socket has another name for it (RFC 4291)."""
+        return self.remote_ip.removeprefix("::ffff:")
 
     def push_dtp_data(self, *args: Any, **kwargs: Any) -> None:
         """Called with what is to be sent over the data connection."""
