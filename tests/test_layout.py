@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     words(
         "errors process disk certificate config users jobfile growth confinement stream superblock turns units wishes"
     ),
-    words("spool jail codec extfs image machine results"),
+    words("spool jail codec extfs image machine layers results"),
     words("gate court hearing clerk judge verdict pack janitor status"),
     words("server runner supervisor check"),
     words("cli __main__"),

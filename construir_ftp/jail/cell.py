@@ -139,6 +139,12 @@ def reader(*, memory_bytes: int, cpu_s: float, writable: Path | None = None, rea
     )
 
 
+def writer(target: Path, *, memory_bytes: int, cpu_s: float, most_bytes: int) -> Cell:
+    """Like reader, for a program that makes the file `target`, which is there already and empty."""
+    walls = reader(memory_bytes=memory_bytes, cpu_s=cpu_s, writable=target)
+    return msgspec.structs.replace(walls, limits=msgspec.structs.replace(walls.limits, file_bytes=most_bytes))
+
+
 def python() -> tuple[Path, ...]:
     """What this Python needs to run a module of this package, wherever they are: for the cell of a clerk."""
     libraries = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]

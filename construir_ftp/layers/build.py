@@ -1,0 +1,221 @@
+"""Debian packages -> a layer: they are unpacked and configured in a machine without network, as its root.
+
+Maintainer scripts are as hostile as any job, so nothing of what they leave is believed: the machine packs it as a tar
+file on its own disk, and the host only carries those bytes from the one jail into another, where they become squashfs.
+"""
+
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, cast
+
+from construir_ftp import extfs, image, jail, process
+from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.jail import cell
+from construir_ftp.layers import archive, store
+from construir_ftp.layers.archive import Archive, Plan
+from construir_ftp.layers.store import Layer, Store
+from construir_ftp.machine.guest import Errand
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.vm import Assignment, Ending, Machine
+
+# Part of every layer's name: raise it when this module makes something else of the same packages.
+RECIPE = 1
+_TAR = "layer.tar"
+_SPARE_BYTES = 256 * 2**20
+_SQUASH_S = 3600.0
+_SQUASH_BYTES = 512 * 2**20
+_LOG_BYTES = 256 * 1024
+_QUOTED_CHARACTERS = 400
+_COPY_BYTES = 2**20
+# A layer on another one is made when that has at least half of what is wanted.
+_WORTH_REUSING = 0.5
+
+_BEGIN = """#!/bin/sh -e
+exec 2>&1
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
+# No service is started by an installation (Debian's invoke-rc.d).
+printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
+chmod +x /usr/sbin/policy-rc.d
+cd /job/debs
+"""
+_END = """dpkg --configure --pending
+rm -f /usr/sbin/policy-rc.d /var/lib/dpkg/*-old /var/cache/debconf/*-old /var/log/dpkg.log /var/log/alternatives.log
+cd /job/changes
+rmdir --ignore-fail-on-non-empty *
+# Which file a copy was made of means nothing on another disk.
+tar --create --file=/job/layer.tar --numeric-owner --xattrs --xattrs-include='*' \\
+    --xattrs-exclude='trusted.overlay.origin' --xattrs-exclude='trusted.overlay.impure' -- *
+"""
+
+
+def ensure(layers: Store, packages: Archive, plan: Plan, shape: Shape, timeout_s: float) -> Layer:
+    """The layer of a plan: the one that is there, or else a new one; who asks while it is being made waits for it.
+
+    Raises ConstruirError, with dpkg's last words, where the packages can't be installed.
+    """
+    name = archive.name_of(shape.base, plan, RECIPE)
+    with layers.alone(name):
+        found = layers.find(name)
+        if found is None:
+            found = _build(layers, packages, plan, shape, timeout_s, name)
+        layers.use(found)
+        return found
+
+
+def _build(layers: Store, packages: Archive, plan: Plan, shape: Shape, timeout_s: float, name: str) -> Layer:
+    below = _largest_subset(layers, plan, shape)
+    chain = layers.chain(below) if below else []
+    files = packages.fetch(plan)
+    has = set(below.manifest.contents) if below else set()
+    new = {package.name: file for package, file in zip(plan.packages, files, strict=True) if package.label not in has}
+    with layers.draft() as draft:
+        disk = _make_disk(draft, _script(plan, new), list(new.values()), plan)
+        ending = _install(draft, disk, tuple(layer.image for layer in chain), shape, timeout_s)
+        _check(ending, draft / "output.log")
+        with disk.open("rb") as file:
+            _squash(_tar(extfs.Image(file)), draft / store.IMAGE, disk.stat().st_size)
+        part = image.measure(draft / store.IMAGE)
+        manifest = store.Manifest(
+            name=name,
+            kind="packages",
+            base=shape.base.manifest.digest(),
+            architecture=shape.base.manifest.architecture,
+            contents=plan.versions(),
+            under=[layer.name for layer in chain],
+            bytes=part.bytes,
+            installed_bytes=plan.installed_bytes,
+            sha256=part.sha256,
+            created=datetime.now(UTC),
+        )
+        return layers.put(draft, manifest)
+
+
+def _largest_subset(layers: Store, plan: Plan, shape: Shape) -> Layer | None:
+    """A layer of the same base image that has much of what is wanted and nothing else, and room for one more on it."""
+    wanted = set(plan.versions())
+    fitting = [
+        layer
+        for layer in layers.every()
+        if layer.manifest.kind == "packages"
+        and layer.manifest.base == shape.base.manifest.digest()
+        and set(layer.manifest.contents) < wanted
+        and layer.manifest.installed_bytes >= _WORTH_REUSING * plan.installed_bytes
+        and len(layer.manifest.under) + 1 < shape.read_only_disks
+    ]
+    return max(fitting, key=lambda layer: layer.manifest.installed_bytes, default=None)
+
+
+def _script(plan: Plan, new: dict[str, Path]) -> str:
+    """dpkg's calls in apt's order; what a layer below has already is left out."""
+    lines = []
+    for verb, names in plan.steps:
+        here = [new[name].name if verb == "unpack" else name for name in names if name in new]
+        if here:
+            lines.append(f"dpkg --force-unsafe-io --{verb} {shlex.join(here)}\n")
+    return _BEGIN + "".join(lines) + _END
+
+
+def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
+    size_bytes = plan.download_bytes + 2 * plan.installed_bytes + _SPARE_BYTES
+    disk = draft / "disk.img"
+    with tempfile.TemporaryDirectory(dir=draft) as name:
+        tree = Path(name)
+        (tree / "debs").mkdir()
+        for file in files:
+            shutil.copyfile(file, tree / "debs" / file.name)
+        (tree / "run.sh").write_text(script)
+        (tree / "run.sh").chmod(0o755)
+        argv: list[str | Path] = [
+            "mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-O",
+            "^has_journal",
+            "-m",
+            "0",
+            "-d",
+            tree,
+            disk,
+            f"{size_bytes >> 10}K",
+        ]
+        process.run(argv, timeout_s=_SQUASH_S)
+    return disk
+
+
+def _install(draft: Path, disk: Path, below: tuple[Path, ...], shape: Shape, timeout_s: float) -> Ending:
+    task = Assignment(
+        disk=disk,
+        errand=Errand(hostname="layer", filesystem="ext4", layers=len(below), keeps_changes=True),
+        layers=below,
+        timeout_s=timeout_s,
+        idle_timeout_s=timeout_s,
+        boot_timeout_s=timeout_s,
+        output=draft / "output.log",
+        console=draft / "console.log",
+        log_head_bytes=_LOG_BYTES,
+        log_tail_bytes=_LOG_BYTES,
+    )
+    with Machine.start(shape) as machine:
+        return machine.run(task)
+
+
+def _check(ending: Ending, output: Path) -> None:
+    report = ending.report
+    if report.exit_code == 0 and report.clean:
+        return
+    last_words = output.read_text(errors="replace").strip()[-_QUOTED_CHARACTERS:].replace("\n", "; ")
+    why = ending.killed or report.error or f"exit code {report.exit_code}"
+    raise ConstruirError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
+
+
+def _tar(disk: extfs.Image) -> Iterator[bytes]:
+    """The tar file at the root of a disk, in pieces; holes are filled."""
+    number = dict(disk.entries(disk.inode(extfs.ROOT))).get(_TAR.encode())
+    inode = disk.inode(number) if number else None
+    if inode is None or inode.kind != stat.S_IFREG:
+        raise ConstruirError("the machine that installed the packages left no layer")
+    at = 0
+    for offset, data in disk.content(inode):
+        for hole in range(at, offset, _COPY_BYTES):
+            yield bytes(min(_COPY_BYTES, offset - hole))
+        yield data
+        at = offset + len(data)
+
+
+def _squash(tar: Iterator[bytes], target: Path, most_bytes: int) -> None:
+    """Make `target`, a squashfs image, of a tar file, in a jail (sqfstar(1))."""
+    target.touch()
+    walls = cell.writer(target, memory_bytes=_SQUASH_BYTES, cpu_s=_SQUASH_S, most_bytes=most_bytes)
+    argv: list[str | Path] = [
+        "sqfstar",
+        "-force",
+        "-quiet",
+        "-no-progress",
+        "-comp",
+        "zstd",
+        "-mkfs-time",
+        "0",
+        "-mem",
+        "256M",
+        target,
+    ]
+    with jail.spawn(walls, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
+        into = cast(IO[bytes], tool.stdin)
+        try:
+            for block in tar:
+                into.write(block)
+            into.close()
+        except BrokenPipeError:
+            pass  # it says why below
+        said = cast(IO[bytes], tool.stderr).read()
+        if status := tool.wait():
+            raise CommandError(f"exit status {status} from: {shlex.join(map(str, argv))} ({said[-200:].decode()!a})")
+    os.chown(target, os.geteuid(), os.getegid())

@@ -1,0 +1,134 @@
+"""Where layers are kept: a directory for each, in the spool's layers/, complete from the moment it has its name.
+
+    layers/<name>/layer.sqfs   squashfs, laid over a machine's root
+    layers/<name>/layer.json   what is in it (Manifest); its time of change is that of the last use
+
+A layer never changes; a name that begins with a dot is a draft or a lock. Nothing here reads a layer's content.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from construir_ftp import disk
+from construir_ftp.errors import ConstruirError
+
+IMAGE, MANIFEST = "layer.sqfs", "layer.json"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """layer.json. `base` is the digest of the base image it was made on; `under` the layers that have to lie below it.
+
+    `contents` is sorted name=version for Debian packages, else the id of the result it was published from.
+    """
+
+    version: int = 1
+    name: str
+    kind: Literal["packages", "published"]
+    base: str
+    architecture: str
+    contents: list[str]
+    under: list[str] = []
+    bytes: int
+    installed_bytes: int
+    sha256: str
+    created: datetime
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """A layer that was found."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def image(self) -> Path:
+        """The squashfs file, only ever read."""
+        return self.path / IMAGE
+
+    def last_used(self) -> datetime:
+        """Aware UTC."""
+        return datetime.fromtimestamp((self.path / MANIFEST).stat().st_mtime, UTC)
+
+
+class Store:
+    """The layers in one directory. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, name: str) -> Layer | None:
+        """The layer called `name`, if there is one that can be read."""
+        try:
+            manifest = msgspec.json.decode((self.path / name / MANIFEST).read_bytes(), type=Manifest)
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return None
+        return Layer(self.path / name, manifest)
+
+    def every(self) -> list[Layer]:
+        """All layers, by name."""
+        found = (self.find(path.name) for path in sorted(self.path.glob("[!.]*")))
+        return [layer for layer in found if layer]
+
+    def chain(self, layer: Layer) -> list[Layer]:
+        """The layer and all that have to lie below it, the lowest first. Raises ConstruirError if one is missing."""
+        below = []
+        for name in layer.manifest.under:
+            found = self.find(name)
+            if found is None:
+                raise ConstruirError(f"layer {layer.name} lies on {name}, which is gone; run: construir layer gc")
+            below.append(found)
+        return [*below, layer]
+
+    def use(self, layer: Layer) -> None:
+        """Note that it is used now."""
+        os.utime(layer.path / MANIFEST)
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """A directory to make a layer in; what is not put in place is gone afterwards."""
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=self.path) as name:
+            yield Path(name)
+
+    def put(self, draft: Path, manifest: Manifest) -> Layer:
+        """Give a finished draft its name, on stable storage; one that was there before under that name stays."""
+        place = draft / "layer"
+        place.mkdir(mode=0o755)
+        (draft / IMAGE).rename(place / IMAGE)
+        (place / IMAGE).chmod(0o444)
+        disk.fsync(place / IMAGE)
+        disk.write_durably(place / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)), 0o644)
+        disk.fsync(place)
+        if not (self.path / manifest.name).exists():
+            place.rename(self.path / manifest.name)
+            disk.fsync(self.path)
+        found = self.find(manifest.name)
+        assert found is not None
+        return found
+
+    def remove(self, layer: Layer) -> None:
+        """Delete it; machines that run keep it open."""
+        outgoing = Path(tempfile.mkdtemp(prefix=".outgoing-", dir=self.path))
+        layer.path.rename(outgoing / layer.name)
+        disk.fsync(self.path)
+        shutil.rmtree(outgoing, ignore_errors=True)
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold the right to make the layer `name` (flock(2)); whoever else wants to, waits."""
+        with (self.path / f".lock-{name}").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,102 @@
+"""Layers of Debian packages: made once, in a machine without network; found by what is in them; failures are told."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.errors import ConstruirError, RefusedError
+from construir_ftp.image import BaseImage
+from construir_ftp.layers import build
+from construir_ftp.layers.archive import Archive
+from construir_ftp.layers.store import Layer, Store
+from construir_ftp.machine.guest import Errand
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.vm import Machine
+from tests.machines import assignment, shape
+
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="module")
+def roomy(images: Path, base: BaseImage) -> Shape:
+    return shape(images, base, read_only_disks=4)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Archive:
+    found = Archive(tmp_path_factory.mktemp("archive"), base)
+    found.refresh()
+    return found
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Iterator[Store]:
+    (tmp_path / "layers").mkdir()
+    yield Store(tmp_path / "layers")
+    assert [path.name for path in (tmp_path / "layers").glob(".*") if not path.name.startswith(".lock-")] == []
+
+
+def said_with(layers: list[Layer], script: str, shape: Shape, place: Path) -> str:
+    (place / "job").mkdir()
+    (place / "job" / "run.sh").write_text(f"#!/bin/sh\n{script}\n")
+    (place / "job" / "run.sh").chmod(0o755)
+    errand = Errand(hostname="layers", filesystem="ext2", layers=len(layers))
+    images = tuple(layer.image for layer in layers)
+    task = assignment(place / "run", place / "job", errand=errand, layers=images)
+    with Machine.start(shape) as machine:
+        machine.run(task)
+    return task.output.read_text()
+
+
+def test_unknown_package_is_refused_by_its_name(archive: Archive) -> None:
+    with pytest.raises(RefusedError, match="Unable to locate package no-such-thing"):
+        archive.resolve(("hello", "no-such-thing"))
+    with pytest.raises(RefusedError, match=r"Version '0\.1' for 'hello' was not found"):
+        archive.resolve(("hello=0.1",))
+
+
+def test_what_the_base_image_has_already_is_no_part_of_a_plan(archive: Archive) -> None:
+    assert archive.resolve(("dpkg",)).packages == ()
+
+
+def test_archive_whose_signatures_are_by_nobody_known_is_not_used(archive: Archive, base: BaseImage) -> None:
+    place = archive.place.with_name("unknown")
+    other = Archive(place, base)
+    other.prepare()
+    for key in other.place.glob("base/etc/apt/trusted.gpg.d/*"):
+        key.unlink()
+    with pytest.raises(ConstruirError, match="public key is not available"):
+        other.refresh()
+
+
+def test_ten_who_ask_at_once_get_one_layer_that_works(
+    archive: Archive, layers: Store, roomy: Shape, tmp_path: Path
+) -> None:
+    plan = archive.resolve(("hello",))
+    with ThreadPoolExecutor(10) as pool:
+        asked = [pool.submit(build.ensure, layers, archive, plan, roomy, TIMEOUT_S) for _ in range(10)]
+        made = {layer.result().manifest.created for layer in asked}
+    assert len(made) == 1
+    layer = asked[0].result()
+    assert layer.manifest.contents == plan.versions()
+    larger = build.ensure(layers, archive, archive.resolve(("hello", "tree")), roomy, TIMEOUT_S)
+    assert larger.manifest.under == [layer.name]
+    script = "hello; tree --version; dpkg-query --show --showformat '${Package} ${Status}\\n' hello tree; dpkg --audit"
+    output = said_with(layers.chain(larger), script, roomy, tmp_path)
+    assert output.startswith("Hello, world!\ntree v")
+    assert output.endswith("hello install ok installed\ntree install ok installed\n")
+
+
+def test_packages_that_cannot_be_installed_are_told_in_dpkgs_words(
+    archive: Archive, layers: Store, roomy: Shape, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = archive.resolve(("sl",))
+    files = archive.fetch(plan)
+    broken = tmp_path / files[-1].name
+    broken.write_bytes(files[-1].read_bytes()[:3000])
+    monkeypatch.setattr(archive, "fetch", lambda _plan: [*files[:-1], broken])
+    with pytest.raises(ConstruirError, match=r"could not be installed \(exit code 1\): .*dpkg"):
+        build.ensure(layers, archive, plan, roomy, TIMEOUT_S)
+    assert layers.every() == []
