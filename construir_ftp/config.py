@@ -57,6 +57,8 @@ class FtpSection(Section, frozen=True):
     above_zero: ClassVar = (
         "max_upload",
         "idle_timeout",
+        "upload_timeout",
+        "upload_rate_window",
         "login_timeout",
         "wrong_password_pause",
         "max_wrong_password_pause",
@@ -69,6 +71,9 @@ class FtpSection(Section, frozen=True):
     users: str = ""
     max_upload: Size = Size.parse("2GiB")
     idle_timeout: Duration = Duration.parse("5min")
+    upload_timeout: Duration = Duration.parse("12h")
+    min_upload_rate: Size = Size.parse("1KiB")
+    upload_rate_window: Duration = Duration.parse("1min")
     login_timeout: Duration = Duration.parse("1min")
     wrong_password_pause: Duration = Duration.parse("1s")
     max_wrong_password_pause: Duration = Duration.parse("5min")

@@ -12,7 +12,7 @@ import socket
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from pyftpdlib.ioloop import Acceptor, IOLoop
+from pyftpdlib.ioloop import Acceptor
 from pyftpdlib.servers import FTPServer
 
 from construir_ftp.certificate import Certificate
@@ -23,6 +23,7 @@ from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.farewell import Farewell
 from construir_ftp.server.listing import Listings
+from construir_ftp.server.loop import Loop
 from construir_ftp.server.passwords import Passwords
 from construir_ftp.server.session import Session
 from construir_ftp.server.upload import Intake
@@ -172,7 +173,7 @@ def open_server(
         court = undo.enter_context(Court(gate, ftp.max_upload))
         court.prepare()
         intake = Intake(spool, court, ftp.max_upload, min_free)
-        ioloop = undo.enter_context(IOLoop())
+        ioloop = undo.enter_context(Loop())
         listener = Listener(sock, ioloop, intake, users, ftp, tls)
         if implicit:
             ImplicitDoor(implicit, listener)

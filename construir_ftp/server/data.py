@@ -18,6 +18,7 @@ from pyftpdlib.handlers.ftp.producers import FileProducer
 
 from construir_ftp.errors import RefusedError
 from construir_ftp.server.listing import ListingError, Reader
+from construir_ftp.server.pace import Pace
 from construir_ftp.server.tls import TlsConnection, why
 from construir_ftp.server.upload import OUR_FAULT, refusal
 
@@ -39,11 +40,18 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
 
     def __init__(self, sock: socket.socket, session: Any) -> None:
         self.timeout = session.timeout
+        self._pace: Pace | None = None
         super().__init__(sock, session)
         if session.is_data_protected and self.connected:
             self.protect(session.tls_context, self.timeout, lambda: None, with_tickets=False)
 
     # -- receiving ---------------------------------------------------------------------------------------------
+
+    def enable_receiving(self, *args: Any) -> None:
+        """Called when an upload begins."""
+        super().enable_receiving(*args)
+        ftp = self.cmd_channel.server.ftp
+        self._pace = Pace(self.ioloop, ftp, lambda: self.tot_bytes_received, self._break_off)
 
     def handle_read(self) -> None:
         """Called when there is something to read, or the other end is closed."""
@@ -156,6 +164,12 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
             return
         log.exception("incoming %s: could not be received", self.cmd_channel.upload.job.id)
         self._break_off(OUR_FAULT)
+
+    def close(self) -> None:
+        """Close it, and tell the session."""
+        if self._pace is not None:
+            self._pace.stop()
+        super().close()
 
     def _break_off(self, reply: str) -> None:
         self.cmd_channel.upload.refuse(reply)
