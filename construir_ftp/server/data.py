@@ -43,7 +43,11 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         self._pace: Pace | None = None
         super().__init__(sock, session)
         if session.is_data_protected and self.connected:
-            self.protect(session.tls_context, self.timeout, lambda: None, with_tickets=False)
+            self.protect(session.tls_context, self.timeout, self._log_tls, with_tickets=False)
+
+    def _log_tls(self) -> None:
+        how = "resumed" if self.socket.session_reused else "new"
+        log.debug("%s: data connection over %s, %s session", self.cmd_channel.who, self.socket.version(), how)
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
