@@ -66,7 +66,8 @@ def load(certificate: Path, key: Path) -> ssl.SSLContext:
             raise ConfigError(f"{path}: {error.strerror}; make it readable for the FTP server's user") from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python would have a connection that was cut taken for one that was closed: SSL_CTX_set_options(3).
+    # With it a connection that was cut is taken for one that was closed; since OpenSSL 3.2 an openssl.cnf can set it for
+    # all programs: SSL_CONF_cmd(3).
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.options |= ssl.OP_NO_RENEGOTIATION
     try:

