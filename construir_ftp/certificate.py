@@ -66,8 +66,7 @@ def load(certificate: Path, key: Path) -> ssl.SSLContext:
             raise ConfigError(f"{path}: {error.strerror}; make it readable for the FTP server's user") from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # With it a connection that was cut is taken for one that was closed; since OpenSSL 3.2 an openssl.cnf can set it for
-    # all programs: SSL_CONF_cmd(3).
+    # Whatever a Python's or a system's default: with it, one that was cut passes for closed. SSL_CTX_set_options(3)
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.options |= ssl.OP_NO_RENEGOTIATION
     try:

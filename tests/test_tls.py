@@ -440,6 +440,23 @@ def _fill(descriptor: int) -> int:
     return written
 
 
+def test_client_that_says_goodbye_first_gets_all_of_a_download(house: House, certificate: Path) -> None:
+    content = JOB * 8
+    house.publish("a-job", {"file": content})
+    with begin(house, certificate) as anyone:
+        anyone.protect().identify("anonymous")
+        with Control.passive(anyone) as raw:
+            client = InMemory(raw, anyone.context)
+            assert anyone.ask("RETR /done/a-job/file").startswith("125")
+            # A half-close (RFC 8446, 6.1). Were it left unread, closing would reset what is still on its way.
+            raw.sendall(client.bytes_of())
+            received = b""
+            while chunk := client.read(1 << 14):
+                received += chunk
+        assert received == content
+        assert anyone.reply().startswith("226")
+
+
 def test_aborted_download_has_no_close_notify(house: House, certificate: Path) -> None:
     house.publish("a-job", {"file": bytes(20_000_000)})
     with begin(house, certificate) as anyone:
@@ -502,6 +519,20 @@ def test_no_ticket_is_sent_over_a_data_connection(house: House, certificate: Pat
             assert isinstance(data, ssl.SSLSocket)
             assert data.session is None or not data.session.has_ticket
         assert anyone.reply().startswith("226")
+
+
+def test_replies_that_are_read_late_come_whole_and_in_order(house: House, certificate: Path) -> None:
+    with begin(house, certificate) as alice:
+        alice.protect()
+        (session,) = house.listener.sessions
+        # So that OpenSSL can't send all at once, and has to be asked again with the same.
+        session.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+        alice.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        first = alice.ask("HELP")
+        alice.send(*["HELP", "SYST"] * 40)
+        for _ in range(40):
+            assert alice.reply() == first
+            assert alice.reply().startswith("215")
 
 
 # -- half of a handshake -----------------------------------------------------------------------------------------------
