@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from construir_ftp import jail
+from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
 from tests.machines import JOBS, assignment
@@ -71,6 +73,17 @@ def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: Shape, 
 def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hello", boot_timeout_s=0.2))
     assert (ending.killed, ending.report.ready) == ("boot-timeout", False)
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_last_words_of_qemu_are_one_line(shape: Shape, tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text("#!/bin/sh\nprintf 'no memory\\nno hope\\n' >&2\nexit 1\n")
+    qemu.chmod(0o755)
+    failing = msgspec.structs.replace(shape, qemu=str(qemu))
+    refusal = pytest.raises(MachineUnavailableError, match=r"\(no memory; no hope\)$")
+    with vm.Machine.start(failing) as machine, refusal:
+        machine.wait_until_ready(60)
 
 
 @pytest.mark.usefixtures("no_machine_left")

@@ -285,7 +285,7 @@ class Machine:
         assert self._qemu.stderr is not None
         os.set_blocking(self._qemu.stderr.fileno(), False)
         said = self._qemu.stderr.read() or b""
-        return said.decode(errors="replace").strip()[-_QUOTED_CHARACTERS:]
+        return "; ".join(said.decode(errors="replace").strip().splitlines())[-_QUOTED_CHARACTERS:]
 
     def _close(self) -> None:
         if self._qemu.returncode is None:
