@@ -39,6 +39,15 @@ def construir(*arguments: str | Path, **options: Any) -> "subprocess.CompletedPr
     return subprocess.run(argv, capture_output=True, text=True, timeout=_RESULT_S, **options)
 
 
+def send(ftp: ftplib.FTP, upload: Path, name: str | None = None) -> str:
+    """Send a job over a session; return the id that the reply names."""
+    with upload.open("rb") as file:
+        reply = ftp.storbinary(f"STOR /queue/{name or upload.name}", file)
+    match = re.fullmatch(r"226 Accepted as job (\S+); its result will be in /done/\1/", reply)
+    assert match, reply
+    return match[1]
+
+
 class Appliance:
     """A running appliance, its spool, and its address."""
 
@@ -107,12 +116,8 @@ class Appliance:
 
     def submit(self, upload: Path, name: str | None = None, contributor: str = NAME) -> str:
         """Send a job; return the id that the reply names."""
-        with self.session(contributor) as ftp, upload.open("rb") as file:
-            ftp.cwd("/queue")
-            reply = ftp.storbinary(f"STOR {name or upload.name}", file)
-        match = re.fullmatch(r"226 Accepted as job (\S+); its result will be in /done/\1/", reply)
-        assert match, reply
-        return match[1]
+        with self.session(contributor) as ftp:
+            return send(ftp, upload, name)
 
     def wait_until_running(self, job: str) -> None:
         """Wait until the job has printed something."""

@@ -1,6 +1,8 @@
 """The floors that benchmarks compare with: no jail, and QEMU with nothing of ours in its guest."""
 
 import socket
+import struct
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,9 @@ from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
 
 _SILENCE_S = 60.0
+_LOADED_AT = 0x400000
+
+INIT, INIT_SAYS = "tiny-init", b"init is up"
 
 
 class _NoJail(Jail):
@@ -62,7 +67,10 @@ def said_s(shape: Shape, boot: Sequence[str | Path], mark: bytes, also_readable:
         stack.enter_context(jail.host().hold(cell, argv, pass_fds=list(fds.values())))
         said = b""
         while mark not in said:
-            said += console.recv(4096)
+            try:
+                said += console.recv(4096)
+            except TimeoutError as late:
+                raise TimeoutError(f"the guest has not said {mark!r}, but {said[-400:]!r}") from late
         return time.monotonic() - begun
 
 
@@ -99,3 +107,23 @@ def tiny_kernel(place: Path) -> Path:
     path = place / "tiny"
     path.write_bytes((header + segments).ljust(0x200, b"\0") + note.ljust(0xE00, b"\0") + code)
     return path
+
+
+def tiny_init(place: Path, initrd: Path) -> Path:
+    """An initramfs with all that is in `initrd`, and INIT: it says INIT_SAYS and waits for ever.
+
+    The kernel takes several cpio archives one after the other (Documentation/driver-api/early-userspace/buffer-format).
+    """
+    code = bytes.fromhex("b801000000bf01000000488d3510000000ba0a0000000f05")  # write(1, INIT_SAYS, 10)
+    code += bytes.fromhex("b8220000000f05ebf7")  # pause(), for ever
+    header = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _LOADED_AT + 0x78, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = 0x78 + len(code) + len(INIT_SAYS)
+    header += struct.pack("<IIQQQQQQ", 1, 5, 0, _LOADED_AT, _LOADED_AT, size, size, 0x1000)
+    init = place / INIT
+    init.write_bytes(header + code + INIT_SAYS)
+    init.chmod(0o755)
+    made = subprocess.run(["cpio", "-oH", "newc"], input=INIT.encode(), cwd=place, capture_output=True, check=True)
+    whole = place / "initrd"
+    whole.write_bytes(initrd.read_bytes() + made.stdout)
+    return whole
