@@ -13,6 +13,7 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template
 from tests import machines
 from tests.appliance import Appliance
+from tests.tlsclient import make_certificate
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,15 @@ def appliance(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """A running appliance with a spool of its own."""
     with Appliance(tmp_path).running() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def certificate(certificate_files: tuple[Path, Path]) -> Path:
+    """That certificate, for clients to trust."""
+    return certificate_files[0]

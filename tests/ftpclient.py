@@ -50,6 +50,12 @@ def children() -> list[int]:
     return sorted(found)
 
 
+def reset(data: socket.socket) -> None:
+    """Close a connection by RST: SO_LINGER with a time of zero, socket(7)."""
+    data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    data.close()
+
+
 class Control:
     """A control connection; nothing is sent or read but what is asked for."""
 

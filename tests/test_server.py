@@ -19,7 +19,7 @@ from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import passive_ports
 from construir_ftp.server.data import PassiveListener
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, House, serving, wait_until
+from tests.ftpclient import LONG_S, PASSWORD, House, reset, serving, wait_until
 from tests.prison import clerks
 
 JOB = images.image("ext2", 2**20)
@@ -54,12 +54,6 @@ def held_check() -> Iterator[None]:
 def is_held(house: House) -> bool:
     """Whether the server has all of an upload, and waits for the verdict."""
     return any(session.is_held for session in house.listener.sessions)
-
-
-def reset(data: socket.socket) -> None:
-    """Close a connection by RST: SO_LINGER with a time of zero, socket(7)."""
-    data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    data.close()
 
 
 def the_job(house: House, reply: str) -> str:

@@ -6,7 +6,6 @@ Raw connections, driven step by step; the clients people have are in test_tls_cl
 import os
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,33 +17,23 @@ import pytest
 from construir_ftp.server import tls
 from construir_ftp.server.protection import COMMANDS
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, Control, House, serving, wait_until
+from tests.ftpclient import LONG_S, PASSWORD, Control, House, reset, serving, wait_until
 from tests.tlsclient import TlsControl, begin, begin_implicitly, make_certificate, strict_context, tls_section
 
 JOB = images.image("ext2", 2**20)
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-@pytest.fixture(scope="module")
-def certificate(files: tuple[Path, Path]) -> Path:
-    return files[0]
-
-
 @pytest.fixture
-def house(tmp_path: Path, files: tuple[Path, Path]) -> Iterator[House]:
-    with serving(tmp_path, tls=tls_section(files)) as house:
+def house(tmp_path: Path, certificate_files: tuple[Path, Path]) -> Iterator[House]:
+    with serving(tmp_path, tls=tls_section(certificate_files)) as house:
         yield house
 
 
 @pytest.fixture
-def strict_house(tmp_path: Path, files: tuple[Path, Path]) -> Iterator[House]:
+def strict_house(tmp_path: Path, certificate_files: tuple[Path, Path]) -> Iterator[House]:
     """A house that hears contributors over TLS only."""
-    with serving(tmp_path, tls=tls_section(files, require_tls=True)) as house:
+    with serving(tmp_path, tls=tls_section(certificate_files, require_tls=True)) as house:
         yield house
 
 
@@ -163,12 +152,14 @@ def test_tls_is_not_offered_without_a_certificate(tmp_path: Path) -> None:
         assert plain.server.implicit_port is None
 
 
-def test_tls_works_over_ipv6_and_with_active_data_connections(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_tls_works_over_ipv6_and_with_active_data_connections(
+    tmp_path: Path, certificate_files: tuple[Path, Path]
+) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 on this machine")
     with (
-        serving(tmp_path, tls=tls_section(files), address="::1") as house,
-        begin(house, files[0]) as alice,
+        serving(tmp_path, tls=tls_section(certificate_files), address="::1") as house,
+        begin(house, certificate_files[0]) as alice,
         socket.create_server(("::1", 0), family=socket.AF_INET6) as listener,
     ):
         assert alice.protect().identify().store("/queue/x.img", JOB).startswith("226")
@@ -301,8 +292,7 @@ def test_upload_over_tls_that_is_reset_is_no_job(house: House, certificate: Path
     with begin(house, certificate) as alice:
         data = alice.protect().identify().begin("/queue/x.img")
         data.sendall(JOB)
-        data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        data.close()
+        reset(data)
         assert alice.reply().startswith("426 ")
         assert house.is_untouched()
 
@@ -477,7 +467,7 @@ def test_client_that_leaves_a_download_is_no_trouble(house: House, certificate: 
         anyone.protect().identify("anonymous")
         with anyone.passive() as data:
             assert anyone.ask("RETR /done/a-job/file").startswith("125")
-            data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset(data)
         assert anyone.reply().startswith("426")
         assert anyone.ask("NOOP").startswith("200")
 
@@ -598,14 +588,20 @@ def test_garbage_before_the_command_is_an_end_of_the_data_connection(house: Hous
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
-def test_login_deadline_ends_a_handshake(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    with serving(tmp_path, tls=tls_section(files), login_timeout="300ms") as house, begin(house, files[0]) as control:
+def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
+    with (
+        serving(tmp_path, tls=tls_section(certificate_files), login_timeout="300ms") as house,
+        begin(house, certificate_files[0]) as control,
+    ):
         assert control.ask("AUTH TLS").startswith("234")
         assert control.socket.recv(100) == b""
 
 
-def test_idle_session_over_tls_is_told_and_closed(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    with serving(tmp_path, tls=tls_section(files), idle_timeout="300ms") as house, begin(house, files[0]) as control:
+def test_idle_session_over_tls_is_told_and_closed(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
+    with (
+        serving(tmp_path, tls=tls_section(certificate_files), idle_timeout="300ms") as house,
+        begin(house, certificate_files[0]) as control,
+    ):
         control.protect()
         assert control.reply().startswith("421")
         assert control.reply() == "", "closed with a close_notify"

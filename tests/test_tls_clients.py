@@ -24,26 +24,16 @@ import pytest
 from construir_ftp import process
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, serving
-from tests.tlsclient import begin, make_certificate, strict_context, tls_section
+from tests.tlsclient import begin, strict_context, tls_section
 
 UPLOADS = 20
 MIB = 2**20
 DEBIAN_PYTHON = "/usr/bin/python3"
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-@pytest.fixture(scope="module")
-def certificate(files: tuple[Path, Path]) -> Path:
-    return files[0]
-
-
 @pytest.fixture
-def house(tmp_path: Path, files: tuple[Path, Path]) -> Iterator[House]:
-    with serving(tmp_path / "house", tls=tls_section(files, require_tls=True)) as house:
+def house(tmp_path: Path, certificate_files: tuple[Path, Path]) -> Iterator[House]:
+    with serving(tmp_path / "house", tls=tls_section(certificate_files, require_tls=True)) as house:
         yield house
 
 
@@ -100,12 +90,12 @@ def rclone(port: int, password: str, certificate: Path, *argv: str | Path) -> tu
 
 
 @contextmanager
-def stock_server(directory: Path, files: tuple[Path, Path], log: Path) -> Iterator[int]:
+def stock_server(directory: Path, certificate_files: tuple[Path, Path], log: Path) -> Iterator[int]:
     """pyftpdlib's FTPS server, by Debian's Python; its port."""
     if run(DEBIAN_PYTHON, "-c", "import OpenSSL")[0]:
         pytest.skip(f"{DEBIAN_PYTHON} has no OpenSSL: apt install python3-openssl")
     script = Path(__file__).with_name("stockserver.py")
-    argv: list[str | Path] = [DEBIAN_PYTHON, script, directory, *files, sysconfig.get_path("purelib")]
+    argv: list[str | Path] = [DEBIAN_PYTHON, script, directory, *certificate_files, sysconfig.get_path("purelib")]
     with (
         log.open("wb") as stderr,
         subprocess.Popen(argv, env=process.environment(), stdout=subprocess.PIPE, stderr=stderr) as server,
@@ -119,12 +109,12 @@ def stock_server(directory: Path, files: tuple[Path, Path], log: Path) -> Iterat
 
 
 def test_pyftpdlibs_own_tls_calls_uploads_complete_that_are_cut(
-    tmp_path: Path, files: tuple[Path, Path], jobs: Path
+    tmp_path: Path, certificate_files: tuple[Path, Path], jobs: Path
 ) -> None:
     (tmp_path / "received").mkdir()
     log = tmp_path / "log"
-    with stock_server(tmp_path / "received", files, log) as port:
-        status, said = rclone(port, "secret", files[0], "copy", jobs, ":ftp:")
+    with stock_server(tmp_path / "received", certificate_files, log) as port:
+        status, said = rclone(port, "secret", certificate_files[0], "copy", jobs, ":ftp:")
     received = [int(size) for size in re.findall(r"STOR .* completed=1 bytes=(\d+)", log.read_text())]
     cut = [size for size in received if size < 4 * MIB]
     assert len(received) == UPLOADS, said

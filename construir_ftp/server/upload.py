@@ -60,8 +60,11 @@ class Upload:
         # Unbuffered: what can't be written is noticed in write, not in close.
         self.file = os.fdopen(descriptor, "wb", buffering=0)
 
-    def write(self, chunk: bytes) -> None:
-        """Append what was received. Raises RefusedError (552, 452) where it must stop, and OSError."""
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append what was received. Raises RefusedError (552, 452) where it must stop, and OSError.
+
+        The memory is the caller's again afterwards, and what is received next may be put into it.
+        """
         self.size_bytes += len(chunk)
         if self.size_bytes > self._intake.max_upload:
             raise RefusedError(f"larger than {self._intake.max_upload} bytes, the most this server takes", 552)
