@@ -39,7 +39,7 @@ def strict_house(tmp_path: Path, certificate_files: tuple[Path, Path]) -> Iterat
 
 @pytest.fixture
 def short_handshakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "HANDSHAKE_S", 0.5)
+    monkeypatch.setattr(tls, "HANDSHAKE_S", 1.0)
 
 
 # -- explicit and implicit ---------------------------------------------------------------------------------------
@@ -590,7 +590,7 @@ def test_garbage_before_the_command_is_an_end_of_the_data_connection(house: Hous
 
 def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
     with (
-        serving(tmp_path, tls=tls_section(certificate_files), login_timeout="300ms") as house,
+        serving(tmp_path, tls=tls_section(certificate_files), login_timeout="1s") as house,
         begin(house, certificate_files[0]) as control,
     ):
         assert control.ask("AUTH TLS").startswith("234")
@@ -599,7 +599,7 @@ def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tupl
 
 def test_idle_session_over_tls_is_told_and_closed(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
     with (
-        serving(tmp_path, tls=tls_section(certificate_files), idle_timeout="300ms") as house,
+        serving(tmp_path, tls=tls_section(certificate_files), idle_timeout="1s") as house,
         begin(house, certificate_files[0]) as control,
     ):
         control.protect()
