@@ -6,14 +6,11 @@ when, protection and data decide.
 """
 
 import errno
-import logging
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 from pyftpdlib.ioloop import AsyncChat
-
-log = logging.getLogger("construir.ftp")
 
 # A handshake that is not done after this time is given up; or after the idle timeout, if that is shorter.
 HANDSHAKE_S = 30.0
@@ -26,7 +23,7 @@ _RECORD_BYTES = 1 << 14
 # once nearly doubles the throughput of pyftpdlib's default, 64 KiB.
 _BUFFER = memoryview(bytearray(1 << 20))
 
-# The server's own, and the most that clients could ask for: SSL_CTX_set_num_tickets(3).
+# OpenSSL's own number, where tickets are sent at all: SSL_CTX_set_num_tickets(3).
 _TICKETS = 2
 
 
