@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Protocol, runtime_checkable
 
 import msgspec
 
@@ -36,6 +36,14 @@ _READ_BLOCKS = 256
 Run = tuple[int, int, int]  # first block within the file, first block within the image, number of blocks
 
 
+@runtime_checkable
+class Source(Protocol):
+    """An image that is no file, to be read only."""
+
+    def pread(self, size_bytes: int, offset_bytes: int) -> bytes:
+        """As pread(2)."""
+
+
 class Inode(msgspec.Struct, frozen=True):
     """What is known of a file without reading it. `map` is i_block: 60 bytes that lead to its blocks."""
 
@@ -55,9 +63,9 @@ class Inode(msgspec.Struct, frozen=True):
 class Image:
     """An open image. Raises ConstruirError wherever it is damaged, or has a feature not known here."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | Source) -> None:
         self._file = file
-        ext = superblock.read_ext(os.pread(file.fileno(), superblock.HEAD_BYTES, 0))
+        ext = superblock.read_ext(self._pread(superblock.HEAD_BYTES, 0))
         if ext is None:
             raise ConstruirError("not an ext2, ext3 or ext4 image; only those are read without mounting")
         if ext.incompat & _INCOMPAT_META_BG:
@@ -65,11 +73,33 @@ class Image:
         self.ext = ext
         self._unread_blocks = ext.blocks
 
+    def _pread(self, size_bytes: int, offset_bytes: int) -> bytes:
+        if isinstance(self._file, Source):
+            return self._file.pread(size_bytes, offset_bytes)
+        return os.pread(self._file.fileno(), size_bytes, offset_bytes)
+
+    def find(self, *names: bytes) -> Inode | None:
+        """The inode that the names lead to from the root directory, if there is one; no symbolic link is followed."""
+        inode = self.inode(ROOT)
+        for name in names:
+            number = dict(self.entries(inode)).get(name) if inode.kind == stat.S_IFDIR else None
+            if number is None:
+                return None
+            inode = self.inode(number)
+        return inode
+
+    def text(self, inode: Inode) -> bytes:
+        """All that is in a file, which has to be a short one; holes are zeros."""
+        whole = bytearray(inode.size_bytes)
+        for offset, data in self.content(inode):
+            whole[offset : offset + len(data)] = data
+        return bytes(whole)
+
     # -- inodes ------------------------------------------------------------------------------------------
 
     def inode(self, number: int) -> Inode:
         """The inode of that number, as directories name it."""
-        data = os.pread(self._file.fileno(), self.ext.inode_bytes, self._inode_offset(number)).ljust(256, b"\0")
+        data = self._pread(self.ext.inode_bytes, self._inode_offset(number)).ljust(256, b"\0")
         mode, size_low, mtime, flags = struct.unpack_from("<HxxI8xi12xI", data)
         size_high, extra_bytes, mtime_extra = struct.unpack_from("<I16xH6xI", data, 108)
         size_bytes = size_low + (size_high << 32 if stat.S_ISREG(mode) else 0)
@@ -97,7 +127,7 @@ class Image:
         """First block of a group's inode table, from its descriptor; those follow the superblock's block."""
         ext = self.ext
         offset = (superblock.EXT_OFFSET // ext.block_bytes + 1) * ext.block_bytes + group * ext.descriptor_bytes
-        data = os.pread(self._file.fileno(), ext.descriptor_bytes, offset).ljust(64, b"\0")
+        data = self._pread(ext.descriptor_bytes, offset).ljust(64, b"\0")
         low, high = struct.unpack_from("<8xI28xI", data)
         block = int(low + (high << 32 if ext.is_64bit else 0))
         table_blocks = -(-ext.inodes_per_group * ext.inode_bytes // ext.block_bytes)
@@ -113,11 +143,12 @@ class Image:
         ext, table_bytes = self.ext, self.ext.inodes_per_group * self.ext.inode_bytes
         for group in range(ext.groups):
             offset = self._table_block(group) * ext.block_bytes
-            used = os.pread(self._file.fileno(), table_bytes, offset).rstrip(b"\0")
+            used = self._pread(table_bytes, offset).rstrip(b"\0")
             table = bytearray(used.ljust(-(-len(used) // ext.inode_bytes) * ext.inode_bytes, b"\0"))
             for start in range(0, len(table), ext.inode_bytes):
                 for field in (0x02, 0x18, 0x78, 0x7A):
                     table[start + field : start + field + 2] = b"\0\0"
+            assert not isinstance(self._file, Source)
             os.pwrite(self._file.fileno(), table, offset)
 
     # -- content -----------------------------------------------------------------------------------------
@@ -147,7 +178,7 @@ class Image:
                 yield from _entries(data[start : start + self.ext.block_bytes])
 
     def _read(self, block: int, size_bytes: int) -> bytes:
-        data = os.pread(self._file.fileno(), size_bytes, block * self.ext.block_bytes)
+        data = self._pread(size_bytes, block * self.ext.block_bytes)
         if len(data) != size_bytes:
             raise ConstruirError("the image is cut short")
         return data

@@ -6,13 +6,14 @@ found; what the file system is, and whether all of it is there, is for the super
 script or an ELF header in block 0, which hides an ext4 from libmagic, does no harm, and a magic number alone no good.
 """
 
+import stat
 from collections.abc import Iterator
 
 import magic
 
-from construir_ftp import stream, superblock
+from construir_ftp import extfs, stream, superblock, wishes
 from construir_ftp.config import GateSection
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.stream import Upload
 from construir_ftp.superblock import Volume
 from construir_ftp.verdict import Verdict
@@ -25,6 +26,8 @@ _OUTER = {
     "LZ4 compressed data (v1.4+)": "lz4",
 }
 _NAMED_CHARACTERS = 60
+# Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
+_REMEMBERED_BYTES = 16 * 2**20
 
 
 def prepare() -> None:
@@ -40,21 +43,25 @@ def judge(upload: Upload, limits: GateSection) -> Verdict:
     """
     codec = _codec(upload)
     unpacked = stream.blocks(codec, upload, limits.max_memory)
-    head, beyond_bytes = _take_head(unpacked)
-    volume = _volume(codec, head)
+    begin = _take_head(unpacked)
+    volume = _volume(codec, bytes(begin[: superblock.HEAD_BYTES]))
     _check_limits(volume, limits)
     _check_upload(codec, volume, upload, limits)
-    seen_bytes, enough_bytes = len(head) + beyond_bytes, volume.size_bytes + volume.block_bytes
+    seen_bytes, enough_bytes = len(begin), volume.size_bytes + volume.block_bytes
     while seen_bytes < enough_bytes and (block := next(unpacked, b"")):
         seen_bytes += len(block)
+        if len(begin) < _REMEMBERED_BYTES:
+            begin += block
         _check_ratio(volume, upload, limits)
     _check_size(volume, seen_bytes)
+    text = _wishes(volume, stream.Replay(codec, upload, limits.max_memory, bytes(begin)))
     return Verdict(
         codec=codec,
         filesystem=volume.filesystem,
         upload_bytes=upload.size_bytes,
         image_bytes=volume.size_bytes,
         upload_sha256=upload.sha256(),
+        construir_toml=text,
     )
 
 
@@ -76,14 +83,14 @@ def _describe(data: bytes) -> str:
     return printable if len(printable) <= _NAMED_CHARACTERS else printable[:_NAMED_CHARACTERS] + "..."
 
 
-def _take_head(unpacked: Iterator[bytes]) -> tuple[bytes, int]:
-    """The first HEAD_BYTES of the image, or all of a shorter one, and how many bytes were unpacked beyond them."""
+def _take_head(unpacked: Iterator[bytes]) -> bytearray:
+    """The first HEAD_BYTES of the image and what came with them, or all of a shorter one."""
     head = bytearray()
     for block in unpacked:
         head += block
         if len(head) >= superblock.HEAD_BYTES:
             break
-    return bytes(head[: superblock.HEAD_BYTES]), max(0, len(head) - superblock.HEAD_BYTES)
+    return head
 
 
 def _volume(codec: str, head: bytes) -> Volume:
@@ -146,3 +153,27 @@ def _in_units(size_bytes: int) -> str:
         if size_bytes >= unit:
             return f"{size_bytes / unit:.1f} {name}"
     return f"{size_bytes} bytes"
+
+
+def _wishes(volume: Volume, image: stream.Replay) -> str:
+    """The text of construir.toml at the root of the image; empty where there is none. Raises RefusedError.
+
+    What is no ext file system, or none that is read here, has none: it has its defaults.
+    """
+    if not volume.filesystem.startswith("ext"):
+        return ""
+    try:
+        files = extfs.Image(image)
+        inode = files.find(wishes.FILE.encode())
+    except ConstruirError:
+        return ""
+    if inode is None:
+        return ""
+    if inode.kind != stat.S_IFREG or inode.size_bytes > wishes.MOST_BYTES:
+        raise RefusedError(f"{wishes.FILE} has to be a file of at most {_in_units(wishes.MOST_BYTES)}")
+    try:
+        return wishes.decode(files.text(inode))
+    except RefusedError:
+        raise
+    except ConstruirError as error:
+        raise RefusedError(f"{wishes.FILE} can't be read: {error}") from error

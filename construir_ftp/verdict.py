@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from construir_ftp import config
+from construir_ftp import config, wishes
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
 from construir_ftp.units import Duration, Size
@@ -18,13 +18,17 @@ GREETING = b"construir judge 1"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="job"):
-    """The upload is a job. `image_bytes` is the file system's size, proved to be there; SHA-256 is the upload's."""
+    """The upload is a job. `image_bytes` is the file system's size, proved to be there; SHA-256 is the upload's.
+
+    `construir_toml` is the text of that file in it, which nobody has looked into yet.
+    """
 
     codec: Annotated[str, msgspec.Meta(pattern="^(raw|gzip|bzip2|xz|zstd|lz4)$")]
     filesystem: Annotated[str, msgspec.Meta(pattern="^(ext2|ext3|ext4|btrfs|xfs)$")]
     upload_bytes: Annotated[int, msgspec.Meta(ge=1)]
     image_bytes: Annotated[int, msgspec.Meta(ge=1)]
     upload_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    construir_toml: Annotated[str, msgspec.Meta(max_length=wishes.MOST_BYTES)] = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):

@@ -16,7 +16,7 @@ from construir_ftp.units import Duration, Size
 
 FILE = "construir.toml"
 # More than anyone writes by hand.
-MOST_BYTES = 64 * 1024
+MOST_BYTES = 16 * 1024
 
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}-[A-Za-z0-9._-]{1,40}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -80,12 +80,18 @@ class Wishes(Section, frozen=True):
             raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
 
 
-def read(text: bytes) -> Wishes:
-    """What a construir.toml says. Raises RefusedError, whose reason names the key and what was expected."""
+def decode(text: bytes) -> str:
+    """The content of a construir.toml as text. Raises RefusedError."""
     try:
-        wishes = config.parse_section(text.decode("utf-8-sig"), FILE, Wishes)
+        return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RefusedError(f"{FILE}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def read(text: str) -> Wishes:
+    """What a construir.toml says. Raises RefusedError, whose reason names the key and what was expected."""
+    try:
+        wishes = config.parse_section(text, FILE, Wishes)
     except ConfigError as error:
         raise RefusedError(
             str(error).replace("etc/construir.toml lists them all", "SITE HELP lists them all")

@@ -36,14 +36,14 @@ layers = ["ghc-9.8"]
 
 def refusal(text: str | bytes) -> str:
     with pytest.raises(RefusedError) as caught:
-        wishes.read(text if isinstance(text, bytes) else text.encode())
+        wishes.read(text if isinstance(text, str) else wishes.decode(text))
     assert caught.value.reply == 550
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_every_key_is_understood() -> None:
-    read = wishes.read(ALL.encode())
+    read = wishes.read(ALL)
     assert (read.timeout, read.memory, read.cpus) == (Duration(1800), Size(2**30), 2)
     assert read.env == {"CFLAGS": "-O2 -g"}
     assert read.dependencies.packages == ("build-essential", "cmake=3.25.1-1")
@@ -51,7 +51,7 @@ def test_every_key_is_understood() -> None:
 
 
 def test_nothing_asked_for_is_everything_by_default() -> None:
-    assert wishes.read(b"") == Wishes()
+    assert wishes.read("") == Wishes()
     TERMS.check(Wishes(), 2**30)
 
 
@@ -104,4 +104,4 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 )
 def test_more_than_can_be_had_is_refused(text: str, key: str) -> None:
     with pytest.raises(RefusedError, match=f"construir.toml: {key}"):
-        TERMS.check(wishes.read(text.encode()), 2**29)
+        TERMS.check(wishes.read(text), 2**29)

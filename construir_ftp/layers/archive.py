@@ -197,25 +197,18 @@ def _network_settings() -> str:
 
 def _take_out(image: extfs.Image, name: str, target: Path) -> None:
     """Copy a file, or the files in a directory, out of a base image; what isn't there is left out."""
-    inode = image.inode(extfs.ROOT)
-    for part in name.encode().split(b"/"):
-        number = dict(image.entries(inode)).get(part)
-        if number is None:
-            return
-        inode = image.inode(number)
+    inode = image.find(*name.encode().split(b"/"))
+    if inode is None:
+        return
     if inode.kind == stat.S_IFREG:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_content(image, inode))
+        target.write_bytes(image.text(inode))
     elif inode.kind == stat.S_IFDIR:
         target.mkdir(parents=True, exist_ok=True)
         files = {entry: image.inode(number) for entry, number in image.entries(inode)}
         for entry, file in files.items():
             if file.kind == stat.S_IFREG:
-                (target / os.fsdecode(entry)).write_bytes(_content(image, file))
-
-
-def _content(image: extfs.Image, inode: extfs.Inode) -> bytes:
-    return b"".join(data for _, data in image.content(inode))[: inode.size_bytes]
+                (target / os.fsdecode(entry)).write_bytes(image.text(file))
 
 
 def _steps(found: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]]:

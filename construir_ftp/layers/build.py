@@ -178,8 +178,7 @@ def _check(ending: Ending, output: Path) -> None:
 
 def _tar(disk: extfs.Image) -> Iterator[bytes]:
     """The tar file at the root of a disk, in pieces; holes are filled."""
-    number = dict(disk.entries(disk.inode(extfs.ROOT))).get(_TAR.encode())
-    inode = disk.inode(number) if number else None
+    inode = disk.find(_TAR.encode())
     if inode is None or inode.kind != stat.S_IFREG:
         raise ConstruirError("the machine that installed the packages left no layer")
     at = 0
