@@ -125,6 +125,8 @@ class MachineSection(Section, frozen=True):
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1
     scratch: Size = Size.parse("1GiB")
+    max_memory: Size = Size.parse("4GiB")
+    max_cpus: Positive = 4
     warm: bool = True
     timeout: Duration = Duration.parse("2h")
     idle_timeout: Duration = Duration.parse("30min")
@@ -142,6 +144,17 @@ class RunnerSection(Section, frozen=True):
     waiting: Count = 16
     scan_every: Duration = Duration.parse("30s")
     grace: Duration = Duration.parse("10s")
+
+
+class LayersSection(Section, frozen=True):
+    """What jobs can depend on; see offer and layers."""
+
+    above_zero: ClassVar = ("max_installed", "max_total", "timeout")
+
+    packages: bool = True
+    max_installed: Size = Size.parse("4GiB")
+    max_total: Size = Size.parse("20GiB")
+    timeout: Duration = Duration.parse("1h")
 
 
 class JailSection(Section, frozen=True):
@@ -178,6 +191,7 @@ class Config(Section, frozen=True):
     gate: GateSection = GateSection()
     machine: MachineSection = MachineSection()
     runner: RunnerSection = RunnerSection()
+    layers: LayersSection = LayersSection()
     jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()
 

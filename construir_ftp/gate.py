@@ -9,12 +9,14 @@ import errno
 from datetime import UTC, datetime
 from pathlib import Path
 
-from construir_ftp import jobfile
+from construir_ftp import jobfile, wishes
 from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
 from construir_ftp.hearing import Hearing, Wanted, require
+from construir_ftp.offer import Offer
 from construir_ftp.spool import Job, Spool, Ticket
 from construir_ftp.verdict import Verdict
+from construir_ftp.wishes import Wishes
 
 __all__ = ["Court", "Hearing", "Verdict", "admit", "check"]
 
@@ -29,6 +31,7 @@ def admit(
     name: str,
     contributor: str,
     court: Court,
+    offer: Offer,
     *,
     hearing: Hearing | None = None,
     wanted: Wanted = _always,
@@ -43,8 +46,9 @@ def admit(
     try:
         slug = jobfile.slug(name)
         found = check(job.upload, court, hearing=hearing, wanted=wanted)
+        wanted_by_job = wishes_of(found, offer)
         ticket = Ticket(
-            name=slug,
+            name=wanted_by_job.name or slug,
             filename=name,
             contributor=contributor,
             codec=found.codec,
@@ -53,6 +57,8 @@ def admit(
             image_bytes=found.image_bytes,
             upload_sha256=found.upload_sha256,
             received=datetime.now(UTC),
+            construir_toml=found.construir_toml,
+            after=list(wanted_by_job.dependencies.results),
         )
         return spool.admit(job, ticket, lambda: require(wanted))
     except OSError as error:
@@ -63,6 +69,13 @@ def admit(
     except BaseException:
         spool.delete(job)
         raise
+
+
+def wishes_of(found: Verdict, offer: Offer) -> Wishes:
+    """What a job asks for, all of which it can have; raises RefusedError, naming the key, if it can't."""
+    wanted = wishes.read(found.construir_toml)
+    offer.check(wanted, found.image_bytes)
+    return wanted
 
 
 def check(path: Path, court: Court, *, hearing: Hearing | None = None, wanted: Wanted = _always) -> Verdict:

@@ -1,7 +1,8 @@
 """What a finished job leaves in done/: how it ended, in a status and in plain words, and files to prove it.
 
-done/ID/ holds the image in the codec it came in, output.log, console.log, result.json and SHA256SUMS.
-The machine's claims and what was measured from outside are kept apart. Nothing here runs a machine.
+done/ID/ holds the image in the codec it came in, output.log, console.log, the construir.toml that the job was run by,
+result.json and SHA256SUMS. The machine's claims and what was measured from outside are kept apart. Nothing here runs a
+machine.
 """
 
 import hashlib
@@ -12,8 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import __version__
+from construir_ftp import __version__, wishes
 from construir_ftp.codec import CODECS
+from construir_ftp.errors import ConstruirError
 from construir_ftp.machine import guest
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.usage import Usage
@@ -21,8 +23,9 @@ from construir_ftp.machine.vm import BootPath, Ending
 from construir_ftp.spool import Job, Ticket
 
 OUTPUT, CONSOLE, SUMS = "output.log", "console.log", "SHA256SUMS"
+WISHES = wishes.FILE
 
-Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "cancelled", "lost"]
+Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "dependency-failed", "cancelled", "lost"]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -53,6 +56,21 @@ class BaseImageUsed(msgspec.Struct, frozen=True):
     digest: str
 
 
+class LayerUsed(msgspec.Struct, frozen=True):
+    """A layer that was laid over the root; `contents` as in its manifest."""
+
+    name: str
+    sha256: str
+    contents: list[str]
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What the job depended on: enough to have the same machine again. Layers lowest first, results by their ids."""
+
+    layers: list[LayerUsed]
+    results: list[str]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """result.json. Times are aware UTC; what never happened is null."""
 
@@ -81,6 +99,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     cpus: int | None = None
     attempt: int
+    used: Used | None = None
     claimed: guest.Report | None = None
     measured: Measured | None = None
     construir: str = __version__
@@ -128,8 +147,8 @@ def image_name(ticket: Ticket) -> str:
     return f"{ticket.name}.img{CODECS[ticket.codec].suffix}"
 
 
-def describe(job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Ending] | None) -> Result:
-    """All that result.json says; `run` is the machine it had, if any."""
+def describe(job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Used, Ending] | None) -> Result:
+    """All that result.json says; `run` is the machine it had, if any, with what was in it."""
     image = image_name(ticket)
     result = Result(
         id=job.id,
@@ -143,7 +162,7 @@ def describe(job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Endin
         filesystem=ticket.filesystem,
         upload_sha256=ticket.upload_sha256,
         upload_bytes=ticket.upload_bytes,
-        image_bytes=ticket.image_bytes,
+        image_bytes=job.disk.stat().st_size if job.disk.exists() else ticket.image_bytes,
         received=ticket.received,
         published=datetime.now(UTC),
         attempt=job.attempts(),
@@ -151,7 +170,7 @@ def describe(job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Endin
     return _with_run(result, *run) if run else result
 
 
-def _with_run(result: Result, shape: Shape, ending: Ending) -> Result:
+def _with_run(result: Result, shape: Shape, used: Used, ending: Ending) -> Result:
     return msgspec.structs.replace(
         result,
         booted=moment(ending.booted),
@@ -163,6 +182,7 @@ def _with_run(result: Result, shape: Shape, ending: Ending) -> Result:
         base_image=BaseImageUsed(shape.base.name, shape.base.manifest.digest()),
         memory_bytes=shape.memory_bytes,
         cpus=shape.cpus,
+        used=used,
         claimed=ending.report,
         measured=Measured(
             **msgspec.structs.asdict(ending.usage),
@@ -181,6 +201,14 @@ def _maybe(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
 
 
+def read(job: Job) -> Result:
+    """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
+    try:
+        return msgspec.json.decode(job.result.read_bytes(), type=Result)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ConstruirError(f"job {job.id}: its result can't be read: {error}") from error
+
+
 def encode(result: Result) -> bytes:
     """result.json's bytes."""
     return msgspec.json.format(msgspec.json.encode(result)) + b"\n"
@@ -193,7 +221,7 @@ def write_sums(job: Job, ticket: Ticket, result: bytes) -> None:
 
 
 def _sums(job: Job, ticket: Ticket) -> Iterator[str]:
-    for name in (image_name(ticket), OUTPUT, CONSOLE):
+    for name in (image_name(ticket), OUTPUT, CONSOLE, WISHES):
         path: Path = job.path / name
         if path.exists():
             with path.open("rb") as file:

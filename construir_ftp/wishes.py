@@ -101,6 +101,31 @@ def read(text: str) -> Wishes:
     return wishes
 
 
+def render(wanted: Wishes) -> str:
+    """The text of a construir.toml that says the same; what is left to the appliance is left out."""
+    lines = []
+    for key in ("name", "run", "base"):
+        lines.append(f"{key} = {_quoted(getattr(wanted, key))}\n" if getattr(wanted, key) else "")
+    lines += [f'{key} = "{getattr(wanted, key):g}s"\n' for key in ("timeout", "idle_timeout") if getattr(wanted, key)]
+    lines.append(f"cpus = {wanted.cpus}\n" if wanted.cpus else "")
+    lines += [f'{key} = "{getattr(wanted, key)}B"\n' for key in ("memory", "space") if getattr(wanted, key) is not None]
+    lines.append(f"outputs = {_list(wanted.outputs)}\n" if wanted.outputs else "")
+    lines += ["[env]\n", *(f"{key} = {_quoted(value)}\n" for key, value in wanted.env.items())] if wanted.env else []
+    needs = {key: getattr(wanted.dependencies, key) for key in ("packages", "results", "layers")}
+    if any(needs.values()):
+        lines += ["[dependencies]\n", *(f"{key} = {_list(names)}\n" for key, names in needs.items() if names)]
+    return "".join(lines)
+
+
+def _quoted(text: str) -> str:
+    # JSON's strings are TOML's basic strings, except for DEL (TOML v1.0.0, "String").
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
+
+
+def _list(texts: tuple[str, ...]) -> str:
+    return "[" + ", ".join(_quoted(text) for text in texts) + "]"
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The most that a job may ask for, and the base images there are to choose from."""
 

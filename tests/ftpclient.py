@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from construir_ftp import config, jail
-from construir_ftp.config import FtpSection, GateSection, TlsSection
+from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
+from construir_ftp.offer import Offer
 from construir_ftp.server import Server, open_server
 from construir_ftp.spool import STATES, Spool
 from construir_ftp.users import Users
@@ -143,7 +144,9 @@ class House:
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text())
         ftp = config.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
-        self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, min_free)
+        self.server: Server = open_server(
+            self.spool, self.users, ftp, tls, gate, Offer.of(self.spool, Config()), min_free
+        )
         self.thread = threading.Thread(target=self.server.run)
         self.listener = self.server._listener
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import gate, verdict
-from construir_ftp.config import GateSection
+from construir_ftp.config import Config, GateSection
 from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
+from construir_ftp.offer import Offer
 from construir_ftp.spool import Job, Spool
 from construir_ftp.units import Duration, Size
 from tests import images
@@ -156,7 +157,7 @@ def entries(spool: Spool) -> list[Path]:
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_accepted_upload_waits_in_the_queue_with_its_ticket(spool: Spool, court: Court, codec: str) -> None:
     data = images.pack(codec, images.image("ext3", 8 * MIB))
-    job = gate.admit(spool, received(spool, data), "my-job.ext3.xz", "ada", court)
+    job = gate.admit(spool, received(spool, data), "my-job.ext3.xz", "ada", court, Offer.of(spool, Config()))
     assert [waiting.id for waiting in spool.jobs("queue")] == [job.id]
     assert not spool.jobs("incoming")
     assert job.id.endswith("-my-job")
@@ -185,7 +186,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_refused_upload_leaves_nothing_behind(spool: Spool, court: Court, kind: str) -> None:
     with pytest.raises(RefusedError):
-        gate.admit(spool, received(spool, HOSTILE[kind]), "job", "eve", court)
+        gate.admit(spool, received(spool, HOSTILE[kind]), "job", "eve", court, Offer.of(spool, Config()))
     assert entries(spool) == []
     wait_until(lambda: not judges(), "the judge ends")
 
@@ -193,14 +194,14 @@ def test_a_refused_upload_leaves_nothing_behind(spool: Spool, court: Court, kind
 @pytest.mark.parametrize("name", ["../job", "a/b", ".job", "job\n", "job\0", "x" * 300, "job\u202e", ""])
 def test_a_name_that_is_none_is_refused_and_leaves_nothing_behind(spool: Spool, court: Court, name: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        gate.admit(spool, received(spool, images.image()), name, "eve", court)
+        gate.admit(spool, received(spool, images.image()), name, "eve", court, Offer.of(spool, Config()))
     assert refused.value.reply == 553
     assert entries(spool) == []
 
 
 def test_an_upload_that_is_not_there_is_an_error_and_leaves_nothing_behind(spool: Spool, court: Court) -> None:
     with pytest.raises(FileNotFoundError):
-        gate.admit(spool, spool.receive(), "job", "eve", court)
+        gate.admit(spool, spool.receive(), "job", "eve", court, Offer.of(spool, Config()))
     assert entries(spool) == []
 
 
@@ -209,7 +210,7 @@ def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Cou
 
     def admitted(data: bytes) -> bool:
         try:
-            gate.admit(spool, received(spool, data), "job", "ada", court)
+            gate.admit(spool, received(spool, data), "job", "ada", court, Offer.of(spool, Config()))
         except RefusedError:
             return False
         return True

@@ -8,8 +8,8 @@ import pytest
 
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.image import BaseImage
-from construir_ftp.layers import build
 from construir_ftp.layers.archive import Archive
+from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
@@ -75,13 +75,14 @@ def test_ten_who_ask_at_once_get_one_layer_that_works(
     archive: Archive, layers: Store, roomy: Shape, tmp_path: Path
 ) -> None:
     plan = archive.resolve(("hello",))
+    workshop = Workshop(layers, archive, roomy, TIMEOUT_S)
     with ThreadPoolExecutor(10) as pool:
-        asked = [pool.submit(build.ensure, layers, archive, plan, roomy, TIMEOUT_S) for _ in range(10)]
+        asked = [pool.submit(workshop.ensure, plan) for _ in range(10)]
         made = {layer.result().manifest.created for layer in asked}
     assert len(made) == 1
     layer = asked[0].result()
     assert layer.manifest.contents == plan.versions()
-    larger = build.ensure(layers, archive, archive.resolve(("hello", "tree")), roomy, TIMEOUT_S)
+    larger = workshop.ensure(archive.resolve(("hello", "tree")))
     assert larger.manifest.under == [layer.name]
     script = "hello; tree --version; dpkg-query --show --showformat '${Package} ${Status}\\n' hello tree; dpkg --audit"
     output = said_with(layers.chain(larger), script, roomy, tmp_path)
@@ -98,5 +99,5 @@ def test_packages_that_cannot_be_installed_are_told_in_dpkgs_words(
     broken.write_bytes(files[-1].read_bytes()[:3000])
     monkeypatch.setattr(archive, "fetch", lambda _plan: [*files[:-1], broken])
     with pytest.raises(ConstruirError, match=r"could not be installed \(exit code 1\): .*dpkg"):
-        build.ensure(layers, archive, plan, roomy, TIMEOUT_S)
+        Workshop(layers, archive, roomy, TIMEOUT_S).ensure(plan)
     assert layers.every() == []

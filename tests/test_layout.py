@@ -29,8 +29,9 @@ def words(text: str) -> frozenset[str]:
 FLOORS: tuple[frozenset[str], ...] = (
     words(
         "errors process disk certificate config users jobfile growth confinement stream superblock turns units wishes"
+        " capacity"
     ),
-    words("spool jail codec extfs image machine layers results"),
+    words("spool jail codec extfs image machine layers results offer"),
     words("gate court hearing clerk judge verdict pack janitor status"),
     words("server runner supervisor check"),
     words("cli __main__"),

@@ -17,6 +17,8 @@ from construir_ftp.machine import accelerator
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Assignment, Ending
+from construir_ftp.offer import Offer
+from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
 from tests.appliance import Appliance
@@ -89,8 +91,12 @@ def test_sealed_template_can_be_written_by_nobody(template: Template) -> None:
 
 def test_job_boots_cold_when_its_template_is_wrong(shape: Shape, images: Path, base: BaseImage, tmp_path: Path) -> None:
     templates = Templates(60)
+    spool = Spool.prepare(tmp_path / "spool")
+    offer = Offer.of(spool, Config())
     worker = Worker(
-        spool=Spool.prepare(tmp_path / "spool"),
+        spool=spool,
+        offer=offer,
+        spare=Spare(0),
         base=base,
         machine=Config().machine,
         accelerator=accelerator.choose(Config().machine, images, base),
@@ -102,7 +108,7 @@ def test_job_boots_cold_when_its_template_is_wrong(shape: Shape, images: Path, b
     incoming = worker.spool.receive()
     pack.pack(JOBS / "hello", incoming.upload, 2**20)
     with Court(Config().gate) as court:
-        gate.admit(worker.spool, incoming, "hello.img.zst", "alice", court)
+        gate.admit(worker.spool, incoming, "hello.img.zst", "alice", court, offer)
     job = worker.spool.take()
     assert job is not None
     stop, other_end = socket.socketpair()

@@ -50,6 +50,11 @@ def test_every_key_is_understood() -> None:
     TERMS.check(read, 2**20)
 
 
+@pytest.mark.parametrize("text", [ALL, "", 'env = {A = "\\u007f\\n\\\\ \\"q\\" é"}'])
+def test_what_is_rendered_says_the_same(text: str) -> None:
+    assert wishes.read(wishes.render(wishes.read(text))) == wishes.read(text)
+
+
 def test_nothing_asked_for_is_everything_by_default() -> None:
     assert wishes.read("") == Wishes()
     TERMS.check(Wishes(), 2**30)

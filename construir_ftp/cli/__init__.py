@@ -22,6 +22,7 @@ from construir_ftp.cli import jobs as cli_jobs
 from construir_ftp.cli.options import configured, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
+from construir_ftp.offer import Offer
 from construir_ftp.runner import Runner
 from construir_ftp.spool import Spool
 from construir_ftp.users import Users
@@ -82,7 +83,8 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
     from construir_ftp import server
 
     users = Users(settings.users_path())
-    ftp = server.open_server(spool, users, settings.ftp, settings.tls, settings.gate, settings.spool.min_free)
+    offer = Offer.of(spool, settings)
+    ftp = server.open_server(spool, users, settings.ftp, settings.tls, settings.gate, offer, settings.spool.min_free)
     with supervisor.on_stop(ftp.stop), contextlib.closing(ftp):
         ftp.run()
 

@@ -7,6 +7,7 @@ file on its own disk, and the host only carries those bytes from the one jail in
 import os
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, cast
+
+import msgspec
 
 from construir_ftp import extfs, image, jail, process
 from construir_ftp.errors import CommandError, ConstruirError
@@ -36,6 +39,8 @@ _QUOTED_CHARACTERS = 400
 _COPY_BYTES = 2**20
 # A layer on another one is made when that has at least half of what is wanted.
 _WORTH_REUSING = 0.5
+# So that published layers and results find room beside.
+_MOST_IN_A_CHAIN = 6
 
 _BEGIN = """#!/bin/sh -e
 exec 2>&1
@@ -55,61 +60,89 @@ tar --create --file=/job/layer.tar --numeric-owner --xattrs --xattrs-include='*'
 """
 
 
-def ensure(layers: Store, packages: Archive, plan: Plan, shape: Shape, timeout_s: float) -> Layer:
-    """The layer of a plan: the one that is there, or else a new one; who asks while it is being made waits for it.
+class InstallationError(ConstruirError):
+    """A set of packages could not be installed; the message says why, in the words of who knows."""
 
-    Raises ConstruirError, with dpkg's last words, where the packages can't be installed.
+
+class Workshop(msgspec.Struct, frozen=True):
+    """Where layers are made: with packages of an archive, in machines of a shape, each within so many seconds.
+
+    As soon as `stop` is readable the machine at work is killed.
     """
-    name = archive.name_of(shape.base, plan, RECIPE)
-    with layers.alone(name):
-        found = layers.find(name)
-        if found is None:
-            found = _build(layers, packages, plan, shape, timeout_s, name)
-        layers.use(found)
-        return found
 
+    layers: Store
+    packages: Archive
+    shape: Shape
+    timeout_s: float
+    stop: socket.socket | None = None
 
-def _build(layers: Store, packages: Archive, plan: Plan, shape: Shape, timeout_s: float, name: str) -> Layer:
-    below = _largest_subset(layers, plan, shape)
-    chain = layers.chain(below) if below else []
-    files = packages.fetch(plan)
-    has = set(below.manifest.contents) if below else set()
-    new = {package.name: file for package, file in zip(plan.packages, files, strict=True) if package.label not in has}
-    with layers.draft() as draft:
-        disk = _make_disk(draft, _script(plan, new), list(new.values()), plan)
-        ending = _install(draft, disk, tuple(layer.image for layer in chain), shape, timeout_s)
-        _check(ending, draft / "output.log")
-        with disk.open("rb") as file:
-            _squash(_tar(extfs.Image(file)), draft / store.IMAGE, disk.stat().st_size)
-        part = image.measure(draft / store.IMAGE)
-        manifest = store.Manifest(
-            name=name,
-            kind="packages",
-            base=shape.base.manifest.digest(),
-            architecture=shape.base.manifest.architecture,
-            contents=plan.versions(),
-            under=[layer.name for layer in chain],
-            bytes=part.bytes,
-            installed_bytes=plan.installed_bytes,
-            sha256=part.sha256,
-            created=datetime.now(UTC),
+    def ensure(self, plan: Plan) -> Layer:
+        """The layer of a plan: the one that is there, or else a new one; who asks while it is made waits for it.
+
+        Raises InstallationError, with dpkg's last words, where the packages can't be installed, or when stopped.
+        """
+        name = archive.name_of(self.shape.base, plan, RECIPE)
+        with self.layers.alone(name):
+            found = self.layers.find(name) or self._build(plan, name)
+            self.layers.use(found)
+            return found
+
+    def _build(self, plan: Plan, name: str) -> Layer:
+        below = self._largest_subset(plan)
+        chain = self.layers.chain(below) if below else []
+        has = set(below.manifest.contents) if below else set()
+        files = zip(plan.packages, self.packages.fetch(plan), strict=True)
+        new = {package.name: file for package, file in files if package.label not in has}
+        with self.layers.draft() as draft:
+            disk = _make_disk(draft, _script(plan, new), list(new.values()), plan)
+            ending = self._install(draft, disk, chain)
+            _check(ending, draft / "output.log")
+            with disk.open("rb") as file:
+                _squash(_tar(extfs.Image(file)), draft / store.IMAGE, disk.stat().st_size)
+            part = image.measure(draft / store.IMAGE)
+            manifest = store.Manifest(
+                name=name,
+                kind="packages",
+                base=self.shape.base.manifest.digest(),
+                architecture=self.shape.base.manifest.architecture,
+                contents=plan.versions(),
+                under=[layer.name for layer in chain],
+                bytes=part.bytes,
+                installed_bytes=plan.installed_bytes,
+                sha256=part.sha256,
+                created=datetime.now(UTC),
+            )
+            return self.layers.put(draft, manifest)
+
+    def _largest_subset(self, plan: Plan) -> Layer | None:
+        """A layer of the same base image that has much of what is wanted and nothing else, with room for one on it."""
+        wanted = set(plan.versions())
+        fitting = [
+            layer
+            for layer in self.layers.every()
+            if layer.manifest.kind == "packages"
+            and layer.manifest.base == self.shape.base.manifest.digest()
+            and set(layer.manifest.contents) < wanted
+            and layer.manifest.installed_bytes >= _WORTH_REUSING * plan.installed_bytes
+            and len(layer.manifest.under) + 1 < _MOST_IN_A_CHAIN
+        ]
+        return max(fitting, key=lambda layer: layer.manifest.installed_bytes, default=None)
+
+    def _install(self, draft: Path, disk: Path, below: list[Layer]) -> Ending:
+        task = Assignment(
+            disk=disk,
+            errand=Errand(hostname="layer", filesystem="ext4", layers=len(below), keeps_changes=True),
+            layers=tuple(layer.image for layer in below),
+            timeout_s=self.timeout_s,
+            idle_timeout_s=self.timeout_s,
+            boot_timeout_s=self.timeout_s,
+            output=draft / "output.log",
+            console=draft / "console.log",
+            log_head_bytes=_LOG_BYTES,
+            log_tail_bytes=_LOG_BYTES,
         )
-        return layers.put(draft, manifest)
-
-
-def _largest_subset(layers: Store, plan: Plan, shape: Shape) -> Layer | None:
-    """A layer of the same base image that has much of what is wanted and nothing else, and room for one more on it."""
-    wanted = set(plan.versions())
-    fitting = [
-        layer
-        for layer in layers.every()
-        if layer.manifest.kind == "packages"
-        and layer.manifest.base == shape.base.manifest.digest()
-        and set(layer.manifest.contents) < wanted
-        and layer.manifest.installed_bytes >= _WORTH_REUSING * plan.installed_bytes
-        and len(layer.manifest.under) + 1 < shape.read_only_disks
-    ]
-    return max(fitting, key=lambda layer: layer.manifest.installed_bytes, default=None)
+        with Machine.start(self.shape) as machine:
+            return machine.run(task, self.stop)
 
 
 def _script(plan: Plan, new: dict[str, Path]) -> str:
@@ -150,30 +183,13 @@ def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
     return disk
 
 
-def _install(draft: Path, disk: Path, below: tuple[Path, ...], shape: Shape, timeout_s: float) -> Ending:
-    task = Assignment(
-        disk=disk,
-        errand=Errand(hostname="layer", filesystem="ext4", layers=len(below), keeps_changes=True),
-        layers=below,
-        timeout_s=timeout_s,
-        idle_timeout_s=timeout_s,
-        boot_timeout_s=timeout_s,
-        output=draft / "output.log",
-        console=draft / "console.log",
-        log_head_bytes=_LOG_BYTES,
-        log_tail_bytes=_LOG_BYTES,
-    )
-    with Machine.start(shape) as machine:
-        return machine.run(task)
-
-
 def _check(ending: Ending, output: Path) -> None:
     report = ending.report
     if report.exit_code == 0 and report.clean:
         return
     last_words = output.read_text(errors="replace").strip()[-_QUOTED_CHARACTERS:].replace("\n", "; ")
     why = ending.killed or report.error or f"exit code {report.exit_code}"
-    raise ConstruirError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
+    raise InstallationError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
 
 
 def _tar(disk: extfs.Image) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ up; uploads are still accepted then.
 """
 
 import logging
-import os
 import selectors
 import socket
 import threading
@@ -14,15 +13,17 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from construir_ftp import disk, image, jail, results, status
-from construir_ftp.config import Config, MachineSection
+from construir_ftp import capacity, disk, image, jail, results, status
+from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
+from construir_ftp.offer import Offer
 from construir_ftp.runner.slot import Slot
+from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Requeued, Worker, publish_cancelled
 from construir_ftp.spool import Job, Spool
 from construir_ftp.status import Report
@@ -39,9 +40,10 @@ class Runner:
     def __init__(self, spool: Spool, config: Config) -> None:
         self._spool = spool
         self._config = config
-        self._slots = [Slot() for _ in range(config.runner.slots or slots_for(config.machine))]
+        self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Worker | None = None
+        self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots)))
         self._stopping = threading.Event()
         self._finished, self._finish = socket.socketpair()
         self._machines_fail = False
@@ -172,6 +174,8 @@ class Runner:
             spool=self._spool,
             base=base,
             machine=self._config.machine,
+            offer=Offer.of(self._spool, self._config),
+            spare=self._spare,
             accelerator=self._choose_accelerator(images, base),
             max_disk_bytes=int(self._config.gate.max_image),
             templates=self._templates if self._config.machine.warm else None,
@@ -246,10 +250,3 @@ class Runner:
         for slot in self._slots:
             slot.join(None)
             slot.close()
-
-
-def slots_for(machine: MachineSection) -> int:
-    """How many machines this host holds at once: a core for each of theirs, four fifths of its memory; at least one."""
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    by_cores = len(os.sched_getaffinity(0)) // machine.cpus
-    return max(1, min(by_cores, memory_bytes * 4 // 5 // (machine.memory + machine.scratch)))

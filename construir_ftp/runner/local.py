@@ -10,7 +10,9 @@ from construir_ftp.config import Config
 from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.machine import accelerator
+from construir_ftp.offer import Offer
 from construir_ftp.results import Result
+from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
 
@@ -25,13 +27,17 @@ def run(source: Path, output: Path | None, config: Config, stop: socket.socket) 
         raise UsageError(f"{output} is there already; name another place with -o")
     base = image.find(config.images_path(), config.images.default)
     # Not /tmp, which is often memory: a job's disk can be large.
+    # Layers and earlier results are those of the appliance here, if there is one.
+    offer = Offer.of(Spool.prepare(config.spool_path()), config)
     with tempfile.TemporaryDirectory(prefix="construir-run-", dir="/var/tmp") as place:
         spool = Spool.prepare(Path(place))
-        _admit(spool, source, config)
+        _admit(spool, source, config, offer)
         worker = Worker(
             spool=spool,
             base=base,
             machine=config.machine,
+            offer=offer,
+            spare=Spare(offer.spare_memory_bytes),
             accelerator=accelerator.choose(config.machine, config.images_path(), base),
             max_disk_bytes=int(config.gate.max_image),
         )
@@ -41,14 +47,14 @@ def run(source: Path, output: Path | None, config: Config, stop: socket.socket) 
         return target, published.result
 
 
-def _admit(spool: Spool, source: Path, config: Config) -> None:
+def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
     incoming = spool.receive()
     if source.is_dir():
         pack.pack(source, incoming.upload, 0)
     else:
         disk.copy(source, incoming.upload)
     with Court(config.gate) as court:
-        gate.admit(spool, incoming, name_of(source), "local", court)
+        gate.admit(spool, incoming, name_of(source), "local", court, offer)
 
 
 def name_of(source: Path) -> str:

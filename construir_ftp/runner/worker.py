@@ -6,6 +6,7 @@ a result like any other. Nothing here decides which job is next.
 
 import errno
 import logging
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,17 +18,17 @@ from construir_ftp import codec, image, results
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.machine.accelerator import Choice
-from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Templates
-from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.machine.vm import Ending, Machine
+from construir_ftp.offer import DependencyError, Offer
 from construir_ftp.results import OurFault, Verdict
+from construir_ftp.runner.needs import CODEC_S, Needs
+from construir_ftp.runner.spare import Spare
 from construir_ftp.spool import MAX_ATTEMPTS, Job, Spool, Ticket
 
 log = logging.getLogger("construir.runner")
 
-# Unpacking and packing are bounded by the disk's size; this only ends a tool that hangs.
-_CODEC_S = 3600.0
 # A guest that has booted already is at run.sh in milliseconds; one that isn't there by then never will be.
 _QUICK_BOOT_S = 15.0
 
@@ -54,6 +55,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSection
     accelerator: Choice
     max_disk_bytes: int
+    offer: Offer
+    spare: Spare
     templates: Templates | None = None
 
     def shape(self) -> Shape:
@@ -80,9 +83,39 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
         job.count_attempt()
         try:
-            ending = self._boot(job, ticket, stop, waiting)
+            needs = Needs.settle(self.offer, self.shape(), ticket, stop)
+        except DependencyError as error:
+            if stopped(stop):
+                return self._stopped(job)
+            return self._publish(job, ticket, Verdict("dependency-failed", str(error)), None)
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
+        with self.spare.lend(needs.extra_memory_bytes(self.shape()), lambda: stopped(stop)) as has_memory:
+            if not has_memory:
+                return self._stopped(job)
+            return self._run(job, ticket, needs, stop, wait, waiting)
+
+    def _stopped(self, job: Job) -> Requeued | Published:
+        """It was to begin, and is not wanted any more, or not by us."""
+        if job.is_cancelled():
+            return publish_cancelled(self.spool, job)
+        job.forgive_attempt()
+        return Requeued(self.spool.requeue(job), "")
+
+    def _run(
+        self,
+        job: Job,
+        ticket: Ticket,
+        needs: Needs,
+        stop: socket.socket,
+        wait: Callable[[float], bool],
+        waiting: Machine | None,
+    ) -> Published | Requeued:
+        try:
+            ending = self._boot(job, ticket, needs, stop, waiting)
+        except (ConstruirError, OSError) as error:
+            return self._excuse(job, error)
+        run = needs, ending
         verdict = results.judge(ending)
         if ending.killed == "stopped":
             if not job.is_cancelled():
@@ -91,16 +124,16 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             verdict = Verdict("cancelled", "cancelled by its contributor while it ran; the machine was killed")
         if isinstance(verdict, OurFault):
             if job.attempts() >= MAX_ATTEMPTS:
-                return self._give_up(job, ticket, verdict.reason, (self.shape(), ending))
+                return self._give_up(job, ticket, verdict.reason, run)
             return Requeued(self.spool.requeue(job), verdict.reason)
-        return self._collect(job, ticket, verdict, (self.shape(), ending), wait)
+        return self._collect(job, ticket, verdict, run, wait)
 
-    def _boot(self, job: Job, ticket: Ticket, stop: socket.socket, waiting: Machine | None) -> Ending:
+    def _boot(self, job: Job, ticket: Ticket, needs: Needs, stop: socket.socket, waiting: Machine | None) -> Ending:
         """Run the job in the quickest machine there is; if that one fails us, in a machine booted for it."""
-        for machine in self._quick_machines(waiting):
+        for machine in self._quick_machines(needs.shape, waiting):
             try:
                 with machine as quick:
-                    ending = self._give(job, ticket, quick, stop, min(_QUICK_BOOT_S, self.machine.boot_timeout))
+                    ending = self._give(job, ticket, needs, quick, stop, min(_QUICK_BOOT_S, self.machine.boot_timeout))
                 fault = results.judge(ending)
                 if ending.killed == "stopped" or not isinstance(fault, OurFault):
                     return ending
@@ -109,36 +142,31 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
                 why = str(error)
             log.warning("job %s: booting a machine for it, since a quick one failed: %s", job.id, why)
             if self.templates is not None:
-                self.templates.discard(self.shape(), why)
-        with Machine.start(self.shape()) as booted:
-            return self._give(job, ticket, booted, stop, self.machine.boot_timeout)
+                self.templates.discard(needs.shape, why)
+        with Machine.start(needs.shape) as booted:
+            return self._give(job, ticket, needs, booted, stop, self.machine.boot_timeout)
 
-    def _quick_machines(self, waiting: Machine | None) -> Iterator[AbstractContextManager[Machine]]:
-        """The one that waits, or else a clone; none where there is no template."""
-        if waiting is not None:
+    def _quick_machines(self, shape: Shape, waiting: Machine | None) -> Iterator[AbstractContextManager[Machine]]:
+        """The one that waits, if it is what is needed, or else a clone; none where there is no template."""
+        if waiting is not None and waiting.shape.key() == shape.key():
             yield nullcontext(waiting)
             return
-        template = self.templates.find(self.shape()) if self.templates is not None else None
+        template = self.templates.find(shape) if self.templates is not None else None
         if template is not None:
             yield template.clone()
 
-    def _give(self, job: Job, ticket: Ticket, machine: Machine, stop: socket.socket, boot_timeout_s: float) -> Ending:
+    def _give(
+        self, job: Job, ticket: Ticket, needs: Needs, machine: Machine, stop: socket.socket, boot_timeout_s: float
+    ) -> Ending:
         """Unpack the job, while the machine comes up, and have it run."""
         job.strip()
-        codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, _CODEC_S)
+        needs.unpack(job, ticket)
+        needs.note(job, self.machine)
         log.info("job %s: attempt %d, in a %s machine", job.id, job.attempts(), machine.ending.boot_path)
-        assignment = Assignment(
-            disk=job.disk,
-            errand=Errand(hostname=ticket.name, filesystem=ticket.filesystem),
-            timeout_s=self.machine.timeout,
-            idle_timeout_s=self.machine.idle_timeout,
-            boot_timeout_s=boot_timeout_s,
-            output=job.path / results.OUTPUT,
-            console=job.path / results.CONSOLE,
-            log_head_bytes=self.machine.log_head,
-            log_tail_bytes=self.machine.log_tail,
-        )
-        return machine.run(assignment, stop)
+        try:
+            return machine.run(needs.assignment(job, ticket, self.machine, boot_timeout_s), stop)
+        finally:
+            needs.forget(job)
 
     def _excuse(self, job: Job, error: Exception) -> Requeued:
         """The job never got a machine. A full disk and a missing QEMU are not counted: they hit all jobs alike."""
@@ -155,7 +183,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         job: Job,
         ticket: Ticket,
         verdict: Verdict,
-        run: tuple[Shape, Ending],
+        run: tuple[Needs, Ending],
         wait: Callable[[float], bool],
     ) -> Published | Requeued:
         """Pack and publish; a full disk is waited out, since the janitor, or anybody, may make room."""
@@ -176,13 +204,18 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     def _pack(self, job: Job, ticket: Ticket) -> None:
         target = job.path / results.image_name(ticket)
         target.unlink(missing_ok=True)
-        codec.pack(ticket.codec, job.disk, target, _CODEC_S)
+        codec.pack(ticket.codec, job.disk, target, CODEC_S)
 
-    def _give_up(self, job: Job, ticket: Ticket, reason: str, run: tuple[Shape, Ending] | None = None) -> Published:
+    def _give_up(self, job: Job, ticket: Ticket, reason: str, run: tuple[Needs, Ending] | None = None) -> Published:
         return self._publish(job, ticket, Verdict("lost", reason), run)
 
-    def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Ending] | None) -> Published:
+    def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Needs, Ending] | None) -> Published:
         return _publish(self.spool, job, ticket, verdict, run)
+
+
+def stopped(stop: socket.socket) -> bool:
+    """Whether the machine is to be killed, or not to be started."""
+    return bool(select.select([stop], [], [], 0)[0])
 
 
 def publish_cancelled(spool: Spool, job: Job) -> Published:
@@ -194,8 +227,9 @@ def publish_cancelled(spool: Spool, job: Job) -> Published:
     return _publish(spool, job, ticket, Verdict("cancelled", "cancelled by its contributor before it ran"), None)
 
 
-def _publish(spool: Spool, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Ending] | None) -> Published:
-    result = results.describe(job, ticket, verdict, run)
+def _publish(spool: Spool, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Needs, Ending] | None) -> Published:
+    described = (run[0].shape, run[0].used(), run[1]) if run else None
+    result = results.describe(job, ticket, verdict, described)
     encoded = results.encode(result)
     results.write_sums(job, ticket, encoded)
     return Published(spool.finish(job, encoded), result)

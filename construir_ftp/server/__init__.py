@@ -19,6 +19,7 @@ from construir_ftp.certificate import Certificate
 from construir_ftp.config import FtpSection, GateSection, TlsSection
 from construir_ftp.court import Court
 from construir_ftp.errors import ConfigError, ConstruirError
+from construir_ftp.offer import Offer
 from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.farewell import Farewell
@@ -159,7 +160,7 @@ class Server:
 
 
 def open_server(
-    spool: Spool, users: Users, ftp: FtpSection, tls: TlsSection, gate: GateSection, min_free: int
+    spool: Spool, users: Users, ftp: FtpSection, tls: TlsSection, gate: GateSection, offer: Offer, min_free: int
 ) -> Server:
     """A server, listening already; port 0 takes any. `min_free` in bytes. Raises ConfigError and ConstruirError."""
     _route_log()
@@ -172,7 +173,7 @@ def open_server(
         undo.enter_context(implicit or nullcontext())
         court = undo.enter_context(Court(gate, ftp.max_upload))
         court.prepare()
-        intake = Intake(spool, court, ftp.max_upload, min_free)
+        intake = Intake(spool, court, offer, ftp.max_upload, min_free)
         ioloop = undo.enter_context(Loop())
         listener = Listener(sock, ioloop, intake, users, ftp, tls)
         if implicit:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from construir_ftp import disk, gate, jobfile
 from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
+from construir_ftp.offer import Offer
 from construir_ftp.spool import Job, Spool
 
 log = logging.getLogger("construir.ftp")
@@ -27,6 +28,7 @@ class Intake:
 
     spool: Spool
     court: Court
+    offer: Offer
     max_upload: int
     min_free: int
 
@@ -103,7 +105,7 @@ class Upload:
     def _admit(self, wanted: Callable[[], bool]) -> Job:
         with _full_is_refused():
             spool, court = self._intake.spool, self._intake.court
-            return gate.admit(spool, self.job, self.name, self.contributor, court, wanted=wanted)
+            return gate.admit(spool, self.job, self.name, self.contributor, court, self._intake.offer, wanted=wanted)
 
     def _delete(self) -> None:
         try:

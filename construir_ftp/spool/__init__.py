@@ -140,11 +140,19 @@ class Spool:
 
         A job may have been deleted since it was seen; then it is another one's turn.
         """
-        while (name := next(self.line(), None)) is not None:
+        while (name := next(self._ready(), None)) is not None:
             if (taken := self._start(name)) is not None:
                 self._turns.note(_sender(_ticket(taken.path)))
                 return taken
         return None
+
+    def _ready(self) -> Iterator[str]:
+        """The line without those who wait for another job's result."""
+        tickets, unfinished = self.tickets("queue"), {*self.names("queue"), *self.names("running")}
+        for name in self.line():
+            ticket = tickets.get(name)
+            if ticket is None or not unfinished.intersection(ticket.after):
+                yield name
 
     def _start(self, name: str) -> Job | None:
         job = Job(self.state("queue") / name)

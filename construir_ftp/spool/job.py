@@ -18,7 +18,8 @@ _KEPT = ("upload", "job.json", "attempts", CANCEL)
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC.
 
-    `name` is what the result is called by, `filename` what the upload was called.
+    `name` is what the result is called by, `filename` what the upload was called, `after` the jobs whose results it
+    needs.
     """
 
     version: int = 1
@@ -31,6 +32,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     image_bytes: int
     upload_sha256: str
     received: datetime
+    construir_toml: str = ""
+    after: list[str] = []
 
 
 class Job:

@@ -1,0 +1,106 @@
+"""What one job needs for its run, settled before it gets a machine: which machine, which layers, which results."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import codec, image, wishes
+from construir_ftp.config import MachineSection
+from construir_ftp.layers.store import Layer
+from construir_ftp.machine.guest import Errand
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.vm import Assignment
+from construir_ftp.offer import Dependency, Offer
+from construir_ftp.results import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
+from construir_ftp.spool import Job, Ticket
+from construir_ftp.units import Size
+from construir_ftp.wishes import Wishes
+
+# Unpacking is bounded by the disk's size; this only ends a tool that hangs.
+CODEC_S = 3600.0
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `wishes` are the job's own words, where it says nothing the machine's section holds."""
+
+    wishes: Wishes
+    shape: Shape
+    layers: tuple[Layer, ...] = ()
+    results: tuple[Dependency, ...] = ()
+
+    @classmethod
+    def settle(cls, offer: Offer, usual: Shape, ticket: Ticket, stop: socket.socket) -> "Needs":
+        """What a job needs, its layers made if they have to be. Raises DependencyError, and ConstruirError for what is
+        wrong here; either when `stop` became readable.
+        """
+        wanted = wishes.read(ticket.construir_toml)
+        base = usual.base
+        if wanted.base:
+            base = offer.base(wanted)
+            image.prove(base)
+        shape = offer.shape(wanted, base, usual)
+        return cls(
+            wishes=wanted,
+            shape=shape,
+            results=tuple(offer.results_of(wanted)),
+            layers=tuple(offer.layers_of(wanted, shape, stop)),
+        )
+
+    def extra_memory_bytes(self, usual: Shape) -> int:
+        """What the machine has beyond the usual one."""
+        return max(0, self.shape.memory_bytes - usual.memory_bytes)
+
+    def used(self) -> Used:
+        """For the result: what the job depended on."""
+        layers = [LayerUsed(layer.name, layer.manifest.sha256, layer.manifest.contents) for layer in self.layers]
+        return Used(layers, [dependency.id for dependency in self.results])
+
+    def unpack(self, job: Job, ticket: Ticket) -> None:
+        """Put the job's disk and those it depends on into its directory. Raises ConstruirError and OSError."""
+        codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, CODEC_S)
+        for dependency, path in zip(self.results, self._disks(job), strict=True):
+            codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
+
+    def note(self, job: Job, usual: MachineSection) -> None:
+        """Write into the result the construir.toml that the job is run by, with what it left to us."""
+        resolved = msgspec.structs.replace(
+            self.wishes,
+            base=self.shape.base.name,
+            timeout=self.wishes.timeout or usual.timeout,
+            idle_timeout=self.wishes.idle_timeout or usual.idle_timeout,
+            cpus=self.shape.cpus,
+            memory=Size(self.shape.memory_bytes),
+        )
+        (job.path / WISHES).write_text(wishes.render(resolved))
+
+    def forget(self, job: Job) -> None:
+        """Remove the disks of what it depends on: they are no part of its result."""
+        for path in self._disks(job):
+            path.unlink(missing_ok=True)
+
+    def _disks(self, job: Job) -> tuple[Path, ...]:
+        return tuple(job.path / f"dependency-{number}.img" for number in range(len(self.results)))
+
+    def assignment(self, job: Job, ticket: Ticket, machine: MachineSection, boot_timeout_s: float) -> Assignment:
+        """What its machine is to do."""
+        return Assignment(
+            disk=job.disk,
+            errand=Errand(
+                hostname=ticket.name,
+                filesystem=ticket.filesystem,
+                run=self.wishes.run,
+                env=self.wishes.env,
+                layers=len(self.layers),
+                results=tuple((dependency.name, dependency.filesystem) for dependency in self.results),
+            ),
+            layers=tuple(layer.image for layer in self.layers),
+            results=self._disks(job),
+            timeout_s=self.wishes.timeout or machine.timeout,
+            idle_timeout_s=self.wishes.idle_timeout or machine.idle_timeout,
+            boot_timeout_s=boot_timeout_s,
+            output=job.path / OUTPUT,
+            console=job.path / CONSOLE,
+            log_head_bytes=machine.log_head,
+            log_tail_bytes=machine.log_tail,
+        )
