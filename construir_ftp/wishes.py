@@ -83,7 +83,7 @@ class Wishes(Section, frozen=True):
 def decode(text: bytes) -> str:
     """The content of a construir.toml as text. Raises RefusedError."""
     try:
-        return text.decode("utf-8-sig")
+        return text.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise RefusedError(f"{FILE}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
