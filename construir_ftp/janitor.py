@@ -1,7 +1,8 @@
 """What to delete, and the `schedule` that deletes it.
 
 Deletes results, uploads nobody finished, and what an interrupted deletion left; never a job that waits or
-runs, and never but through the spool. A result goes, oldest first, for one of four reasons:
+runs, nor a result that one of them needs, and never but through the spool. A result goes, oldest first, for one of
+four reasons:
 
     older than max_age; beyond the newest max_results; all together above max_total; min_free not kept.
 
@@ -25,9 +26,10 @@ from typing import Annotated, NamedTuple
 import msgspec
 import schedule
 
-from construir_ftp import disk
-from construir_ftp.config import JanitorSection
+from construir_ftp import demand, disk
+from construir_ftp.config import JanitorSection, LayersSection
 from construir_ftp.errors import ConstruirError
+from construir_ftp.layers import collect
 from construir_ftp.spool import Job, Spool
 from construir_ftp.units import Size
 
@@ -178,7 +180,8 @@ def _decide(
     spool: Spool, results: list[Result], limits: JanitorSection, min_free: Size, now: datetime, *, believed: bool
 ) -> list[Doomed]:
     abandoned = _abandoned(spool, limits, now) if believed else []
-    spare, last = _by_turn(results, limits.keep_newest)
+    needed = demand.results(spool)
+    spare, last = _by_turn([result for result in results if result.job.id not in needed], limits.keep_newest)
     horizon_s = now.timestamp() - limits.max_age
     old = [result for result in spare if believed and result.facts.published_s < horizon_s]
     spare = spare[len(old) :]  # oldest first, so the old ones are its head
@@ -261,9 +264,12 @@ def _mebibytes(size_bytes: int) -> str:
 class Janitor:
     """Prunes every `limits.every`, remembering results and the clock from one time to the next."""
 
-    def __init__(self, spool: Spool, limits: JanitorSection, min_free: Size) -> None:
+    def __init__(
+        self, spool: Spool, limits: JanitorSection, min_free: Size, layers: LayersSection | None = None
+    ) -> None:
         self._spool = spool
         self._limits = limits
+        self._layers = layers or LayersSection()
         self._min_free = min_free
         self._shelf = Shelf()
         self._clock = Clock()
@@ -303,5 +309,6 @@ class Janitor:
         # schedule never advances the next run of a job that raises: it would be run again at once, for ever.
         try:
             self.tidy(datetime.now(UTC), time.clock_gettime(time.CLOCK_BOOTTIME))
+            collect.collect(self._spool, self._layers.max_total, datetime.now(UTC))
         except Exception:
             log.exception("pruning %s failed; the next try is in %g s", self._spool.path, self._limits.every)

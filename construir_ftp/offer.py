@@ -16,14 +16,11 @@ from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image import BaseImage
 from construir_ftp.layers.archive import Archive, Plan
 from construir_ftp.layers.build import InstallationError, Workshop
-from construir_ftp.layers.store import Layer, Store
+from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.spool import Job, Spool
 from construir_ftp.wishes import Terms, Wishes
-
-# Lists and package files of the base images' archives, beside the layers.
-_ARCHIVES = ".archives"
 
 
 class DependencyError(ConstruirError):
@@ -121,7 +118,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def archive(self, base: BaseImage) -> Archive:
         """The Debian archive of a base image."""
-        return Archive(self.spool.state("layers") / _ARCHIVES, base)
+        return Archive(self.spool.state("layers") / ARCHIVES, base)
 
     def plan(self, base: BaseImage, packages: tuple[str, ...]) -> Plan:
         """What a set of packages comes to. Raises RefusedError, and CommandError where the archive can't be reached."""

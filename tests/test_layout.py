@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         "errors process disk certificate config users jobfile growth confinement stream superblock turns units wishes"
         " capacity"
     ),
-    words("spool jail codec extfs image machine layers results offer"),
+    words("spool jail codec extfs image machine layers results offer demand"),
     words("gate court hearing clerk judge verdict pack janitor status"),
     words("server runner supervisor check"),
     words("cli __main__"),

@@ -104,7 +104,7 @@ def _serve_janitor(settings: Config, spool: Spool) -> None:
     with supervisor.stop_signal() as stop:
         # An Event may not be set from a signal handler: it could have interrupted the one who holds its lock.
         threading.Thread(target=pass_on, daemon=True).start()
-        janitor.Janitor(spool, settings.janitor, settings.spool.min_free).run(stopped)
+        janitor.Janitor(spool, settings.janitor, settings.spool.min_free, settings.layers).run(stopped)
 
 
 @construir.command("check")

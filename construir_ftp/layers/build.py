@@ -93,7 +93,7 @@ class Workshop(msgspec.Struct, frozen=True):
         has = set(below.manifest.contents) if below else set()
         files = zip(plan.packages, self.packages.fetch(plan), strict=True)
         new = {package.name: file for package, file in files if package.label not in has}
-        with self.layers.draft() as draft:
+        with self.layers.hold(chain), self.layers.draft() as draft:
             disk = _make_disk(draft, _script(plan, new), list(new.values()), plan)
             ending = self._install(draft, disk, chain)
             _check(ending, draft / "output.log")

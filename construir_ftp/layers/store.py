@@ -3,7 +3,9 @@
     layers/<name>/layer.sqfs   squashfs, laid over a machine's root
     layers/<name>/layer.json   what is in it (Manifest); its time of change is that of the last use
 
-A layer never changes; a name that begins with a dot is a draft or a lock. Nothing here reads a layer's content.
+A published layer is called NAME@<first digits of its sha256>; NAME itself holds the same two files as the version that
+was published last. A layer never changes; a name that begins with a dot is a draft, a lock or the packages' archives.
+Nothing here reads a layer's content.
 """
 
 import fcntl
@@ -11,10 +13,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import msgspec
 
@@ -22,6 +24,8 @@ from construir_ftp import disk
 from construir_ftp.errors import ConstruirError
 
 IMAGE, MANIFEST = "layer.sqfs", "layer.json"
+# Lists and package files of the base images' archives, beside the layers.
+ARCHIVES = ".archives"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +45,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     installed_bytes: int
     sha256: str
     created: datetime
+
+    def packages(self) -> set[str]:
+        """The names of the Debian packages in it."""
+        return {label.partition(":")[0] for label in self.contents} if self.kind == "packages" else set()
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -71,17 +79,18 @@ class Store:
         self.path = path
 
     def find(self, name: str) -> Layer | None:
-        """The layer called `name`, if there is one that can be read."""
+        """The layer called `name`, under its full name, if there is one that can be read."""
         try:
             manifest = msgspec.json.decode((self.path / name / MANIFEST).read_bytes(), type=Manifest)
         except (OSError, ValueError, msgspec.MsgspecError):
             return None
-        return Layer(self.path / name, manifest)
+        return Layer(self.path / manifest.name, manifest)
 
     def every(self) -> list[Layer]:
-        """All layers, by name."""
-        found = (self.find(path.name) for path in sorted(self.path.glob("[!.]*")))
-        return [layer for layer in found if layer]
+        """All layers, by name, each once."""
+        found = (self.find(path.name) for path in self.path.glob("[!.]*"))
+        layers = {layer.name: layer for layer in found if layer}
+        return [layers[name] for name in sorted(layers)]
 
     def chain(self, layer: Layer) -> list[Layer]:
         """The layer and all that have to lie below it, the lowest first. Raises ConstruirError if one is missing."""
@@ -119,12 +128,47 @@ class Store:
         assert found is not None
         return found
 
-    def remove(self, layer: Layer) -> None:
-        """Delete it; machines that run keep it open."""
-        outgoing = Path(tempfile.mkdtemp(prefix=".outgoing-", dir=self.path))
-        layer.path.rename(outgoing / layer.name)
+    def publish(self, draft: Path, manifest: Manifest) -> Layer:
+        """Like put, and then NAME is this version; the ones before stay under their full names.
+
+        Who looks NAME up meanwhile gets either version whole: its layer.json leads to the full name, and comes last.
+        """
+        layer = self.put(draft, manifest)
+        current = self.path / versionless(layer.name)
+        current.mkdir(mode=0o755, exist_ok=True)
+        for file in (IMAGE, MANIFEST):
+            (draft / file).hardlink_to(layer.path / file)
+            (draft / file).rename(current / file)
+        disk.fsync(current)
         disk.fsync(self.path)
-        shutil.rmtree(outgoing, ignore_errors=True)
+        return layer
+
+    def remove(self, layer: Layer) -> bool:
+        """Delete it, unless somebody holds it; machines that run keep it open. Raises OSError."""
+        with (layer.path / MANIFEST).open("rb") as file:
+            if not _lock_now(file):
+                return False
+            outgoing = Path(tempfile.mkdtemp(prefix=".outgoing-", dir=self.path))
+            name = versionless(layer.name)
+            if name != layer.name and self.find(name) == layer:
+                (self.path / name).rename(outgoing / name)
+            layer.path.rename(outgoing / layer.name)
+            disk.fsync(self.path)
+            shutil.rmtree(outgoing, ignore_errors=True)
+        return True
+
+    @contextmanager
+    def hold(self, layers: list[Layer]) -> Iterator[None]:
+        """Keep layers from being removed (flock(2)). Raises ConstruirError if one is gone already."""
+        with ExitStack() as stack:
+            for layer in layers:
+                try:
+                    file = stack.enter_context((layer.path / MANIFEST).open("rb"))
+                    fcntl.flock(file, fcntl.LOCK_SH)
+                    (layer.path / MANIFEST).stat()
+                except FileNotFoundError as error:
+                    raise ConstruirError(f"layer {layer.name} has just been deleted; try again") from error
+            yield
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -132,3 +176,22 @@ class Store:
         with (self.path / f".lock-{name}").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def versionless(name: str) -> str:
+    """What jobs call a published layer: NAME of NAME@VERSION."""
+    return name.partition("@")[0]
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of Store.alone whose file this is."""
+    with path.open("rb") as file:
+        return not _lock_now(file)
+
+
+def _lock_now(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,35 @@
+"""What jobs that wait or run still need of what others left: results and layers, which must not be deleted meanwhile.
+
+Read from their tickets; nothing is kept of it, so a job that is gone needs nothing.
+"""
+
+from collections.abc import Iterator
+
+from construir_ftp import wishes
+from construir_ftp.errors import RefusedError
+from construir_ftp.spool import Spool, Ticket
+from construir_ftp.wishes import Dependencies
+
+# A job may go from one state to the other, and back, between two looks.
+_STATES = ("queue", "running", "queue")
+
+
+def results(spool: Spool) -> set[str]:
+    """The ids of all jobs whose results are needed."""
+    return {job_id for ticket in _tickets(spool) for job_id in ticket.after}
+
+
+def dependencies(spool: Spool) -> list[Dependencies]:
+    """What each job asks for, where it asks for anything."""
+    asked = []
+    for text in {ticket.construir_toml for ticket in _tickets(spool)}:
+        try:
+            asked.append(wishes.read(text).dependencies)
+        except RefusedError:  # of an older version: it will be told so when it runs
+            continue
+    return [needs for needs in asked if needs != Dependencies()]
+
+
+def _tickets(spool: Spool) -> Iterator[Ticket]:
+    for state in _STATES:
+        yield from filter(None, spool.tickets(state).values())
