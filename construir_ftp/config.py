@@ -56,6 +56,7 @@ class FtpSection(Section, frozen=True):
 
     above_zero: ClassVar = (
         "max_upload",
+        "max_waiting",
         "idle_timeout",
         "upload_timeout",
         "upload_rate_window",
@@ -70,6 +71,8 @@ class FtpSection(Section, frozen=True):
     masquerade_address: str = ""
     users: str = ""
     max_upload: Size = Size.parse("2GiB")
+    max_waiting_jobs: Positive = 1000
+    max_waiting: Size = Size.parse("20GiB")
     idle_timeout: Duration = Duration.parse("5min")
     upload_timeout: Duration = Duration.parse("12h")
     min_upload_rate: Size = Size.parse("1KiB")

@@ -6,6 +6,7 @@ from a thread. Safe to use from several at once.
 """
 
 import errno
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,32 +36,26 @@ def admit(
     *,
     hearing: Hearing | None = None,
     wanted: Wanted = _always,
+    last_look: Callable[[Ticket], None] = lambda _ticket: None,
 ) -> Job:
     """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
 
     `hearing` is the upload's, if it was followed as it grew. `wanted` is asked every second, and in the last moment
-    before the job is one, whether anybody still waits for the verdict; if not, the upload is refused. Raises
+    before the job is one, whether anybody still waits for the verdict; if not, the upload is refused. So it is if
+    `last_look` refuses (RefusedError) what it sees of the job, which is whole then and on stable storage. Raises
     RefusedError, the reason and reply for the client, if it isn't a job, or if there is no room left to say so in the
     spool. Whatever is raised, nothing of the upload is left.
     """
     try:
-        slug = jobfile.slug(name)
+        jobfile.check_name(name)
         found = check(job.upload, court, hearing=hearing, wanted=wanted)
-        wanted_by_job = wishes_of(found, offer)
-        ticket = Ticket(
-            name=wanted_by_job.name or slug,
-            filename=name,
-            contributor=contributor,
-            codec=found.codec,
-            filesystem=found.filesystem,
-            upload_bytes=found.upload_bytes,
-            image_bytes=found.image_bytes,
-            upload_sha256=found.upload_sha256,
-            received=datetime.now(UTC),
-            construir_toml=found.construir_toml,
-            after=list(wanted_by_job.dependencies.results),
-        )
-        return spool.admit(job, ticket, lambda: require(wanted))
+        ticket = _ticket(name, contributor, found, wishes_of(found, offer))
+
+        def look() -> None:
+            last_look(ticket)
+            require(wanted)
+
+        return spool.admit(job, ticket, look)
     except OSError as error:
         spool.delete(job)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -69,6 +64,22 @@ def admit(
     except BaseException:
         spool.delete(job)
         raise
+
+
+def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes) -> Ticket:
+    return Ticket(
+        name=wanted.name or jobfile.slug(name),
+        filename=name,
+        contributor=contributor,
+        codec=found.codec,
+        filesystem=found.filesystem,
+        upload_bytes=found.upload_bytes,
+        image_bytes=found.image_bytes,
+        upload_sha256=found.upload_sha256,
+        received=datetime.now(UTC),
+        construir_toml=found.construir_toml,
+        after=list(wanted.dependencies.results),
+    )
 
 
 def wishes_of(found: Verdict, offer: Offer) -> Wishes:

@@ -14,6 +14,7 @@ import msgspec
 
 from construir_ftp import disk, jobfile
 from construir_ftp.errors import RefusedError
+from construir_ftp.room import Room
 from construir_ftp.spool import Job, Spool
 
 # What is listed of a long queue; how long it is, is told anyway.
@@ -110,7 +111,7 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
     free_bytes = disk.free_bytes(spool.path)
     return Summary(
         time=datetime.now(UTC),
-        accepts_uploads=free_bytes >= min_free_bytes,
+        accepts_uploads=Room(spool, min_free_bytes).for_uploads() >= 0,
         free_bytes=free_bytes,
         kept_free_bytes=int(min_free_bytes),
         slots=report.slots,

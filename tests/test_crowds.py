@@ -1,7 +1,10 @@
 """Many contributors, one appliance: who sends much delays others little."""
 
+import ftplib
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -49,3 +52,50 @@ def test_many_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(one_slo
     assert {result["status"] for result in results.values()} == {"success"}
     started = sorted(results, key=lambda job: datetime.fromisoformat(results[job]["started"]))
     assert started.index(single) == 1
+
+
+@pytest.fixture
+def small_spool(tmp_path: Path) -> Iterator[Appliance]:
+    """An appliance with two slots and 64 MiB of disk, 8 of which are kept free."""
+    config = CONFIG.replace('min_free = "64MiB"', 'min_free = "8MiB"').replace('timeout = "30s"', 'timeout = "10s"', 1)
+    appliance = Appliance(tmp_path, config)
+    appliance.spool.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", appliance.spool], check=False).returncode
+    ):
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        appliance.start()
+        yield appliance
+        appliance.stop()
+    finally:
+        subprocess.run(["umount", "-l", appliance.spool], check=True)
+
+
+def large_job(tmp_path: Path, name: str) -> Path:
+    """A job whose image is small packed, and has 16 MiB unpacked."""
+    upload = tmp_path / f"{name}.img.zst"
+    pack.pack(JOBS / name, upload, 15 * 2**20)
+    return upload
+
+
+@pytest.mark.usefixtures("base")
+def test_job_waits_for_room_beside_another_and_uploads_leave_both_theirs(
+    small_spool: Appliance, tmp_path: Path
+) -> None:
+    hangs, hello = large_job(tmp_path, "hangs"), large_job(tmp_path, "hello")
+    with paused_runner(small_spool):
+        first, second = small_spool.submit(hangs), small_spool.submit(hello)
+    deadline = time.monotonic() + 60
+    while not (small_spool.spool / "running" / first / "output.log").exists():
+        assert time.monotonic() < deadline, small_spool.log.read_text()
+        time.sleep(0.05)
+    assert small_spool.states()["queue"] == [second], "there is a slot, and no room"
+    assert "there is not enough room on the disk for it" in (small_spool.spool / "runner.json").read_text()
+    with pytest.raises(ftplib.error_temp, match="452 Refused: no room"):
+        small_spool.submit(hello)
+    assert small_spool.wait(first)["status"] == "timeout"
+    result = small_spool.wait(second)
+    assert result["status"] == "success"
+    assert result["started"] > small_spool.wait(first)["ended"]

@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         " capacity"
     ),
     words("spool jail codec extfs image machine layers results offer demand"),
-    words("gate court hearing clerk judge verdict pack janitor status"),
+    words("gate court hearing clerk judge verdict pack janitor room status"),
     words("server runner supervisor check"),
     words("cli __main__"),
 )

@@ -626,10 +626,10 @@ def test_bounce_is_refused(house: House, command: str) -> None:
 def test_data_connection_from_another_address_is_dropped_and_the_session_told_nothing(house: House) -> None:
     with house.connect() as alice:
         port = int(alice.log_in().ask("EPSV").split("|")[3])
-        with socket.create_connection(("127.0.0.1", port), LONG_S, source_address=("127.0.0.2", 0)) as intruder:
-            with suppress(ConnectionError):
-                intruder.sendall(JOB)
-                assert intruder.recv(1) == b""
+        intruder = socket.create_connection(("127.0.0.1", port), LONG_S, source_address=("127.0.0.2", 0))
+        with intruder, suppress(ConnectionError):
+            intruder.sendall(JOB)
+            assert intruder.recv(1) == b""
         assert alice.ask("STOR /queue/x.img").startswith("150")
         with socket.create_connection(("127.0.0.1", port), LONG_S) as data:
             data.sendall(JOB)

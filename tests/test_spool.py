@@ -231,6 +231,25 @@ def test_a_job_with_a_damaged_ticket_gets_its_turn_and_stops_nobody(place: Spool
     assert {job.id for job in iter(place.take, None)} == {damaged.id, whole.id}
 
 
+def test_tickets_are_those_of_this_moment_however_quickly_jobs_come_and_go(place: Spool) -> None:
+    for second in range(300):
+        job = place.state("queue") / jobfile.new_id("quick", NOON + timedelta(seconds=second))
+        job.mkdir()
+        assert list(place.tickets("queue")) == [job.name]
+        place.delete(Job(job))
+        assert place.tickets("queue") == {}
+
+
+def test_tickets_are_not_read_again_while_nothing_changes(place: Spool) -> None:
+    send(place)
+    os.utime(place.state("queue"), (0, 0))
+    tickets = place.tickets("queue")
+    assert len(tickets) == 1
+    assert place.tickets("queue") is tickets
+    send(place, after_s=1)
+    assert len(place.tickets("queue")) == 2
+
+
 def test_an_empty_queue_gives_nothing(place: Spool) -> None:
     assert place.take() is None
 

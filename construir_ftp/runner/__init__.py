@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from construir_ftp import capacity, disk, image, jail, results, status
+from construir_ftp import capacity, image, jail, results, status
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
@@ -22,6 +22,7 @@ from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.offer import Offer
+from construir_ftp.room import Room
 from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Requeued, Worker, publish_cancelled
@@ -32,6 +33,7 @@ log = logging.getLogger("construir.runner")
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 300.0
+_LACKS_ROOM = "there is not enough room on the disk for it beside what runs"
 
 
 class Runner:
@@ -44,6 +46,8 @@ class Runner:
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Worker | None = None
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots)))
+        self._room = Room(spool, config.spool.min_free)
+        self._waits_for_room = False
         self._stopping = threading.Event()
         self._finished, self._finish = socket.socketpair()
         self._machines_fail = False
@@ -146,7 +150,7 @@ class Runner:
         report = Report(
             slots=len(self._slots),
             busy=tuple(status.Slot(job.id, results.moment(since)) for job, since in jobs if job is not None),
-            pause=self._why_paused[0] if paused else "",
+            pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._why_paused[1] if paused else "",
             accelerator=self._latest.accelerator.accelerator if self._latest else None,
             warm=self._template() is not None,
@@ -160,11 +164,11 @@ class Runner:
             slot.look_again()
 
     def _has_room(self) -> bool:
-        if disk.free_bytes(self._spool.path) >= self._config.spool.min_free:
-            return True
-        if self._spool.jobs("queue"):
+        following = next(self._spool.line(), None)
+        self._waits_for_room = following is not None and not self._room.lets_start(following)
+        if self._waits_for_room and not any(slot.is_busy for slot in self._slots):
             self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
-        return False
+        return not self._waits_for_room
 
     def _worker(self) -> Worker:
         images = self._config.images_path()

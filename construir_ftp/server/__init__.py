@@ -20,12 +20,14 @@ from construir_ftp.config import FtpSection, GateSection, TlsSection
 from construir_ftp.court import Court
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.offer import Offer
+from construir_ftp.room import Room
 from construir_ftp.server import limits
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.farewell import Farewell
 from construir_ftp.server.listing import Listings
 from construir_ftp.server.loop import Loop
 from construir_ftp.server.passwords import Passwords
+from construir_ftp.server.quota import Quotas
 from construir_ftp.server.session import Session
 from construir_ftp.server.upload import Intake
 from construir_ftp.spool import Spool
@@ -173,7 +175,7 @@ def open_server(
         undo.enter_context(implicit or nullcontext())
         court = undo.enter_context(Court(gate, ftp.max_upload))
         court.prepare()
-        intake = Intake(spool, court, offer, ftp.max_upload, min_free)
+        intake = Intake(spool, court, offer, ftp.max_upload, Room(spool, min_free), Quotas(spool, ftp))
         ioloop = undo.enter_context(Loop())
         listener = Listener(sock, ioloop, intake, users, ftp, tls)
         if implicit:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from construir_ftp import disk, gate, jobfile
+from construir_ftp import gate, jobfile
 from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
 from construir_ftp.offer import Offer
-from construir_ftp.spool import Job, Spool
+from construir_ftp.room import Room
+from construir_ftp.server.quota import Quotas, Share
+from construir_ftp.spool import Job, Spool, Ticket
 
 log = logging.getLogger("construir.ftp")
 
@@ -30,32 +32,43 @@ class Intake:
     court: Court
     offer: Offer
     max_upload: int
-    min_free: int
-
-    def check_room(self) -> None:
-        """Refuse (RefusedError, 452) while the spool's file system has less than `min_free` left."""
-        if disk.free_bytes(self.spool.path) < self.min_free:
-            raise _no_room()
+    room: Room
+    quotas: Quotas
 
     def begin(self, name: str, contributor: str) -> "Upload":
-        """An upload to be written to. Raises RefusedError (553, 452) and OSError, with nothing left behind."""
+        """An upload to be written to. Raises RefusedError (553, 552, 452) and OSError, with nothing left behind."""
         jobfile.check_name(name)
-        self.check_room()
-        with _full_is_refused():
-            job = self.spool.receive()
-            try:
-                return Upload(self, job, name, contributor)
-            except OSError:
-                self.spool.delete(job)
-                raise
+        if self.room.for_uploads() < 0:
+            raise _no_room()
+        share = self.quotas.begin(contributor)
+        try:
+            with _full_is_refused():
+                return self._open(name, share)
+        except BaseException:
+            share.end()
+            raise
+
+    def _open(self, name: str, share: Share) -> "Upload":
+        job = self.spool.receive()
+        try:
+            return Upload(self, job, name, share)
+        except OSError:
+            self.spool.delete(job)
+            raise
+
+    def check(self, ticket: Ticket) -> None:
+        """Refuse (RefusedError, 552, 452) a job, all of which is there, if it may not wait, or would lack room."""
+        self.quotas.check(ticket)
+        self.room.check(ticket)
 
 
 class Upload:
     """A file that is being received. Every one must be brought to its end with `conclude`."""
 
-    def __init__(self, intake: Intake, job: Job, name: str, contributor: str) -> None:
-        self.job, self.name, self.contributor = job, name, contributor
+    def __init__(self, intake: Intake, job: Job, name: str, share: Share) -> None:
+        self.job, self.name = job, name
         self.size_bytes = 0
+        self._share = share
         self._intake = intake
         self._refused = ""
         descriptor = os.open(job.upload, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -70,7 +83,9 @@ class Upload:
         self.size_bytes += len(chunk)
         if self.size_bytes > self._intake.max_upload:
             raise RefusedError(f"larger than {self._intake.max_upload} bytes, the most this server takes", 552)
-        self._intake.check_room()
+        self._share.grow(self.size_bytes)
+        if self._intake.room.for_more() < 0:
+            raise _no_room()
         left = memoryview(chunk)
         with _full_is_refused():
             while left:
@@ -86,11 +101,14 @@ class Upload:
         A reply 226 means that the job is in the queue and survives a power cut; with any other nothing of it is
         left. `wanted` is asked at the last moment whether there is anyone to read the reply.
         """
-        self.file.close()
-        reply = self._refused or self._judge(wanted)
-        if not reply.startswith("226"):
-            self._delete()
-        return reply
+        try:
+            self.file.close()
+            reply = self._refused or self._judge(wanted)
+            if not reply.startswith("226"):
+                self._delete()
+            return reply
+        finally:
+            self._share.end()
 
     def _judge(self, wanted: Callable[[], bool]) -> str:
         try:
@@ -104,8 +122,17 @@ class Upload:
 
     def _admit(self, wanted: Callable[[], bool]) -> Job:
         with _full_is_refused():
-            spool, court = self._intake.spool, self._intake.court
-            return gate.admit(spool, self.job, self.name, self.contributor, court, self._intake.offer, wanted=wanted)
+            intake, contributor = self._intake, self._share.contributor
+            return gate.admit(
+                intake.spool,
+                self.job,
+                self.name,
+                contributor,
+                intake.court,
+                intake.offer,
+                wanted=wanted,
+                last_look=intake.check,
+            )
 
     def _delete(self) -> None:
         try:

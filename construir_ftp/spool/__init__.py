@@ -28,8 +28,9 @@ import msgspec
 
 from construir_ftp import disk, jobfile, turns
 from construir_ftp.errors import ConstruirError
-from construir_ftp.spool import lock
+from construir_ftp.spool import lock, tickets
 from construir_ftp.spool.job import CANCEL, Job, Ticket
+from construir_ftp.spool.tickets import Tickets
 from construir_ftp.turns import Turns
 
 __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Spool", "Ticket"]
@@ -44,7 +45,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._turns = Turns(path / "turns")
-        self._tickets: dict[str, dict[str, Ticket | None]] = {}
+        self._tickets = Tickets(path)
 
     @classmethod
     def prepare(cls, path: Path) -> Self:
@@ -75,8 +76,7 @@ class Spool:
 
     def names(self, state: str) -> list[str]:
         """The id of every job in `state`, oldest first. What isn't a directory, such as a symbolic link, is no job."""
-        with os.scandir(self.state(state)) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return tickets.names(self.state(state))
 
     def jobs(self, state: str) -> list[Job]:
         """Every job in `state`, oldest first."""
@@ -119,12 +119,9 @@ class Spool:
     def tickets(self, state: str) -> dict[str, Ticket | None]:
         """The ticket of each job that waits ("queue") or runs ("running"), oldest first; None where it is damaged.
 
-        A ticket never changes: each is read once, for there may be ten thousand of them.
+        While nothing has come or gone the same dictionary is returned again: it is to be read only.
         """
-        known = {name: ticket for tickets in self._tickets.values() for name, ticket in tickets.items()}
-        found = {name: known.get(name) or _ticket(self.state(state) / name) for name in self.names(state)}
-        self._tickets = {**self._tickets, state: found}
-        return found
+        return self._tickets.read(state)
 
     def line(self) -> Iterator[str]:
         """The id of every waiting job in the order of their turns (see turns), the next one first.
@@ -142,7 +139,7 @@ class Spool:
         """
         while (name := next(self._ready(), None)) is not None:
             if (taken := self._start(name)) is not None:
-                self._turns.note(_sender(_ticket(taken.path)))
+                self._turns.note(_sender(tickets.read(taken.path)))
                 return taken
         return None
 
@@ -306,13 +303,6 @@ class Spool:
             # Sending needs write permission (unix(7)), and the FTP server may be another user; all it says is: look.
             Path(address).chmod(0o666)
             yield receiver
-
-
-def _ticket(path: Path) -> Ticket | None:
-    try:
-        return Job(path).ticket()
-    except ConstruirError:
-        return None
 
 
 def _sender(ticket: Ticket | None) -> str:

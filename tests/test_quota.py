@@ -1,0 +1,95 @@
+"""Promises of quotas: one contributor never has more waiting than allowed, and is told what to do about it."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests import images
+from tests.ftpclient import PASSWORD, House, serving, wait_until
+
+JOB = images.image("ext2", 2**20)
+TOO_MANY = "552 Refused: you have 2 jobs waiting; 2 is the most allowed; wait for one to run, or delete one"
+
+
+def test_job_too_many_is_refused_before_a_byte_and_others_send_theirs(tmp_path: Path) -> None:
+    with serving(tmp_path, max_waiting_jobs=2) as house, house.connect() as alice, house.connect() as bob:
+        alice.log_in().ask("CWD queue")
+        for name in ("a.img", "b.img"):
+            assert alice.store(name, JOB).startswith("226")
+        with alice.passive():
+            assert alice.ask("STOR c.img") == TOO_MANY
+        assert house.names("incoming") == []
+        assert bob.log_in("bob").store("/queue/c.img", JOB).startswith("226")
+        house.spool.take()
+        assert alice.store("c.img", JOB).startswith("226"), "one has been taken"
+        house.spool.delete(house.spool.jobs("queue")[0])
+        house.spool.delete(house.spool.jobs("queue")[0])
+        assert alice.store("d.img", JOB).startswith("226"), "two were deleted"
+
+
+def test_uploads_under_way_count_as_jobs(tmp_path: Path) -> None:
+    with serving(tmp_path, max_waiting_jobs=2) as house, house.connect() as first, house.connect() as second:
+        assert first.log_in().store("/queue/a.img", JOB).startswith("226")
+        with first.begin("/queue/b.img") as data:
+            second.log_in()
+            with second.passive():
+                assert "you have 1 jobs waiting, and 1 more are being sent or checked" in second.ask(
+                    "STOR /queue/c.img"
+                )
+            data.sendall(b"no job")
+        assert first.reply().startswith("550")
+        assert second.store("/queue/c.img", JOB).startswith("226"), "what was refused counts no longer"
+
+
+def test_upload_is_stopped_as_soon_as_it_takes_more_than_allowed_with_what_waits(tmp_path: Path) -> None:
+    with serving(tmp_path, max_waiting="3MiB") as house, house.connect() as alice:
+        assert alice.log_in().store("/queue/a.img", JOB).startswith("226")
+        with alice.begin("/queue/b.img") as data, suppress(ConnectionError):
+            for _ in range(100):
+                data.sendall(JOB)
+            pytest.fail("100 MiB were taken in")
+        reply = alice.reply()
+        assert reply.startswith("552 Refused: your waiting jobs and this one take more than 3145728 bytes"), reply
+        assert reply.endswith("wait for one to run, or delete one")
+        assert house.names("incoming") == []
+        assert alice.store("/queue/b.img", JOB).startswith("226")
+
+
+def test_bytes_of_all_uploads_under_way_count_together(tmp_path: Path) -> None:
+    with serving(tmp_path, max_waiting="3MiB") as house, house.connect() as first, house.connect() as second:
+        with first.log_in().begin("/queue/a.img") as data:
+            data.sendall(JOB * 2)
+            upload = house.spool.state("incoming") / house.names("incoming")[0] / "upload"
+            wait_until(lambda: upload.stat().st_size == 2 * len(JOB), "two of three MiB have come")
+            with second.log_in().begin("/queue/b.img") as more, suppress(ConnectionError):
+                more.sendall(JOB * 2)
+            assert second.reply().startswith("552 Refused: ")
+            assert first.ask("STAT").startswith("211"), "the first one goes on"
+        assert first.reply().startswith("550"), "it is no job"
+        assert second.store("/queue/b.img", JOB).startswith("226")
+
+
+def shares(house: House) -> int:
+    return len(house.listener.intake.quotas.under_way)
+
+
+def test_every_end_of_an_upload_gives_its_share_back(tmp_path: Path) -> None:
+    with serving(tmp_path, max_waiting_jobs=1, idle_timeout="2s") as house:
+        for end in ("abort", "cut", "leave", "stall"):
+            with house.connect() as alice:
+                data = alice.log_in().begin("/queue/a.img")
+                data.sendall(JOB[:1000])
+                if end == "abort":
+                    assert alice.ask("ABOR").startswith("426")
+                elif end == "leave":
+                    alice.close()
+                elif end == "stall":
+                    assert alice.reply().startswith("426")
+                data.close()
+            wait_until(lambda: not shares(house), f"nothing is left after: {end}")
+        with house.connect() as alice:
+            alice.send("USER alice", f"PASS {PASSWORD}", "TYPE I", "EPSV", "STOR /queue/../a")
+            while not alice.reply().startswith("553"):
+                pass
+        assert not shares(house), "nor after a refusal"
