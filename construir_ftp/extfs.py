@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from itertools import chain
 from typing import IO, Protocol, runtime_checkable
 
 import msgspec
@@ -162,6 +163,18 @@ class Image:
                 wanted = min(min(_READ_BLOCKS, count - skip) * block_bytes, inode.size_bytes - offset)
                 if wanted > 0:
                     yield offset, self._read(place + skip, wanted)
+
+    def stream(self, inode: Inode) -> Iterator[bytes]:
+        """All that is in a file, from beginning to end; holes, of which there may be terabytes, are zeros."""
+        at = 0
+        piece = _READ_BLOCKS * self.ext.block_bytes
+        for offset, data in chain(self.content(inode), [(inode.size_bytes, b"")]):
+            if offset < at:
+                raise ConstruirError(f"the image is damaged: the blocks of inode {inode.number} are in no order")
+            for hole in range(at, offset, piece):
+                yield bytes(min(piece, offset - hole))
+            yield data
+            at = offset + len(data)
 
     def link_target(self, inode: Inode) -> bytes:
         """Where a symbolic link points; short ones are kept in the inode itself."""

@@ -9,7 +9,6 @@ outside of the directory asked for.
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,11 +17,10 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import codec as codecs
-from construir_ftp import extfs, gate, jail, process
+from construir_ftp import extfs, gate, mend, process, tree
 from construir_ftp.config import GateSection
 from construir_ftp.court import Court
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
-from construir_ftp.jail import cell
 from construir_ftp.units import Size
 
 _BLOCK_BYTES = 4_096
@@ -31,10 +29,7 @@ _BLOCKS_PER_GROUP = 8 * _BLOCK_BYTES
 # A job that uses its space for files of this length on average has an inode for each.
 _BYTES_PER_INODE = 8_192
 _TRIES = 6
-# shutil.rmtree, should the rest of the image be damaged, takes a level of Python's stack for each (1000).
-_MOST_LEVELS = 500
 _TIMEOUT_S = 2 * 3600
-_REPAIR_BYTES = 2**30
 # For whoever unpacks by hand the image may be as large as it likes; zeros become holes.
 _NO_LIMITS = GateSection(max_image=Size(2**60), ratio_free=Size(2**60))
 
@@ -179,7 +174,7 @@ def unpack(file: Path, directory: Path) -> list[Path]:
             with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as draft:
                 image = Path(draft) / "disk.img"
                 codecs.unpack(found.codec, file, image, found.image_bytes, _TIMEOUT_S)
-                _repair(image)
+                mend.repair(image)
                 with image.open("rb") as opened:
                     return _extract(extfs.Image(opened), directory)
         except BaseException:
@@ -203,82 +198,33 @@ def _remove(entry: Path) -> None:
         entry.unlink()
 
 
-def _repair(image: Path) -> None:
-    """Let e2fsck replay the journal, or mend what a machine left that was switched off. Changes `image`.
-
-    The one place where hostile bytes meet a program that isn't ours: what it needs is `image`, and nothing else. Exit
-    status from e2fsck(8): 1 and 2 say that errors were corrected.
-    """
-    with image.open("rb") as file:
-        if not extfs.Image(file).ext.needs_repair:
-            return
-    image = image.resolve()  # a jail has another working directory
-    walls = cell.reader(memory_bytes=_REPAIR_BYTES, cpu_s=_TIMEOUT_S, writable=image)
-    with jail.spawn(walls, ["e2fsck", "-f", "-y", image]) as e2fsck:
-        try:
-            status = e2fsck.wait(_TIMEOUT_S)
-        except subprocess.TimeoutExpired as late:
-            raise ConstruirError("the image's file system could not be repaired in time") from late
-    if status & ~3:
-        raise ConstruirError(f"the image's file system is beyond repair (exit status {status} from e2fsck)")
-
-
 def _extract(image: extfs.Image, directory: Path) -> list[Path]:
     """Write every file of the image below `directory`, which nobody else writes to; returns what was left out.
 
     Only directories made here are ever descended into, and nothing that exists is opened, so a symbolic link or a
     second entry of the same name leads nowhere.
     """
-    left_out = []
-    names_of: dict[int, Path] = {extfs.ROOT: directory}
-    directories = [(image.inode(extfs.ROOT), directory)]
-    for parent, place in directories:  # grows meanwhile
-        for name, number in _listed(image, parent):
-            inode, target = image.inode(number), place / os.fsdecode(name)
-            if inode.kind == stat.S_IFDIR:
-                _check_directory(number in names_of, len(target.parts) - len(directory.parts))
-                names_of[number] = target
-                target.mkdir(mode=0o700)
-                directories.append((inode, target))
-            elif inode.kind == stat.S_IFLNK:
-                target.symlink_to(os.fsdecode(_whole(image.link_target(inode))))
-            elif inode.kind == stat.S_IFREG and number in names_of:
-                target.hardlink_to(names_of[number])
-            elif inode.kind == stat.S_IFREG:
-                names_of[number] = target
-                _write_file(image, inode, target)
-            else:
-                left_out.append(target)
-    for inode, place in reversed(directories[1:]):
+    left_out, directories = [], []
+    names_of: dict[int, Path] = {}
+    for path, inode in tree.walk(image, image.inode(extfs.ROOT)):
+        target = directory / os.fsdecode(path)
+        if inode.kind == stat.S_IFDIR:
+            target.mkdir(mode=0o700)
+            directories.append((inode, target))
+        elif inode.kind == stat.S_IFLNK:
+            target.symlink_to(os.fsdecode(tree.link_target(image, inode)))
+        elif inode.kind == stat.S_IFREG and inode.number in names_of:
+            target.hardlink_to(names_of[inode.number])
+        elif inode.kind == stat.S_IFREG:
+            names_of[inode.number] = target
+            _write_file(image, inode, target)
+        else:
+            left_out.append(target)
+    for inode, place in reversed(directories):
         _restore(inode, place)
     with suppress(OSError):
         (directory / "lost+found").rmdir()
     return left_out
-
-
-def _check_directory(seen: bool, levels: int) -> None:
-    if seen:
-        raise ConstruirError("the image is damaged: a directory in it is in two places")
-    if levels > _MOST_LEVELS:
-        raise ConstruirError(f"directories in the image are nested more than {_MOST_LEVELS} deep")
-
-
-def _listed(image: extfs.Image, parent: extfs.Inode) -> Iterator[tuple[bytes, int]]:
-    """What is in a directory, no name leading out of it and none twice."""
-    if parent.kind != stat.S_IFDIR:
-        raise ConstruirError("the image is damaged: it has no root directory")
-    seen = set()
-    for name, number in image.entries(parent):
-        if b"/" in name or name in seen:
-            raise ConstruirError(f"the image is damaged: a file in it can't be called {os.fsdecode(name)!a}")
-        seen.add(_whole(name))
-        yield name, number
-
-
-def _whole(text: bytes) -> bytes:
-    if not text or b"\0" in text:
-        raise ConstruirError("the image is damaged: a name or a symbolic link in it is empty or has a NUL")
-    return text
 
 
 def _write_file(image: extfs.Image, inode: extfs.Inode, target: Path) -> None:

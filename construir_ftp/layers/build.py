@@ -4,25 +4,22 @@ Maintainer scripts are as hostile as any job, so nothing of what they leave is b
 file on its own disk, and the host only carries those bytes from the one jail into another, where they become squashfs.
 """
 
-import os
 import shlex
 import shutil
 import socket
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, cast
 
 import msgspec
 
-from construir_ftp import extfs, image, jail, process
-from construir_ftp.errors import CommandError, ConstruirError
-from construir_ftp.jail import cell
+from construir_ftp import extfs, image, process
+from construir_ftp.errors import ConstruirError
 from construir_ftp.layers import archive, store
 from construir_ftp.layers.archive import Archive, Plan
+from construir_ftp.layers.squash import squash
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
@@ -32,11 +29,9 @@ from construir_ftp.machine.vm import Assignment, Ending, Machine
 RECIPE = 1
 _TAR = "layer.tar"
 _SPARE_BYTES = 256 * 2**20
-_SQUASH_S = 3600.0
-_SQUASH_BYTES = 512 * 2**20
+_MAKE_DISK_S = 3600.0
 _LOG_BYTES = 256 * 1024
 _QUOTED_CHARACTERS = 400
-_COPY_BYTES = 2**20
 # A layer on another one is made when that has at least half of what is wanted.
 _WORTH_REUSING = 0.5
 # So that published layers and results find room beside.
@@ -98,7 +93,7 @@ class Workshop(msgspec.Struct, frozen=True):
             ending = self._install(draft, disk, chain)
             _check(ending, draft / "output.log")
             with disk.open("rb") as file:
-                _squash(_tar(extfs.Image(file)), draft / store.IMAGE, disk.stat().st_size)
+                squash(_tar(extfs.Image(file)), draft / store.IMAGE, disk.stat().st_size)
             part = image.measure(draft / store.IMAGE)
             manifest = store.Manifest(
                 name=name,
@@ -179,7 +174,7 @@ def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
             disk,
             f"{size_bytes >> 10}K",
         ]
-        process.run(argv, timeout_s=_SQUASH_S)
+        process.run(argv, timeout_s=_MAKE_DISK_S)
     return disk
 
 
@@ -193,44 +188,8 @@ def _check(ending: Ending, output: Path) -> None:
 
 
 def _tar(disk: extfs.Image) -> Iterator[bytes]:
-    """The tar file at the root of a disk, in pieces; holes are filled."""
+    """The tar file at the root of a disk, in pieces."""
     inode = disk.find(_TAR.encode())
-    if inode is None or inode.kind != stat.S_IFREG:
+    if inode is None or inode.kind != stat.S_IFREG or inode.size_bytes > disk.ext.blocks * disk.ext.block_bytes:
         raise ConstruirError("the machine that installed the packages left no layer")
-    at = 0
-    for offset, data in disk.content(inode):
-        for hole in range(at, offset, _COPY_BYTES):
-            yield bytes(min(_COPY_BYTES, offset - hole))
-        yield data
-        at = offset + len(data)
-
-
-def _squash(tar: Iterator[bytes], target: Path, most_bytes: int) -> None:
-    """Make `target`, a squashfs image, of a tar file, in a jail (sqfstar(1))."""
-    target.touch()
-    walls = cell.writer(target, memory_bytes=_SQUASH_BYTES, cpu_s=_SQUASH_S, most_bytes=most_bytes)
-    argv: list[str | Path] = [
-        "sqfstar",
-        "-force",
-        "-quiet",
-        "-no-progress",
-        "-comp",
-        "zstd",
-        "-mkfs-time",
-        "0",
-        "-mem",
-        "256M",
-        target,
-    ]
-    with jail.spawn(walls, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
-        into = cast(IO[bytes], tool.stdin)
-        try:
-            for block in tar:
-                into.write(block)
-            into.close()
-        except BrokenPipeError:
-            pass  # it says why below
-        said = cast(IO[bytes], tool.stderr).read()
-        if status := tool.wait():
-            raise CommandError(f"exit status {status} from: {shlex.join(map(str, argv))} ({said[-200:].decode()!a})")
-    os.chown(target, os.geteuid(), os.getegid())
+    return disk.stream(inode)

@@ -1,0 +1,160 @@
+"""`construir layer`: what jobs can depend on."""
+
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from construir_ftp import image, results
+from construir_ftp.cli.options import configured
+from construir_ftp.config import Config
+from construir_ftp.errors import UsageError
+from construir_ftp.image import BaseImage
+from construir_ftp.layers import collect, publish
+from construir_ftp.layers.build import Workshop
+from construir_ftp.layers.store import Layer, Store, versionless
+from construir_ftp.machine import accelerator
+from construir_ftp.machine.disks import MOST_READ_ONLY
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.offer import Offer
+from construir_ftp.spool import Job, Spool
+
+
+@click.group("layer")
+def layer_group() -> None:
+    """Layers: Debian packages and published results that jobs can depend on."""
+
+
+def _store(settings: Config) -> Store:
+    return Store(Spool.find(settings.spool_path()).state("layers"))
+
+
+class _Told(msgspec.Struct):
+    """A layer as --json tells of it."""
+
+    manifest: dict[str, object]
+    last_used: datetime
+    current: bool
+
+
+def _is_current(store: Store, layer: Layer) -> bool:
+    """Whether jobs get it by the name without the version."""
+    return store.find(versionless(layer.name)) == layer
+
+
+def _told(store: Store, layer: Layer) -> _Told:
+    return _Told(msgspec.to_builtins(layer.manifest), layer.last_used(), _is_current(store, layer))
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+@layer_group.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifests as JSON.")
+@configured
+def layer_list(settings: Config, as_json: bool) -> None:
+    """Print what layers there are; of a published one, an asterisk marks the version that jobs get."""
+    store = _store(settings)
+    found = store.every()
+    if as_json:
+        _print_json([_told(store, layer) for layer in found])
+        return
+    table = Table("name", "", "MiB", "contents", "last used", "digest", box=None)
+    for layer in found:
+        contents = layer.manifest.contents
+        table.add_row(
+            layer.name,
+            "*" if "@" in layer.name and _is_current(store, layer) else "",
+            f"{layer.manifest.bytes / 2**20:.1f}",
+            contents[0] if len(contents) == 1 else f"{len(contents)} packages",
+            f"{layer.last_used():%Y-%m-%d}",
+            layer.manifest.sha256.removeprefix("sha256:")[:12],
+        )
+    Console().print(table)
+
+
+@layer_group.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@configured
+def layer_show(settings: Config, name: str, as_json: bool) -> None:
+    """Print what is known of the layer NAME."""
+    store = _store(settings)
+    layer = store.find(name)
+    if layer is None:
+        raise UsageError(f"there is no layer {name!a}; see them all with: construir layer list")
+    if as_json:
+        _print_json(_told(store, layer))
+        return
+    manifest = layer.manifest
+    click.echo(f"{layer.name}: {manifest.kind}, {manifest.architecture}, {manifest.sha256}")
+    click.echo(
+        f"{manifest.bytes} bytes, {manifest.installed_bytes} installed; last used {layer.last_used():%Y-%m-%d %H:%M}"
+    )
+    for below in manifest.under:
+        click.echo(f"on {below}")
+    for content in manifest.contents:
+        click.echo(content)
+
+
+def _shape(settings: Config, base: BaseImage) -> Shape:
+    chosen = accelerator.choose(settings.machine, settings.images_path(), base).accelerator
+    return Shape.of(settings.machine, base, chosen, int(settings.gate.max_image), read_only_disks=MOST_READ_ONLY)
+
+
+@layer_group.command("build")
+@click.argument("packages", nargs=-1, required=True)
+@click.option("--base", "base_name", help="Base image to make it for; the default one unless given.")
+@configured
+def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | None) -> None:
+    """Make the layer that jobs get who ask for exactly these PACKAGES."""
+    offer = Offer.of(Spool.find(settings.spool_path()), settings)
+    base = image.find(settings.images_path(), base_name or settings.images.default)
+    plan = offer.plan(base, packages)
+    if not plan.packages:
+        click.echo(f"{base.name} has all of them already: no layer is needed")
+        return
+    workshop = Workshop(offer.store(), offer.archive(base), _shape(settings, base), settings.layers.timeout)
+    layer = workshop.ensure(plan)
+    click.echo(f"{layer.name} {layer.manifest.sha256}")
+
+
+@layer_group.command("publish")
+@click.argument("job_id", metavar="ID")
+@click.option("--path", "directory", type=PurePosixPath, help="Directory in the result; the whole image unless given.")
+@click.argument("name")
+@configured
+def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None, name: str) -> None:
+    """Make the layer NAME of what the finished job ID left: its DIR/usr/... comes as /usr/... to jobs that ask for it.
+
+    Publishing NAME again makes the new version the one that jobs get; the ones before stay as NAME@VERSION.
+    """
+    spool = Spool.find(settings.spool_path())
+    if job_id not in spool.names("done"):
+        raise UsageError(f"there is no result {job_id!a} in {spool.state('done')}")
+    job = Job(spool.state("done") / job_id)
+    ran_on = results.read(job).base_image
+    base = image.find(settings.images_path(), ran_on.name if ran_on else settings.images.default)
+    layer = publish.publish(
+        _store(settings),
+        job,
+        name,
+        directory=directory,
+        architecture=base.manifest.architecture,
+        max_installed=settings.layers.max_installed,
+    )
+    click.echo(f"{layer.name} {layer.manifest.sha256}")
+
+
+@layer_group.command("gc")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@configured
+def layer_gc(settings: Config, dry_run: bool) -> None:
+    """Delete the layers that layers.max_total no longer allows, and what interrupted commands left, now."""
+    spool = Spool.find(settings.spool_path())
+    for name, reason in collect.collect(spool, settings.layers.max_total, datetime.now(UTC), dry_run):
+        click.echo(f"{'would delete' if dry_run else 'deleted'} {name}: {reason}")
