@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _ANSWER_BYTES = 64 * 1024
 _QUOTED_BYTES = 400
 _ASK_EVERY_S = 1.0
+_DEATH_S = 10.0
 
 
 class Place(Protocol):
@@ -41,7 +42,7 @@ class Place(Protocol):
 
 
 class Hearing:
-    """Close it, or use it as a context: that is the end of its judge too."""
+    """Close it, or use it as a context: its judge is dead afterwards."""
 
     def __init__(self, place: Place, file: int, channel: socket.socket, limits: GateSection) -> None:
         self._place, self._file, self._channel, self._limits = place, file, channel, limits
@@ -107,6 +108,8 @@ class Hearing:
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            # As long as it lives it holds the file, and the room that has on the disk.
+            _poll(self._pidfd, select.POLLIN, _DEATH_S)
             os.close(self._pidfd)
         self._place.leave(in_disorder=self._in_disorder)
 
@@ -129,9 +132,7 @@ class Hearing:
 
     def _wait(self, events: int, deadline: float) -> None:
         left_s = deadline - time.monotonic()
-        poller = select.poll()
-        poller.register(self._channel, events)
-        if not poller.poll(min(_ASK_EVERY_S, max(0.0, left_s)) * 1000) and left_s <= 0:
+        if not _poll(self.fileno(), events, min(_ASK_EVERY_S, max(0.0, left_s))) and left_s <= 0:
             self._in_disorder = True
             raise verdict.too_late(self._limits)
 
@@ -165,6 +166,13 @@ class Hearing:
         last_words = ascii(self._said[-_QUOTED_BYTES:].decode(errors="replace"))
         _log.warning("a judge ended without a verdict; it said %s", last_words)
         return RefusedError("checking it failed; if the image is sound, tell the operator")
+
+
+def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
+    """Whether any of the events has come in time. select(2) knows no descriptor above 1023."""
+    poller = select.poll()
+    poller.register(descriptor, events)
+    return bool(poller.poll(timeout_s * 1000))
 
 
 def require(wanted: Wanted) -> None:

@@ -83,9 +83,10 @@ def bare() -> Jail:
 def descendants(pid: int) -> list[int]:
     """A process and all it has started, themselves or by others."""
     children: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            children += map(int, task.read_text().split())
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                children += map(int, (task / "children").read_text().split())
     return [pid, *(found for child in children for found in descendants(child))]
 
 

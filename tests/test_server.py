@@ -24,6 +24,8 @@ from tests.prison import clerks
 
 JOB = images.image("ext2", 2**20)
 MIB = 2**20
+# As far as it has come nothing can be said against it, but that it is too large.
+LARGE = images.claiming(JOB, 50 * MIB) + bytes(49 * MIB)
 
 
 @pytest.fixture
@@ -39,13 +41,13 @@ def run(*argv: str | Path) -> tuple[int, str]:
 
 
 @contextmanager
-def held_check() -> Iterator[None]:
-    """Within, no upload comes before a judge: the clerk who starts them stands still."""
+def held_check() -> Iterator[int]:
+    """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still."""
     wait_until(clerks, "the clerk is there")
     (clerk,) = clerks()
     os.kill(clerk, signal.SIGSTOP)
     try:
-        yield
+        yield clerk
     finally:
         with suppress(ProcessLookupError):
             os.kill(clerk, signal.SIGCONT)
@@ -334,11 +336,11 @@ def test_stalled_upload_is_broken_off_and_idle_sessions_are_closed(tmp_path: Pat
 
 
 def test_slow_check_is_not_idleness(tmp_path: Path) -> None:
-    with serving(tmp_path, idle_timeout="300ms") as house, house.connect() as alice:
-        with held_check():
-            with alice.log_in().begin("/queue/x.img") as data:
-                data.sendall(JOB)
-            threading.Event().wait(0.8)
+    with serving(tmp_path, idle_timeout="300ms") as house, held_check() as clerk, house.connect() as alice:
+        with alice.log_in().begin("/queue/x.img") as data:
+            data.sendall(JOB)
+        threading.Event().wait(0.8)
+        os.kill(clerk, signal.SIGCONT)
         the_job(house, alice.reply())
 
 
@@ -492,11 +494,9 @@ def test_overlong_line_is_one_refused_command(house: House) -> None:
 
 def test_too_large_an_upload_is_stopped_at_once(tmp_path: Path) -> None:
     with serving(tmp_path, max_upload="2MiB") as house, house.connect() as alice:
-        with alice.log_in().begin("/queue/x.img") as data, suppress(ConnectionError):
-            for _ in range(200):
-                data.sendall(JOB)
-            pytest.fail("200 MiB were taken in")
-        assert alice.reply().startswith("552 Refused: ")
+        with alice.log_in().begin("/queue/x.img") as data:
+            data.sendall(images.pack("zstd", images.claiming(JOB, 64 * MIB) + images.noise(2 * MIB)))
+            assert alice.reply() == f"552 Refused: larger than {2 * MIB} bytes, the most this server takes"
         assert house.is_untouched()
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
@@ -520,14 +520,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_disk_that_fills_during_an_upload_is_said_in_the_reply(small_disk: Path) -> None:
     with serving(small_disk) as house, house.connect() as alice:
-        assert alice.log_in().store("/queue/x.img", JOB * 50).startswith("452 Refused: ")
+        assert alice.log_in().store("/queue/x.img", LARGE).startswith("452 Refused: ")
         assert house.is_untouched()
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
 def test_upload_that_would_fit_is_stopped_at_the_room_kept_free(small_disk: Path) -> None:
     with serving(small_disk, min_free=4 * MIB) as house, house.connect() as alice:
-        assert alice.log_in().store("/queue/x.img", JOB * 6).startswith("452 Refused: ")
+        assert alice.log_in().store("/queue/x.img", LARGE).startswith("452 Refused: ")
         assert house.is_untouched()
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
@@ -790,8 +790,12 @@ def test_judge_that_never_came_is_our_fault_and_the_next_upload_has_another(hous
 def test_fault_of_ours_is_not_told_as_the_uploads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path) as house, house.connect() as alice:
         queue = house.spool.state("queue")
-        queue.rename(queue.with_name("gone"))
-        reply = alice.log_in().store("/queue/x.img", JOB)
+        with held_check():
+            with alice.log_in().begin("/queue/x.img") as data:
+                data.sendall(JOB)
+            wait_until(lambda: is_held(house), "the check has begun")
+            queue.rename(queue.with_name("gone"))
+        reply = alice.reply()
         assert reply.startswith("451 ")
         assert str(tmp_path) not in reply
         assert "could not be admitted" in caplog.text

@@ -28,6 +28,7 @@ from construir_ftp.server.listing import Listings
 from construir_ftp.server.loop import Loop
 from construir_ftp.server.passwords import Passwords
 from construir_ftp.server.quota import Quotas
+from construir_ftp.server.recording import Flusher
 from construir_ftp.server.session import Session
 from construir_ftp.server.upload import Intake
 from construir_ftp.spool import Spool
@@ -158,7 +159,7 @@ class Server:
         for session in list(self._listener.sessions):
             session.close()
         self._listener.ioloop.close()
-        self._listener.intake.court.close()
+        self._listener.intake.close()
 
 
 def open_server(
@@ -175,7 +176,7 @@ def open_server(
         undo.enter_context(implicit or nullcontext())
         court = undo.enter_context(Court(gate, ftp.max_upload))
         court.prepare()
-        intake = Intake(spool, court, offer, ftp.max_upload, Room(spool, min_free), Quotas(spool, ftp))
+        intake = Intake(spool, court, Flusher(), offer, ftp.max_upload, Room(spool, min_free), Quotas(spool, ftp))
         ioloop = undo.enter_context(Loop())
         listener = Listener(sock, ioloop, intake, users, ftp, tls)
         if implicit:

@@ -17,8 +17,10 @@ from pyftpdlib.handlers.ftp.dispatchers import ActiveDTP, PassiveDTP
 from pyftpdlib.handlers.ftp.producers import FileProducer
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.server.drain import Drain
 from construir_ftp.server.listing import ListingError, Reader
 from construir_ftp.server.pace import Pace
+from construir_ftp.server.rein import Rein
 from construir_ftp.server.tls import TlsConnection, why
 from construir_ftp.server.upload import OUR_FAULT, refusal
 
@@ -41,6 +43,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
     def __init__(self, sock: socket.socket, session: Any) -> None:
         self.timeout = session.timeout
         self._pace: Pace | None = None
+        self._rein = Rein(self, self._turn_away)
         super().__init__(sock, session)
         if session.is_data_protected and self.connected:
             self.protect(session.tls_context, self.timeout, self._log_tls, with_tickets=False)
@@ -69,10 +72,17 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
             if chunk:
                 self.cmd_channel.upload.write(chunk)
         except RefusedError as refused:
-            self._break_off(refusal(refused))
+            self._turn_away(refused)
             return
         if is_end:
             self._end()
+        elif chunk:
+            self._rein.hold(self.cmd_channel.upload.following, self.cmd_channel.upload.size_bytes)
+
+    def _turn_away(self, refused: RefusedError) -> None:
+        """The reply comes at once; what the client has still to send is received, so that it looks at the reply."""
+        self.cmd_channel.drain(Drain(self.socket.fileno(), self.ioloop))
+        self._break_off(refusal(refused))
 
     def _end(self) -> None:
         """All has been received, unless a plain connection has an error pending (SO_ERROR, socket(7))."""
@@ -171,6 +181,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
 
     def close(self) -> None:
         """Close it, and tell the session."""
+        self._rein.close()
         if self._pace is not None:
             self._pace.stop()
         super().close()

@@ -15,6 +15,7 @@ from pyftpdlib.handlers import FTPHandler
 from construir_ftp.errors import RefusedError
 from construir_ftp.server.browsing import BrowsingConnection
 from construir_ftp.server.data import ActiveConnector, DataChannel, PassiveListener
+from construir_ftp.server.drain import Drain
 from construir_ftp.server.protection import COMMANDS
 from construir_ftp.server.upload import OUR_FAULT, Upload, refusal
 from construir_ftp.server.view import Permissions, View
@@ -57,6 +58,7 @@ class Session(BrowsingConnection):
         self.masquerade_address = server.ftp.masquerade_address or None
         self.upload: Upload | None = None
         self._is_received = False
+        self._drain: Drain | None = None
         super().__init__(conn, server, ioloop)
         # What MLSD may tell of a file; the host's owners, modes and inode numbers are left out.
         self._current_facts = ["type", "size", "modify"]
@@ -77,6 +79,7 @@ class Session(BrowsingConnection):
             return
         super().close()
         self.server.sessions.discard(self)
+        self.drain(None)
         if self.upload is not None:
             self._conclude(self.upload)
 
@@ -164,6 +167,12 @@ class Session(BrowsingConnection):
         self.resume()
         if not self._closed:
             self.respond(reply)
+
+    def drain(self, drain: Drain | None) -> None:
+        """Have what is left of a refused upload received; of no more than one at a time."""
+        if self._drain is not None:
+            self._drain.close()
+        self._drain = drain
 
     # -- data connections ------------------------------------------------------------------------------
 

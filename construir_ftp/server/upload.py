@@ -8,15 +8,18 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from construir_ftp import gate, jobfile
 from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
+from construir_ftp.hearing import Hearing
 from construir_ftp.offer import Offer
 from construir_ftp.room import Room
+from construir_ftp.server.following import Following
 from construir_ftp.server.quota import Quotas, Share
+from construir_ftp.server.recording import Flusher, Recording
 from construir_ftp.spool import Job, Spool, Ticket
 
 log = logging.getLogger("construir.ftp")
@@ -30,10 +33,16 @@ class Intake:
 
     spool: Spool
     court: Court
+    flusher: Flusher
     offer: Offer
     max_upload: int
     room: Room
     quotas: Quotas
+
+    def close(self) -> None:
+        """End what works for uploads; they have all come to their end."""
+        self.flusher.close()
+        self.court.close()
 
     def begin(self, name: str, contributor: str) -> "Upload":
         """An upload to be written to. Raises RefusedError (553, 552, 452) and OSError, with nothing left behind."""
@@ -67,29 +76,31 @@ class Upload:
 
     def __init__(self, intake: Intake, job: Job, name: str, share: Share) -> None:
         self.job, self.name = job, name
-        self.size_bytes = 0
         self._share = share
         self._intake = intake
         self._refused = ""
-        descriptor = os.open(job.upload, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        # Unbuffered: what can't be written is noticed in write, not in close.
-        self.file = os.fdopen(descriptor, "wb", buffering=0)
+        self.file = Recording(job.upload, os.O_CREAT | os.O_EXCL, intake.flusher)
+        self.following = Following(intake.court, job.upload)
+
+    @property
+    def size_bytes(self) -> int:
+        """What has come so far."""
+        return self.file.size_bytes
 
     def write(self, chunk: bytes | memoryview) -> None:
-        """Append what was received. Raises RefusedError (552, 452) where it must stop, and OSError.
+        """Append what was received. Raises RefusedError where it must stop (552, 452, or the verdict), and OSError.
 
         The memory is the caller's again afterwards, and what is received next may be put into it.
         """
-        self.size_bytes += len(chunk)
-        if self.size_bytes > self._intake.max_upload:
+        if self.size_bytes + len(chunk) > self._intake.max_upload:
             raise RefusedError(f"larger than {self._intake.max_upload} bytes, the most this server takes", 552)
-        self._share.grow(self.size_bytes)
-        if self._intake.room.for_more() < 0:
+        self._share.grow(self.size_bytes + len(chunk))
+        spare_bytes = self._intake.room.for_more()
+        if spare_bytes < 0:
             raise _no_room()
-        left = memoryview(chunk)
         with _full_is_refused():
-            while left:
-                left = left[self.file.write(left) :]
+            self.file.write(chunk, spare_bytes)
+        self.following.grow(self.size_bytes)
 
     def refuse(self, reply: str) -> None:
         """Say that it is not to be admitted, and what is to be replied; the first reason given counts."""
@@ -101,18 +112,31 @@ class Upload:
         A reply 226 means that the job is in the queue and survives a power cut; with any other nothing of it is
         left. `wanted` is asked at the last moment whether there is anyone to read the reply.
         """
+        hearing = self.following.take(self.size_bytes)
         try:
-            self.file.close()
-            reply = self._refused or self._judge(wanted)
+            with hearing or nullcontext():
+                reply = self._settle() or self._judge(hearing, wanted)
             if not reply.startswith("226"):
                 self._delete()
             return reply
         finally:
             self._share.end()
 
-    def _judge(self, wanted: Callable[[], bool]) -> str:
+    def _settle(self) -> str:
+        """Put the file on stable storage, unless it is refused; the reply if it is, or if that can't be done."""
         try:
-            job = self._admit(wanted)
+            with _full_is_refused():
+                self.file.settle(durable=not self._refused)
+        except RefusedError as refused:
+            self.refuse(refusal(refused))
+        except OSError:
+            log.exception("incoming %s: can't be written", self.job.id)
+            self.refuse(OUR_FAULT)
+        return self._refused
+
+    def _judge(self, hearing: Hearing | None, wanted: Callable[[], bool]) -> str:
+        try:
+            job = self._admit(hearing, wanted)
         except RefusedError as refused:
             return refusal(refused)
         except Exception:
@@ -120,7 +144,7 @@ class Upload:
             return OUR_FAULT
         return f"226 Accepted as job {job.id}; its result will be in /done/{job.id}/"
 
-    def _admit(self, wanted: Callable[[], bool]) -> Job:
+    def _admit(self, hearing: Hearing | None, wanted: Callable[[], bool]) -> Job:
         with _full_is_refused():
             intake, contributor = self._intake, self._share.contributor
             return gate.admit(
@@ -130,11 +154,15 @@ class Upload:
                 contributor,
                 intake.court,
                 intake.offer,
+                hearing=hearing,
                 wanted=wanted,
                 last_look=intake.check,
             )
 
     def _delete(self) -> None:
+        # A judge who is only just being started holds the file a moment longer, but none of its room.
+        with suppress(OSError):
+            os.truncate(self.job.upload, 0)
         try:
             self._intake.spool.delete(self.job)
         except OSError:

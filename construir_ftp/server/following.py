@@ -1,0 +1,80 @@
+"""An upload and its judge, from the first 128 KiB on: what can't be a job is refused while it is still being sent.
+
+Where no judge is to be had, or too many are busy, the upload is judged when all of it is there. That is no fault of it.
+"""
+
+import logging
+from pathlib import Path
+
+from construir_ftp.court import Court
+from construir_ftp.errors import ConstruirError, RefusedError
+from construir_ftp.hearing import Hearing
+
+log = logging.getLogger("construir.ftp")
+
+# The head of every file system, as far as anything is read of it, and something to unpack it from.
+FIRST_BYTES = 128 * 2**10
+# The judge is woken no more often than it is worth.
+_STEP_BYTES = 256 * 2**10
+# How far a judge may fall behind: a second or two for the slowest decompressor.
+MOST_BEHIND_BYTES = 16 * 2**20
+
+
+class Following:
+    """Used by the event loop while the upload comes; `take` what there is to conclude it elsewhere, or `close` it."""
+
+    def __init__(self, court: Court, path: Path) -> None:
+        self._court, self._path = court, path
+        self._hearing: Hearing | None = None
+        self._try_at_bytes = FIRST_BYTES
+        self._told_bytes = -_STEP_BYTES
+
+    @property
+    def hearing(self) -> Hearing | None:
+        """The hearing, if there is one; readable when there is something to `heed`."""
+        return self._hearing
+
+    def grow(self, size_bytes: int) -> None:
+        """So many bytes are there. Raises RefusedError if the judge has refused it by now."""
+        if self._hearing is None and size_bytes >= self._try_at_bytes:
+            self._begin(size_bytes)
+        if self._hearing is not None and size_bytes - self._told_bytes >= _STEP_BYTES:
+            self._hearing.tell(size_bytes)
+            self._told_bytes = size_bytes
+        self.heed()
+
+    def heed(self) -> None:
+        """Hear what the judge has said by now. Raises RefusedError if it has refused the upload."""
+        try:
+            if self._hearing is not None:
+                self._hearing.heed()
+        except RefusedError:
+            raise
+        except ConstruirError as error:
+            log.warning("%s; it will be judged when it is whole", error)
+            self.close()
+
+    def is_behind(self, size_bytes: int, most_bytes: int = MOST_BEHIND_BYTES) -> bool:
+        """Whether the judge has that much still to read of so many bytes."""
+        return self._hearing is not None and self._hearing.behind_bytes(size_bytes) > most_bytes
+
+    def take(self, size_bytes: int) -> Hearing | None:
+        """The hearing, for whoever concludes it, who has it from now on; its judge knows of all there is."""
+        taken, self._hearing = self._hearing, None
+        if taken is not None:
+            taken.tell(size_bytes)
+        return taken
+
+    def close(self) -> None:
+        """End the hearing, and don't begin another."""
+        if self._hearing is not None:
+            self._hearing.close()
+        self._hearing = None
+        self._try_at_bytes = 2**63
+
+    def _begin(self, size_bytes: int) -> None:
+        self._try_at_bytes = 2 * size_bytes
+        try:
+            self._hearing = self._court.follow(self._path)
+        except (ConstruirError, OSError) as error:
+            log.warning("an upload can't be judged while it comes: %s", error)

@@ -1,0 +1,94 @@
+"""What holds an upload back that outruns its judge, and breaks it off when there is no hope for it.
+
+xz and bzip2 unpack slower than a fast network sends. Were all of it taken in at once, the client would wait for the
+verdict after its last byte, and no client waits long. So the connection rests while the judge is behind.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from construir_ftp.errors import RefusedError
+from construir_ftp.hearing import Hearing
+from construir_ftp.server.following import MOST_BEHIND_BYTES, Following
+
+log = logging.getLogger("construir.ftp")
+
+_LOOK_EVERY_S = 0.02
+# Something is read this often, however far behind the judge is: some clients give up on a connection that stands
+# still for 20 s.
+_LONGEST_REST_S = 1.0
+
+
+class Rein:
+    """Of one data connection, `channel`; `refuse` is called when the judge has refused the upload. To be closed."""
+
+    def __init__(self, channel: Any, refuse: Callable[[RefusedError], None]) -> None:
+        self._channel, self._refuse = channel, refuse
+        self._watch: _Watch | None = None
+        self._rest: Any = None
+
+    def hold(self, following: Following, size_bytes: int) -> None:
+        """After each piece that was received."""
+        if self._watch is None and following.hearing is not None:
+            self._watch = _Watch(self._channel.ioloop, following.hearing, lambda: self._heed(following))
+        if following.is_behind(size_bytes):
+            self._channel.del_channel()
+            self._wait(following, size_bytes, time.monotonic() + _LONGEST_REST_S)
+
+    def close(self) -> None:
+        """The connection is closed."""
+        if self._rest is not None and not self._rest.cancelled:
+            self._rest.cancel()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _heed(self, following: Following) -> None:
+        try:
+            following.heed()
+        except RefusedError as refused:
+            self._refuse(refused)
+        if following.hearing is None and self._watch is not None:
+            self._watch.close()
+
+    def _wait(self, following: Following, size_bytes: int, until: float) -> None:
+        def look() -> None:
+            if following.is_behind(size_bytes, MOST_BEHIND_BYTES // 2) and time.monotonic() < until:
+                self._wait(following, size_bytes, until)
+            else:
+                self._channel.add_channel(events=self._channel.ioloop.READ)
+                # What TLS has unpacked already wakes nobody.
+                self._channel.handle_read()
+
+        self._rest = self._channel.ioloop.call_later(_LOOK_EVERY_S, look, _errback=self._channel.handle_error)
+
+
+class _Watch:
+    """Calls when a hearing's judge has said something. What pyftpdlib's loop asks of its members."""
+
+    def __init__(self, ioloop: Any, hearing: Hearing, call: Callable[[], None]) -> None:
+        self._ioloop, self._call = ioloop, call
+        self._fileno = hearing.fileno()
+        ioloop.register(self._fileno, self, ioloop.READ)
+        self._is_closed = False
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read_event(self) -> None:
+        self._call()
+
+    handle_close = handle_read_event
+
+    def handle_error(self) -> None:
+        log.exception("an error of ours in the event loop")
+        self.close()
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._ioloop.unregister(self._fileno)
