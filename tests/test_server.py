@@ -661,7 +661,7 @@ def test_end_of_an_active_connection_does_not_touch_another_session(house: House
         port = listener.getsockname()[1]
         alice.log_in().send(f"PORT 127,0,0,1,{port // 256},{port % 256}", "NLST")
         with listener.accept()[0] as data:
-            assert data.recv(100) == b"done\r\nqueue\r\nrunning\r\n"
+            assert data.recv(100) == b"done\r\nlayers\r\nqueue\r\nrunning\r\n"
             assert data.recv(100) == b""
         assert [alice.reply()[:3] for _ in range(3)] == ["200", "125", "226"]
         # These have the descriptors that the data connection had.

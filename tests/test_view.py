@@ -45,17 +45,33 @@ def alice(house: House) -> Iterator[Control]:
 
 
 def test_anonymous_users_see_done_and_live_logs_and_nothing_else(anyone: Control) -> None:
-    assert anyone.fetch("NLST") == b"done\r\nrunning\r\n"
+    assert anyone.fetch("NLST") == b"done\r\nlayers\r\nrunning\r\n"
     assert anyone.fetch("NLST /done") == b"a-job\r\n"
     assert sorted(anyone.fetch("NLST /done/a-job").split()) == [b"output.log", b"result.json"]
     listing = anyone.fetch("LIST /").decode().splitlines()
-    assert [line.split()[-1] for line in listing] == ["done", "running"]
+    assert [line.split()[-1] for line in listing] == ["done", "layers", "running"]
+
+
+def test_layers_are_for_everyone_and_drafts_for_nobody(house: House, anyone: Control, alice: Control) -> None:
+    layers = house.spool.state("layers")
+    for name in ("ghc@0123456789ab", ".draft-x", ".archives"):
+        (layers / name).mkdir()
+        (layers / name / "layer.json").write_bytes(b"{}")
+    (layers / ".lock-ghc").write_bytes(b"")
+    for control in (anyone, alice):
+        assert control.fetch("NLST /layers") == b"ghc@0123456789ab\r\n"
+        assert control.fetch("RETR /layers/ghc@0123456789ab/layer.json") == b"{}"
+        for path in (".draft-x/layer.json", ".lock-ghc", "ghc@0123456789ab/../.archives/layer.json"):
+            assert control.ask(f"SIZE /layers/{path}").startswith("550"), path
+    with alice.passive():
+        assert alice.ask("STOR /layers/new").startswith("553")
+    assert alice.ask("DELE /layers/ghc@0123456789ab/layer.json").startswith("55")
 
 
 @pytest.mark.parametrize("name", ["anonymous", "ftp", "FTP", "Anonymous"])
 def test_anyone_gets_in_by_the_usual_names(house: House, name: str) -> None:
     with house.client(name, "somebody@example.org") as client:
-        assert client.nlst("/") == ["done", "running"]
+        assert client.nlst("/") == ["done", "layers", "running"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +128,7 @@ def test_working_directory_never_leaves_what_is_shown(anyone: Control, house: Ho
     assert anyone.ask("CDUP").startswith("250")
     assert anyone.fetch("NLST") == b"a-job\r\n"
     assert anyone.ask("CWD ../../../..").startswith("250")
-    assert anyone.fetch("NLST") == b"done\r\nrunning\r\n"
+    assert anyone.fetch("NLST") == b"done\r\nlayers\r\nrunning\r\n"
 
 
 def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: Control, tmp_path: Path) -> None:
@@ -142,7 +158,7 @@ def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: C
 
 def test_contributor_sees_waiting_jobs_but_reads_none(house: House, alice: Control) -> None:
     (waiting,) = house.names("queue")
-    assert alice.fetch("NLST") == b"done\r\nqueue\r\nrunning\r\n"
+    assert alice.fetch("NLST") == b"done\r\nlayers\r\nqueue\r\nrunning\r\n"
     assert alice.fetch("NLST /queue") == f"{waiting}\r\n".encode()
     line = alice.fetch("LIST /queue").decode().split()
     assert (line[4], line[-1]) == (str(len(JOB)), waiting)

@@ -52,7 +52,7 @@ class Walked:
 
 
 class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
-    """The spool as one session sees it: /done and /running for all, /queue for contributors.
+    """The spool as one session sees it: /done, /running and /layers for all, /queue for contributors.
 
     In /queue a waiting job is shown as one file, of the upload's size, and can't be read. In /running there are the
     logs only, to be followed with REST while they grow.
@@ -61,7 +61,7 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
     def __init__(self, spool: Spool, is_contributor: bool, session: Any) -> None:
         super().__init__("/", session)
         self._spool = spool
-        self._states = ["done", "running", *(["queue"] if is_contributor else [])]
+        self._states = ["done", "running", "layers", *(["queue"] if is_contributor else [])]
 
     # -- paths: what the session says is what we say ---------------------------------------------------
 
