@@ -36,7 +36,9 @@ from construir_ftp.users import Users
 
 log = logging.getLogger("construir.ftp")
 
-_BACKLOG = 100
+# Connections that wait to be accepted. Of more than there may be, the kernel drops the last packet of the handshake:
+# the client takes itself for connected, and waits for a greeting, perhaps for ever.
+_BACKLOG = 1024
 # A session has at most: control connection, one waiting for or being the data connection, a file, a pipe to a child.
 _DESCRIPTORS_PER_SESSION = 4
 _MOST_FAREWELLS = 64
