@@ -16,6 +16,11 @@ from tests.appliance import Appliance
 from tests.tlsclient import make_certificate
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--all: what takes minutes is done in full, such as fuzzing."""
+    parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a few thousand")
+
+
 @pytest.fixture(scope="session")
 def images() -> Path:
     """Where the base images are; deploy/test has built them."""
