@@ -11,7 +11,7 @@ Sources: Linux, Documentation/filesystems/ext4 (group_descr.rst, inodes.rst, ifo
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import IO, Protocol, runtime_checkable
 
@@ -33,6 +33,8 @@ _EXTENT_DEPTH = 5
 _EXTENT_BLOCKS = 32_768
 _FAST_LINK_BYTES = 60
 _READ_BLOCKS = 256
+# With all of the times' fields (inodes.rst, i_extra_isize).
+_WIDE_INODE_BYTES = 256
 
 Run = tuple[int, int, int]  # first block within the file, first block within the image, number of blocks
 
@@ -50,6 +52,8 @@ class Inode(msgspec.Struct, frozen=True):
 
     number: int
     mode: int
+    uid: int
+    gid: int
     size_bytes: int
     mtime_ns: int
     flags: int
@@ -101,8 +105,8 @@ class Image:
     def inode(self, number: int) -> Inode:
         """The inode of that number, as directories name it."""
         data = self._pread(self.ext.inode_bytes, self._inode_offset(number)).ljust(256, b"\0")
-        mode, size_low, mtime, flags = struct.unpack_from("<HxxI8xi12xI", data)
-        size_high, extra_bytes, mtime_extra = struct.unpack_from("<I16xH6xI", data, 108)
+        mode, uid_low, size_low, mtime, gid_low, flags = struct.unpack_from("<HHI8xi4xH6xI", data)
+        size_high, uid_high, gid_high, extra_bytes, mtime_extra = struct.unpack_from("<I8xHH4xH6xI", data, 108)
         size_bytes = size_low + (size_high << 32 if stat.S_ISREG(mode) else 0)
         if size_bytes > self.ext.block_bytes << 32:  # blocks of a file are numbered in 32 bits
             raise ConstruirError(f"the image is damaged: inode {number} is impossibly long")
@@ -112,6 +116,8 @@ class Image:
         return Inode(
             number=number,
             mode=mode,
+            uid=uid_low + (uid_high << 16),
+            gid=gid_low + (gid_high << 16),
             size_bytes=size_bytes,
             mtime_ns=mtime_s * 10**9 + mtime_ns if has_extra else mtime * 10**9,
             flags=flags,
@@ -137,18 +143,39 @@ class Image:
         return block
 
     def give_to_root(self) -> None:
-        """Make every inode belong to user 0 and group 0; only for an image without metadata check sums.
+        """Make every inode belong to user 0 and group 0 (inodes.rst, i_uid to l_i_gid_high: four fields of 16 bits)."""
 
-        The file is open for writing. Owner and group are four fields of 16 bits (inodes.rst, i_uid to l_i_gid_high).
+        def give(table: bytearray, start: int) -> None:
+            for field in (0x02, 0x18, 0x78, 0x7A):
+                struct.pack_into("<H", table, start + field, 0)
+
+        self._edit_inodes(give)
+
+    def settle_times(self, seconds: int) -> None:
+        """Of every inode in use: accessed, changed and created at `seconds` since the Epoch, a time before 2038; when
+        its content was modified stays. mke2fs -d copies what of this nobody can set, such as i_ctime.
         """
+
+        def settle(table: bytearray, start: int) -> None:
+            if any(table[start : start + 2]):  # i_mode
+                for field in (0x08, 0x0C, 0x90):  # i_atime, i_ctime, i_crtime
+                    struct.pack_into("<I", table, start + field, seconds)
+                for field in (0x84, 0x8C, 0x94):  # their nanoseconds, and bits of the epoch
+                    struct.pack_into("<I", table, start + field, 0)
+
+        if self.ext.inode_bytes < _WIDE_INODE_BYTES:
+            raise ConstruirError("the times of inodes as short as these are not to be settled")
+        self._edit_inodes(settle)
+
+    def _edit_inodes(self, edit: Callable[[bytearray, int], None]) -> None:
+        """Call edit(table, offset) for every inode. Only for an image without metadata check sums, open for writing."""
         ext, table_bytes = self.ext, self.ext.inodes_per_group * self.ext.inode_bytes
         for group in range(ext.groups):
             offset = self._table_block(group) * ext.block_bytes
             used = self._pread(table_bytes, offset).rstrip(b"\0")
             table = bytearray(used.ljust(-(-len(used) // ext.inode_bytes) * ext.inode_bytes, b"\0"))
             for start in range(0, len(table), ext.inode_bytes):
-                for field in (0x02, 0x18, 0x78, 0x7A):
-                    table[start + field : start + field + 2] = b"\0\0"
+                edit(table, start)
             assert not isinstance(self._file, Source)
             os.pwrite(self._file.fileno(), table, offset)
 

@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         "errors process disk certificate config users jobfile growth confinement stream superblock turns units wishes"
         " capacity"
     ),
-    words("spool jail codec extfs image machine layers results offer demand tree mend"),
+    words("spool jail codec extfs comparison image machine layers results offer demand tree mend"),
     words("gate court hearing clerk judge verdict pack janitor room status"),
     words("server runner supervisor check"),
     words("cli __main__"),
