@@ -44,11 +44,14 @@ class SpoolSection(Section, frozen=True):
 
 
 class ImagesSection(Section, frozen=True):
-    """Base images: where they live, which is used, where mmdebstrap takes packages from."""
+    """Base images: where they live, which are used, where mmdebstrap takes packages from."""
 
     path: str = ""
     default: str = "bookworm-amd64"
+    keep: tuple[str, ...] = ()
     mirror: str = ""
+    keyring: str = ""
+    snapshot_mirror: str = ""
 
 
 class FtpSection(Section, frozen=True):

@@ -16,7 +16,6 @@ import pytest
 
 from construir_ftp import jail, process
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage
 from construir_ftp.jail import Jail, Prisoner, cell, leftovers
 from construir_ftp.jail.cell import Cell, Limits
 from tests import ordinaryuser
@@ -456,12 +455,12 @@ def _needed() -> list[Path]:
 
 
 @root_only
-def test_all_of_this_holds_for_an_ordinary_user(base: BaseImage, tmp_path: Path) -> None:
-    (tmp_path / "construir").symlink_to(base.path.parent.parent)
+def test_all_of_this_holds_for_an_ordinary_user(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "construir").symlink_to(images.parent)
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-q"]
     done = ordinaryuser.run(
         [*argv, "-c", str(ordinaryuser.PROJECT / "setup.cfg"), f"--basetemp={tmp_path}/pytest", *map(str, TESTS)],
-        [*_needed(), base.path.parent],
+        [*_needed(), images],
         tmp_path,
         XDG_CACHE_HOME=str(tmp_path),
     )

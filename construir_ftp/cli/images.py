@@ -1,14 +1,21 @@
 """`construir image`: what machines boot."""
 
+from pathlib import Path
+from typing import NoReturn
+
 import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import image
+from construir_ftp import image, supervisor
+from construir_ftp.cli import differences
 from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image import BaseImage, collect, diff, recipe, versions
 from construir_ftp.image import build as imagebuild
+from construir_ftp.runner import selftest
 
 
 @click.group("image")
@@ -18,47 +25,97 @@ def image_group() -> None:
 
 @image_group.command("build")
 @click.argument("name", required=False)
-@click.option("--suite", default="bookworm", show_default=True, help="Debian's name for the release.")
-@click.option("--include", default="", help="Further packages, separated by commas.")
-@click.option("--force", is_flag=True, help="Build even if an image of the same recipe is there.")
+@click.option("--suite", help="Debian's name for the release; what NAME begins with, else bookworm.")
+@click.option("--include", help="Further packages, separated by commas.")
+@click.option("--mirror", help="Archive to take packages from, as images.mirror; a URL or a line of sources.list.")
+@click.option("--keyring", help="File of the keys that sign the archive, as images.keyring.")
+@click.option("--snapshot", default="", metavar="TIME", help="Take packages as they were then: 20260131T000000Z.")
+@click.option("--refresh", is_flag=True, help="Build even if nothing but the archive may have changed since.")
+@click.option("--force", is_flag=True, help="Build in any case, and put it in place without a self-test.")
 @configured
-def image_build(settings: Config, name: str | None, suite: str, include: str, force: bool) -> None:
-    """Build the base image NAME (SUITE-ARCHITECTURE unless given); root is not needed."""
-    recipe = imagebuild.Recipe(
-        name=name or imagebuild.default_name(suite),
-        suite=suite,
-        include=tuple(filter(None, include.split(","))),
-        mirror=settings.images.mirror,
-    )
+def image_build(
+    settings: Config,
+    name: str | None,
+    suite: str | None,
+    include: str | None,
+    mirror: str | None,
+    keyring: str | None,
+    snapshot: str,
+    refresh: bool,
+    force: bool,
+) -> None:
+    """Build the base image NAME (SUITE-ARCHITECTURE unless given); root is not needed.
+
+    What takes the place of another has to pass a self-test first: a job in a machine of it. Jobs that start
+    afterwards use it, those that run keep theirs. An option that is left out is, for an image that is there, what it
+    was built with.
+    """
     images = settings.images_path()
-    if not force and imagebuild.is_current(images, recipe):
-        click.echo(f"{recipe.name} is there already, made from the same recipe; --force builds it anew")
+    name = name or recipe.default_name(suite or recipe.DEFAULT_SUITE)
+    built = _built(images, name)
+    wanted = recipe.Recipe(
+        name=name,
+        suite=suite or (built.suite if built else recipe.default_suite(name)),
+        include=_words(include) if include is not None or built is None else tuple(built.include),
+        mirror=settings.images.mirror if mirror is None else mirror,
+        keyring=settings.images.keyring if keyring is None else keyring,
+        snapshot=snapshot,
+        snapshot_mirror=settings.images.snapshot_mirror,
+    )
+    if not (force or refresh) and imagebuild.is_current(images, wanted):
+        click.echo(f"{name} is there already, made from the same recipe; --refresh builds it anew")
         return
-    base = imagebuild.build(images, recipe)
-    click.echo(f"{base.name} {base.manifest.digest()}")
+    with supervisor.on_stop(_stop):
+        base = imagebuild.build(images, wanted, (lambda base: None) if force else lambda base: _test(base, settings))
+    same = built is not None and built.digest() == base.manifest.digest()
+    click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
+
+
+def _built(images: Path, name: str) -> image.Manifest | None:
+    try:
+        return image.find(images, name).manifest
+    except ConstruirError:  # none, or a damaged one: either is about to be mended
+        return None
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, (text or "").split(",")))
+
+
+def _stop() -> NoReturn:
+    # Python's way out of a wait for a child, which is then ended with all that it started.
+    raise KeyboardInterrupt
+
+
+def _test(base: BaseImage, settings: Config) -> None:
+    with supervisor.stop_signal() as stop:
+        selftest.run(base, settings, stop)
 
 
 @image_group.command("list")
+@click.option("--all", "everything", is_flag=True, help="Older versions, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests as JSON.")
 @configured
-def image_list(settings: Config, as_json: bool) -> None:
-    """Print what base images there are."""
-    found = image.every(settings.images_path())
+def image_list(settings: Config, everything: bool, as_json: bool) -> None:
+    """Print what base images there are; of each name the live version comes first."""
+    images = settings.images_path()
+    found = [base for name in image.names(images) for base in _versions(images, name, everything)]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode([base.manifest for base in found])).decode())
+        plain = [msgspec.to_builtins(base.manifest) | {"digest": base.manifest.digest()} for base in found]
+        click.echo(msgspec.json.format(msgspec.json.encode(plain)).decode())
         return
-    table = Table("name", "suite", "kernel", "packages", "built", "digest", box=None)
+    table = Table("name", "suite", "kernel", "built", "digest", box=None)
     for base in found:
         manifest = base.manifest
-        table.add_row(
-            base.name,
-            manifest.suite,
-            manifest.kernel_release,
-            str(len(manifest.packages)),
-            f"{manifest.created:%Y-%m-%d}",
-            manifest.digest().removeprefix("sha256:")[:12],
-        )
+        digest = manifest.digest().removeprefix("sha256:")[:16]
+        table.add_row(base.name, manifest.suite, manifest.kernel_release, f"{manifest.created:%Y-%m-%d}", digest)
     Console().print(table)
+
+
+def _versions(images: Path, name: str, everything: bool) -> list[BaseImage]:
+    live = image.find(images, name)
+    others = [base for base in versions.every(images, name) if base.path.resolve() != live.path]
+    return [live, *others] if everything else [live]
 
 
 @image_group.command("verify")
@@ -69,3 +126,61 @@ def image_verify(settings: Config, name: str) -> None:
     base = image.find(settings.images_path(), name)
     image.verify(base)
     click.echo(f"{base.name} is whole: {base.manifest.digest()}")
+
+
+@image_group.command("diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@configured
+def image_diff(settings: Config, old: str, new: str, as_json: bool) -> int:
+    """Say why the base image NEW is not the same as OLD: recipe, packages, files. Exits with 1 if it isn't.
+
+    Each is a name, or NAME@DIGEST for an older version (see list --all), or the directory of an image from elsewhere.
+    """
+    images = settings.images_path()
+    report = diff.compare(_named(images, old), _named(images, new))
+    if as_json:
+        click.echo(differences.as_json(report))
+    else:
+        for line in differences.lines(report):
+            click.echo(line)
+    return int(not report.is_same())
+
+
+def _named(images: Path, text: str) -> BaseImage:
+    if "/" in text:
+        try:
+            return image.read(Path(text).resolve(), Path(text).name)
+        except FileNotFoundError as error:
+            raise ConstruirError(f"{text} is no base image: there is no {image.MANIFEST} in it") from error
+    name, _, digest = text.partition("@")
+    if not digest:
+        return image.find(images, name)
+    for base in versions.every(images, name):
+        if base.path.name.startswith(digest):
+            return base
+    raise ConstruirError(f"base image '{name}' has no version {digest}; run: construir image list --all")
+
+
+@image_group.command("gc")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@configured
+def image_gc(settings: Config, dry_run: bool) -> None:
+    """Remove what nothing needs: versions that are not live, names that no configuration names, rests of builds.
+
+    What a machine or a template uses stays.
+    """
+    images = settings.images_path()
+    needed = {settings.images.default, *settings.images.keep}
+    for gone in collect.plan(images, needed) if dry_run else collect.collect(images, needed):
+        what = f"{gone.what}: {gone.reason}; {gone.size_bytes // 2**20} MiB"
+        click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+
+
+@image_group.command("remove")
+@click.argument("name")
+@configured
+def image_remove(settings: Config, name: str) -> None:
+    """Remove the base image NAME and all its versions, unless something runs on it."""
+    collect.remove(settings.images_path(), name)

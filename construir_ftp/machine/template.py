@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from construir_ftp import process
+from construir_ftp import image, process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.machine.qemu import Ram, Shape
 from construir_ftp.machine.vm import Machine
@@ -39,7 +39,7 @@ class Template:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self._root = os.open(shape.base.root, os.O_RDONLY | os.O_CLOEXEC)
+        self._root = image.hold(shape.base)
         self._ram = os.memfd_create("template-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._state = os.memfd_create("template-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 

@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import jail, process
+from construir_ftp import image, jail, process
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import cell
 from construir_ftp.machine import disks, guest, qemu, qmp
@@ -114,6 +114,7 @@ class Machine:
             fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
             inherited = [*fds.values(), *([ram.fd, ram.root_fd] if ram else [])]
             try:
+                stack.callback(os.close, image.hold(shape.base))
                 prisoner = stack.enter_context(
                     jail.host().hold(
                         _cell(shape), qemu.argv(shape, fds, ram), pass_fds=inherited, stderr=subprocess.PIPE

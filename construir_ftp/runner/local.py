@@ -17,15 +17,18 @@ from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
 
 
-def run(source: Path, output: Path | None, config: Config, stop: socket.socket) -> tuple[Path, Result]:
+def run(
+    source: Path, output: Path | None, config: Config, stop: socket.socket, base: image.BaseImage | None = None
+) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
-    `output` must not exist; without one the result goes to the current directory, under the job's id. Raises
-    RefusedError where the gate would, UsageError, MachineUnavailableError, or ConstruirError when `stop` was readable.
+    `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
+    run it on, unless on the configured base image. Raises RefusedError where the gate would, UsageError,
+    MachineUnavailableError, or ConstruirError when `stop` was readable.
     """
     if output is not None and output.exists():
         raise UsageError(f"{output} is there already; name another place with -o")
-    base = image.find(config.images_path(), config.images.default)
+    base = base or image.find(config.images_path(), config.images.default)
     # Not /tmp, which is often memory: a job's disk can be large.
     # Layers and earlier results are those of the appliance here, if there is one.
     offer = Offer.of(Spool.prepare(config.spool_path()), config)

@@ -9,13 +9,13 @@ from pathlib import Path
 from construir_ftp import process
 from construir_ftp.config import Config
 from construir_ftp.image import build as imagebuild
-from construir_ftp.image.build import Recipe
+from construir_ftp.image.recipe import Recipe, mmdebstrap_argv
 from tests import bench
 from tests.bench import Row
 
 
 def bare_s(place: Path, recipe: Recipe) -> float:
-    words = imagebuild.mmdebstrap_argv(place / "bare.tar", recipe)
+    words = mmdebstrap_argv(place / "bare.tar", recipe)
     plain = [word for word in words if not str(word).startswith(("--dpkgopt", "--customize-hook", "--format"))]
     took = bench.timed(lambda: process.run(plain, timeout_s=3600))
     (place / "bare.tar").unlink()

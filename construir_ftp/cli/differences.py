@@ -1,0 +1,68 @@
+"""How the differences of two images are printed: a line for each, marked as diff(1) does; names made printable."""
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from construir_ftp.cli.options import printable
+from construir_ftp.comparison import Difference, Entry
+from construir_ftp.image.diff import Change, Report
+
+_SHOWN_CHARACTERS = 19  # of a digest: "sha256:" and twelve more
+
+
+def lines(report: Report) -> Iterator[str]:
+    """All of a report; a line that says so if there is no difference."""
+    if report.is_same():
+        yield "the same, byte for byte"
+    yield from _section("recipe", [_change(change) for change in report.settings])
+    yield from _section("base-image/", [_marked(change, change.what) for change in report.ingredients])
+    yield from _section("packages", [_change(change) for change in report.packages])
+    yield from _section("parts", [_marked(change, change.what) for change in report.parts])
+    yield from _section("files", [file_line(difference) for difference in report.files])
+
+
+def _section(title: str, entries: list[str]) -> Iterator[str]:
+    if entries:
+        yield f"{title}: {len(entries)}"
+        yield from (f"  {entry}" for entry in entries)
+
+
+def _change(change: Change) -> str:
+    values = " -> ".join(printable(value) for value in (change.old, change.new) if value is not None)
+    return _marked(change, f"{change.what} {values}")
+
+
+def _marked(change: Change | Difference, text: str) -> str:
+    return f"{'+' if change.old is None else '-' if change.new is None else '~'} {text}"
+
+
+def file_line(difference: Difference) -> str:
+    """One file: what it is if it was added or removed, else what has changed of it."""
+    only = difference.new if difference.old is None else difference.old if difference.new is None else None
+    told = _whole(only) if only else ", ".join(_field(difference, name) for name in difference.fields())
+    return _marked(difference, f"{printable(os.fsdecode(difference.path))} {told}")
+
+
+def _whole(entry: Entry) -> str:
+    words = [entry.kind, entry.mode, entry.owner, f"{entry.size_bytes} B", _short(entry.content)]
+    return " ".join(filter(None, words))
+
+
+def _field(difference: Difference, name: str) -> str:
+    old, new = (_short(str(getattr(entry, name))) for entry in (difference.old, difference.new))
+    return f"{name.partition('_')[0]} {old} -> {new}"
+
+
+def _short(text: str) -> str:
+    return printable(text[:_SHOWN_CHARACTERS] if text.startswith("sha256:") else text)
+
+
+def as_json(report: Report) -> str:
+    """A report as JSON; a path that is not UTF-8 has its bytes as escapes."""
+    plain = msgspec.to_builtins(msgspec.structs.replace(report, files=[]))
+    plain["files"] = [
+        {"path": printable(os.fsdecode(file.path)), "old": file.old, "new": file.new} for file in report.files
+    ]
+    return msgspec.json.format(msgspec.json.encode(plain)).decode()

@@ -1,0 +1,143 @@
+"""What a base image is made from: the files of base-image/, and what the command line adds to them.
+
+Everything that has a say in the image is part of the recipe's digest; what the archive holds on a day is not.
+"""
+
+import fnmatch
+import hashlib
+import os
+import re
+import shlex
+import sysconfig
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import process
+from construir_ftp.errors import ConstruirError, UsageError
+
+# Part of every recipe's digest: raise it when the builder makes something else of the same base-image/.
+_BUILDER_VERSION = 4
+# What is beside the recipe in base-image/ without being part of an image.
+_NO_INGREDIENTS = ("README.md", "rawmount.sh")
+# Suites that get no security updates of their own: they are where updates are made.
+_ROLLING = ("sid", "unstable", "experimental")
+DEFAULT_SUITE = "bookworm"
+# Where /usr is merged without a package, the one that would do it, and all of Perl, can stay away.
+_HOOK_DIR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What to build: Debian's name for the release, packages beside those of base-image/packages, the archive.
+
+    `mirror` is a URL, or a line as in sources.list(5); `keyring` a file of the keys that have to have signed it. Empty:
+    Debian's own. `snapshot`, such as 20260131T000000Z, takes packages from the archive as it was then, below
+    `snapshot_mirror`.
+    """
+
+    name: str
+    suite: str
+    include: tuple[str, ...] = ()
+    mirror: str = ""
+    keyring: str = ""
+    snapshot: str = ""
+    snapshot_mirror: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.suite):
+            raise UsageError(f"'{self.suite}' is no name of a release; such as {DEFAULT_SUITE}")
+        if self.snapshot and not re.fullmatch(r"\d{8}T\d{6}Z", self.snapshot):
+            raise UsageError(f"'{self.snapshot}' is no time of a snapshot; such as 20260131T000000Z")
+        if self.snapshot and not self.snapshot_mirror:
+            raise UsageError("no mirror of snapshots is configured; set images.snapshot_mirror")
+
+    def digest(self) -> str:
+        """Changes whenever the image built from this would be another one, the archive's own changes apart."""
+        told = (_BUILDER_VERSION, self.suite, sorted(self.include), self.mirror, self.snapshot)
+        hasher = hashlib.sha256(repr(told).encode())
+        for name, digest in ingredients().items():
+            hasher.update(f"{name} {digest}\n".encode())
+        return hasher.hexdigest()
+
+    def sources(self) -> list[str]:
+        """The archives, as mmdebstrap(1) takes them; none leaves the choice to it."""
+        if not self.snapshot:
+            return [self.mirror] if self.mirror else []
+        base = self.snapshot_mirror.rstrip("/")
+        main = f"deb {base}/debian/{self.snapshot}"
+        if self.suite in _ROLLING:
+            return [f"{main} {self.suite} main"]
+        security = f"deb {base}/debian-security/{self.snapshot} {self.suite}-security main"
+        return [f"{main} {self.suite} main", f"{main} {self.suite}-updates main", security]
+
+
+def ingredients() -> dict[str, str]:
+    """Every file of the recipe: its name below base-image/, a digest of its content and of whether it is executable."""
+    found = {}
+    for path in sorted(source().rglob("*")):
+        name = str(path.relative_to(source()))
+        if path.is_file() and name not in _NO_INGREDIENTS:
+            kind = b"x" if path.stat().st_mode & 0o111 else b"-"
+            found[name] = hashlib.sha256(kind + path.read_bytes()).hexdigest()
+    return found
+
+
+def source() -> Path:
+    """base-image/: beside the package in a checkout, else where setup.cfg installs it."""
+    for place in (Path(__file__).parents[2], Path(sysconfig.get_path("data")) / "share" / "construir"):
+        if (place / "base-image" / "packages").is_file():
+            return place / "base-image"
+    raise ConstruirError("base-image/ is missing from this installation; install Construir again")
+
+
+def architecture() -> str:
+    """Debian's name for this machine's architecture."""
+    return process.run(["dpkg", "--print-architecture"], timeout_s=10).strip()
+
+
+def default_name(suite: str) -> str:
+    """What an image of `suite` is called unless it is given a name."""
+    return f"{suite}-{architecture()}"
+
+
+def default_suite(name: str) -> str:
+    """The suite of an image that is built by its name only: trixie for trixie-amd64, or trixie-amd64-gcc."""
+    suite, found, _ = name.partition(f"-{architecture()}")
+    return suite if found else DEFAULT_SUITE
+
+
+def kernel_package(suite: str) -> str:
+    """The package of the kernel for a suite, by base-image/kernels. Raises ConstruirError where no line is for it."""
+    for line in _lines("kernels"):
+        of_suite, of_architecture, package = line.split()
+        if fnmatch.fnmatchcase(suite, of_suite) and fnmatch.fnmatchcase(architecture(), of_architecture):
+            return package
+    raise ConstruirError(f"no kernel is known for {suite} on {architecture()}; name one in {source() / 'kernels'}")
+
+
+def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
+    """The command that makes the tree `root`; see mmdebstrap(1)."""
+    packages = [*_lines("packages"), kernel_package(recipe.suite), *recipe.include]
+    # What was signed for a week may be years old, and its keys too.
+    expired = ['--aptopt=Acquire::Check-Valid-Until "false"'] if recipe.snapshot else []
+    return [
+        "mmdebstrap",
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--variant=minbase",
+        "--format=directory",
+        "--quiet",
+        f"--hook-dir={_HOOK_DIR}",
+        f"--include={','.join(packages)}",
+        f"--dpkgopt={source() / 'dpkg.cfg'}",
+        *expired,
+        *([f"--keyring={recipe.keyring}"] if recipe.keyring else []),
+        *(f'--customize-hook={shlex.quote(str(hook))} "$1"' for hook in sorted((source() / "hooks").iterdir())),
+        recipe.suite,
+        root,
+        *recipe.sources(),
+    ]
+
+
+def _lines(name: str) -> list[str]:
+    lines = (line.strip() for line in (source() / name).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

@@ -1,0 +1,195 @@
+"""The versions of base images: how one takes the place of another while machines run on both.
+
+    <images>/<name>                        a symbolic link to the version that is live
+    <images>/.versions/<name>/<digest>/    a version, whole; its files never change but for manifest.json
+    <images>/.versions/<name>/.draft-*/    one that is being built; locked as long as it is
+
+What makes a version live is one rename(2) of the link, so that a crash leaves the old one or the new one. A version in
+use is locked (image.hold), and is not removed.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from construir_ftp import disk, image
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image import BaseImage
+
+_STORE = ".versions"
+_NEW, _DRAFT, _DOOMED = ".new-", ".draft-", ".doomed-"
+_DIGEST_CHARACTERS = 16
+
+
+def store(images: Path, name: str) -> Path:
+    """The directory of a name's versions."""
+    return images / _STORE / name
+
+
+def every(images: Path, name: str) -> list[BaseImage]:
+    """All versions of a name that can be read, the newest first."""
+    found = []
+    for path in store(images, name).glob(f"[!.]*/{image.MANIFEST}"):
+        with suppress(ConstruirError):
+            found.append(image.read(path.parent, name))
+    return sorted(found, key=lambda version: version.manifest.created, reverse=True)
+
+
+def names(images: Path) -> list[str]:
+    """Every name that has a version, live or not."""
+    return sorted(path.name for path in (images / _STORE).glob("[!.]*"))
+
+
+def live(images: Path, name: str) -> Path:
+    """Where the live version of a name is, should there be one."""
+    return (images / name).resolve()
+
+
+# -- making one ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def draft(images: Path, name: str) -> Iterator[Path]:
+    """A directory to build a version of `name` in; gone at the end, unless it was published."""
+    image.check_name(name)
+    images.mkdir(parents=True, exist_ok=True)
+    for place in (images / _STORE, store(images, name)):
+        # Machines run as users of their own, which have to get to it, whatever the umask of whoever builds.
+        with suppress(FileExistsError):
+            place.mkdir()
+            place.chmod(0o755)
+    with claimed(store(images, name), _DRAFT) as place:
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImage], None]) -> BaseImage:
+    """Make a finished draft the live version of `name`; on return that is on stable storage.
+
+    `approve` is called with it before, unless it is what is live already, and raises what is to be raised if it may not
+    become so: then it is removed, and nothing has changed.
+    """
+    manifest = image.read(finished, name).manifest
+    version = store(images.resolve(), name) / manifest.digest().removeprefix("sha256:")[:_DIGEST_CHARACTERS]
+    with locked(version.parent):
+        is_new = _keep(finished, version, name)
+        base = image.read(version, name)
+        try:
+            with image.holding(base):
+                if live(images, name) != version:
+                    approve(base)
+                    _point(images.resolve() / name, version)
+        except BaseException:
+            if is_new:
+                discard(version)
+            raise
+    return base
+
+
+def _keep(finished: Path, version: Path, name: str) -> bool:
+    """Give a draft its place among the versions; false if it was there, and only its manifest is new."""
+    finished.chmod(0o755)
+    for part in finished.iterdir():
+        part.chmod(0o444)
+        disk.fsync(part)
+    disk.fsync(finished)
+    if version.exists():
+        try:
+            image.verify(image.read(version, name))
+        except ConstruirError:
+            _discard_now(version)
+        else:
+            disk.replace_durably(version / image.MANIFEST, (finished / image.MANIFEST).read_bytes(), 0o444)
+            return False
+    finished.rename(version)
+    disk.fsync(version.parent)
+    return True
+
+
+def _point(link: Path, version: Path) -> None:
+    if link.is_dir() and not link.is_symlink():
+        # As images were kept until there were versions. A crash in between leaves no image, which the next build mends.
+        link.rename(version.with_name(f"{_DOOMED}{secrets.token_hex(4)}"))
+    fresh = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
+    fresh.symlink_to(version.relative_to(link.parent))
+    try:
+        fresh.replace(link)
+    except BaseException:
+        fresh.unlink()
+        raise
+    disk.fsync(link.parent)
+
+
+# -- removing one ----------------------------------------------------------------------------------------------
+
+
+def discard(version: Path, link: Path | None = None) -> bool:
+    """Remove a version, a draft or the rest of one, unless somebody uses it; returns whether it is gone.
+
+    `link` is the name that it is live under, which goes first.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(_lock(version), wait=False))
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:
+            pass  # without a root disk it is of no use to anybody
+        if link is not None:
+            link.unlink()
+        _discard_now(version)
+    return True
+
+
+def is_held(version: Path) -> bool:
+    """Whether somebody uses a version, or builds a draft."""
+    try:
+        with locked(_lock(version), wait=False):
+            return False
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def _lock(version: Path) -> Path:
+    return version if version.name.startswith(".") else version / image.ROOT
+
+
+def _discard_now(version: Path) -> None:
+    # Out of the way in one step: a version is there whole, or not at all.
+    doomed = version.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
+    version.rename(doomed)
+    image.proof(version).unlink(missing_ok=True)
+    shutil.rmtree(doomed)
+
+
+def leftovers(images: Path) -> list[Path]:
+    """What interrupted builds and removals left."""
+    return sorted(path for prefix in (_NEW, _DRAFT, _DOOMED) for path in (images / _STORE).glob(f"*/{prefix}*"))
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """An exclusive flock(2) on a file or directory. Without `wait` raises BlockingIOError where it is locked."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def claimed(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new directory below `parent` that is locked from the moment it has its name, `prefix` and random characters."""
+    fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
+    with locked(fresh):
+        yield fresh.rename(parent / f"{prefix}{fresh.name.removeprefix(_NEW)}")

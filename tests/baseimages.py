@@ -1,0 +1,69 @@
+"""Small base images for tests of how they are kept: a few files in a real ext4, no kernel; and copies of real ones."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import disk, image
+from construir_ftp.image import BaseImage, versions
+
+Approve = Callable[[BaseImage], None]
+PACKAGES = {"bash": "5.2-1"}
+
+
+def publish(
+    images: Path,
+    name: str,
+    files: dict[str, str],
+    packages: dict[str, str] | None = None,
+    approve: Approve = lambda base: None,
+    recipe: str = "",
+) -> BaseImage:
+    """Make a version of `name` with these files the live one, as a build does."""
+    with versions.draft(images, name) as draft, tempfile.TemporaryDirectory() as tree:
+        for path, content in files.items():
+            (Path(tree) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(tree) / path).write_text(content)
+        subprocess.run(["mke2fs", "-q", "-d", tree, draft / image.ROOT, "1M"], check=True, capture_output=True)
+        (draft / image.KERNEL).write_text("kernel")
+        (draft / image.INITRD).write_text("initrd")
+        _write_manifest(draft, name, packages or PACKAGES, recipe)
+        return versions.publish(images, name, draft, approve)
+
+
+def _write_manifest(draft: Path, name: str, packages: dict[str, str], recipe: str) -> None:
+    manifest = image.Manifest(
+        name=name,
+        suite="bookworm",
+        architecture="amd64",
+        include=[],
+        recipe=recipe,
+        kernel_release="6.1",
+        created=datetime.now(UTC),
+        parts={part: image.measure(draft / part) for part in image.PARTS},
+        packages=packages,
+    )
+    (draft / image.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+
+
+def publish_copy(
+    images: Path,
+    base: BaseImage,
+    change: Callable[[Path], None] = lambda draft: None,
+    approve: Approve = lambda base: None,
+) -> BaseImage:
+    """Make a copy of a real base image the live version of its name, after `change` was made to its files."""
+    with versions.draft(images, base.name) as draft:
+        disk.copy(base.root, draft / image.ROOT)
+        shutil.copyfile(base.kernel, draft / image.KERNEL)
+        shutil.copyfile(base.initrd, draft / image.INITRD)
+        change(draft)
+        parts = {part: image.measure(draft / part) for part in image.PARTS}
+        manifest = msgspec.structs.replace(base.manifest, parts=parts, created=datetime.now(UTC))
+        (draft / image.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+        return versions.publish(images, base.name, draft, approve)
