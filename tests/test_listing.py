@@ -20,6 +20,7 @@ from pyftpdlib.ioloop import IOLoop
 from construir_ftp.server import lines
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.listing import ListingError, Listings, Reader
+from tests import tlsclient
 from tests.ftpclient import Control, House, serving, wait_until
 
 FORMS = ("LIST", "NLST", "MLSD")
@@ -282,6 +283,24 @@ def test_who_is_too_slow_for_what_is_kept_is_told_so(full: House) -> None:
         assert len(rest(data)) < ENTRIES * 240
         assert slow.reply().startswith("426 Too slow")
         assert sorted(names(slow.fetch("MLSD /done"))) == RESULTS
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_result_is_listed_over_tls(tmp_path: Path, results: Path, form: str) -> None:
+    files = tlsclient.make_certificate(tmp_path)
+    with serving(tmp_path, tls=tlsclient.tls_section(files)) as house:
+        done = house.spool.state("done")
+        done.rmdir()
+        results.rename(done)
+        try:
+            with tlsclient.TlsControl(house.server.address, tlsclient.strict_context(files[0])) as anyone:
+                assert anyone.reply().startswith("220")
+                anyone.protect()
+                assert anyone.ask("USER anonymous").startswith("331")
+                assert anyone.ask("PASS x").startswith("230")
+                assert sorted(names(anyone.fetch(f"{form} /done"))) == RESULTS
+        finally:
+            done.rename(results)
 
 
 def test_the_standard_library_lists_everything(full: House) -> None:
