@@ -1,4 +1,5 @@
-"""What jobs that wait or run still need of what others left: results and layers, which must not be deleted meanwhile.
+"""What jobs that wait or run still need of what others left: results, layers and base images, which must not be deleted
+meanwhile.
 
 Read from their tickets; nothing is kept of it, so a job that is gone needs nothing.
 """
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from construir_ftp import wishes
 from construir_ftp.errors import RefusedError
 from construir_ftp.spool import Spool, Ticket
-from construir_ftp.wishes import Dependencies
+from construir_ftp.wishes import Dependencies, Wishes
 
 # A job may go from one state to the other, and back, between two looks.
 _STATES = ("queue", "running", "queue")
@@ -21,13 +22,20 @@ def results(spool: Spool) -> set[str]:
 
 def dependencies(spool: Spool) -> list[Dependencies]:
     """What each job asks for, where it asks for anything."""
-    asked = []
+    return [asked.dependencies for asked in _wishes(spool) if asked.dependencies != Dependencies()]
+
+
+def bases(spool: Spool) -> set[str]:
+    """The names of the base images that jobs ask for."""
+    return {asked.base for asked in _wishes(spool) if asked.base}
+
+
+def _wishes(spool: Spool) -> Iterator[Wishes]:
     for text in {ticket.construir_toml for ticket in _tickets(spool)}:
         try:
-            asked.append(wishes.read(text).dependencies)
+            yield wishes.read(text)
         except RefusedError:  # of an older version: it will be told so when it runs
             continue
-    return [needs for needs in asked if needs != Dependencies()]
 
 
 def _tickets(spool: Spool) -> Iterator[Ticket]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import image
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import BaseImage, recipe
 from tests.appliance import construir
 from tests.baseimages import publish
@@ -112,3 +112,29 @@ def test_list_and_verify_speak_of_what_is_there(base: BaseImage) -> None:
         f"{base.name} is whole: {base.manifest.digest()}\n"
     )
     assert construir("image", "verify", "nothing").returncode == 1
+
+
+def test_snapshot_takes_every_source_from_the_mirror_that_is_configured() -> None:
+    plain = recipe.Recipe(name="x", suite="bookworm")
+    assert plain.sources() == []
+    mirror = "http://mirror.example.org/archive/"
+    pinned = recipe.Recipe(name="x", suite="bookworm", snapshot="20260131T000000Z", snapshot_mirror=mirror)
+    kept = "deb [check-valid-until=no] http://mirror.example.org/archive"
+    assert pinned.sources() == [
+        f"{kept}/debian/20260131T000000Z bookworm main",
+        f"{kept}/debian/20260131T000000Z bookworm-updates main",
+        f"{kept}/debian-security/20260131T000000Z bookworm-security main",
+    ]
+    assert pinned.digest() != plain.digest()
+    with pytest.raises(UsageError, match=r"set images\.snapshot_mirror"):
+        recipe.Recipe(name="x", suite="bookworm", snapshot="20260131T000000Z")
+    with pytest.raises(UsageError, match="is no time of a snapshot"):
+        recipe.Recipe(name="x", suite="bookworm", snapshot="yesterday", snapshot_mirror=mirror)
+
+
+def test_a_name_says_its_suite_and_each_suite_has_a_kernel() -> None:
+    here = recipe.architecture()
+    assert recipe.default_suite(f"trixie-{here}") == "trixie"
+    assert recipe.default_suite(f"sid-{here}-gcc") == "sid"
+    assert recipe.default_suite("mine") == "bookworm"
+    assert recipe.kernel_package("trixie").startswith("linux-image-")

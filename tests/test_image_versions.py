@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from construir_ftp import disk, image
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import BaseImage, collect, versions
+from construir_ftp.spool import Spool, Ticket
 from tests.appliance import construir
 from tests.baseimages import publish
 
@@ -164,6 +166,29 @@ def test_gc_removes_what_nothing_names_and_says_so_first(tmp_path: Path) -> None
     assert done[1].startswith("removed unused@")
     assert image.names(tmp_path) == ["bookworm-amd64", "kept"]
     assert construir("image", "gc", f"--config={config}", check=True).stdout == ""
+
+
+def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
+    publish(tmp_path / "images", "asked-for", OLD)
+    spool = Spool.prepare(tmp_path / "spool")
+    job = spool.receive()
+    job.upload.write_bytes(b"")
+    ticket = Ticket(
+        name="job",
+        contributor="alice",
+        codec="raw",
+        filesystem="ext2",
+        upload_bytes=0,
+        image_bytes=0,
+        upload_sha256="",
+        received=datetime.now(UTC),
+        construir_toml='base = "asked-for"',
+    )
+    waiting = spool.admit(job, ticket)
+    places = (f"--images={tmp_path / 'images'}", f"--spool={spool.path}")
+    assert construir("image", "gc", *places, check=True).stdout == ""
+    spool.delete(waiting)
+    assert construir("image", "gc", *places, check=True).stdout.startswith("removed asked-for@")
 
 
 def test_gc_leaves_a_build_alone_and_removes_the_rest_of_a_killed_one(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import image, supervisor
+from construir_ftp import demand, image, supervisor
 from construir_ftp.cli import differences
 from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import BaseImage, collect, diff, recipe, versions
 from construir_ftp.image import build as imagebuild
+from construir_ftp.layers.store import Store
 from construir_ftp.runner import selftest
+from construir_ftp.spool import Spool
 
 
 @click.group("image")
@@ -167,15 +169,26 @@ def _named(images: Path, text: str) -> BaseImage:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @configured
 def image_gc(settings: Config, dry_run: bool) -> None:
-    """Remove what nothing needs: versions that are not live, names that no configuration names, rests of builds.
+    """Remove what nothing needs: old versions, names that nothing names, rests of builds.
 
-    What a machine or a template uses stays.
+    What configuration, jobs or layers name stays, and what a machine or a template uses.
     """
     images = settings.images_path()
-    needed = {settings.images.default, *settings.images.keep}
+    needed = {settings.images.default, *settings.images.keep, *_asked_for(settings)}
     for gone in collect.plan(images, needed) if dry_run else collect.collect(images, needed):
         what = f"{gone.what}: {gone.reason}; {gone.size_bytes // 2**20} MiB"
         click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+
+
+def _asked_for(settings: Config) -> set[str]:
+    """The names that jobs, or layers, need."""
+    path = settings.spool_path()
+    if not (path / "queue").is_dir():
+        return set()
+    spool = Spool.find(path)
+    layered = {layer.manifest.base for layer in Store(spool.state("layers")).every()}
+    images = image.every(settings.images_path())
+    return demand.bases(spool) | {base.name for base in images if base.manifest.digest() in layered}
 
 
 @image_group.command("remove")

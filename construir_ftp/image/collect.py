@@ -32,7 +32,7 @@ def plan(images: Path, needed: Collection[str]) -> list[Doomed]:
             if version.path.resolve() != live:
                 doomed.append(_doom(version.path, what, "it is not the live version"))
             elif name not in needed:
-                doomed.append(_doom(version.path, what, "no configuration and no job names it"))
+                doomed.append(_doom(version.path, what, "no configuration, job or layer names it"))
     return [entry for entry in doomed if not versions.is_held(entry.path)]
 
 

@@ -64,10 +64,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         if not self.snapshot:
             return [self.mirror] if self.mirror else []
         base = self.snapshot_mirror.rstrip("/")
-        main = f"deb {base}/debian/{self.snapshot}"
+        # What was signed for a week may be years old; whoever uses the image's sources later needs to know that too.
+        option = "[check-valid-until=no]"
+        main = f"deb {option} {base}/debian/{self.snapshot}"
         if self.suite in _ROLLING:
             return [f"{main} {self.suite} main"]
-        security = f"deb {base}/debian-security/{self.snapshot} {self.suite}-security main"
+        security = f"deb {option} {base}/debian-security/{self.snapshot} {self.suite}-security main"
         return [f"{main} {self.suite} main", f"{main} {self.suite}-updates main", security]
 
 
@@ -118,8 +120,6 @@ def kernel_package(suite: str) -> str:
 def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
     """The command that makes the tree `root`; see mmdebstrap(1)."""
     packages = [*_lines("packages"), kernel_package(recipe.suite), *recipe.include]
-    # What was signed for a week may be years old, and its keys too.
-    expired = ['--aptopt=Acquire::Check-Valid-Until "false"'] if recipe.snapshot else []
     return [
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -129,7 +129,6 @@ def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
         f"--hook-dir={_HOOK_DIR}",
         f"--include={','.join(packages)}",
         f"--dpkgopt={source() / 'dpkg.cfg'}",
-        *expired,
         *([f"--keyring={recipe.keyring}"] if recipe.keyring else []),
         *(f'--customize-hook={shlex.quote(str(hook))} "$1"' for hook in sorted((source() / "hooks").iterdir())),
         recipe.suite,
