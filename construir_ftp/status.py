@@ -147,7 +147,7 @@ def _waiting(spool: Spool, job_id: str) -> JobStatus | None:
     if not number:
         return None
     cancelled = Job(spool.state("queue") / job_id).is_cancelled()
-    why = _why(runner(spool), len(spool.names("running")))
+    why = _why_not_ready(spool, job_id) or _why(runner(spool), len(spool.names("running")))
     return JobStatus(id=job_id, state="waiting", place=number, why=why, cancelled=cancelled)
 
 
@@ -166,6 +166,14 @@ def _done(spool: Spool, job_id: str) -> JobStatus | None:
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
     return JobStatus(id=job_id, state="done", status=ended.status, reason=ended.reason, exit_code=ended.exit_code)
+
+
+def _why_not_ready(spool: Spool, job_id: str) -> str:
+    """Which job's result it waits for; empty if it waits for none."""
+    ticket = spool.tickets("queue").get(job_id)
+    unfinished = {*spool.names("queue"), *spool.names("running")}
+    awaited = next((name for name in ticket.after if name in unfinished), "") if ticket else ""
+    return f"it waits for the result of {awaited}" if awaited else ""
 
 
 def _why(report: Report | None, running: int) -> str:

@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> Spool:
     return Spool.prepare(tmp_path / "spool")
 
 
-def send(to: Spool, contributor: str = "ann", after_s: int = 0) -> str:
+def send(to: Spool, contributor: str = "ann", after_s: int = 0, after: tuple[str, ...] = ()) -> str:
     job = to.receive()
     job.upload.write_bytes(b"x")
     ticket = Ticket(
@@ -32,6 +32,7 @@ def send(to: Spool, contributor: str = "ann", after_s: int = 0) -> str:
         image_bytes=1,
         upload_sha256="",
         received=NOON + timedelta(seconds=after_s),
+        after=list(after),
     )
     return to.admit(job, ticket).id
 
@@ -62,6 +63,18 @@ def test_a_waiting_job_is_told_its_place_and_why_it_waits(place: Spool) -> None:
         status.tell(place, Report(slots=2, pause="the disk is nearly full", pause_detail="/secret"))
         assert why(place, second) == "no job is taken at the moment: the disk is nearly full"
     assert why(place, second) == "no runner is there to run jobs", "what a runner said died with it"
+
+
+def test_a_job_that_waits_for_another_is_told_so_until_that_one_is_done(place: Spool) -> None:
+    first = send(place)
+    second = send(place, after_s=1, after=(first,))
+    with place.lock():
+        status.tell(place, Report(slots=2))
+        assert why(place, second) == f"it waits for the result of {first}"
+        taken = take(place)
+        assert why(place, second) == f"it waits for the result of {first}"
+        place.finish(taken, b"{}")
+        assert why(place, second) == "it is about to be taken"
 
 
 def test_a_job_is_followed_to_its_end(place: Spool) -> None:
