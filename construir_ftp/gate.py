@@ -78,6 +78,7 @@ def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes) -> Tick
         upload_sha256=found.upload_sha256,
         received=datetime.now(UTC),
         construir_toml=found.construir_toml,
+        space_bytes=int(wanted.space or 0),
         after=list(wanted.dependencies.results),
     )
 
@@ -85,6 +86,8 @@ def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes) -> Tick
 def wishes_of(found: Verdict, offer: Offer) -> Wishes:
     """What a job asks for, all of which it can have; raises RefusedError, naming the key, if it can't."""
     wanted = wishes.read(found.construir_toml)
+    if wanted.space and not found.filesystem.startswith("ext"):
+        raise RefusedError(f"{wishes.FILE}: space: only ext2, ext3 and ext4 images can grow, not {found.filesystem}")
     offer.check(wanted, found.image_bytes)
     return wanted
 

@@ -3,8 +3,11 @@
 What they need is the image, and nothing else; exit status from e2fsck(8): 1 and 2 say that errors were corrected.
 """
 
+import os
 import subprocess
 from pathlib import Path
+
+import msgspec
 
 from construir_ftp import extfs, jail
 from construir_ftp.errors import ConstruirError
@@ -12,6 +15,9 @@ from construir_ftp.jail import cell
 
 _TIMEOUT_S = 2 * 3600
 _MEMORY_BYTES = 2**30
+_STEPS = 3
+# Two bitmaps, and a superblock with some descriptors.
+_BLOCKS_OF_A_GROUP = 5
 
 
 def repair(image: Path) -> None:
@@ -19,6 +25,39 @@ def repair(image: Path) -> None:
     with image.open("rb") as file:
         if not extfs.Image(file).ext.needs_repair:
             return
+    _check(image)
+
+
+def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
+    """Make `image` longer until so much of it is free, but no longer than `most_bytes`. Raises ConstruirError, OSError.
+
+    The new part is a hole, so it takes no room before it is written to. Growing costs inode tables, which can't be
+    foretold to the block: hence several steps.
+    """
+    for step in range(_STEPS):
+        size_bytes = _needed_bytes(image, free_bytes, most_bytes)
+        if size_bytes <= image.stat().st_size:
+            return
+        if step == 0:
+            _check(image)  # resize2fs(8) wants it so
+        os.truncate(image, size_bytes)
+        if status := _run(image, "resize2fs", "-f"):
+            raise ConstruirError(f"the image's file system can't be made larger (exit status {status} from resize2fs)")
+
+
+def _needed_bytes(image: Path, free_bytes: int, most_bytes: int) -> int:
+    """The size at which so much should be free; 0 if it is already."""
+    with image.open("rb") as file:
+        ext = extfs.Image(file).ext
+    missing = -(-free_bytes // ext.block_bytes) - ext.free_blocks
+    if missing <= 0:
+        return 0
+    groups = missing // ext.blocks_per_group + 1
+    tables = groups * (-(-ext.inodes_per_group * ext.inode_bytes // ext.block_bytes) + _BLOCKS_OF_A_GROUP)
+    return min(ext.blocks + missing + tables, most_bytes // ext.block_bytes) * ext.block_bytes
+
+
+def _check(image: Path) -> None:
     status = _run(image, "e2fsck", "-f", "-y")
     if status & ~3:
         raise ConstruirError(f"the image's file system is beyond repair (exit status {status} from e2fsck)")
@@ -27,8 +66,12 @@ def repair(image: Path) -> None:
 def _run(image: Path, *argv: str) -> int:
     image = image.resolve()  # a jail has another working directory
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, writable=image)
+    # resize2fs wants to see for itself that the image isn't mounted.
+    walls = msgspec.structs.replace(walls, proc=True)
     with jail.spawn(walls, [*argv, image]) as tool:
         try:
-            return tool.wait(_TIMEOUT_S)
+            status = tool.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
             raise ConstruirError(f"the image's file system: {argv[0]} was not done in time") from late
+    os.chown(image, os.geteuid(), os.getegid())
+    return status

@@ -70,7 +70,7 @@ class Room:
 
 def _needs(ticket: Ticket | None) -> int:
     """The most that a job writes from its start to its end: its disk, and its packed result."""
-    return 2 * ticket.image_bytes if ticket else 0
+    return 2 * (ticket.image_bytes + ticket.space_bytes) if ticket else 0
 
 
 def _may_yet_write(job: Job, ticket: Ticket) -> int:

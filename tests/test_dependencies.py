@@ -72,3 +72,11 @@ def test_job_fails_with_the_one_it_depends_on(appliance: Appliance, tmp_path: Pa
     assert result["reason"] == f"job {first}, whose result is needed, ended as failed"
     assert "result.json" in appliance.fetch(second, "SHA256SUMS").decode()
     assert msgspec.json.decode(appliance.fetch(first, "result.json"))["status"] == "failed"
+
+
+def test_job_gets_the_space_it_asks_for(appliance: Appliance, tmp_path: Path) -> None:
+    script = "head -c 40000000 /dev/zero | tr '\\0' x >/job/large"
+    job = appliance.submit(upload(tmp_path / "upload", script, 'space = "60MiB"'))
+    result = appliance.wait(job)
+    assert result["status"] == "success", appliance.fetch(job, "output.log")
+    assert 60 * 2**20 < result["image_bytes"] < 70 * 2**20

@@ -219,3 +219,17 @@ def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Cou
         assert list(threads.map(admitted, uploads)) == [True, False, True, False] * 3
     assert len(spool.jobs("queue")) == 6
     assert not spool.jobs("incoming")
+
+
+def test_space_is_refused_where_the_file_system_cannot_grow(tmp_path: Path) -> None:
+    offer = Offer.of(Spool.prepare(tmp_path / "spool"), Config())
+    found = verdict.Verdict(
+        codec="raw",
+        filesystem="btrfs",
+        upload_bytes=MIB,
+        image_bytes=MIB,
+        upload_sha256="0" * 64,
+        construir_toml='space = "1MiB"',
+    )
+    with pytest.raises(RefusedError, match=r"space: only ext2, ext3 and ext4 images can grow, not btrfs"):
+        gate.wishes_of(found, offer)

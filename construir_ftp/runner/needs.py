@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, image, wishes
+from construir_ftp import codec, image, mend, wishes
 from construir_ftp.config import MachineSection
 from construir_ftp.layers.store import Layer
 from construir_ftp.machine.guest import Errand
@@ -59,6 +59,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     def unpack(self, job: Job, ticket: Ticket) -> None:
         """Put the job's disk and those it depends on into its directory. Raises ConstruirError and OSError."""
         codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, CODEC_S)
+        if self.wishes.space:
+            mend.grow(job.disk, self.wishes.space, self.shape.max_disk_bytes)
         for dependency, path in zip(self.results, self._disks(job), strict=True):
             codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
 

@@ -18,8 +18,8 @@ _KEPT = ("upload", "job.json", "attempts", CANCEL)
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC.
 
-    `name` is what the result is called by, `filename` what the upload was called, `after` the jobs whose results it
-    needs.
+    `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
+    image may have to grow, `after` the jobs whose results it needs.
     """
 
     version: int = 1
@@ -33,6 +33,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     upload_sha256: str
     received: datetime
     construir_toml: str = ""
+    space_bytes: int = 0
     after: list[str] = []
 
 

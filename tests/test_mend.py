@@ -1,0 +1,52 @@
+"""e2fsprogs at work on images: they grow by what is asked, keep what is in them, and nothing else is written to."""
+
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import extfs, mend, pack
+from construir_ftp.errors import ConstruirError
+from tests import images
+from tests.images import MIB
+
+
+def free_bytes(image: Path) -> int:
+    with image.open("rb") as file:
+        ext = extfs.Image(file).ext
+    return ext.free_blocks * ext.block_bytes
+
+
+@pytest.mark.parametrize("filesystem", ["ext2", "ext3", "ext4"])
+@pytest.mark.parametrize("asked", [1, 30 * MIB, 400 * MIB])
+def test_image_grows_until_so_much_is_free_and_is_whole(tmp_path: Path, filesystem: str, asked: int) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(images.image(filesystem, 8 * MIB))
+    mend.grow(image, asked, 1024 * MIB)
+    assert free_bytes(image) >= asked
+    assert image.stat().st_size <= max(8 * MIB, 1.1 * asked + 8 * MIB)
+    assert image.stat().st_blocks * 512 < 40 * MIB
+    images.run("e2fsck", "-fn", image)
+
+
+def test_what_pack_made_grows_and_keeps_its_content(tmp_path: Path) -> None:
+    packed = tmp_path / "job.img"
+    pack.pack(images.job_directory(tmp_path / "job"), packed, 0, "raw")
+    mend.grow(packed, 300 * MIB, 1024 * MIB)
+    assert free_bytes(packed) >= 300 * MIB
+    pack.unpack(packed, tmp_path / "found")
+    assert (tmp_path / "found/run.sh").read_bytes() == (tmp_path / "job/run.sh").read_bytes()
+
+
+def test_image_never_grows_beyond_the_limit(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(images.image("ext4", 8 * MIB))
+    mend.grow(image, 100 * MIB, 50 * MIB)
+    assert image.stat().st_size == 50 * MIB
+
+
+def test_what_is_no_ext_image_does_not_grow(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(images.squashfs())
+    with pytest.raises(ConstruirError, match="not an ext2, ext3 or ext4 image"):
+        mend.grow(image, 100 * MIB, 1024 * MIB)
+    assert image.read_bytes() == images.squashfs()
