@@ -17,7 +17,9 @@ given several times. What has to be known of a row:
 import argparse
 import os
 import shutil
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -224,4 +226,6 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
+    # The servers have sessions of their own, and would outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main(int(given.size), next(iter(given.counts), given.rounds), given.only)
