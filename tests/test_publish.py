@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -96,6 +97,7 @@ def test_directory_of_a_result_is_the_root_of_its_layer(
 ) -> None:
     layer = publish(store, done(spool, tree, codec=codec), path="/out")
     found = unsquashed(layer, tmp_path / "found")
+    assert found.stat().st_mode & 0o7777 == 0o755
     assert sorted(str(path.relative_to(found)) for path in found.rglob("*")) == [
         *("usr", "usr/bin", "usr/bin/same", "usr/bin/tool", "usr/lib", "usr/sparse")
     ]
@@ -115,6 +117,7 @@ def test_whole_image_comes_without_what_is_the_jobs_own(spool: Spool, store: Sto
 
 def test_same_content_is_one_layer_and_other_content_a_new_version(spool: Spool, store: Store, tree: Path) -> None:
     first = publish(store, done(spool, tree))
+    time.sleep(1.1)  # squashfs knows seconds
     again = publish(store, done(spool, tree, ID + "-again"))
     assert again == first
     (tree / "out/new").write_text("new")

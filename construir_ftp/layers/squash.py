@@ -19,7 +19,9 @@ def squash(tar: Iterator[bytes], target: Path, most_bytes: int) -> None:
     """Make `target`, which is as long as `most_bytes` at most. Raises CommandError."""
     target.touch()
     walls = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=most_bytes)
-    options = ["-force", "-quiet", "-no-progress", "-comp", "zstd", "-mkfs-time", "0", "-mem", "256M"]
+    options = ["-force", "-quiet", "-no-progress", "-comp", "zstd", "-mem", "256M"]
+    # Its own defaults for the root directory are the present, and writable by everyone.
+    options += ["-mkfs-time", "0", "-root-time", "0", "-root-mode", "755"]
     argv: list[str | Path] = ["sqfstar", *options, target]
     with jail.spawn(walls, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
         into = cast(IO[bytes], tool.stdin)
