@@ -28,8 +28,8 @@ def words(text: str) -> frozenset[str]:
 # once, for all that is in it.
 FLOORS: tuple[frozenset[str], ...] = (
     words(
-        "errors process disk certificate config users jobfile growth confinement stream superblock turns units wishes"
-        " capacity"
+        "errors process disk certificate config users jobfile growth confinement stream superblock terminal turns units"
+        " wishes capacity workplace"
     ),
     words("spool jail codec extfs comparison image machine layers results offer demand tree mend"),
     words("gate court hearing clerk judge verdict pack janitor room status"),

@@ -2,10 +2,9 @@
 
 import shutil
 import socket
-import tempfile
 from pathlib import Path
 
-from construir_ftp import disk, gate, image, pack
+from construir_ftp import disk, gate, image, pack, workplace
 from construir_ftp.config import Config
 from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, UsageError
@@ -29,11 +28,10 @@ def run(
     if output is not None and output.exists():
         raise UsageError(f"{output} is there already; name another place with -o")
     base = base or image.find(config.images_path(), config.images.default)
-    # Not /tmp, which is often memory: a job's disk can be large.
     # Layers and earlier results are those of the appliance here, if there is one.
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
-    with tempfile.TemporaryDirectory(prefix="construir-run-", dir="/var/tmp") as place:
-        spool = Spool.prepare(Path(place))
+    with workplace.make() as place:
+        spool = Spool.prepare(place)
         _admit(spool, source, config, offer)
         worker = Worker(
             spool=spool,
