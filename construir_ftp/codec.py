@@ -72,6 +72,11 @@ def find(name: str) -> Codec:
     return CODECS[name]
 
 
+def of_name(name: str) -> Codec:
+    """The codec whose suffix a file's name ends with; raw for any other name."""
+    return next((codec for codec in CODECS.values() if codec.suffix and name.endswith(codec.suffix)), CODECS["raw"])
+
+
 def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float) -> None:
     """Create `target`, an image of exactly `image_bytes`, from `source`; zeros become holes.
 
