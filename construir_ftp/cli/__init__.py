@@ -20,6 +20,7 @@ from construir_ftp import __version__, check, confinement, janitor, status, supe
 from construir_ftp.cli import images as cli_images
 from construir_ftp.cli import jobs as cli_jobs
 from construir_ftp.cli import layers as cli_layers
+from construir_ftp.cli import shells as cli_shells
 from construir_ftp.cli.options import configured, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
@@ -206,5 +207,6 @@ def user_list(settings: Config) -> None:
 
 construir.add_command(cli_images.image_group)
 construir.add_command(cli_layers.layer_group)
-for by_hand in cli_jobs.COMMANDS:
+cli_images.image_group.add_command(cli_shells.image_shell)
+for by_hand in (*cli_jobs.COMMANDS, cli_shells.shell_command):
     construir.add_command(by_hand)

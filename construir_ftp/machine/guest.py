@@ -85,7 +85,7 @@ def read_only_serial(number: int) -> str:
 
 
 def order(word: str, errand: Errand) -> bytes:
-    """What a waiting guest is told, "go" or "rehearse": key=value pairs, free texts in hexadecimal."""
+    """What a waiting guest is told, "go", "rehearse" or "shell": key=value pairs, free texts in hexadecimal."""
     pairs = {
         "seed": os.urandom(_SEED_BYTES).hex(),
         "hostname": errand.hostname,

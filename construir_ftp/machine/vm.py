@@ -28,7 +28,7 @@ from construir_ftp.machine.usage import Meter, Usage
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
-_POWER_OFF_S = 300.0
+POWER_OFF_S = 300.0
 
 # Why a machine was ended by us: the job took too long, or was silent for too long; it never got as far as run.sh;
 # it did not switch itself off; nobody wants it any more.
@@ -88,7 +88,7 @@ class Machine:
         self._meter = Meter(prisoner)
         self._wires = wires
         self._monitor: qmp.Monitor | None = None
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.PollSelector()  # epoll takes no files
         self._pidfd = os.pidfd_open(self._qemu.pid)
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._reap)
         self._messages = guest.Messages()
@@ -183,7 +183,7 @@ class Machine:
                 self._follow(self.ending.report.finished)
                 self._meter.look()
                 if self.ending.report.finished():
-                    self._set_deadlines({"power-off-timeout": _POWER_OFF_S})
+                    self._set_deadlines({"power-off-timeout": POWER_OFF_S})
                 self._follow(lambda: False)
             self._drain()
             return self.ending
@@ -222,7 +222,7 @@ class Machine:
             meaning, at = min(self._deadlines.items(), key=lambda deadline: deadline[1])
             left_s = at - time.monotonic()
             if left_s <= 0 and not self.ending.killed:
-                self._kill(meaning)
+                self._expire(meaning)
             for key, _ in self._selector.select(None if self.ending.killed else left_s):
                 key.data()
 
@@ -269,6 +269,9 @@ class Machine:
     def _set_deadlines(self, from_now_s: Mapping[Killed, float]) -> None:
         """Replace all deadlines: each is what the machine is killed for when it has passed."""
         self._deadlines = {meaning: time.monotonic() + left_s for meaning, left_s in from_now_s.items()}
+
+    def _expire(self, deadline: Killed) -> None:
+        self._kill(deadline)
 
     def _kill(self, why: Killed) -> None:
         if self.ending.killed is None:
