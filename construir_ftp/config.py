@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import msgspec
 import msgspec.inspect
 
-from construir_ftp.errors import ConfigError
+from construir_ftp.errors import ConfigError, one_line
 from construir_ftp.units import Duration, Size
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -76,6 +76,8 @@ class FtpSection(Section, frozen=True):
     max_upload: Size = Size.parse("2GiB")
     max_waiting_jobs: Positive = 1000
     max_waiting: Size = Size.parse("20GiB")
+    max_partial_files: Count = 16
+    max_partial: Size = Size.parse("4GiB")
     idle_timeout: Duration = Duration.parse("5min")
     upload_timeout: Duration = Duration.parse("12h")
     min_upload_rate: Size = Size.parse("1KiB")
@@ -256,13 +258,9 @@ def parse_section(text: str, source: str, kind: type[S]) -> S:
     try:
         return convert(tomllib.loads(text), kind)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(_one_line(f"{source}: not valid TOML: {error}")) from error
+        raise ConfigError(one_line(f"{source}: not valid TOML: {error}")) from error
     except msgspec.ValidationError as error:
-        raise ConfigError(_one_line(f"{source}: {_plainly(str(error), kind)}")) from error
-
-
-def _one_line(message: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in message)
+        raise ConfigError(one_line(f"{source}: {_plainly(str(error), kind)}")) from error
 
 
 def convert(table: dict[str, Any], kind: type[S]) -> S:

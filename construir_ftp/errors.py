@@ -4,6 +4,11 @@ A message is one line: what, which, and what to do. Only cli prints one and exit
 """
 
 
+def one_line(text: object) -> str:
+    """Text of unknown origin as part of a message: what can't be printed, such as the end of a line, is a "?"."""
+    return "".join(char if char.isprintable() else "?" for char in str(text))
+
+
 class ConstruirError(Exception):
     """Something Construir can name failed; the message says what to do."""
 

@@ -1,4 +1,4 @@
-"""The one way into the queue: an upload is checked, then admitted, or it is gone.
+"""The one way into the queue: an upload is checked, then admitted, or it is refused.
 
 The gate never looks into an upload. It asks a court, whose judges are processes of their own, and takes their word; a
 judge that crashes, says nothing or takes too long is a refusal of this upload and nothing else. Blocking: call it
@@ -44,7 +44,7 @@ def admit(
     before the job is one, whether anybody still waits for the verdict; if not, the upload is refused. So it is if
     `last_look` refuses (RefusedError) what it sees of the job, which is whole then and on stable storage. Raises
     RefusedError, the reason and reply for the client, if it isn't a job, or if there is no room left to say so in the
-    spool. Whatever is raised, nothing of the upload is left.
+    spool. Whatever is raised, the upload is still in incoming/, the caller's to delete.
     """
     try:
         jobfile.check_name(name)
@@ -57,12 +57,8 @@ def admit(
 
         return spool.admit(job, ticket, look)
     except OSError as error:
-        spool.delete(job)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RefusedError("no room left on the server; try again later", 452) from error
-        raise
-    except BaseException:
-        spool.delete(job)
         raise
 
 

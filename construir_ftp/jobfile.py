@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from construir_ftp.errors import RefusedError
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+# What clients call a file that they will rename when it is complete: lftp .in.NAME, ncftp tmp.NAME, rclone
+# NAME.partial, WinSCP NAME.filepart, others NAME.part and NAME.tmp; and whatever is hidden.
+_TEMPORARY = re.compile(r"\..+|tmp\..+|.+\.(filepart|part|partial|tmp)")
 _SUFFIX = re.compile(r"\.(gz|bz2|xz|zst|zstd|lz4|img|raw|ext[234]|btrfs|xfs|bin)$", re.IGNORECASE)
 _SLUG_CHARACTERS = 40
 
@@ -18,6 +21,16 @@ def check_name(name: str) -> None:
     """Refuse (RefusedError, 553) a file name that is not 1 to 128 of [A-Za-z0-9._-], first not a dot."""
     if not _NAME.fullmatch(name):
         raise RefusedError("a job's name is 1 to 128 of A-Z a-z 0-9 . _ - and does not begin with a dot", 553)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is not a job yet, but will be when it is renamed."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def check_upload_name(name: str) -> None:
+    """Refuse (RefusedError, 553) a name that is neither a job's nor a temporary one, which may begin with a dot."""
+    check_name(name.removeprefix(".") if is_temporary(name) else name)
 
 
 def slug(name: str) -> str:

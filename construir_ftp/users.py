@@ -21,7 +21,7 @@ import argon2
 import msgspec
 
 from construir_ftp import disk
-from construir_ftp.errors import ConfigError, UsageError
+from construir_ftp.errors import ConfigError, UsageError, one_line
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # What FTP clients log in as when nobody told them a name (RFC 1635).
@@ -167,14 +167,10 @@ def _read(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; make it readable for the FTP server") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {_one_line(error)}; mend it as etc/users.example shows") from error
+        raise ConfigError(f"{path}: {one_line(error)}; mend it as etc/users.example shows") from error
     for name, contributor in file.contributors.items():
         _check_entry(path, name, contributor.password)
     return {name: contributor.password for name, contributor in file.contributors.items()}
-
-
-def _one_line(error: Exception) -> str:
-    return "".join(char if char.isprintable() else "?" for char in str(error))
 
 
 def _check_entry(path: Path, name: str, stored: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import ftplib
 import functools
+import json
 import os
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from construir_ftp.spool import STATES, Spool
 from construir_ftp.users import Users
 
 PASSWORD = "correct horse"
+README = "How to send a job.\n"
 LONG_S = 30.0
 
 
@@ -110,16 +112,16 @@ class Control:
         assert reply.startswith("229"), reply
         return socket.create_connection((self.socket.getpeername()[0], int(reply.split("|")[3])), LONG_S)
 
-    def begin(self, name: str) -> socket.socket:
-        """STOR; the data connection that the server now reads from."""
+    def begin(self, name: str, command: str = "STOR") -> socket.socket:
+        """STOR or APPE; the data connection that the server now reads from."""
         data = self.passive()
-        reply = self.ask(f"STOR {name}")
+        reply = self.ask(f"{command} {name}")
         assert reply.startswith(("125", "150")), reply
         return data
 
-    def store(self, name: str, content: bytes) -> str:
+    def store(self, name: str, content: bytes, command: str = "STOR") -> str:
         """A whole upload; the reply to it."""
-        with self.begin(name) as data, contextlib.suppress(ConnectionError):
+        with self.begin(name, command) as data, contextlib.suppress(ConnectionError):
             data.sendall(content)
         return self.reply()
 
@@ -144,9 +146,8 @@ class House:
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text())
         ftp = config.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
-        self.server: Server = open_server(
-            self.spool, self.users, ftp, tls, gate, Offer.of(self.spool, Config()), min_free
-        )
+        offer = Offer.of(self.spool, Config())
+        self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, README)
         self.thread = threading.Thread(target=self.server.run)
         self.listener = self.server._listener
 
@@ -173,6 +174,21 @@ class House:
     def is_untouched(self) -> bool:
         """Whether nothing of any upload is in the spool."""
         return not any(self.names(state) for state in STATES)
+
+    def kept(self) -> dict[str, int]:
+        """Name and size of each upload that is kept to be continued or renamed."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for place in self.spool.state("incoming").iterdir():
+                note = json.loads((place / "partial.json").read_bytes())
+                if not note["boot"]:
+                    found[note["name"]] = (place / "upload").stat().st_size
+        return found
+
+    def keeps(self, sizes: dict[str, int]) -> bool:
+        """Whether exactly these uploads are kept, and nothing else is in the spool."""
+        others = [name for state in STATES if state != "incoming" for name in self.names(state)]
+        return self.kept() == sizes and len(self.names("incoming")) == len(sizes) and not others
 
     def publish(self, name: str, files: dict[str, bytes]) -> Path:
         """A finished job in done/."""

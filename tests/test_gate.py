@@ -150,8 +150,9 @@ def received(spool: Spool, data: bytes) -> Job:
     return job
 
 
-def entries(spool: Spool) -> list[Path]:
-    return [path for path in spool.path.rglob("*") if path.parent != spool.path]
+def left(spool: Spool) -> list[Path]:
+    """All there is in the spool."""
+    return sorted(path for path in spool.path.rglob("*") if path.parent != spool.path)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -184,25 +185,46 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_refused_upload_leaves_nothing_behind(spool: Spool, court: Court, kind: str) -> None:
+def test_a_refused_upload_stays_what_and_where_it_was(spool: Spool, court: Court, kind: str) -> None:
+    job = received(spool, HOSTILE[kind])
     with pytest.raises(RefusedError):
-        gate.admit(spool, received(spool, HOSTILE[kind]), "job", "eve", court, Offer.of(spool, Config()))
-    assert entries(spool) == []
+        gate.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
+    assert left(spool) == [job.path, job.upload]
+    assert job.upload.read_bytes() == HOSTILE[kind]
     wait_until(lambda: not judges(), "the judge ends")
 
 
 @pytest.mark.parametrize("name", ["../job", "a/b", ".job", "job\n", "job\0", "x" * 300, "job\u202e", ""])
-def test_a_name_that_is_none_is_refused_and_leaves_nothing_behind(spool: Spool, court: Court, name: str) -> None:
+def test_a_name_that_is_none_is_refused(spool: Spool, court: Court, name: str) -> None:
+    job = received(spool, images.image())
     with pytest.raises(RefusedError) as refused:
-        gate.admit(spool, received(spool, images.image()), name, "eve", court, Offer.of(spool, Config()))
+        gate.admit(spool, job, name, "eve", court, Offer.of(spool, Config()))
     assert refused.value.reply == 553
-    assert entries(spool) == []
+    assert left(spool) == [job.path, job.upload]
 
 
-def test_an_upload_that_is_not_there_is_an_error_and_leaves_nothing_behind(spool: Spool, court: Court) -> None:
+def test_an_upload_that_is_not_there_is_an_error(spool: Spool, court: Court) -> None:
+    job = spool.receive()
     with pytest.raises(FileNotFoundError):
-        gate.admit(spool, spool.receive(), "job", "eve", court, Offer.of(spool, Config()))
-    assert entries(spool) == []
+        gate.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
+    assert left(spool) == [job.path]
+
+
+def test_an_upload_that_nobody_waits_for_any_longer_can_be_admitted_another_time(spool: Spool, court: Court) -> None:
+    job = received(spool, images.image())
+    offer = Offer.of(spool, Config())
+    asked: list[bool] = []
+
+    def wanted() -> bool:
+        # There while it is judged, gone in the last moment.
+        asked.append(not (job.path / "job.json").exists())
+        return asked[-1]
+
+    with pytest.raises(RefusedError):
+        gate.admit(spool, job, "job", "ada", court, offer, wanted=wanted)
+    assert asked[-1] is False
+    assert left(spool) == [job.path, job.upload]
+    assert gate.admit(spool, job, "job", "ada", court, offer).upload.exists()
 
 
 def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Court) -> None:
@@ -217,8 +239,7 @@ def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Cou
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(admitted, uploads)) == [True, False, True, False] * 3
-    assert len(spool.jobs("queue")) == 6
-    assert not spool.jobs("incoming")
+    assert len(spool.jobs("queue")) == len(spool.jobs("incoming")) == 6
 
 
 def test_space_is_refused_where_the_file_system_cannot_grow(tmp_path: Path) -> None:

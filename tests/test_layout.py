@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         " wishes capacity workplace"
     ),
     words("spool jail codec extfs comparison image machine layers results offer demand tree mend"),
-    words("gate court hearing clerk judge verdict pack janitor room status"),
+    words("gate court hearing clerk judge verdict pack janitor room status guide"),
     words("server runner supervisor check"),
     words("cli __main__"),
 )

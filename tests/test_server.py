@@ -61,7 +61,8 @@ def is_held(house: House) -> bool:
 def the_job(house: House, reply: str) -> str:
     """The id in a reply 226, which must be that of the only job, waiting with all of its upload."""
     assert reply.startswith("226 Accepted as job "), reply
-    job_id = reply.split()[4].rstrip(";")
+    job_id = reply.split()[4].rstrip(",")
+    assert ", number 1 in the queue; " in reply
     assert reply.endswith(f"its result will be in /done/{job_id}/")
     assert house.names("queue") == [job_id]
     assert house.names("incoming") == []
@@ -120,7 +121,7 @@ def test_ipv6_works_as_ipv4_does(tmp_path: Path) -> None:
     with serving(tmp_path, address="::1") as house, house.client() as client:
         the_job(house, client.storbinary("STOR /queue/a.img", io.BytesIO(JOB)))
         client.set_pasv(False)
-        assert client.nlst("/queue") == house.names("queue")
+        assert client.nlst("/queue") == ["a.img"]
         assert "522" in _refused(lambda: client.sendcmd("PASV"))
 
 
@@ -188,7 +189,7 @@ def test_many_checks_at_once_all_have_their_own_verdict(house: House) -> None:
             data.sendall(JOB if number % 3 else JOB[:-1])
     for number, session in enumerate(sessions):
         reply = session.reply()
-        assert f"-job{number};" in reply if number % 3 else reply.startswith("550"), reply
+        assert f"-job{number}," in reply if number % 3 else reply.startswith("550"), reply
         session.close()
     assert len(house.names("queue")) == 8
     assert house.names("incoming") == house.names("trash") == []
@@ -238,21 +239,27 @@ def test_endless_commands_during_a_transfer_end_the_session(house: House) -> Non
     with house.connect() as alice, alice.log_in().begin("/queue/x.img"):
         alice.send(*["NOOP"] * 1001)
         assert alice.reply().startswith("421")
-    wait_until(house.is_untouched, "the upload is deleted")
+    wait_until(house.is_untouched, "nothing has come, and nothing is kept")
+
+
+def wait_for_bytes(house: House, count: int) -> None:
+    """Wait until so much of the only upload has arrived."""
+    (place,) = house.names("incoming")
+    upload = house.spool.state("incoming") / place / "upload"
+    wait_until(lambda: upload.stat().st_size == count, "all of it has arrived")
 
 
 # -- what is cut is no job ---------------------------------------------------------------------------------------
 
 
-def test_upload_cut_by_reset_is_refused_even_if_all_of_it_had_arrived(house: House) -> None:
+def test_upload_cut_by_reset_is_no_job_even_if_all_of_it_had_arrived(house: House) -> None:
     with house.connect() as alice:
         data = alice.log_in().begin("/queue/x.img")
         data.sendall(JOB)
-        upload = house.spool.state("incoming") / house.names("incoming")[0] / "upload"
-        wait_until(lambda: upload.stat().st_size == len(JOB), "all of it has arrived")
+        wait_for_bytes(house, len(JOB))
         reset(data)
-        assert alice.reply().startswith("426")
-        assert house.is_untouched()
+        assert alice.reply() == f"426 Data connection cut; {len(JOB) - 1} bytes are kept, to be continued."
+        assert house.keeps({"x.img": len(JOB) - 1})
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
@@ -260,8 +267,9 @@ def test_upload_whose_control_connection_is_closed_is_no_job(house: House) -> No
     with house.connect() as alice:
         data = alice.log_in().begin("/queue/x.img")
         data.sendall(JOB)
+        wait_for_bytes(house, len(JOB))
     data.close()
-    wait_until(house.is_untouched, "the upload is deleted")
+    wait_until(lambda: house.keeps({"x.img": len(JOB) - 1}), "the upload is kept")
 
 
 def test_control_connection_closed_right_after_the_data_connection_is_no_job(house: House) -> None:
@@ -272,7 +280,7 @@ def test_control_connection_closed_right_after_the_data_connection_is_no_job(hou
         # Lines that are still unread must not hide the end of the connection.
         alice.send("NOOP", "NOOP")
         alice.close()
-    wait_until(house.is_untouched, "the upload is deleted")
+    wait_until(lambda: house.keeps({"x.img": len(JOB) - 1}), "the upload is kept")
 
 
 def test_control_connection_reset_during_the_check_is_no_job(house: House) -> None:
@@ -283,7 +291,7 @@ def test_control_connection_reset_during_the_check_is_no_job(house: House) -> No
         wait_until(lambda: is_held(house), "the check has begun")
         alice._lines.close()
         reset(alice.socket)
-    wait_until(house.is_untouched, "the upload is deleted")
+    wait_until(lambda: house.keeps({"x.img": len(JOB) - 1}), "the upload is kept")
 
 
 def test_client_killed_in_mid_upload_leaves_no_job(house: House, tmp_path: Path) -> None:
@@ -293,7 +301,7 @@ def test_client_killed_in_mid_upload_leaves_no_job(house: House, tmp_path: Path)
         incoming = house.spool.state("incoming")
         wait_until(lambda: any(file.stat().st_size for file in incoming.glob("*/upload")), "bytes arrive")
         curl.kill()
-    wait_until(house.is_untouched, "the upload is deleted")
+    wait_until(lambda: list(house.kept()) == ["big.img"], "the upload is kept")
 
 
 def test_aborted_upload_is_no_job_and_the_session_goes_on(house: House, caplog: pytest.LogCaptureFixture) -> None:
@@ -306,7 +314,7 @@ def test_aborted_upload_is_no_job_and_the_session_goes_on(house: House, caplog: 
         alice.send(b"\xf2ABOR")
         assert alice.reply().startswith("426")
         assert alice.reply().startswith("226 Abort")
-        assert house.is_untouched()
+        assert list(house.kept()) == ["x.img"]
         assert alice.store("/queue/x.img", JOB).startswith("226 Accepted")
     assert all(line.isprintable() for line in caplog.messages)
 
@@ -328,8 +336,8 @@ def test_stalled_upload_is_broken_off_and_idle_sessions_are_closed(tmp_path: Pat
     with serving(tmp_path, idle_timeout="500ms") as house, house.connect() as alice, house.connect() as idle:
         with alice.log_in().begin("/queue/x.img") as data:
             data.sendall(JOB[:5000])
-            assert alice.reply().startswith("426")
-        assert house.is_untouched()
+            assert alice.reply().startswith("426 Nothing received for 0.5 s; 4999 bytes are kept")
+        assert house.keeps({"x.img": 4999})
         assert idle.reply().startswith("220")
         assert idle.reply().startswith("421")
         assert idle.reply() == ""
@@ -378,7 +386,10 @@ BAD_NAMES = [
     " ",
     ".",
     "..",
-    ".hidden",
+    "...",
+    "..hidden",
+    "a b.tmp",
+    "tmp.a/b",
     "a/b.img",
     "../x.img",
     "/etc/passwd",
@@ -435,19 +446,28 @@ def test_names_of_every_byte_leave_nothing_behind(house: House) -> None:
     [
         ("REST 5", "STOR /queue/x.img", "554"),
         ("TYPE A", "STOR /queue/x.img", "550"),
-        ("NOOP", "APPE /queue/x.img", "502"),
+        ("TYPE A", "APPE /queue/x.img", "550"),
+        ("NOOP", "APPE /done/a-job/output.log", "553"),
         ("NOOP", "STOU", "502"),
         ("NOOP", "STOU x.img", "502"),
         ("NOOP", "STOR", "501"),
-        ("NOOP", "MKD /queue/x", "550"),
-        ("NOOP", "XMKD /queue/x", "550"),
+        ("NOOP", "MKD /done/x", "550"),
+        ("NOOP", "MKD /x", "550"),
+        ("NOOP", "MKD /queue", "550"),
+        ("NOOP", "MKD /queue/x/y", "550"),
+        ("NOOP", "XMKD /running/x", "550"),
         ("NOOP", "RMD /queue", "550"),
+        ("NOOP", "RMD /done/a-job", "550"),
         ("NOOP", "DELE /done/a-job/output.log", "550"),
+        ("NOOP", "DELE /done/a-job", "550"),
+        ("NOOP", "DELE /README.txt", "550"),
+        ("NOOP", "DELE /queue/../done/a-job", "550"),
         ("NOOP", "RNFR /done/a-job", "550"),
-        ("NOOP", "RNTO /done/a-job", "550"),
-        ("NOOP", "MFMT 20260101000000 /done/a-job/output.log", "502"),
-        ("NOOP", "SITE CHMOD 777 /done/a-job/output.log", "502"),
-        ("NOOP", "SITE EXEC id", "502"),
+        ("NOOP", "RNTO /done/a-job", "503"),
+        ("NOOP", "MFMT 20260101000000 /done/a-job/output.log", "550"),
+        ("NOOP", "SITE CHMOD 777 /done/a-job/output.log", "550"),
+        ("NOOP", "SITE UTIME 20260101000000 /done/a-job/output.log", "550"),
+        ("NOOP", "SITE EXEC id", "500"),
     ],
 )
 def test_command_that_would_change_what_is_there_is_refused(house: House, before: str, command: str, code: str) -> None:
@@ -661,7 +681,7 @@ def test_end_of_an_active_connection_does_not_touch_another_session(house: House
         port = listener.getsockname()[1]
         alice.log_in().send(f"PORT 127,0,0,1,{port // 256},{port % 256}", "NLST")
         with listener.accept()[0] as data:
-            assert data.recv(100) == b"done\r\nlayers\r\nqueue\r\nrunning\r\n"
+            assert data.recv(100) == b"README.txt\r\ndone\r\nlayers\r\nqueue\r\nrunning\r\nstatus.json\r\n"
             assert data.recv(100) == b""
         assert [alice.reply()[:3] for _ in range(3)] == ["200", "125", "226"]
         # These have the descriptors that the data connection had.
@@ -734,7 +754,7 @@ def test_stop_before_run_and_close_twice_do_no_harm(tmp_path: Path) -> None:
         house.server.close()
 
 
-def test_close_ends_sessions_in_every_state_and_deletes_what_was_being_received(tmp_path: Path) -> None:
+def test_close_ends_sessions_in_every_state_and_keeps_what_was_being_received(tmp_path: Path) -> None:
     with serving(tmp_path) as house:
         idle, listing, sending, checking, guessing = (house.connect() for _ in range(5))
         listing.log_in().passive().close()
@@ -749,7 +769,8 @@ def test_close_ends_sessions_in_every_state_and_deletes_what_was_being_received(
             house.server.stop()
             house.thread.join(LONG_S)
         house.server.close()
-        assert house.is_untouched()
+        assert house.names("queue") == []
+        assert set(house.kept()) <= {"x.img", "y.img"}
         for session in (idle, listing, sending, checking, guessing):
             with suppress(ConnectionResetError):
                 while session.reply():
@@ -763,7 +784,7 @@ def test_what_happened_is_in_the_log(house: House, caplog: pytest.LogCaptureFixt
     house.publish("a-job", {"output.log": b"hello"})
     with house.connect() as alice:
         alice.log_in()
-        job_id = alice.store("/queue/x.img", JOB).split()[4].rstrip(";")
+        job_id = alice.store("/queue/x.img", JOB).split()[4].rstrip(",")
         alice.store("/queue/y.img", b"")
         alice.fetch("RETR /done/a-job/output.log")
     said = "\n".join(caplog.messages)

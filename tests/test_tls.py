@@ -284,7 +284,7 @@ def test_upload_without_close_notify_is_no_job(house: House, certificate: Path) 
         data.shutdown(socket.SHUT_WR)
         assert alice.reply().startswith("426 ")
         data.close()
-        assert house.is_untouched()
+        assert house.names("queue") == []
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
@@ -294,7 +294,7 @@ def test_upload_over_tls_that_is_reset_is_no_job(house: House, certificate: Path
         data.sendall(JOB)
         reset(data)
         assert alice.reply().startswith("426 ")
-        assert house.is_untouched()
+        assert house.names("queue") == []
 
 
 def test_upload_with_a_forged_end_is_no_job(house: House, certificate: Path) -> None:
@@ -306,7 +306,7 @@ def test_upload_with_a_forged_end_is_no_job(house: House, certificate: Path) -> 
             raw.sendall(b"\x15\x03\x03\x00\x02\x01\x00")
             raw.shutdown(socket.SHUT_WR)
             assert alice.reply().startswith("426 ")
-        assert house.is_untouched()
+        assert house.names("queue") == []
 
 
 class InMemory:
@@ -385,7 +385,7 @@ def test_abort_of_an_upload_over_tls(house: House, certificate: Path) -> None:
         assert alice.ask("ABOR").startswith("426")
         assert alice.reply().startswith("226 Abort")
         data.close()
-        assert house.is_untouched()
+        assert house.names("queue") == []
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from construir_ftp.server.notices import Notices
 from construir_ftp.server.view import View
 from construir_ftp.spool import Spool
 from tests import images
@@ -45,11 +46,11 @@ def alice(house: House) -> Iterator[Control]:
 
 
 def test_anonymous_users_see_done_and_live_logs_and_nothing_else(anyone: Control) -> None:
-    assert anyone.fetch("NLST") == b"done\r\nlayers\r\nrunning\r\n"
+    assert anyone.fetch("NLST") == b"README.txt\r\ndone\r\nlayers\r\nrunning\r\nstatus.json\r\n"
     assert anyone.fetch("NLST /done") == b"a-job\r\n"
     assert sorted(anyone.fetch("NLST /done/a-job").split()) == [b"output.log", b"result.json"]
     listing = anyone.fetch("LIST /").decode().splitlines()
-    assert [line.split()[-1] for line in listing] == ["done", "layers", "running"]
+    assert [line.split()[-1] for line in listing] == ["README.txt", "done", "layers", "running", "status.json"]
 
 
 def test_layers_are_for_everyone_and_drafts_for_nobody(house: House, anyone: Control, alice: Control) -> None:
@@ -71,7 +72,7 @@ def test_layers_are_for_everyone_and_drafts_for_nobody(house: House, anyone: Con
 @pytest.mark.parametrize("name", ["anonymous", "ftp", "FTP", "Anonymous"])
 def test_anyone_gets_in_by_the_usual_names(house: House, name: str) -> None:
     with house.client(name, "somebody@example.org") as client:
-        assert client.nlst("/") == ["done", "layers", "running"]
+        assert client.nlst("/") == ["README.txt", "done", "layers", "running", "status.json"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_working_directory_never_leaves_what_is_shown(anyone: Control, house: Ho
     assert anyone.ask("CDUP").startswith("250")
     assert anyone.fetch("NLST") == b"a-job\r\n"
     assert anyone.ask("CWD ../../../..").startswith("250")
-    assert anyone.fetch("NLST") == b"done\r\nlayers\r\nrunning\r\n"
+    assert anyone.fetch("NLST") == b"README.txt\r\ndone\r\nlayers\r\nrunning\r\nstatus.json\r\n"
 
 
 def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: Control, tmp_path: Path) -> None:
@@ -158,15 +159,16 @@ def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: C
 
 def test_contributor_sees_waiting_jobs_but_reads_none(house: House, alice: Control) -> None:
     (waiting,) = house.names("queue")
-    assert alice.fetch("NLST") == b"done\r\nlayers\r\nqueue\r\nrunning\r\n"
-    assert alice.fetch("NLST /queue") == f"{waiting}\r\n".encode()
+    assert alice.fetch("NLST").split() == [b"README.txt", b"done", b"layers", b"queue", b"running", b"status.json"]
+    assert alice.fetch("NLST /queue") == b"wait.img\r\n"
     line = alice.fetch("LIST /queue").decode().split()
-    assert (line[4], line[-1]) == (str(len(JOB)), waiting)
+    assert (line[4], line[-1]) == (str(len(JOB)), "wait.img")
     assert f"size={len(JOB)};".encode() in alice.fetch("MLSD /queue")
-    assert alice.ask(f"SIZE /queue/{waiting}") == f"213 {len(JOB)}"
-    assert alice.ask(f"CWD /queue/{waiting}").startswith("550")
-    with alice.passive():
-        assert alice.ask(f"RETR /queue/{waiting}").startswith("550 A waiting job is not given out")
+    for name in ("wait.img", waiting):
+        assert alice.ask(f"SIZE /queue/{name}") == f"213 {len(JOB)}"
+        assert alice.ask(f"CWD /queue/{name}").startswith("550")
+        with alice.passive():
+            assert alice.ask(f"RETR /queue/{name}").startswith("550 A waiting job is not given out")
 
 
 def test_result_is_fetched_whole_and_from_any_offset(anyone: Control) -> None:
@@ -304,7 +306,7 @@ def test_no_path_leads_out_of_what_is_shown(tmp_path: Path, parts: list[str], di
         result.mkdir()
         (result / "out").write_bytes(b"hello")
         (result / "link").symlink_to(spool.path)
-    view = View(spool, False, _Channel())
+    view = View(spool, None, Notices(spool, 0, "read me"), _Channel())
     view.chdir(directory)
     path = view.ftp2fs("/".join(parts))
     if "\0" in path:

@@ -68,9 +68,9 @@ class TlsControl(Control):
         data = super().passive()
         return self.wrap(data) if self.is_data_protected else data
 
-    def store(self, name: str, content: bytes) -> str:
+    def store(self, name: str, content: bytes, command: str = "STOR") -> str:
         """A whole upload, properly closed; the reply to it."""
-        data = self.begin(name)
+        data = self.begin(name, command)
         try:
             data.sendall(content)
             if isinstance(data, ssl.SSLSocket):

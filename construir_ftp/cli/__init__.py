@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import __version__, check, confinement, janitor, status, supervisor
+from construir_ftp import __version__, check, confinement, guide, janitor, status, supervisor
 from construir_ftp.cli import images as cli_images
 from construir_ftp.cli import jobs as cli_jobs
 from construir_ftp.cli import layers as cli_layers
@@ -86,7 +86,16 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
 
     users = Users(settings.users_path())
     offer = Offer.of(spool, settings)
-    ftp = server.open_server(spool, users, settings.ftp, settings.tls, settings.gate, offer, settings.spool.min_free)
+    ftp = server.open_server(
+        spool,
+        users,
+        settings.ftp,
+        settings.tls,
+        settings.gate,
+        offer,
+        settings.spool.min_free,
+        guide.text(settings),
+    )
     with supervisor.on_stop(ftp.stop), contextlib.closing(ftp):
         ftp.run()
 

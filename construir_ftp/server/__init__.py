@@ -26,6 +26,8 @@ from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.farewell import Farewell
 from construir_ftp.server.listing import Listings
 from construir_ftp.server.loop import Loop
+from construir_ftp.server.notices import Notices
+from construir_ftp.server.partial import Partials
 from construir_ftp.server.passwords import Passwords
 from construir_ftp.server.quota import Quotas
 from construir_ftp.server.recording import Flusher
@@ -60,9 +62,16 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
     """Accepts sessions, and holds what they have in common."""
 
     def __init__(
-        self, sock: socket.socket, ioloop: Any, intake: Intake, users: Users, ftp: FtpSection, tls: TlsSection
+        self,
+        sock: socket.socket,
+        ioloop: Any,
+        intake: Intake,
+        notices: Notices,
+        users: Users,
+        ftp: FtpSection,
+        tls: TlsSection,
     ) -> None:
-        self.intake, self.ftp, self.tls = intake, ftp, tls
+        self.intake, self.notices, self.ftp, self.tls = intake, notices, ftp, tls
         files = tls.files()
         self.certificate = Certificate(*files) if files else None
         # Of a session on this port TLS is spoken before the first word.
@@ -151,7 +160,7 @@ class Server:
         """End all sessions, and leave no descriptor, thread or child behind. Call it when `run` has returned.
 
         A job whose admission was in its last moments is in the queue, and its sender told so; what was still being
-        received or checked is deleted. Waits for the checks under way.
+        received or checked is kept, to be continued. Waits for the checks under way.
         """
         self.stop()
         self._listener.passwords.close()
@@ -165,22 +174,35 @@ class Server:
 
 
 def open_server(
-    spool: Spool, users: Users, ftp: FtpSection, tls: TlsSection, gate: GateSection, offer: Offer, min_free: int
+    spool: Spool,
+    users: Users,
+    ftp: FtpSection,
+    tls: TlsSection,
+    gate: GateSection,
+    offer: Offer,
+    min_free: int,
+    readme: str,
 ) -> Server:
-    """A server, listening already; port 0 takes any. `min_free` in bytes. Raises ConfigError and ConstruirError."""
+    """A server, listening already; port 0 takes any. `min_free` in bytes, `readme` is what /README.txt says.
+
+    Raises ConfigError and ConstruirError.
+    """
     _route_log()
     _check_masquerade_address(ftp.masquerade_address)
     _count_passive_ports(ftp)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
+    partials = Partials(spool, ftp.max_partial_files, ftp.max_partial)
+    notices = Notices(spool, min_free, readme)
     with ExitStack() as undo:
         sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
         implicit = _bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
         undo.enter_context(implicit or nullcontext())
         court = undo.enter_context(Court(gate, ftp.max_upload))
         court.prepare()
-        intake = Intake(spool, court, Flusher(), offer, ftp.max_upload, Room(spool, min_free), Quotas(spool, ftp))
+        room, quotas = Room(spool, min_free), Quotas(spool, ftp)
+        intake = Intake(spool, partials, court, Flusher(), offer, ftp.max_upload, room, quotas)
         ioloop = undo.enter_context(Loop())
-        listener = Listener(sock, ioloop, intake, users, ftp, tls)
+        listener = Listener(sock, ioloop, intake, notices, users, ftp, tls)
         if implicit:
             ImplicitDoor(implicit, listener)
         undo.pop_all()

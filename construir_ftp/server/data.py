@@ -27,7 +27,7 @@ from construir_ftp.server.upload import OUR_FAULT, refusal
 log = logging.getLogger("construir.ftp")
 
 
-_CUT = "426 Data connection cut; nothing was kept."
+_CUT = "426 Data connection cut."
 
 
 class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
@@ -58,14 +58,14 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         """Called when an upload begins."""
         super().enable_receiving(*args)
         ftp = self.cmd_channel.server.ftp
-        self._pace = Pace(self.ioloop, ftp, lambda: self.tot_bytes_received, self._break_off)
+        self._pace = Pace(self.ioloop, ftp, lambda: self.tot_bytes_received, self._cut_off)
 
     def handle_read(self) -> None:
         """Called when there is something to read, or the other end is closed."""
         try:
             chunk, is_end = self.receive_chunk()
         except OSError:
-            self._break_off(_CUT)
+            self._cut_off(_CUT)
             return
         self.tot_bytes_received += len(chunk)
         try:
@@ -82,7 +82,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
     def _turn_away(self, refused: RefusedError) -> None:
         """The reply comes at once; what the client has still to send is received, so that it looks at the reply."""
         self.cmd_channel.drain(Drain(self.socket.fileno(), self.ioloop))
-        self._break_off(refusal(refused))
+        self._refuse(refusal(refused))
 
     def _end(self) -> None:
         """All has been received, unless a plain connection has an error pending (SO_ERROR, socket(7))."""
@@ -91,7 +91,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
             with suppress(OSError):
                 self.say_goodbye()
         elif self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._break_off(_CUT)
+            self._cut_off(_CUT)
             return
         self.transfer_finished = True
         self.close()
@@ -132,7 +132,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
     def handle_close(self) -> None:
         """Called when all is sent, or when the other end is closed."""
         if self.receive and self.is_protected:
-            self._break_off(_CUT)
+            self._cut_off(_CUT)
         elif self.receive:
             self._end()
         elif not self._initialized:
@@ -157,7 +157,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         log.info("%s: no TLS on a data connection: %s", self.cmd_channel.who, why(error))
         reply = f"522 No TLS on the data connection: {why(error)}."
         if self.receive:
-            self._break_off(reply)
+            self._cut_off(reply)
         else:
             self._resp = (reply, log.debug) if self._initialized else ()
             self.close()
@@ -169,7 +169,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         elif self.tot_bytes_received > self._lastdata:
             self._lastdata = self.tot_bytes_received
         else:
-            self._break_off(f"426 Nothing received for {self.timeout:g} s; nothing was kept.")
+            self._cut_off(f"426 Nothing received for {self.timeout:g} s.")
 
     def handle_error(self) -> None:
         """Called in the handler of an exception that nobody else took."""
@@ -177,7 +177,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
             super().handle_error()
             return
         log.exception("incoming %s: could not be received", self.cmd_channel.upload.job.id)
-        self._break_off(OUR_FAULT)
+        self._refuse(OUR_FAULT)
 
     def close(self) -> None:
         """Close it, and tell the session."""
@@ -186,8 +186,12 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
             self._pace.stop()
         super().close()
 
-    def _break_off(self, reply: str) -> None:
+    def _refuse(self, reply: str) -> None:
         self.cmd_channel.upload.refuse(reply)
+        self.close()
+
+    def _cut_off(self, reply: str) -> None:
+        self.cmd_channel.upload.cut(reply)
         self.close()
 
 

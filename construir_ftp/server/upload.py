@@ -1,23 +1,26 @@
 """One upload, from STOR to its reply: where its bytes go, when it has to stop, what becomes of it.
 
 Says what is to be replied, and knows nothing of sockets: session does the speaking. Until it is admitted an
-upload lies in incoming/, and every end but that one deletes it.
+upload lies in incoming/; what is refused is deleted, what was cut is kept for a while, see partial.
 """
 
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from construir_ftp import gate, jobfile
+from construir_ftp import gate, jobfile, status
 from construir_ftp.court import Court
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import RefusedError, one_line
 from construir_ftp.hearing import Hearing
 from construir_ftp.offer import Offer
 from construir_ftp.room import Room
+from construir_ftp.server import changes
 from construir_ftp.server.following import Following
+from construir_ftp.server.partial import Partial, Partials
 from construir_ftp.server.quota import Quotas, Share
 from construir_ftp.server.recording import Flusher, Recording
 from construir_ftp.spool import Job, Spool, Ticket
@@ -27,11 +30,19 @@ log = logging.getLogger("construir.ftp")
 OUR_FAULT = "451 The upload could not be taken in, by no fault of its own, and was not kept; try again later."
 
 
+class Outcome(NamedTuple):
+    """What is replied, and the id of the job if it is one now."""
+
+    reply: str
+    job_id: str = ""
+
+
 @dataclass(frozen=True)
 class Intake:
     """Where uploads go, and how much may come in. Sizes in bytes."""
 
     spool: Spool
+    partials: Partials
     court: Court
     flusher: Flusher
     offer: Offer
@@ -46,23 +57,26 @@ class Intake:
 
     def begin(self, name: str, contributor: str) -> "Upload":
         """An upload to be written to. Raises RefusedError (553, 552, 452) and OSError, with nothing left behind."""
-        jobfile.check_name(name)
+        jobfile.check_upload_name(name)
+        with self._share(contributor, 0) as share:
+            partial = self.partials.begin(name, contributor)
+            try:
+                return Upload(self, partial, share, os.O_CREAT | os.O_EXCL)
+            except OSError:
+                self.partials.delete(partial)
+                raise
+
+    @contextmanager
+    def _share(self, contributor: str, size_bytes: int) -> Iterator[Share]:
+        """A part in the contributor's quota, given back if the upload can't begin."""
         if self.room.for_uploads() < 0:
             raise _no_room()
-        share = self.quotas.begin(contributor)
+        share = self.quotas.begin(contributor, size_bytes)
         try:
             with _full_is_refused():
-                return self._open(name, share)
+                yield share
         except BaseException:
             share.end()
-            raise
-
-    def _open(self, name: str, share: Share) -> "Upload":
-        job = self.spool.receive()
-        try:
-            return Upload(self, job, name, share)
-        except OSError:
-            self.spool.delete(job)
             raise
 
     def check(self, ticket: Ticket) -> None:
@@ -70,22 +84,86 @@ class Intake:
         self.quotas.check(ticket)
         self.room.check(ticket)
 
+    def resume(self, partial: Partial) -> "Upload":
+        """An upload that goes on at the end of what is kept. Raises RefusedError (552, 452) and OSError."""
+        with self._share(partial.contributor, partial.status().st_size) as share:
+            self.partials.claim(partial)
+            try:
+                return Upload(self, partial, share, os.O_APPEND)
+            except OSError:
+                partial.is_busy = False
+                raise
+
+    def admit(self, partial: Partial, name: str, wanted: Callable[[], bool], hearing: Hearing | None = None) -> Outcome:
+        """Judge what has come, as `name`; admit it or delete it. Takes as long as the check: not for the event loop.
+
+        With a reply 226 the job is in the queue and survives a power cut; with any other nothing of it is left, but if
+        nobody is there any longer to read the reply: `wanted` is asked for that, at the last moment too.
+        """
+        try:
+            with _full_is_refused():
+                self.partials.unnote(partial)
+                job = gate.admit(
+                    self.spool,
+                    partial.job,
+                    name,
+                    partial.contributor,
+                    self.court,
+                    self.offer,
+                    hearing=hearing,
+                    wanted=wanted,
+                    last_look=self.check,
+                )
+        except RefusedError as refused:
+            # What seems incomplete may be so because the connection was cut: its end looks like that of the file.
+            if wanted():
+                self.partials.delete(partial)
+            else:
+                self.partials.keep(partial, is_whole=partial.is_temporary)
+            return Outcome(refusal(refused))
+        except Exception:
+            log.exception("incoming %s: could not be admitted", partial.job.id)
+            self.partials.delete(partial)
+            return Outcome(OUR_FAULT)
+        self.partials.finish(partial)
+        return Outcome(
+            f"226 Accepted as job {job.id}, {self._place(job)}; its result will be in /done/{job.id}/", job.id
+        )
+
+    def _place(self, job: Job) -> str:
+        try:
+            place = status.place(self.spool, job.id)
+        except OSError:
+            log.exception("job %s: its place in the queue can't be found out", job.id)
+            return "in the queue"
+        return f"number {place} in the queue" if place else "already taken from the queue"
+
 
 class Upload:
     """A file that is being received. Every one must be brought to its end with `conclude`."""
 
-    def __init__(self, intake: Intake, job: Job, name: str, share: Share) -> None:
-        self.job, self.name = job, name
+    def __init__(self, intake: Intake, partial: Partial, share: Share, flags: int) -> None:
+        self.partial = partial
         self._share = share
         self._intake = intake
-        self._refused = ""
-        self.file = Recording(job.upload, os.O_CREAT | os.O_EXCL, intake.flusher)
-        self.following = Following(intake.court, job.upload)
+        self._refused = self._cut = ""
+        self.file = Recording(partial.job.upload, flags, intake.flusher)
+        self.following = Following(intake.court, partial.job.upload)
 
     @property
     def size_bytes(self) -> int:
         """What has come so far."""
         return self.file.size_bytes
+
+    @property
+    def job(self) -> Job:
+        """Where it lies."""
+        return self.partial.job
+
+    @property
+    def name(self) -> str:
+        """What it was called by whoever sends it."""
+        return self.partial.name
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Append what was received. Raises RefusedError where it must stop (552, 452, or the verdict), and OSError.
@@ -103,76 +181,69 @@ class Upload:
         self.following.grow(self.size_bytes)
 
     def refuse(self, reply: str) -> None:
-        """Say that it is not to be admitted, and what is to be replied; the first reason given counts."""
-        self._refused = self._refused or reply
+        """Say that it is not to be admitted, nor kept, and what is to be replied; the first reason given counts."""
+        self._refused = self._refused or (not self._cut and reply) or ""
 
-    def conclude(self, wanted: Callable[[], bool]) -> str:
-        """Judge it, admit it or delete it; return the reply. Takes as long as the check: not for the event loop.
+    def cut(self, reply: str) -> None:
+        """Say that it came to an early end; it is kept, which is added to the reply's first line."""
+        self._cut = self._cut or (not self._refused and reply) or ""
 
-        A reply 226 means that the job is in the queue and survives a power cut; with any other nothing of it is
-        left. `wanted` is asked at the last moment whether there is anyone to read the reply.
-        """
+    def conclude(self, wanted: Callable[[], bool], sent: Mapping[str, int]) -> Outcome:
+        """Admit it, keep it or delete it; see Intake.admit. `sent`: what the session has sent before, name and size."""
         hearing = self.following.take(self.size_bytes)
         try:
             with hearing or nullcontext():
-                reply = self._settle() or self._judge(hearing, wanted)
-            if not reply.startswith("226"):
-                self._delete()
-            return reply
+                self._settle()
+                return self._conclude(hearing, wanted, sent)
         finally:
             self._share.end()
 
-    def _settle(self) -> str:
-        """Put the file on stable storage, unless it is refused; the reply if it is, or if that can't be done."""
+    def _settle(self) -> None:
+        """Put the file on stable storage, unless it is refused; it is, if that can't be done."""
         try:
             with _full_is_refused():
                 self.file.settle(durable=not self._refused)
         except RefusedError as refused:
-            self.refuse(refusal(refused))
+            self._refused = self._refused or refusal(refused)
         except OSError:
             log.exception("incoming %s: can't be written", self.job.id)
-            self.refuse(OUR_FAULT)
-        return self._refused
+            self._refused = self._refused or OUR_FAULT
 
-    def _judge(self, hearing: Hearing | None, wanted: Callable[[], bool]) -> str:
+    def _conclude(self, hearing: Hearing | None, wanted: Callable[[], bool], sent: Mapping[str, int]) -> Outcome:
+        if self._refused:
+            self._intake.partials.delete(self.partial)
+            return Outcome(self._refused)
+        if self._cut:
+            return Outcome(self._keep_for_later())
+        if self.partial.is_temporary:
+            return Outcome(self._keep())
+        if changes.is_named(self.name):
+            return Outcome(self._compare(sent))
+        return self._intake.admit(self.partial, self.name, wanted, hearing)
+
+    def _keep_for_later(self) -> str:
+        said, *more = self._cut.split("\r\n")
+        kept_bytes = self._intake.partials.keep(self.partial, is_whole=False)
+        kept = f"{kept_bytes} bytes are kept, to be continued" if kept_bytes else "nothing was kept"
+        return "\r\n".join([f"{said.removesuffix('.')}; {kept}.", *more])
+
+    def _keep(self) -> str:
+        if self._intake.partials.keep(self.partial, is_whole=True):
+            return f"226 Kept as {self.name}; it becomes a job when it is renamed."
+        return "552 Refused: nothing is kept of it: it is empty, too large, or was sent again meanwhile"
+
+    def _compare(self, sent: Mapping[str, int]) -> str:
         try:
-            job = self._admit(hearing, wanted)
+            return changes.compare(self.job.upload, sent)
         except RefusedError as refused:
             return refusal(refused)
-        except Exception:
-            log.exception("incoming %s: could not be admitted", self.job.id)
-            return OUR_FAULT
-        return f"226 Accepted as job {job.id}; its result will be in /done/{job.id}/"
-
-    def _admit(self, hearing: Hearing | None, wanted: Callable[[], bool]) -> Job:
-        with _full_is_refused():
-            intake, contributor = self._intake, self._share.contributor
-            return gate.admit(
-                intake.spool,
-                self.job,
-                self.name,
-                contributor,
-                intake.court,
-                intake.offer,
-                hearing=hearing,
-                wanted=wanted,
-                last_look=intake.check,
-            )
-
-    def _delete(self) -> None:
-        # A judge who is only just being started holds the file a moment longer, but none of its room.
-        with suppress(OSError):
-            os.truncate(self.job.upload, 0)
-        try:
-            self._intake.spool.delete(self.job)
-        except OSError:
-            log.exception("incoming %s: could not be deleted, the janitor will try again", self.job.id)
+        finally:
+            self._intake.partials.delete(self.partial)
 
 
 def refusal(refused: RefusedError) -> str:
     """The one line of FTP that says why an upload is refused."""
-    reason = "".join(char if char.isprintable() else "?" for char in str(refused))
-    return f"{refused.reply} Refused: {reason}"
+    return f"{refused.reply} Refused: {one_line(refused)}"
 
 
 def _no_room() -> RefusedError:

@@ -18,7 +18,10 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.filesystems import AbstractedFS
 
+from construir_ftp.server import notices
 from construir_ftp.server.lines import Entry
+from construir_ftp.server.notices import Agreed, Notices
+from construir_ftp.server.queue import Queue
 from construir_ftp.spool import Spool
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,16 +55,16 @@ class Walked:
 
 
 class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
-    """The spool as one session sees it: /done, /running and /layers for all, /queue for contributors.
+    """The spool as one session sees it: /done, /running and /layers for all, /queue for contributors, and notices.
 
-    In /queue a waiting job is shown as one file, of the upload's size, and can't be read. In /running there are the
-    logs only, to be followed with REST while they grow.
+    What is in /queue can't be read. In /running there are the logs only, to be followed with REST while they grow.
     """
 
-    def __init__(self, spool: Spool, is_contributor: bool, session: Any) -> None:
+    def __init__(self, spool: Spool, queue: Queue | None, board: Notices, session: Any) -> None:
         super().__init__("/", session)
-        self._spool = spool
-        self._states = ["done", "running", "layers", *(["queue"] if is_contributor else [])]
+        self._spool, self._queue = spool, queue
+        self._notices, self._agreed = board, Agreed(board)
+        self._states = ["done", "running", "layers", *(["queue"] if queue else [])]
 
     # -- paths: what the session says is what we say ---------------------------------------------------
 
@@ -87,6 +90,8 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         """A regular file, for reading; its `name` is the session's path."""
         if filename.startswith("/queue/"):
             raise FilesystemError("A waiting job is not given out")
+        if (notice := self._agreed.open(filename)) is not None:
+            return notice
         # A pipe, were there one, must not be waited for: O_NONBLOCK.
         file = open(filename, "rb", opener=lambda path, _: self._open(path, os.O_RDONLY | os.O_NONBLOCK))  # noqa: SIM115 - pyftpdlib closes it
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -96,15 +101,19 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
 
     def chdir(self, path: str) -> None:
         """Make `path` the directory that relative ones start from."""
+        if self._queue is not None and self._queue.is_place(path):
+            self.cwd = path
+            return
         with self._opened(path, os.O_PATH | os.O_DIRECTORY):
             self.cwd = path
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in no order."""
         if path == "/":
-            return list(self._states)
+            return [*self._states, notices.README, notices.STATUS]
         with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
-            return [entry.name for entry in entries if _is_shown(entry) and self._is_open(f"{path}/{entry.name}")]
+            names = [entry.name for entry in entries if _is_shown(entry) and self._is_open(f"{path}/{entry.name}")]
+        return [*names, notices.STATUS] if self._notices.read(f"{path}/{notices.STATUS}") else names
 
     @contextmanager
     def scan(self, path: str) -> Iterator[Iterable[Entry]]:
@@ -113,6 +122,8 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
             # What is on the disk is what is shown: no need to walk to each. They are good while the descriptor is open.
             with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
                 yield (entry for entry in entries if _is_shown(entry))
+        elif self._queue is not None and self._queue.is_place(path):
+            yield (Walked(name, partial(_itself, found)) for name, found in self._queue.entries(path).items())
         else:
             yield (Walked(name, partial(self.lstat, f"{path}/{name}")) for name in self.listdir(path))
 
@@ -129,6 +140,10 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
 
     def lstat(self, path: str) -> os.stat_result:
         """The status of a file or directory."""
+        if self._queue is not None and self._queue.name(path) is not None:
+            return self._queue.stat(path)
+        if (notice := self._notices.stat(path)) is not None:
+            return notice
         with self._opened(path, os.O_PATH) as descriptor:
             status = os.fstat(descriptor)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
@@ -148,8 +163,13 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         return stat.S_ISDIR(self._mode(path))
 
     def getsize(self, path: str) -> int:
-        """Size in bytes."""
-        return self.lstat(path).st_size
+        """Size in bytes, as SIZE tells it: whoever then continues an upload, or fetches a file, goes by it."""
+        if (agreed := self._agreed.size(path)) is not None:
+            return agreed
+        size_bytes = self.lstat(path).st_size
+        if self._queue is not None and (name := self._queue.name(path)) is not None:
+            self._queue.told[name] = size_bytes
+        return size_bytes
 
     def getmtime(self, path: str) -> float:
         """When it was last changed, in seconds since 1970."""
@@ -176,8 +196,6 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         names = [name for name in path.split("/") if name]
         if not self._is_open(path):
             raise _missing(path)
-        if names[:1] == ["queue"] and len(names) > 1:
-            return [*names, "upload"]
         return names
 
     def _is_open(self, path: str) -> bool:
@@ -185,6 +203,8 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         names = [name for name in path.split("/") if name]
         if (names and names[0] not in self._states) or any(name.startswith(".") for name in names):
             return False
+        if names[:1] == ["queue"]:
+            return len(names) == 1  # the rest is the Queue's
         return names[:1] != ["running"] or len(names) <= 2 or (len(names) == 3 and names[2] in _LIVE)
 
     def _open(self, path: str, flags: int) -> int:
@@ -211,6 +231,10 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
 def _is_shown(entry: os.DirEntry[str]) -> bool:
     is_plain = entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
     return is_plain and not entry.name.startswith(".")
+
+
+def _itself(status: os.stat_result) -> os.stat_result:
+    return status
 
 
 def _is_result(path: str) -> bool:

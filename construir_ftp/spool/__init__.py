@@ -20,7 +20,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -28,7 +28,7 @@ import msgspec
 
 from construir_ftp import disk, jobfile, turns
 from construir_ftp.errors import ConstruirError
-from construir_ftp.spool import lock, tickets
+from construir_ftp.spool import bell, lock, tickets
 from construir_ftp.spool.job import CANCEL, Job, Ticket
 from construir_ftp.spool.tickets import Tickets
 from construir_ftp.turns import Turns
@@ -94,14 +94,21 @@ class Spool:
     def admit(self, job: Job, ticket: Ticket, last_look: Callable[[], None] = lambda: None) -> Job:
         """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
 
-        The upload is in place and whole. Whoever waits for work is woken.
+        The upload is in place and whole. Whoever waits for work is woken. Whatever is raised, by `last_look` too,
+        which is asked in the last moment: what is in incoming/ is as it was.
         """
         disk.fsync(job.upload)
-        disk.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
-        job.path.chmod(0o755)
-        disk.fsync(job.path)
-        last_look()
-        queued = self._enqueue(job, ticket)
+        try:
+            disk.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
+            job.path.chmod(0o755)
+            disk.fsync(job.path)
+            last_look()
+            queued = self._enqueue(job, ticket)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                (job.path / "job.json").unlink()
+                job.path.chmod(0o700)
+            raise
         self.wake()
         return queued
 
@@ -273,36 +280,13 @@ class Spool:
         """Whether somebody holds the right to run jobs of this spool."""
         return lock.is_held(self.path / "lock")
 
-    @contextmanager
-    def _wake_address(self) -> Iterator[str]:
-        # An address longer than 107 bytes does not fit into sockaddr_un (unix(7)): go by way of the directory.
-        directory = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield f"/proc/self/fd/{directory}/wake"
-        finally:
-            os.close(directory)
-
     def wake(self) -> None:
         """Tell the runner that there is work. Nobody listening is no error: the runner looks when it starts."""
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
-            self._wake_address() as address,
-            suppress(OSError),
-        ):
-            sender.sendto(b"!", address)
+        bell.ring(self.path / "wake")
 
-    @contextmanager
-    def listen(self) -> Iterator[socket.socket]:
+    def listen(self) -> AbstractContextManager[socket.socket]:
         """The socket that wake() speaks to: a datagram, whatever it holds, means work. For the lock's holder only."""
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver,
-            self._wake_address() as address,
-        ):
-            (self.path / "wake").unlink(missing_ok=True)
-            receiver.bind(address)
-            # Sending needs write permission (unix(7)), and the FTP server may be another user; all it says is: look.
-            Path(address).chmod(0o666)
-            yield receiver
+        return bell.listen(self.path / "wake")
 
 
 def _sender(ticket: Ticket | None) -> str:

@@ -1,0 +1,72 @@
+"""What a newcomer is told by /README.txt and SITE HELP: how to make a job, how to send it, what limits there are."""
+
+from construir_ftp.config import Config
+from construir_ftp.units import Duration, Size
+
+_TEXT = """\
+This is Construir, a build appliance. You send a job by FTP, it runs in a virtual machine of
+its own without a network, and you fetch what it made. Anyone may look and fetch, by anonymous
+FTP; to send jobs you need a name and a password from whoever runs this server.
+
+MAKE A JOB. A job is the image of a file system ({filesystems}) with an executable run.sh at
+its root. run.sh is run as root in /job, which is that file system, mounted to be written to.
+
+    mkdir hello
+    printf '#!/bin/sh\\necho hello\\n' >hello/run.sh; chmod +x hello/run.sh
+    mke2fs -q -t ext4 -d hello hello.img 64M; zstd hello.img
+
+or, where Construir is installed, which finds the right size by itself:
+
+    construir pack hello
+
+The image may be sent as it is, or in gzip, bzip2, xz, zstd or lz4, as one stream.
+
+SEND IT into /queue. The reply is the verdict: 226 and the job's id, or 550 and the reason.
+
+    curl -T hello.img.zst --user NAME ftp://SERVER/queue/
+    lftp -u NAME -e 'put -O queue hello.img.zst; bye' SERVER
+
+What is cut can be continued for {incoming_age}: curl -C - -T, put -c, or REST and STOR. Files called
+.NAME, tmp.NAME, NAME.part, NAME.partial, NAME.filepart or NAME.tmp start nothing until they
+are renamed. Delete a job of yours in /queue or /running, and it is cancelled.
+
+FOLLOW IT. SITE QUEUE, SITE STATUS ID and /status.json tell what waits and why, and
+/running/ID/output.log what it prints. Its result is in /done/ID/: result.json, output.log,
+console.log, the image as the job left it, SHA256SUMS.
+
+LIMITS. An upload: {max_upload}. Its image, unpacked: {max_image}. A job runs for {timeout},
+or until it has printed nothing for {idle_timeout}; it has {cpus}, {memory} of memory, and its image
+for its files. A result is kept for {max_age}, or less if the disk fills.
+"""
+
+
+_SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+_DURATIONS = (("day", 86400), ("hour", 3600), ("minute", 60))
+
+
+def text(config: Config) -> str:
+    """The guide, for a server with this configuration."""
+    *some, last = config.gate.filesystems
+    cpus = config.machine.cpus
+    return _TEXT.format(
+        filesystems=f"{', '.join(some)} or {last}" if some else last,
+        max_upload=_size(config.ftp.max_upload),
+        max_image=_size(config.gate.max_image),
+        timeout=_duration(config.machine.timeout),
+        idle_timeout=_duration(config.machine.idle_timeout),
+        cpus="a processor" if cpus == 1 else f"{cpus} processors",
+        memory=_size(config.machine.memory),
+        max_age=_duration(config.janitor.max_age),
+        incoming_age=_duration(config.janitor.incoming_age),
+    )
+
+
+def _size(size: Size) -> str:
+    return next((f"{size / unit:g} {name}" for name, unit in _SIZES if size >= unit), f"{size} bytes")
+
+
+def _duration(duration: Duration) -> str:
+    for name, unit in _DURATIONS:
+        if duration >= unit:
+            return f"{duration / unit:g} {name}{'s' if duration > unit else ''}"
+    return f"{duration:g} seconds"
