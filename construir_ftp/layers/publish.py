@@ -50,7 +50,8 @@ def publish(
         mend.repair(disk)
         with disk.open("rb") as file:
             content = Content(extfs.Image(file), directory, max_installed)
-            squash(content.tar(), target, max_installed)
+            newest_s = Content(extfs.Image(file), directory, max_installed).newest_s()
+            squash(content.tar(), target, max_installed, newest_s)
         part = image.measure(target)
         manifest = store.Manifest(
             name=f"{name}@{part.sha256.removeprefix('sha256:')[:_VERSION_DIGITS]}",
@@ -83,9 +84,7 @@ class Content:
     def tar(self) -> Iterator[bytes]:
         """A tar file of it, in pieces (GNU's format, whose names are any bytes)."""
         names: dict[int, bytes] = {}
-        for path, inode in tree.walk(self._disk, self._top):
-            if self._all and path.partition(b"/")[0] in _NOT_FOR_OTHERS:
-                continue
+        for path, inode in self._walk():
             header = _header(path, inode)
             if inode.kind == stat.S_IFLNK:
                 header.linkname = _text(tree.link_target(self._disk, inode))
@@ -101,6 +100,15 @@ class Content:
                 yield from self._disk.stream(inode)
                 yield bytes(-header.size % tarfile.BLOCKSIZE)
         yield bytes(2 * tarfile.BLOCKSIZE)
+
+    def newest_s(self) -> int:
+        """The latest time of change of anything published, in seconds since the Epoch."""
+        return max((_mtime_s(inode) for _, inode in self._walk()), default=0)
+
+    def _walk(self) -> Iterator[tuple[bytes, extfs.Inode]]:
+        for path, inode in tree.walk(self._disk, self._top):
+            if not (self._all and path.partition(b"/")[0] in _NOT_FOR_OTHERS):
+                yield path, inode
 
     def _take(self, inode: extfs.Inode) -> int:
         self.taken_bytes += inode.size_bytes
@@ -118,8 +126,13 @@ def _header(path: bytes, inode: extfs.Inode) -> tarfile.TarInfo:
     header = tarfile.TarInfo(_text(path))
     header.type = _TYPES.get(inode.kind, tarfile.REGTYPE)
     header.mode = inode.mode & 0o1777
-    header.mtime = max(0, inode.mtime_ns // 10**9)
+    header.mtime = _mtime_s(inode)
     return header
+
+
+def _mtime_s(inode: extfs.Inode) -> int:
+    # squashfs has 32 bits for it.
+    return min(max(0, inode.mtime_ns // 10**9), 2**32 - 1)
 
 
 def _text(name: bytes) -> str:

@@ -1,4 +1,4 @@
-"""A tar stream of unknown origin -> a squashfs image, in a jail (sqfstar(1)); equal streams make equal images."""
+"""A tar stream of unknown origin -> a squashfs image, in a jail (sqfstar(1))."""
 
 import os
 import shlex
@@ -15,14 +15,20 @@ _TIMEOUT_S = 3600.0
 _MEMORY_BYTES = 512 * 2**20
 
 
-def squash(tar: Iterator[bytes], target: Path, most_bytes: int) -> None:
-    """Make `target`, which is as long as `most_bytes` at most. Raises CommandError."""
+def squash(tar: Iterator[bytes], target: Path, most_bytes: int, newest_s: int | None = None) -> None:
+    """Make `target`, which is as long as `most_bytes` at most. Raises CommandError.
+
+    No time in it is after `newest_s`, in seconds since the Epoch; without that, the root directory's is the present,
+    and equal streams make unequal images.
+    """
     target.touch()
     walls = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=most_bytes)
     options = ["-force", "-quiet", "-no-progress", "-comp", "zstd", "-mem", "256M"]
-    # Its own defaults for the root directory are the present, and writable by everyone.
-    options += ["-mkfs-time", "0", "-root-time", "0", "-root-mode", "755"]
-    argv: list[str | Path] = ["sqfstar", *options, target]
+    # Its own default for the root directory is writable by everyone.
+    options += ["-root-mode", "755"]
+    # 4.5.1 takes -root-time and does nothing with it.
+    now = [] if newest_s is None else ["env", f"SOURCE_DATE_EPOCH={newest_s}"]
+    argv: list[str | Path] = [*now, "sqfstar", *options, target]
     with jail.spawn(walls, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
         into = cast(IO[bytes], tool.stdin)
         try:
