@@ -726,6 +726,9 @@ def test_impossible_masquerade_address_is_an_error_that_names_the_key(tmp_path: 
 
 def test_running_out_of_descriptors_is_not_the_end_of_the_server(house: House) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with house.connect() as alice:
+        assert alice.log_in().store("/queue/x.img", JOB).startswith("226"), "all that is started late is there now"
+    wait_until(house.is_quiet, "the session is forgotten")
     with socket.socket() as late, socket.socket() as probe:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 1, hard))
