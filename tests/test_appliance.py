@@ -189,7 +189,7 @@ def test_log_of_a_running_job_can_be_followed_by_anyone_and_nothing_else_of_it(
     job = appliance.submit(hangs)
     appliance.wait_until_running(job)
     with appliance.session("anonymous", "me@example.org") as ftp:
-        assert sorted(ftp.nlst(f"/running/{job}")) == ["console.log", "output.log"]
+        assert sorted(ftp.nlst(f"/running/{job}")) == ["console.log", "output.log", "status.json"]
         rest: list[bytes] = []
         ftp.retrbinary(f"RETR /running/{job}/output.log", rest.append, rest=4)
         assert b"".join(rest) == b"ing\n"

@@ -50,6 +50,7 @@ def test_waiting_and_running_jobs_are_cancelled_and_the_next_one_runs(one_slot: 
     assert sorted(path.name for path in (one_slot.spool / "done" / running).iterdir()) == [
         "SHA256SUMS",
         "console.log",
+        "construir.toml",
         "hangs.img.zst",
         "job.json",
         "output.log",
