@@ -77,7 +77,7 @@ def test_result_names_accelerator_base_image_and_contributor(results: Results, b
 def test_sums_hold_for_every_file_of_the_result(results: Results) -> None:
     lines = results.file("hello", "SHA256SUMS").decode().splitlines()
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    assert sorted(sums) == ["console.log", "hello.img.zst", "output.log", "result.json"]
+    assert sorted(sums) == ["console.log", "construir.toml", "hello.img.zst", "output.log", "result.json"]
     for name, digest in sums.items():
         assert hashlib.sha256(results.file("hello", name)).hexdigest() == digest
 
@@ -85,7 +85,7 @@ def test_sums_hold_for_every_file_of_the_result(results: Results) -> None:
 def test_result_directory_holds_what_the_state_table_says(results: Results) -> None:
     results.result("hello")
     names = {path.name for path in (results.appliance.spool / "done" / results.ids["hello"]).iterdir()}
-    assert names == {"job.json", "result.json", "SHA256SUMS", "output.log", "console.log", "hello.img.zst"}
+    assert names == {"job.json", "result.json", "SHA256SUMS", "output.log", "console.log", "construir.toml", "hello.img.zst"}
 
 
 def test_exit_status_of_run_sh_is_the_result(results: Results) -> None:
