@@ -85,7 +85,15 @@ def test_sums_hold_for_every_file_of_the_result(results: Results) -> None:
 def test_result_directory_holds_what_the_state_table_says(results: Results) -> None:
     results.result("hello")
     names = {path.name for path in (results.appliance.spool / "done" / results.ids["hello"]).iterdir()}
-    assert names == {"job.json", "result.json", "SHA256SUMS", "output.log", "console.log", "construir.toml", "hello.img.zst"}
+    assert names == {
+        "job.json",
+        "result.json",
+        "SHA256SUMS",
+        "output.log",
+        "console.log",
+        "construir.toml",
+        "hello.img.zst",
+    }
 
 
 def test_exit_status_of_run_sh_is_the_result(results: Results) -> None:
