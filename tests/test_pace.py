@@ -58,7 +58,7 @@ def test_upload_whose_rate_is_enough_is_left_alone(tmp_path: Path) -> None:
 def test_upload_that_is_not_done_in_time_is_broken_off_however_fast_it_is(tmp_path: Path) -> None:
     with serving(tmp_path, upload_timeout="700ms") as house, house.connect() as alice:
         data = alice.log_in().begin("/queue/x.img")
-        assert trickle(data, alice, bytes(2**14)).startswith("426 Not done after 0.7 s")
+        assert trickle(data, alice, images.image("ext2", 2**25)[: 2**14]).startswith("426 Not done after 0.7 s")
         data.close()
         wait_until(lambda: not house.names("queue"), "it is no job")
 
