@@ -211,7 +211,7 @@ def test_judges_of_uploads_that_were_cut_end(house: House) -> None:
         session.close()
         upload.close()
     wait_until(lambda: not judges(), "the judges end")
-    wait_until(house.is_untouched, "nothing is left")
+    wait_until(lambda: not house.names("queue"), "nothing is admitted")
 
 
 def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_long(house: House) -> None:
@@ -252,7 +252,7 @@ def test_upload_that_waits_for_its_judge_can_be_aborted(house: House) -> None:
         assert alice.reply().startswith("426")
         assert alice.reply().startswith("226 Abort")
         wait_until(lambda: not judges(), "the judge ends")
-        assert house.is_untouched()
+        assert house.names("queue") == []
 
 
 def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
