@@ -471,7 +471,7 @@ def test_all_of_this_holds_for_an_ordinary_user(images: Path, tmp_path: Path) ->
 @root_only
 def test_a_service_with_a_capability_can_jail(tmp_path: Path) -> None:
     """As the FTP server under systemd, which may open port 21; bubblewrap would not have it."""
-    script = "from construir_ftp import jail, jailcheck; jailcheck.demand(jail.host()); print(jail.host().means.walls)"
+    script = "from construir_ftp.jail import check, host; check.demand(host()); print(host().means.walls)"
     capability = ("--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
     done = ordinaryuser.run([sys.executable, "-c", script], _needed(), tmp_path, *capability)
     assert (done.stdout, done.stderr) == ("user\n", "")
