@@ -56,8 +56,8 @@ def test_site_queue_tells_places_and_why_jobs_wait(house: House, anyone: Control
     with house.spool.lock():
         status.tell(house.spool, Report(slots=1, accelerator="tcg", busy=(Slot(ids[0], datetime.now(UTC)),)))
         take(house)
+        wait_until(lambda: "211-1 waiting, 1 running:" in anyone.ask("SITE QUEUE"), "one runs")
         reply = anyone.ask("SITE QUEUE").splitlines()
-        assert reply[0] == "211-1 waiting, 1 running:"
         assert reply[1].startswith(f" running: {ids[0]} since 20")
         assert " waiting because every machine is busy (1 of 1)" in reply
         assert " machines: 1, tcg" in reply

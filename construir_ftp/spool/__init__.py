@@ -113,13 +113,15 @@ class Spool:
         return queued
 
     def _enqueue(self, job: Job, ticket: Ticket) -> Job:
-        # An id can be taken: its random part is 16 bits. rename(2) then fails, since no job's directory is empty.
+        # An id can be taken. rename(2) then fails, since no job's directory is empty.
+        received = ticket.received
         while True:
             try:
-                return self._move(job, "queue", jobfile.new_id(ticket.name, ticket.received))
+                return self._move(job, "queue", jobfile.new_id(ticket.name, received))
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+                received += jobfile.STEP
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 
