@@ -8,12 +8,11 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import extfs
+from construir_ftp import extfs, tree
 from construir_ftp.extfs import Inode
 
 _KINDS = {
@@ -70,22 +69,13 @@ def entries(path: Path) -> dict[bytes, Entry]:
         image = extfs.Image(file)
         # A file with several names is read once: extfs takes blocks that come again for damage.
         known: dict[int, Entry] = {}
-        found = {}
-        for name, number in _walk(image):
-            if number not in known:
-                known[number] = _entry(image, image.inode(number))
-            found[name] = known[number]
+        top = image.inode(extfs.ROOT)
+        found = {b"/": _entry(image, top)}
+        for name, inode in tree.walk(image, top):
+            if inode.number not in known:
+                known[inode.number] = _entry(image, inode)
+            found[b"/" + name] = known[inode.number]
     return found
-
-
-def _walk(image: extfs.Image) -> Iterator[tuple[bytes, int]]:
-    waiting = [(b"", extfs.ROOT)]
-    while waiting:
-        path, number = waiting.pop()
-        yield path or b"/", number
-        inode = image.inode(number)
-        if inode.kind == stat.S_IFDIR:
-            waiting += [(path + b"/" + name, below) for name, below in image.entries(inode)]
 
 
 def _entry(image: extfs.Image, inode: Inode) -> Entry:

@@ -1,12 +1,15 @@
-"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, holes, free space.
+"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, locks, holes, free space.
 
 Nothing here knows what a job is.
 """
 
 import ctypes
+import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -60,6 +63,21 @@ def replace(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """An exclusive flock(2) on a file or directory, for as long as this process lives at most.
+
+    What is to be replaced by a rename has to be locked by its directory: the lock stays with the file that was there.
+    Without `wait` raises BlockingIOError where it is locked.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:

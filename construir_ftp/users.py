@@ -7,14 +7,12 @@ TOML, replaced in one step, so that it can be read at any moment; a change count
 Passwords are never kept, logged or compared in clear.
 """
 
-import fcntl
 import os
 import re
 import secrets
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import argon2
@@ -114,7 +112,7 @@ class Users:
         """Read, change, write: two at once wait for each other. On return the file is on stable storage."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self.path.parent):
+            with disk.locked(self.path.parent):
                 hashes = _read(self.path)
                 change(hashes)
                 _replace(self.path, _text(hashes))
@@ -202,14 +200,3 @@ def _replace(path: Path, text: str) -> None:
     finally:
         draft.unlink(missing_ok=True)
     disk.fsync(path.parent)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold flock(2) on the directory: on the file it would be lost with the first rename."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

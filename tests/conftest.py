@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image
+from construir_ftp import image, pack
 from construir_ftp.config import Config
 from construir_ftp.image import BaseImage
+from construir_ftp.layers.store import Store
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template
+from construir_ftp.spool import Spool
 from tests import machines
 from tests.appliance import Appliance
+from tests.ftpclient import Control, House, serving
 from tests.tlsclient import make_certificate
 
 
@@ -44,6 +47,58 @@ def template(shape: Shape) -> Iterator[Template]:
     """One that small machines are cloned from."""
     with closing(Template.build(shape, 60)) as built:
         yield built
+
+
+def packed(job: str, place: Path) -> Path:
+    """One of tests/jobs as an upload in `place`."""
+    upload = place / f"{job}.img.zst"
+    pack.pack(machines.JOBS / job, upload, 2**20)
+    return upload
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    """A job that ends well, as it is uploaded."""
+    return packed("hello", tmp_path)
+
+
+@pytest.fixture
+def hangs(tmp_path: Path) -> Path:
+    """A job that runs until it is killed, as it is uploaded."""
+    return packed("hangs", tmp_path)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """An empty one."""
+    return Spool.prepare(tmp_path / "spool")
+
+
+@pytest.fixture
+def store(spool: Spool) -> Store:
+    """The layers of that spool."""
+    return Store(spool.state("layers"))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A server without a runner, and its spool."""
+    with serving(tmp_path) as house:
+        yield house
+
+
+@pytest.fixture
+def anyone(house: House) -> Iterator[Control]:
+    """An anonymous client of it."""
+    with house.connect() as control:
+        yield control.log_in("anonymous")
+
+
+@pytest.fixture
+def alice(house: House) -> Iterator[Control]:
+    """A contributor."""
+    with house.connect() as control:
+        yield control.log_in()
 
 
 @pytest.fixture

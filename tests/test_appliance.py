@@ -8,27 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image, pack
+from construir_ftp import image
 from construir_ftp.image import BaseImage
 from tests.appliance import CONFIG, Appliance, construir
-
-JOBS = Path(__file__).parent / "jobs"
-
-
-@pytest.fixture
-def hello(tmp_path: Path) -> Path:
-    """A job that ends well."""
-    upload = tmp_path / "hello.img.zst"
-    pack.pack(JOBS / "hello", upload, 2**20)
-    return upload
-
-
-@pytest.fixture
-def hangs(tmp_path: Path) -> Path:
-    """A job that runs until it is killed."""
-    upload = tmp_path / "hangs.img.zst"
-    pack.pack(JOBS / "hangs", upload, 2**20)
-    return upload
 
 
 def processes_with(word: str) -> list[int]:

@@ -7,20 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import pack, status
+from construir_ftp import status
 from construir_ftp.image import BaseImage
 from construir_ftp.spool import Spool
 from tests.appliance import CONFIG, Appliance, construir
-
-JOBS = Path(__file__).parent / "jobs"
-
-
-@pytest.fixture
-def hangs(tmp_path: Path) -> Path:
-    """A job that runs until it is killed."""
-    upload = tmp_path / "hangs.img.zst"
-    pack.pack(JOBS / "hangs", upload, 2**20)
-    return upload
 
 
 @pytest.fixture

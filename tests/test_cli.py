@@ -12,8 +12,7 @@ from construir_ftp import pack
 from construir_ftp.cli import construir as group
 from construir_ftp.cli.options import printable
 from tests.appliance import construir
-
-JOBS = Path(__file__).parent / "jobs"
+from tests.machines import JOBS
 
 
 def commands(command: click.Command, name: str = "construir") -> Iterator[tuple[str, click.Command]]:

@@ -2,7 +2,6 @@
 
 import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,16 +16,6 @@ from construir_ftp.units import Size
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 MIB = 2**20
 NO_ROOM = Size(1)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool.prepare(tmp_path / "spool")
-
-
-@pytest.fixture
-def store(spool: Spool) -> Store:
-    return Store(spool.state("layers"))
 
 
 def put(

@@ -16,8 +16,8 @@ from construir_ftp import pack
 from construir_ftp.image import BaseImage
 from construir_ftp.users import Users
 from tests.appliance import CONFIG, PASSWORD, Appliance
+from tests.machines import JOBS
 
-JOBS = Path(__file__).parent / "jobs"
 MANY = 6
 
 
@@ -42,9 +42,7 @@ def paused_runner(appliance: Appliance) -> Iterator[None]:
         os.kill(runner, signal.SIGCONT)
 
 
-def test_many_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(one_slot: Appliance, tmp_path: Path) -> None:
-    hello = tmp_path / "hello.img.zst"
-    pack.pack(JOBS / "hello", hello, 2**20)
+def test_many_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(one_slot: Appliance, hello: Path) -> None:
     with paused_runner(one_slot):
         many = [one_slot.submit(hello) for _ in range(MANY)]
         single = one_slot.submit(hello, contributor="bob")

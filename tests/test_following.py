@@ -28,12 +28,6 @@ WHY = "make one with: construir pack DIR"
 NO_IMAGE = f"550 Refused: not a file system image (data); {WHY}"
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with serving(tmp_path) as house:
-        yield house
-
-
 def received(house: House) -> int:
     """Bytes of the upload under way that are in its file."""
     return sum(file.stat().st_size for file in house.spool.state("incoming").glob("*/upload"))

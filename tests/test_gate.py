@@ -139,11 +139,6 @@ def court() -> Iterator[Court]:
         yield court
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool.prepare(tmp_path / "spool")
-
-
 def received(spool: Spool, data: bytes) -> Job:
     job = spool.receive()
     job.upload.write_bytes(data)

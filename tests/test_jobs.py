@@ -14,8 +14,8 @@ import pytest
 from construir_ftp import image, pack
 from construir_ftp.image import BaseImage
 from tests.appliance import CONFIG, Appliance
+from tests.machines import JOBS
 
-JOBS = Path(__file__).parent / "jobs"
 QUICK = ("hello", "fails", "hangs", "reboots", "powersoff", "fillsdisk", "floods", "corrupts", "wipesroot", "network")
 
 

@@ -56,12 +56,6 @@ def full(house: House, results: Path) -> Iterator[House]:
     done.rename(results)
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with serving(tmp_path) as house:
-        yield house
-
-
 @contextmanager
 def browsing(house: House) -> Iterator[Control]:
     with house.connect() as control:

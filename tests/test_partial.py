@@ -20,12 +20,6 @@ OTHER = images.image("ext2", 2**20, "-L", "other")
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with serving(tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
 def alice(house: House) -> Iterator[Control]:
     with house.connect() as control:
         control.log_in().ask("CWD /queue")

@@ -25,16 +25,6 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool.prepare(tmp_path / "spool")
-
-
-@pytest.fixture
-def store(spool: Spool) -> Store:
-    return Store(spool.state("layers"))
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     place = images.job_directory(tmp_path / "tree")
     (place / "out/usr/bin").mkdir(parents=True)

@@ -28,12 +28,6 @@ MIB = 2**20
 LARGE = images.claiming(JOB, 50 * MIB) + bytes(49 * MIB)
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with serving(tmp_path) as house:
-        yield house
-
-
 def run(*argv: str | Path) -> tuple[int, str]:
     """Run a client; its exit status and all it said."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LONG_S, check=False)

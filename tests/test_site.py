@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,21 +12,9 @@ from construir_ftp import guide, status
 from construir_ftp.config import Config
 from construir_ftp.status import Report, Slot
 from tests import images
-from tests.ftpclient import PASSWORD, README, Control, House, serving, wait_until
+from tests.ftpclient import PASSWORD, README, Control, House, wait_until
 
 JOB = images.image("ext2", 2**20)
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with serving(tmp_path) as house:
-        yield house
-
-
-@pytest.fixture
-def anyone(house: House) -> Iterator[Control]:
-    with house.connect() as control:
-        yield control.log_in("anonymous")
 
 
 def submit(house: House, name: str = "x.img") -> str:

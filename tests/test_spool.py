@@ -533,6 +533,7 @@ def test_deleting_what_is_gone_is_no_error(place: Spool) -> None:
     job = send(place)
     place.delete(job)
     place.delete(job)
+    assert place.jobs("queue") == []
 
 
 def test_trash_is_swept_although_one_thing_in_it_resists(place: Spool) -> None:

@@ -78,3 +78,4 @@ def test_damaged_memory_is_none(tmp_path: Path, damage: bytes) -> None:
 
 def test_memory_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     Turns(tmp_path / "gone" / "turns").note("ann")
+    assert Turns(tmp_path / "gone" / "turns").served() == []

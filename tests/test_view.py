@@ -33,18 +33,6 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield house
 
 
-@pytest.fixture
-def anyone(house: House) -> Iterator[Control]:
-    with house.connect() as control:
-        yield control.log_in("anonymous")
-
-
-@pytest.fixture
-def alice(house: House) -> Iterator[Control]:
-    with house.connect() as control:
-        yield control.log_in("alice")
-
-
 def test_anonymous_users_see_done_and_live_logs_and_nothing_else(anyone: Control) -> None:
     assert anyone.fetch("NLST") == b"README.txt\r\ndone\r\nlayers\r\nrunning\r\nstatus.json\r\n"
     assert anyone.fetch("NLST /done") == b"a-job\r\n"

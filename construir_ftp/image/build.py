@@ -68,7 +68,7 @@ def _workplace() -> Iterator[Path]:
     # to reach this directory, to write to out/, and only they can remove what is in root/.
     place, prefix = _WORKPLACE
     for abandoned in place.glob(f"{prefix}*"):
-        with suppress(OSError), versions.locked(abandoned, wait=False):
+        with suppress(OSError), disk.locked(abandoned, wait=False):
             _clear(abandoned)
     with versions.claimed(place, prefix) as work:
         try:

@@ -8,8 +8,6 @@ What makes a version live is one rename(2) of the link, so that a crash leaves t
 use is locked (image.hold), and is not removed.
 """
 
-import fcntl
-import os
 import secrets
 import shutil
 import tempfile
@@ -78,7 +76,7 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
     """
     manifest = image.read(finished, name).manifest
     version = store(images.resolve(), name) / manifest.digest().removeprefix("sha256:")[:_DIGEST_CHARACTERS]
-    with locked(version.parent):
+    with disk.locked(version.parent):
         is_new = _keep(finished, version, name)
         base = image.read(version, name)
         try:
@@ -137,7 +135,7 @@ def discard(version: Path, link: Path | None = None) -> bool:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(_lock(version), wait=False))
+            stack.enter_context(disk.locked(_lock(version), wait=False))
         except BlockingIOError:
             return False
         except FileNotFoundError:
@@ -151,7 +149,7 @@ def discard(version: Path, link: Path | None = None) -> bool:
 def is_held(version: Path) -> bool:
     """Whether somebody uses a version, or builds a draft."""
     try:
-        with locked(_lock(version), wait=False):
+        with disk.locked(_lock(version), wait=False):
             return False
     except BlockingIOError:
         return True
@@ -177,19 +175,8 @@ def leftovers(images: Path) -> list[Path]:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """An exclusive flock(2) on a file or directory. Without `wait` raises BlockingIOError where it is locked."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def claimed(parent: Path, prefix: str) -> Iterator[Path]:
     """A new directory below `parent` that is locked from the moment it has its name, `prefix` and random characters."""
     fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
-    with locked(fresh):
+    with disk.locked(fresh):
         yield fresh.rename(parent / f"{prefix}{fresh.name.removeprefix(_NEW)}")

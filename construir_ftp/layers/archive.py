@@ -5,7 +5,6 @@ of the host's apt only the network settings are read, and nothing of it is chang
 here unpacks a package.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -88,10 +87,6 @@ class Archive:
                 self._apt("get", "update", "--error-on=any", timeout_s=_FETCH_S)
                 stamp.touch()
 
-    def is_refreshed(self) -> bool:
-        """Whether there are lists at all."""
-        return (self.place / "refreshed").exists()
-
     def resolve(self, wanted: tuple[str, ...]) -> Plan:
         """What installing the packages `wanted` takes, without what they merely recommend; nothing is fetched.
 
@@ -145,12 +140,8 @@ class Archive:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         self.place.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with disk.locked(self.place):
             yield
-        finally:
-            os.close(descriptor)
 
     def prepare(self) -> None:
         """Take out of the base image what apt has to know, unless that was done before."""

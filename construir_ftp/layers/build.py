@@ -160,21 +160,8 @@ def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
             shutil.copyfile(file, tree / "debs" / file.name)
         (tree / "run.sh").write_text(script)
         (tree / "run.sh").chmod(0o755)
-        argv: list[str | Path] = [
-            "mke2fs",
-            "-q",
-            "-t",
-            "ext4",
-            "-O",
-            "^has_journal",
-            "-m",
-            "0",
-            "-d",
-            tree,
-            disk,
-            f"{size_bytes >> 10}K",
-        ]
-        process.run(argv, timeout_s=_MAKE_DISK_S)
+        options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0"]
+        process.run(["mke2fs", *options, "-d", tree, disk, f"{size_bytes >> 10}K"], timeout_s=_MAKE_DISK_S)
     return disk
 
 

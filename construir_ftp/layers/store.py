@@ -173,8 +173,9 @@ class Store:
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
         """Hold the right to make the layer `name` (flock(2)); whoever else wants to, waits."""
-        with (self.path / f".lock-{name}").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock = self.path / f".lock-{name}"
+        lock.touch()
+        with disk.locked(lock):
             yield
 
 
