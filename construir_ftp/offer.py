@@ -22,6 +22,8 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.spool import Job, Spool
 from construir_ftp.wishes import Terms, Wishes
 
+_QUOTED_CHARACTERS = 100
+
 
 class DependencyError(ConstruirError):
     """What a job depends on can't be had; the message says what and why."""
@@ -94,8 +96,6 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _check_packages(self, wanted: Wishes) -> None:
-        if not self.layers.packages:
-            raise RefusedError(f"{wishes.FILE}: dependencies.packages: none can be had here; put them into the image")
         try:
             plan = self.plan(self.base(wanted), wanted.dependencies.packages)
         except RefusedError as error:
@@ -124,6 +124,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def plan(self, base: BaseImage, packages: tuple[str, ...]) -> Plan:
         """What a set of packages comes to. Raises RefusedError, and CommandError where the archive can't be reached."""
+        if not self.layers.packages:
+            raise RefusedError("dependencies.packages: none can be had here; put them into the image")
         archive = self.archive(base)
         archive.refresh()
         return archive.resolve(packages)
@@ -159,8 +161,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                     raise DependencyError(f"there is no layer {name} any more")
                 store.use(found)
                 chain += [layer for layer in store.chain(found) if layer.name not in {known.name for known in chain}]
-        except (RefusedError, CommandError, InstallationError) as error:
+        except (RefusedError, InstallationError) as error:
             raise DependencyError(str(error)) from error
+        except CommandError as error:
+            names = ", ".join(needs.packages)[:_QUOTED_CHARACTERS]
+            raise DependencyError(f"no layer can be made of the packages {names}: {error}") from error
         return chain
 
     def results_of(self, wanted: Wishes) -> list[Dependency]:

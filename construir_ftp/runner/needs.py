@@ -1,4 +1,4 @@
-"""What one job needs for its run, settled before it gets a machine: which machine, which layers, which results."""
+"""What one job needs of its machine, settled before it gets one: which machine, which layers, which results."""
 
 import socket
 from pathlib import Path
@@ -15,6 +15,7 @@ from construir_ftp.offer import Dependency, Offer
 from construir_ftp.results import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
 from construir_ftp.spool import Job, Ticket
 from construir_ftp.units import Size
+from construir_ftp.verdict import Verdict
 from construir_ftp.wishes import Wishes
 
 # Unpacking is bounded by the disk's size; this only ends a tool that hangs.
@@ -30,11 +31,10 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[Dependency, ...] = ()
 
     @classmethod
-    def settle(cls, offer: Offer, usual: Shape, ticket: Ticket, stop: socket.socket) -> "Needs":
-        """What a job needs, its layers made if they have to be. Raises DependencyError, and ConstruirError for what is
-        wrong here; either when `stop` became readable.
+    def settle(cls, offer: Offer, usual: Shape, wanted: Wishes, stop: socket.socket) -> "Needs":
+        """What a job needs that asks for this, its layers made if they have to be. Raises DependencyError, and
+        ConstruirError for what is wrong here; either when `stop` became readable.
         """
-        wanted = wishes.read(ticket.construir_toml)
         base = usual.base
         if wanted.base:
             base = offer.base(wanted)
@@ -56,12 +56,15 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         layers = [LayerUsed(layer.name, layer.manifest.sha256, layer.manifest.contents) for layer in self.layers]
         return Used(layers, [dependency.id for dependency in self.results])
 
-    def unpack(self, job: Job, ticket: Ticket) -> None:
-        """Put the job's disk and those it depends on into its directory. Raises ConstruirError and OSError."""
-        codec.unpack(ticket.codec, job.upload, job.disk, ticket.image_bytes, CODEC_S)
+    def unpack(self, upload: Path, found: Ticket | Verdict, job: Job) -> None:
+        """Put the job's disk, out of `upload`, and those it depends on into its directory.
+
+        Raises ConstruirError and OSError.
+        """
+        codec.unpack(found.codec, upload, job.disk, found.image_bytes, CODEC_S)
         if self.wishes.space:
             mend.grow(job.disk, self.wishes.space, self.shape.max_disk_bytes)
-        for dependency, path in zip(self.results, self._disks(job), strict=True):
+        for dependency, path in zip(self.results, self.disks(job), strict=True):
             codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
 
     def note(self, job: Job, usual: MachineSection) -> None:
@@ -78,26 +81,31 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
     def forget(self, job: Job) -> None:
         """Remove the disks of what it depends on: they are no part of its result."""
-        for path in self._disks(job):
+        for path in self.disks(job):
             path.unlink(missing_ok=True)
 
-    def _disks(self, job: Job) -> tuple[Path, ...]:
+    def disks(self, job: Job) -> tuple[Path, ...]:
+        """Where `unpack` puts the disks of the results it depends on."""
         return tuple(job.path / f"dependency-{number}.img" for number in range(len(self.results)))
+
+    def errand(self, name: str, filesystem: str) -> Errand:
+        """What its guest is told, of a job called `name`."""
+        return Errand(
+            hostname=name,
+            filesystem=filesystem,
+            run=self.wishes.run,
+            env=self.wishes.env,
+            layers=len(self.layers),
+            results=tuple((dependency.name, dependency.filesystem) for dependency in self.results),
+        )
 
     def assignment(self, job: Job, ticket: Ticket, machine: MachineSection, boot_timeout_s: float) -> Assignment:
         """What its machine is to do."""
         return Assignment(
             disk=job.disk,
-            errand=Errand(
-                hostname=ticket.name,
-                filesystem=ticket.filesystem,
-                run=self.wishes.run,
-                env=self.wishes.env,
-                layers=len(self.layers),
-                results=tuple((dependency.name, dependency.filesystem) for dependency in self.results),
-            ),
+            errand=self.errand(ticket.name, ticket.filesystem),
             layers=tuple(layer.image for layer in self.layers),
-            results=self._disks(job),
+            results=self.disks(job),
             timeout_s=self.wishes.timeout or machine.timeout,
             idle_timeout_s=self.wishes.idle_timeout or machine.idle_timeout,
             boot_timeout_s=boot_timeout_s,

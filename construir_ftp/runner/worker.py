@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, image, results
+from construir_ftp import codec, image, results, wishes
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.machine.accelerator import Choice
@@ -83,7 +83,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
         job.count_attempt()
         try:
-            needs = Needs.settle(self.offer, self.shape(), ticket, stop)
+            needs = Needs.settle(self.offer, self.shape(), wishes.read(ticket.construir_toml), stop)
         except DependencyError as error:
             if stopped(stop):
                 return self._stopped(job)
@@ -160,7 +160,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Ending:
         """Unpack the job, while the machine comes up, and have it run."""
         job.strip()
-        needs.unpack(job, ticket)
+        needs.unpack(job.upload, ticket, job)
         needs.note(job, self.machine)
         log.info("job %s: attempt %d, in a %s machine", job.id, job.attempts(), machine.ending.boot_path)
         try:
