@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import pytest
 
-from construir_ftp import config
+from construir_ftp import pack
+from construir_ftp.config import Config, SpoolSection
 from construir_ftp.errors import RefusedError
 from construir_ftp.runner import shell
+from construir_ftp.spool import Spool
 from construir_ftp.terminal import END_KEY
 from tests import images as jobs
 from tests.appliance import construir
@@ -41,6 +45,17 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def visit(*arguments: str | Path, script: str = LOGIN) -> "subprocess.CompletedProcess[str]":
     return construir(*arguments, input=script)
+
+
+def with_spool(place: Path) -> Config:
+    return Config(spool=SpoolSection(path=str(place)))
+
+
+@contextmanager
+def prepared(job: Path, spool: Path) -> Iterator[shell.Visit]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, shell.prepared(shell.find(str(job), with_spool(spool)), with_spool(spool), ours) as machine:
+        yield machine
 
 
 def words(said: str) -> list[str]:
@@ -122,10 +137,11 @@ def test_image_is_never_kept_over_another_file(result: Path, tmp_path: Path) -> 
 def test_image_in_any_codec_is_copied_and_the_copy_has_no_name(codec: str, tmp_path: Path) -> None:
     packed = tmp_path / "greet.img"
     packed.write_bytes(jobs.pack(codec, jobs.image()))
-    with shell.copied(packed, config.Config()) as copy:
-        assert Path(f"/proc/self/fd/{copy.descriptor}").read_bytes() == jobs.image()
-        assert os.fstat(copy.descriptor).st_nlink == 0
-        assert (copy.name, copy.filesystem) == ("greet", "ext2")
+    with prepared(packed, tmp_path / "spool") as machine:
+        assert machine.disk is not None
+        assert Path(f"/proc/self/fd/{machine.disk}").read_bytes() == jobs.image()
+        assert os.fstat(machine.disk).st_nlink == 0
+        assert (machine.errand.hostname, machine.errand.filesystem) == ("greet", "ext2")
 
 
 def test_image_that_can_not_be_mounted_is_shown_all_the_same(tmp_path: Path) -> None:
@@ -138,16 +154,132 @@ def test_image_that_can_not_be_mounted_is_shown_all_the_same(tmp_path: Path) -> 
     assert "FILE SYSTEM WAS MODIFIED" in said.stdout
 
 
+# -- the machine that the job had --------------------------------------------------------------------------------
+
+FIRST = "20261122T104102Z-7f3a-first"
+CPUS = min(2, len(os.sched_getaffinity(0)))
+ASKS = f"""
+memory = "640MiB"
+cpus = {CPUS}
+[env]
+WORDS = "a b=c 'd' $e"
+TERM = "of the job"
+[dependencies]
+results = ["{FIRST}"]
+layers = ["tool"]
+"""
+LOOK = 'echo "$WORDS:$PATH"; nproc; grep MemTotal /proc/meminfo; cat /usr/share/tool /deps/first/made; ls /deps'
+
+
+class Needy(msgspec.Struct, frozen=True):
+    """A spool in which there is what a job depends on, and the result of that job, which failed."""
+
+    spool: Path
+    result: Path
+
+
+def written(place: Path, run_sh: str, asks: str = "") -> Path:
+    """The directory of a job."""
+    jobs.job_directory(place, f"#!/bin/sh\n{run_sh}\n".encode())
+    (place / "construir.toml").write_text(asks)
+    return place
+
+
+def packed(place: Path, asks: str) -> Path:
+    pack.pack(written(place, "true", asks), place.with_suffix(".img.zst"), 2**20)
+    return place.with_suffix(".img.zst")
+
+
+@pytest.fixture(scope="module")
+def needy(tmp_path_factory: pytest.TempPathFactory) -> Needy:
+    place = tmp_path_factory.mktemp("needy")
+    spool = Spool.prepare(place / "spool")
+    first = written(place / "first", "mkdir -p out/usr/share; echo 1.0 >out/usr/share/tool; echo zlib >made")
+    option = f"--spool={spool.path}"
+    construir("run", first, "-o", spool.state("done") / FIRST, option, check=True)
+    construir("layer", "publish", FIRST, "tool", "--path=out", option, check=True)
+    job = written(place / "second", "sh ./look >seen; exit 3", ASKS)
+    (job / "look").write_text(LOOK)
+    assert construir("run", job, "-o", place / "result", option).returncode == 3
+    return Needy(spool.path, place / "result")
+
+
+def test_failed_job_is_looked_at_in_the_machine_it_had(needy: Needy) -> None:
+    asked = "sh ./look >now; cmp seen now && echo 'all the same'; cat seen; touch /deps/first/x; echo $TERM."
+    said = visit("shell", needy.result, f"--spool={needy.spool}", script=f"{LOGIN}{asked}\n")
+    assert f"construir: getting ready what it depends on: {FIRST}, tool\n" in said.stderr
+    assert "a copy of second at /job, /deps/first;" in said.stderr
+    lines = words(said.stdout)
+    assert "all the same" in lines
+    seen = lines[lines.index("all the same") + 1 :]
+    assert seen[0].startswith("a b=c 'd' $e:/job/bin:")
+    assert seen[1] == str(CPUS)
+    assert 560_000 < int(seen[2].split()[1]) < 640 * 1024
+    assert seen[3:6] == ["1.0", "zlib", "first"]
+    assert "touch: cannot touch '/deps/first/x': Read-only file system" in seen
+    assert "dumb." in seen  # the terminal is the visitor's
+
+
+def test_result_without_its_construir_toml_is_opened_by_the_one_in_its_image(needy: Needy, tmp_path: Path) -> None:
+    for name in ("result.json", "second.img.zst"):
+        (tmp_path / name).write_bytes((needy.result / name).read_bytes())
+    with prepared(tmp_path, needy.spool) as machine:
+        assert machine.shape.memory_bytes == 640 * 2**20
+        assert [name for name, _ in machine.errand.results] == ["first"]
+        assert len(machine.read_only) == 3  # layer, variables, result
+        assert machine.shape.read_only_disks >= 3
+
+
+def test_job_that_never_ran_gets_what_it_asks_for(tmp_path: Path) -> None:
+    job = packed(tmp_path / "job", 'memory = "700MiB"\ntimeout = "9h"\nspace = "20MiB"\n')
+    with prepared(job, tmp_path / "spool") as machine:
+        assert (machine.shape.memory_bytes, machine.shape.read_only_disks) == (700 * 2**20, 0)
+        assert machine.disk is not None
+        assert os.fstat(machine.disk).st_size > 20 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("asks", "reason"),
+    [
+        (f"[dependencies]\nresults = ['{FIRST}']", f"job {FIRST} has no result, or not any more; --without-depend"),
+        ("[dependencies]\nlayers = ['tool']", "there is no layer tool any more; --without-depend"),
+        ("[dependencies]\npackages = ['hello']", "packages: none can be had here; put them into the image; --without-"),
+        ("base = 'woody-i386'", "run: construir image build woody-i386; or name another with --base"),
+        ("memory = '4TiB'", "construir.toml: memory: at most"),
+        ("tiemout = '1h'", "construir.toml: tiemout: no such key"),
+    ],
+)
+def test_what_can_not_be_had_any_more_is_named_in_one_line(asks: str, reason: str, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'[spool]\npath = "{tmp_path / "spool"}"\n[layers]\npackages = false\n')
+    said = visit("shell", packed(tmp_path / "job", asks), f"--config={settings}")
+    assert (said.returncode, said.stdout) == (1, "")
+    lines = [line for line in said.stderr.splitlines() if "getting ready" not in line]
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_machine_opens_without_what_is_gone_where_that_is_wished(tmp_path: Path) -> None:
+    asks = f"base = 'woody-i386'\n[env]\nWORD = 'kept'\n[dependencies]\nresults = ['{FIRST}']\nlayers = ['tool']\n"
+    options = ("--without-dependencies", f"--base={BASE}", f"--spool={tmp_path / 'spool'}")
+    said = visit("shell", packed(tmp_path / "job", asks), *options, script=f"{LOGIN}ls /deps/*; echo $WORD\n")
+    assert said.returncode == 0, said.stderr
+    lines = words(said.stdout)
+    assert "kept" in lines
+    assert "ls: cannot access '/deps/*': No such file or directory" in lines
+
+
 # -- what is meant -------------------------------------------------------------------------------------------
 
 
 def test_result_is_found_by_its_directory_and_by_its_id(result: Path, tmp_path: Path) -> None:
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "20261122T104102Z-7f3a-fails").symlink_to(result)
-    by_id = shell.find("20261122T104102Z-7f3a-fails", tmp_path)
-    assert by_id.image.samefile(shell.find(str(result), tmp_path).image)
-    assert by_id.base == BASE
-    assert shell.find(str(by_id.image), tmp_path).image == by_id.image
+    settings = with_spool(tmp_path)
+    by_id = shell.find("20261122T104102Z-7f3a-fails", settings)
+    assert by_id.image.samefile(shell.find(str(result), settings).image)
+    assert by_id.wanted.base == BASE
+    assert shell.find(str(by_id.image), settings).image == by_id.image
 
 
 def described(place: Path, text: str) -> Path:
@@ -186,8 +318,8 @@ def test_what_is_no_job_and_no_result_is_refused(what: str, tmp_path: Path) -> N
 def test_garbage_is_refused_as_by_the_gate(tmp_path: Path) -> None:
     for name, data in {"noise": jobs.noise(jobs.MIB), "magic": jobs.only_magic(), "empty": b""}.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(RefusedError), shell.copied(tmp_path / name, config.Config()):
-            pass
+        with pytest.raises(RefusedError):
+            shell.find(str(tmp_path / name), Config())
     cut = jobs.pack("zstd", jobs.image())[:-7]
     (tmp_path / "cut").write_bytes(cut)
     said = visit("shell", tmp_path / "cut")

@@ -6,6 +6,7 @@ No limit here is meant for who visits, only for machines that do not come up or 
 import selectors
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.machine import disks, guest
@@ -21,9 +22,16 @@ class Console(Machine):
     """A machine for one visit; start() makes one."""
 
     def attend(
-        self, terminal: Terminal, errand: guest.Errand, disk: int | None, boot_timeout_s: float, stop: socket.socket
+        self,
+        terminal: Terminal,
+        errand: guest.Errand,
+        disk: int | None,
+        read_only: tuple[Path, ...],
+        boot_timeout_s: float,
+        stop: socket.socket,
     ) -> Ending:
-        """Connect a terminal, give the guest its errand, and `disk`, a descriptor, as the job's; wait for the end.
+        """Connect a terminal, give the guest its errand, `disk`, a descriptor, as the job's, and those beside it; wait
+        for the end.
 
         The machine is killed once the terminal is left, and as soon as `stop` is readable. Raises
         MachineUnavailableError where it does not come up, CommandError where it does not take the disk.
@@ -40,7 +48,7 @@ class Console(Machine):
                 raise
             return self.ending
         if disk is not None:
-            disks.insert(self.monitor(), disk)
+            disks.insert(self.monitor(), disk, read_only)
         self._go("shell", errand)
         self.monitor().close()
         self._follow_visit()

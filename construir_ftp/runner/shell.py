@@ -1,49 +1,70 @@
 """A machine to look around in: a login on the caller's terminal, and a copy of a job at /job if one is named.
 
-It is the machine that jobs get, and forgets like theirs. The copy has no name in any directory while it is in use: it
-is gone with this process, however that ends. The original is only read.
+It is the machine that the job had, or would have, with all it depends on, and forgets like that one. The copy has no
+name in any directory while it is in use: it is gone with this process, however that ends. The original is only read.
 """
 
 import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, gate, jobfile, results, workplace
+from construir_ftp import codec, gate, jobfile, results, wishes, workplace
 from construir_ftp.config import Config
 from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, MachineUnavailableError, UsageError
 from construir_ftp.image import BaseImage
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.console import Console
+from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Ending
-from construir_ftp.runner import local
-from construir_ftp.runner.needs import CODEC_S
-from construir_ftp.spool import Job
+from construir_ftp.offer import DependencyError, Offer
+from construir_ftp.runner import exports, local
+from construir_ftp.runner.needs import CODEC_S, Needs
+from construir_ftp.spool import Job, Spool
 from construir_ftp.terminal import Terminal
+from construir_ftp.verdict import Verdict
+from construir_ftp.wishes import Dependencies, Wishes
 
 _HOSTNAME = "construir"
+# A login needs no run.sh; the guest, which lays no layers for a job that could not be run, is named a program there is.
+_ANY_PROGRAM = "../bin/sh"
+# What is left to the appliance is added to what a contributor wrote.
+_MOST_WISHES_BYTES = 2 * wishes.MOST_BYTES
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """A job's image, and the name of the base image it ran on, where that is known."""
+    """A job to look at: its image, what the gate found that to be, and what its machine is to have."""
 
     image: Path
-    base: str | None = None
+    found: Verdict
+    wanted: Wishes
+
+    def in_machine(self, base: str | None, with_dependencies: bool) -> "Subject":
+        """The same, with another base image if `base` names one, and perhaps without what it depends on."""
+        changed = msgspec.structs.replace(
+            self.wanted,
+            base=base or self.wanted.base,
+            dependencies=self.wanted.dependencies if with_dependencies else Dependencies(),
+        )
+        return msgspec.structs.replace(self, wanted=changed)
 
 
-class Copy(msgspec.Struct, frozen=True):
-    """An unpacked copy of a job's image, which is there as long as its descriptor is open."""
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine to be opened: what kind of one, what its guest is told, and descriptors of the disks in it, which are a
+    copy of the job's, if there is a job, and those to be read.
+    """
 
-    name: str
-    filesystem: str
-    descriptor: int
+    shape: Shape
+    errand: Errand
+    disk: int | None = None
+    read_only: tuple[int, ...] = ()
 
 
 class _Result(msgspec.Struct):
@@ -57,49 +78,112 @@ class _Result(msgspec.Struct):
 # -- what is to be looked at ---------------------------------------------------------------------------------
 
 
-def find(what: str, spool: Path) -> Subject:
-    """The image meant by `what`: an image's file, a result's directory, or the id of a job in done/ of `spool`.
+def find(what: str, config: Config) -> Subject:
+    """What is meant by `what`: an image's file, a result's directory, or the id of a job in done/ of the spool.
 
-    Raises UsageError where it is none of these, or has no image.
+    What a job's machine is to have is said by the construir.toml beside a result, else by the one in the image. Raises
+    UsageError where it is none of these, or has no image, RefusedError where the gate would refuse the image.
     """
     place = Path(what)
     if place.is_file():
-        return Subject(place)
+        return _judged(place, config)
     if not place.is_dir():
-        place = spool / "done" / place.name
+        place = config.spool_path() / "done" / place.name
         if what != place.name or not place.is_dir():
             raise UsageError(f"{what} is no job image, no directory of a result, and no id of a job in {place.parent}")
-    return _find_in_result(place)
+    return _in_result(place, config)
 
 
-def _find_in_result(place: Path) -> Subject:
-    try:
-        result = msgspec.json.decode(Job(place).result.read_bytes(), type=_Result)
-    except FileNotFoundError as error:
-        raise UsageError(f"{place} has no result.json; name a result, or an image: construir pack {place}") from error
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
-        raise UsageError(f"{place}: result.json can't be read ({error}); name the image in it") from error
+def _judged(image: Path, config: Config) -> Subject:
+    with Court(config.gate) as court:
+        found = gate.check(image, court)
+    return Subject(image, found, wishes.read(found.construir_toml))
+
+
+def _in_result(place: Path, config: Config) -> Subject:
+    result = _read_result(place)
     if result.image is None:
         raise UsageError(f"{place} has no image to look at: its job was {result.status}")
     image = place / Path(result.image).name
     if not image.is_file():
         raise UsageError(f"{place} lacks the image that its result.json names, {image.name!r}; fetch it too")
-    return Subject(image, result.base_image.name if result.base_image else None)
+    subject = _judged(image, config)
+    wanted = subject.wanted
+    if (place / results.WISHES).is_file():
+        with (place / results.WISHES).open("rb") as file:
+            wanted = wishes.read(wishes.decode(file.read(_MOST_WISHES_BYTES)))
+    base = wanted.base or (result.base_image.name if result.base_image else "")
+    # It has been given its space already.
+    return msgspec.structs.replace(subject, wanted=msgspec.structs.replace(wanted, base=base, space=None))
+
+
+def _read_result(place: Path) -> _Result:
+    try:
+        return msgspec.json.decode(Job(place).result.read_bytes(), type=_Result)
+    except FileNotFoundError as error:
+        raise UsageError(f"{place} has no result.json; name a result, or an image: construir pack {place}") from error
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
+        raise UsageError(f"{place}: result.json can't be read ({error}); name the image in it") from error
+
+
+# -- the machine, and what is in it ----------------------------------------------------------------------------
+
+
+def empty(base: BaseImage, config: Config) -> Visit:
+    """A machine of the usual kind, without a job."""
+    return Visit(shape=_usual(base, config), errand=Errand(hostname=_HOSTNAME, filesystem=""))
 
 
 @contextmanager
-def copied(image: Path, config: Config) -> Iterator[Copy]:
-    """A copy of a job's image, if the gate lets it in. Raises RefusedError if not; OSError if there is no room."""
-    with Court(config.gate) as court:
-        found = gate.check(image, court)
-    with workplace.make() as place:
-        disk = Job(place).disk
-        codec.unpack(found.codec, image, disk, found.image_bytes, CODEC_S)
-        descriptor = os.open(disk, os.O_RDWR | os.O_CLOEXEC)
+def prepared(subject: Subject, config: Config, stop: socket.socket) -> Iterator[Visit]:
+    """The machine that a job had, with a copy of its disk; layers are made first if they have to be.
+
+    Raises DependencyError where something it depends on can't be had, or not any more, RefusedError where it asks for
+    more than there is here, ConstruirError for what else is wrong; OSError if there is no room.
+    """
+    needs = _settle(subject, config, stop)
+    with ExitStack() as stack:
+
+        def take(path: Path, how: int) -> int:
+            descriptor = os.open(path, how | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        with workplace.make() as place:
+            job = Job(place)
+            needs.unpack(subject.image, subject.found, job)
+            layers = [layer.image for layer in needs.layers]
+            if needs.wishes.env:
+                layers.append(exports.squashed(needs.wishes.env, place / "exports.sqfs"))
+            disk = take(job.disk, os.O_RDWR)
+            read_only = tuple(take(path, os.O_RDONLY) for path in (*layers, *needs.disks(job)))
+        errand = needs.errand(jobfile.slug(local.name_of(subject.image)), subject.found.filesystem)
+        yield Visit(
+            shape=msgspec.structs.replace(needs.shape, read_only_disks=MOST_READ_ONLY if read_only else 0),
+            errand=msgspec.structs.replace(errand, run=_ANY_PROGRAM, env={}, layers=len(layers)),
+            disk=disk,
+            read_only=read_only,
+        )
+
+
+def _settle(subject: Subject, config: Config, stop: socket.socket) -> Needs:
+    offer = Offer.of(Spool.prepare(config.spool_path()), config)
     try:
-        yield Copy(jobfile.slug(local.name_of(image)), found.filesystem, descriptor)
-    finally:
-        os.close(descriptor)
+        base = offer.base(subject.wanted)
+    except ConstruirError as error:
+        raise ConstruirError(f"{error}; or name another with --base") from error
+    # Nobody is hurried here.
+    wanted = msgspec.structs.replace(subject.wanted, base="", timeout=None, idle_timeout=None)
+    offer.terms().check(wanted, subject.found.image_bytes)
+    try:
+        return Needs.settle(offer, _usual(base, config), wanted, stop)
+    except DependencyError as error:
+        raise DependencyError(f"{error}; --without-dependencies opens a machine that lacks them") from error
+
+
+def _usual(base: BaseImage, config: Config) -> Shape:
+    choice = accelerator.choose(config.machine, config.images_path(), base)
+    return Shape.of(config.machine, base, choice.accelerator, int(config.gate.max_image))
 
 
 def check_target(target: Path) -> None:
@@ -108,34 +192,29 @@ def check_target(target: Path) -> None:
         raise UsageError(f"{target} is there already, or its directory is not; keep the image in another file")
 
 
-def keep(copy: Copy, target: Path) -> None:
-    """Pack the copy into `target`, in the codec that its suffix says; it is there when it is complete."""
+def keep(disk: int, target: Path) -> None:
+    """Pack a disk, by its descriptor, into `target`, in the codec that its suffix says; what is there is complete."""
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
         packed = Path(draft) / target.name
-        codec.pack(codec.of_name(target.name).name, Path(f"/proc/self/fd/{copy.descriptor}"), packed, CODEC_S)
+        codec.pack(codec.of_name(target.name).name, Path(f"/proc/self/fd/{disk}"), packed, CODEC_S)
         packed.rename(target)
 
 
 # -- the visit -----------------------------------------------------------------------------------------------
 
 
-def visit(base: BaseImage, copy: Copy | None, config: Config, terminal: Terminal, stop: socket.socket) -> Ending:
-    """Open a machine, with `copy` as its job, until whoever is at `terminal` switches it off or leaves it.
+def attend(visit: Visit, terminal: Terminal, boot_timeout_s: float, stop: socket.socket) -> Ending:
+    """Open the machine until whoever is at `terminal` switches it off or leaves it.
 
     Raises MachineUnavailableError where there is no machine to be had, ConstruirError when `stop` was readable.
     """
-    choice = accelerator.choose(config.machine, config.images_path(), base)
-    shape = Shape.of(config.machine, base, choice.accelerator, int(config.gate.max_image))
     rows, columns = terminal.size()
-    errand = Errand(
-        hostname=copy.name if copy else _HOSTNAME,
-        filesystem=copy.filesystem if copy else "",
-        env={"TERM": terminal.kind, "LINES": str(rows), "COLUMNS": str(columns)},
-    )
-    disk = copy.descriptor if copy else None
-    with terminal.raw(), Console.start(shape) as machine:
-        ending = machine.attend(terminal, errand, disk, config.machine.boot_timeout, stop)
-    _check(ending, base, terminal)
+    env = {"TERM": terminal.kind, "LINES": str(rows), "COLUMNS": str(columns)}
+    read_only = tuple(Path(f"/proc/self/fd/{descriptor}") for descriptor in visit.read_only)
+    with terminal.raw(), Console.start(visit.shape) as machine:
+        errand = msgspec.structs.replace(visit.errand, env=env)
+        ending = machine.attend(terminal, errand, visit.disk, read_only, boot_timeout_s, stop)
+    _check(ending, visit.shape.base, terminal)
     return ending
 
 
