@@ -1,10 +1,11 @@
-"""The commands that rename, delete and tidy: RNFR and RNTO, DELE, MKD, RMD, and those that set times and modes.
+"""The commands that rename, delete and tidy: RNFR and RNTO, DELE, MKD, RMD, and those of sizes, times and modes.
 
 None of them changes a job. A file under a temporary name becomes one when it is renamed, and the reply is the verdict
 on it; deleting a job asks the runner for its end; the others are answered as clients need it, and do nothing.
 """
 
 import logging
+import re
 import select
 import time
 from pathlib import PurePosixPath
@@ -24,9 +25,13 @@ def _entry(syntax: str) -> dict[str, Any]:
     return {"perm": None, "auth": True, "arg": True, "help": f"Syntax: {syntax}."}
 
 
+# MDTM as some clients send it that were not offered MFMT: the time to be set, and the name, which holds no space.
+_SETS_TIME = re.compile(r"[0-9]{14} \S+")
+
 # As pyftpdlib's table of commands has them. MFMT is obeyed and not in it: FEAT would tell clients to use it.
 COMMANDS = {
     "DELE": _entry("DELE <SP> file-name (delete an upload, cancel a job)"),
+    "MDTM": _entry("MDTM <SP> file-name (when it was last changed)"),
     "RNFR": _entry("RNFR <SP> file-name (rename what has a temporary name)"),
     "RNTO": _entry("RNTO <SP> file-name (and so make it a job)"),
     **{name: _entry(f"{name} <SP> path (another name for /queue)") for name in ("MKD", "XMKD")},
@@ -202,6 +207,23 @@ class FilingConnection(AnsweringConnection):
         """Leave the time as it is: that of its arrival."""
         when, _, name = line.partition(" ")
         self._leave_alone(name, f"213 Modify={when}; {name}")
+
+    def ftp_SIZE(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Say how large a file is. In /queue nothing is sent in ASCII mode, so its size there needs no other one first.
+
+        Python's ftplib and tnftp begin in ASCII mode (RFC 3659, 4: the size depends on it), and continue uploads.
+        """
+        if self.queue and self.queue.name(path) and self.fs.isfile(path):
+            self.respond(f"213 {self.fs.getsize(path)}")
+        else:
+            super().ftp_SIZE(path)
+
+    def ftp_MDTM(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Say when a file was last changed. With a time in front, as WinSCP and ncftpput send it, it means MFMT."""
+        if _SETS_TIME.fullmatch(line):
+            self.ftp_MFMT(line)
+        else:
+            super().ftp_MDTM(self.fs.ftp2fs(line))
 
     def ftp_SITE_CHMOD(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Leave the mode as it is."""
