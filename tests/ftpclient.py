@@ -5,6 +5,7 @@ import ftplib
 import functools
 import json
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from construir_ftp.offer import Offer
 from construir_ftp.server import Server, open_server
 from construir_ftp.spool import STATES, Spool
 from construir_ftp.users import Users
+from tests.prison import clerks
 
 PASSWORD = "correct horse"
 README = "How to send a job.\n"
@@ -51,6 +53,19 @@ def children() -> list[int]:
             if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
                 found.append(int(entry.name))
     return sorted(found)
+
+
+@contextlib.contextmanager
+def held_check() -> Iterator[int]:
+    """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still. Large uploads stall."""
+    wait_until(clerks, "the clerk is there")
+    (clerk,) = clerks()
+    os.kill(clerk, signal.SIGSTOP)
+    try:
+        yield clerk
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(clerk, signal.SIGCONT)
 
 
 def reset(data: socket.socket) -> None:

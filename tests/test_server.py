@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.server import passive_ports
 from construir_ftp.server.data import PassiveListener
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, House, reset, serving, wait_until
+from tests.ftpclient import LONG_S, PASSWORD, House, held_check, reset, serving, wait_until
 from tests.prison import clerks
 
 JOB = images.image("ext2", 2**20)
@@ -32,19 +32,6 @@ def run(*argv: str | Path) -> tuple[int, str]:
     """Run a client; its exit status and all it said."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LONG_S, check=False)
     return done.returncode, done.stdout.decode(errors="replace")
-
-
-@contextmanager
-def held_check() -> Iterator[int]:
-    """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still."""
-    wait_until(clerks, "the clerk is there")
-    (clerk,) = clerks()
-    os.kill(clerk, signal.SIGSTOP)
-    try:
-        yield clerk
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(clerk, signal.SIGCONT)
 
 
 def is_held(house: House) -> bool:

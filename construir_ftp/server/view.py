@@ -21,7 +21,7 @@ from pyftpdlib.filesystems import AbstractedFS
 from construir_ftp.server import notices
 from construir_ftp.server.lines import Entry
 from construir_ftp.server.notices import Agreed, Notices
-from construir_ftp.server.queue import Queue
+from construir_ftp.server.queue import PLACE, Queue
 from construir_ftp.spool import Spool
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -104,6 +104,9 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         if self._queue is not None and self._queue.is_place(path):
             self.cwd = path
             return
+        if self._queue is None and path == PLACE:
+            # Clients that were told no name log in as anonymous, and can't say so to their users.
+            raise FilesystemError("Only contributors send jobs; log in as one")
         with self._opened(path, os.O_PATH | os.O_DIRECTORY):
             self.cwd = path
 
