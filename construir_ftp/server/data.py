@@ -29,12 +29,16 @@ log = logging.getLogger("construir.ftp")
 
 _CUT = "426 Data connection cut."
 
+# What is sent in one go. With less of it sendfile(2) returns while there is room for more, and a quick client has gone
+# to sleep meanwhile. Over TLS it counts in handle_timeout only when all of it is sent, so more is not better.
+_SENDFILE_BYTES = 1 << 22
+_TLS_BYTES = 1 << 18
+
 
 class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
     """An open data connection. What is received goes to the session's upload, whatever ends it is its end."""
 
-    # What is sent in one go. Over TLS it counts in handle_timeout only when all of it is sent, so more is not better.
-    ac_out_buffer_size = 1 << 18
+    ac_out_buffer_size = _SENDFILE_BYTES
 
     _lastdata: int
     _initialized: bool
@@ -105,7 +109,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
     def push_with_producer(self, producer: Any) -> None:
         """Called with what is to be sent, piece by piece."""
         if isinstance(producer, FileProducer):
-            producer.buffer_size = self.ac_out_buffer_size
+            producer.buffer_size = _TLS_BYTES
         super().push_with_producer(producer)
 
     def initiate_send(self) -> None:
