@@ -92,6 +92,11 @@ class Control:
         self._lines.close()
         self.socket.close()
 
+    def cut(self) -> None:
+        """Close the connection by RST."""
+        self._lines.close()
+        reset(self.socket)
+
     def send(self, *lines: str | bytes) -> None:
         """Send lines, in one piece."""
         self.socket.sendall(b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines))

@@ -270,8 +270,7 @@ def test_control_connection_reset_during_the_check_is_no_job(house: House) -> No
         with alice.log_in().begin("/queue/x.img") as data:
             data.sendall(JOB)
         wait_until(lambda: is_held(house), "the check has begun")
-        alice._lines.close()
-        reset(alice.socket)
+        alice.cut()
     wait_until(lambda: house.keeps({"x.img": len(JOB) - 1}), "the upload is kept")
 
 

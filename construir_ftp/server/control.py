@@ -42,6 +42,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.is_held = False
         self.is_sending = False
+        self._is_replying = False
         self._waiting_lines: deque[bytes] = deque()
         super().__init__(conn, server, ioloop)
 
@@ -72,6 +73,26 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         super().close_when_done()
         if not self._closed:
             self.call_later(_UNREAD_S, self.close)
+
+    # -- replies out ---------------------------------------------------------------------------------------
+
+    def push(self, data: str) -> None:
+        """Called with what is to be replied."""
+        self._is_replying = True
+        try:
+            super().push(data)
+        finally:
+            self._is_replying = False
+
+    def handle_close(self) -> None:
+        """Called when the other end is closed. Whoever is replying goes on with the session, so that is closed later.
+
+        A transfer that ends replies so in the midst of its end, and pyftpdlib's loop would not have survived that.
+        """
+        if self._is_replying:
+            self.call_later(0, self.close)
+        else:
+            self.close()
 
     # -- lines in ------------------------------------------------------------------------------------------
 

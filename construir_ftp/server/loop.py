@@ -1,4 +1,4 @@
-"""pyftpdlib's event loop, but for one thing: what was cancelled is not called."""
+"""pyftpdlib's event loop, except that what was cancelled is not called, and an error of one member ends no other."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,3 +27,25 @@ class Loop(IOLoop):  # type: ignore[misc]
     def call_every(self, seconds: float, target: Callable[..., object], *args: object, **kwargs: Any) -> _Every:
         """Call `target` again and again, each time after so many seconds."""
         return _Every(seconds, target, *args, _scheduler=self.sched, **kwargs)
+
+    def poll(self, timeout: float | None) -> None:
+        """Wait so long, for ever if None, and have each member do what it is ready for.
+
+        pyftpdlib leaves an exception of handle_close to whoever runs the loop, which would be the end of the server.
+        """
+        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout):
+            member = self.socket_map.get(descriptor)
+            if member is not None:
+                try:
+                    self._serve(member, event)
+                except Exception:  # noqa: BLE001 - handle_error logs it, and closes the member
+                    member.handle_error()
+
+    def _serve(self, member: Any, event: int) -> None:
+        if event & self._ERROR and not event & self.READ:
+            member.handle_close()
+            return
+        if event & self.READ and member.readable():
+            member.handle_read_event()
+        if event & self.WRITE and member.writable():
+            member.handle_write_event()

@@ -1,0 +1,75 @@
+"""Promises of the control connection that hostile clients have tried: what test_command_fuzz found stays mended."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from pyftpdlib.ioloop import AsyncChat
+
+from tests import images
+from tests.ftpclient import Control, House, reset, wait_until
+
+JOB = images.image("ext2", 2**20)
+
+
+@contextmanager
+def standing_still(house: House) -> Iterator[None]:
+    """Within, the event loop does nothing; what comes meanwhile comes together."""
+    stands, goes_on = threading.Event(), threading.Event()
+    house.listener.bell.call(lambda: (stands.set(), goes_on.wait()))
+    stands.wait()
+    try:
+        yield
+    finally:
+        goes_on.set()
+
+
+def test_client_that_resets_both_connections_of_a_download_ends_its_session_and_no_other(
+    house: House, alice: Control, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.publish("a-job", {"large.img": bytes(32 * images.MIB)})
+    with house.connect() as anyone:
+        data = anyone.log_in("anonymous").passive()
+        assert anyone.ask("RETR /done/a-job/large.img").startswith("125")
+        with standing_still(house):
+            reset(data)
+            anyone.cut()
+        wait_until(lambda: len(house.listener.sessions) == 1, "that session has ended")
+    assert alice.ask("NOOP").startswith("200")
+    assert "Traceback" not in caplog.text
+
+
+class Troublemaker(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
+    """A member of the loop that can't be closed."""
+
+    def handle_close(self) -> None:
+        """Called when the other end is closed."""
+        self.del_channel()
+        raise ZeroDivisionError
+
+    def writable(self) -> bool:
+        """Never."""
+        return False
+
+    def handle_error(self) -> None:
+        """Called in the handler of its exception."""
+        self.close()
+
+
+def test_error_at_the_end_of_one_connection_is_not_the_end_of_the_server(house: House, alice: Control) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    made = list[Troublemaker]()
+
+    def add() -> None:
+        made.append(Troublemaker(ours, house.listener.ioloop))
+        made[0].modify_ioloop_events(house.listener.ioloop.WRITE)
+
+    house.listener.bell.call(add)
+    wait_until(lambda: made, "it is there")
+    reset(theirs)
+    theirs.close()
+    wait_until(lambda: made[0]._closed, "it is closed")
+    assert alice.ask("NOOP").startswith("200")
