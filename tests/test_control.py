@@ -26,6 +26,15 @@ def standing_still(house: House) -> Iterator[None]:
         goes_on.set()
 
 
+def test_command_that_comes_in_pieces_while_another_is_under_way_is_obeyed_whole(house: House, alice: Control) -> None:
+    with alice.begin("/queue/x.img") as data:
+        alice.socket.sendall(b"NOOP\r\nMKD /queue/whole-")
+        data.sendall(JOB)
+    assert alice.reply().startswith("226")
+    assert alice.reply().startswith("200")
+    assert alice.ask("name").startswith('257 "/queue/whole-name"')
+
+
 def test_client_that_resets_both_connections_of_a_download_ends_its_session_and_no_other(
     house: House, alice: Control, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,6 +43,9 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         self.is_held = False
         self.is_sending = False
         self._is_replying = False
+        # The line that is coming in. pyftpdlib's own buffer is emptied by each command that is obeyed, and those that
+        # have waited are obeyed in the middle of it.
+        self._line, self._line_bytes = list[bytes](), 0
         self._waiting_lines: deque[bytes] = deque()
         super().__init__(conn, server, ioloop)
 
@@ -98,14 +101,14 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def collect_incoming_data(self, data: bytes) -> None:
         """Called with a piece of a line. Of one that is too long no more is kept than shows it."""
-        if self._in_buffer_len <= _LONGEST_LINE_BYTES:
-            self._in_buffer.append(data)
-        self._in_buffer_len += len(data)
+        if self._line_bytes <= _LONGEST_LINE_BYTES:
+            self._line.append(data)
+        self._line_bytes += len(data)
 
     def found_terminator(self) -> None:
         """Called at the end of a line. ABOR and STAT are for the command under way, all else waits for its end."""
-        line = b"".join(self._in_buffer)
-        self._in_buffer, self._in_buffer_len = [], 0
+        line = b"".join(self._line)
+        self._line, self._line_bytes = [], 0
         if self._closed or self._closing:
             return
         # Their first bytes may be Telnet's IP and Synch (RFC 959, 4.1.3).
@@ -140,7 +143,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     def forget_unread(self) -> None:
         """Throw away all that has come and was not obeyed yet."""
         self._waiting_lines.clear()
-        self.ac_in_buffer, self._in_buffer, self._in_buffer_len = b"", [], 0
+        self.ac_in_buffer, self._line, self._line_bytes = b"", [], 0
 
     def proceed_soon(self) -> None:
         """A command has come to its end: those that have waited for it are next."""
