@@ -26,6 +26,12 @@ def standing_still(house: House) -> Iterator[None]:
         goes_on.set()
 
 
+@pytest.mark.parametrize("command", [b"CWD /x\n226 Done.", b"TYPE A\r226 Done.", b"X\nQUIT", b"HELP\0", b"MKD d\r"])
+def test_command_with_the_end_of_a_line_in_it_is_refused_and_never_repeated(alice: Control, command: bytes) -> None:
+    assert alice.ask(command) == "501 A command can't hold a NUL, CR or LF."
+    assert alice.ask("NOOP").startswith("200")
+
+
 def test_command_that_comes_in_pieces_while_another_is_under_way_is_obeyed_whole(house: House, alice: Control) -> None:
     with alice.begin("/queue/x.img") as data:
         alice.socket.sendall(b"NOOP\r\nMKD /queue/whole-")

@@ -23,6 +23,8 @@ _LONGEST_LINE_BYTES = 2048
 _MOST_WAITING_LINES = 100
 _MOST_UNREAD_REPLIES = 16
 _UNREAD_S = 5
+# Many replies repeat what they answer: with one of these in it a client would take the rest for another reply.
+_IN_NO_COMMAND = frozenset(b"\0\r\n")
 
 
 class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
@@ -128,8 +130,8 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     def _obey(self, line: bytes) -> None:
         if len(line) > _LONGEST_LINE_BYTES:
             self.respond("500 Command too long.")
-        elif b"\0" in line:
-            self.respond("501 A command can't hold a NUL.")
+        elif not _IN_NO_COMMAND.isdisjoint(line):
+            self.respond("501 A command can't hold a NUL, CR or LF.")
         else:
             self._in_buffer = [line]
             super().found_terminator()
