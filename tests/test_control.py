@@ -41,6 +41,13 @@ def test_command_that_comes_in_pieces_while_another_is_under_way_is_obeyed_whole
     assert alice.ask("name").startswith('257 "/queue/whole-name"')
 
 
+def test_abort_of_a_data_connection_that_is_being_made_is_a_reply_to_both_commands(alice: Control) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        alice.send(f"PORT 127,0,0,1,{port // 256},{port % 256}", "ABOR", "NOOP")
+        assert [alice.reply()[:3] for _ in range(3)] == ["425", "225", "200"]
+
+
 def test_client_that_resets_both_connections_of_a_download_ends_its_session_and_no_other(
     house: House, alice: Control, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -61,8 +61,11 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
         Nor has one whose reply is not read: were those after it obeyed, their replies would fill our memory.
         """
-        is_connecting = self._dtp_connector is not None and not self._dtp_connector._closed
-        return self.is_held or self.is_sending or is_connecting or self.is_unread()
+        return self.is_held or self.is_sending or self.is_connecting() or self.is_unread()
+
+    def is_connecting(self) -> bool:
+        """Whether a data connection is being made, to which there is no reply yet (PORT, EPRT)."""
+        return self._dtp_connector is not None and not self._dtp_connector._closed
 
     def is_unread(self) -> bool:
         """Whether more replies wait to be read by the client than ought to."""

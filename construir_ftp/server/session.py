@@ -96,8 +96,11 @@ class Session(ReceivingConnection):
         """Break off the transfer under way."""
         if self.is_sending or self.upload is not None:
             self.break_off(_ABORTED)
-        else:
-            super().ftp_ABOR(line)
+            return
+        if self.is_connecting():
+            # The reply that PORT or EPRT is still waiting for; pyftpdlib forgets it.
+            self.respond("425 Not connected: aborted.")
+        super().ftp_ABOR(line)
 
     def break_off(self, reply: str) -> None:
         """End the transfer under way, whether its data connection is open already or not."""
