@@ -63,6 +63,22 @@ def test_client_that_resets_both_connections_of_a_download_ends_its_session_and_
     assert "Traceback" not in caplog.text
 
 
+def test_data_connection_closed_while_an_answer_is_awaited_leaves_no_timer(house: House, alice: Control) -> None:
+    answer = threading.Event()
+    house.listener.background.read(answer.wait, lambda _: None)
+    (session,) = house.listener.sessions
+    data = alice.passive()
+    wait_until(lambda: session.data_channel, "the data connection is accepted")
+    alice.send("SITE STATUS x")
+    wait_until(lambda: session.is_held, "the answer is awaited")
+    data.close()
+    wait_until(lambda: session.data_channel is None, "the data connection is forgotten")
+    answer.set()
+    assert alice.reply().startswith("550")
+    timers = [task for task in house.listener.ioloop.sched._tasks if not task.cancelled]
+    assert len(timers) == 1, "the one of an idle session; another would end it in the midst of its work"
+
+
 class Troublemaker(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
     """A member of the loop that can't be closed."""
 

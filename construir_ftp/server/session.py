@@ -133,6 +133,9 @@ class Session(ReceivingConnection):
         else:
             self.is_sending = False
             super()._on_dtp_close()
+            if self.is_held:
+                # pyftpdlib has begun to wait for the next command; `resume` will.
+                self._idler.cancel()
             self.proceed_soon()
 
     def log_transfer(
