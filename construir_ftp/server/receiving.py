@@ -52,7 +52,7 @@ class ReceivingConnection(FilingConnection):
         try:
             self.upload = self._open(self._name(path), offset)
         except RefusedError as refused:
-            log.info("%s: %a: %s", self.who, path, refused)
+            log.info("%s: %a: %s", self.who, path, refusal(refused))
             self.respond(refusal(refused))
         except OSError:
             log.exception("%s: %a: can't be received", self.who, path)
