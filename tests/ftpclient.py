@@ -68,6 +68,11 @@ def held_check() -> Iterator[int]:
             os.kill(clerk, signal.SIGCONT)
 
 
+def descriptors() -> list[str]:
+    """What this process, and so the server, has open."""
+    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists())
+
+
 def reset(data: socket.socket) -> None:
     """Close a connection by RST: SO_LINGER with a time of zero, socket(7)."""
     data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -250,5 +255,4 @@ def serving(
 
 
 def _belongings() -> tuple[list[str], list[str], list[int]]:
-    descriptors = sorted(entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists())
-    return descriptors, sorted(thread.name for thread in threading.enumerate()), children()
+    return descriptors(), sorted(thread.name for thread in threading.enumerate()), children()
