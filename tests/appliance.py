@@ -17,10 +17,13 @@ import msgspec
 from construir_ftp.users import Users
 
 NAME, PASSWORD = "alice", "correct horse"
+# For an appliance that lives for a job or two: to build a template, and to keep machines waiting, takes longer than to
+# boot one for each.
 CONFIG = """
 [spool]
 min_free = "64MiB"
 [machine]
+warm = false
 timeout = "30s"
 boot_timeout = "60s"
 log_head = "64KiB"
@@ -29,6 +32,8 @@ log_tail = "64KiB"
 slots = 2
 grace = "500ms"
 """
+# As it is by default.
+WARM = CONFIG.replace("warm = false\n", "")
 _UP_S = 30
 _RESULT_S = 120
 
@@ -129,14 +134,19 @@ class Appliance:
             time.sleep(0.05)
 
     def wait(self, job: str) -> dict[str, Any]:
-        """Wait for the job's result by anonymous FTP, and return result.json."""
+        """Wait for the job's result, and return result.json, by anonymous FTP."""
         deadline = time.monotonic() + _RESULT_S
-        while time.monotonic() < deadline:
-            try:
-                return msgspec.json.decode(self.fetch(job, "result.json"), type=dict[str, Any])
-            except ftplib.error_perm:
-                time.sleep(0.1)
-        raise AssertionError(f"no result of {job}: {self.log.read_text()[-4000:]}")
+        while not (self.spool / "done" / job).exists():
+            assert time.monotonic() < deadline, f"no result of {job}: {self.log.read_text()[-4000:]}"
+            time.sleep(0.05)
+        return msgspec.json.decode(self.fetch(job, "result.json"), type=dict[str, Any])
+
+    def wait_until_logged(self, words: str, times: int = 1) -> None:
+        """Wait until its log has said this so many times."""
+        deadline = time.monotonic() + _RESULT_S
+        while self.log.read_text().count(words) < times:
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            time.sleep(0.05)
 
     def fetch(self, job: str, name: str) -> bytes:
         """A file of a result, by anonymous FTP."""

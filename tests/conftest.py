@@ -108,6 +108,13 @@ def appliance(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared_appliance(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
+    """One for all tests of a module that leave each other's jobs alone."""
+    with Appliance(tmp_path_factory.mktemp("appliance")).running() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost, and its key."""

@@ -15,7 +15,7 @@ import pytest
 from construir_ftp import pack
 from construir_ftp.image import BaseImage
 from construir_ftp.users import Users
-from tests.appliance import CONFIG, PASSWORD, Appliance
+from tests.appliance import CONFIG, PASSWORD, WARM, Appliance
 from tests.machines import JOBS
 
 MANY = 6
@@ -24,7 +24,7 @@ MANY = 6
 @pytest.fixture
 def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """An appliance that runs one job at a time, with two contributors."""
-    appliance = Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1"))
+    appliance = Appliance(tmp_path, WARM.replace("slots = 2", "slots = 1"))
     appliance.start()
     Users(appliance.spool / "users.toml").add("bob", PASSWORD)
     yield appliance

@@ -32,51 +32,53 @@ def upload(place: Path, script: str, asks: str) -> Path:
     ],
 )
 def test_wish_that_cannot_be_granted_is_refused_in_session(
-    appliance: Appliance, tmp_path: Path, asks: str, reason: str
+    shared_appliance: Appliance, tmp_path: Path, asks: str, reason: str
 ) -> None:
     file = upload(tmp_path / "upload", "true", asks)
-    with appliance.session() as ftp, file.open("rb") as data, pytest.raises(ftplib.error_perm) as refused:
+    with shared_appliance.session() as ftp, file.open("rb") as data, pytest.raises(ftplib.error_perm) as refused:
         ftp.storbinary("STOR /queue/job.img.zst", data)
     assert str(refused.value).startswith("550 ")
     assert reason in str(refused.value)
-    assert appliance.states()["queue"] == []
+    assert shared_appliance.states()["queue"] == []
 
 
-def test_job_gets_its_machine_its_packages_and_the_result_it_waits_for(appliance: Appliance, tmp_path: Path) -> None:
+def test_job_gets_its_machine_its_packages_and_the_result_it_waits_for(
+    shared_appliance: Appliance, tmp_path: Path
+) -> None:
     asks = (
         'name = "first"\nrun = "./run.sh"\nmemory = "600MiB"\n[env]\nWORD = "a b"\n[dependencies]\npackages = ["hello"]'
     )
     script = 'sleep 2; hello; echo "$WORD"; head -1 /proc/meminfo; echo kept >/job/kept'
-    first = appliance.submit(upload(tmp_path / "first", script, asks))
+    first = shared_appliance.submit(upload(tmp_path / "first", script, asks))
     second_asks = f'name = "second"\n[dependencies]\nresults = ["{first}"]'
-    second = appliance.submit(upload(tmp_path / "second", "cat /deps/first/kept; nproc", second_asks))
-    result = appliance.wait(first)
-    assert (result["status"], result["name"]) == ("success", "first"), appliance.fetch(first, "output.log")
-    said = appliance.fetch(first, "output.log").decode()
+    second = shared_appliance.submit(upload(tmp_path / "second", "cat /deps/first/kept; nproc", second_asks))
+    result = shared_appliance.wait(first)
+    assert (result["status"], result["name"]) == ("success", "first"), shared_appliance.fetch(first, "output.log")
+    said = shared_appliance.fetch(first, "output.log").decode()
     assert said.startswith("Hello, world!\na b\nMemTotal:")
     assert 500_000 < int(said.split()[-2]) < 600_000
     assert result["memory_bytes"] == 600 * 2**20
     assert [layer["contents"] for layer in result["used"]["layers"]] == [["hello:amd64=2.10-3"]]
-    resolved = appliance.fetch(first, "construir.toml").decode()
+    resolved = shared_appliance.fetch(first, "construir.toml").decode()
     assert 'base = "bookworm-amd64"' in resolved
-    after = appliance.wait(second)
+    after = shared_appliance.wait(second)
     assert (after["status"], after["used"]["results"]) == ("success", [first]), after
-    assert appliance.fetch(second, "output.log").startswith(b"kept\n")
+    assert shared_appliance.fetch(second, "output.log").startswith(b"kept\n")
 
 
-def test_job_fails_with_the_one_it_depends_on(appliance: Appliance, tmp_path: Path) -> None:
-    first = appliance.submit(upload(tmp_path / "first", "sleep 1; exit 3", ""))
-    second = appliance.submit(upload(tmp_path / "second", "true", f'[dependencies]\nresults = ["{first}"]'))
-    result = appliance.wait(second)
+def test_job_fails_with_the_one_it_depends_on(shared_appliance: Appliance, tmp_path: Path) -> None:
+    first = shared_appliance.submit(upload(tmp_path / "first", "sleep 1; exit 3", ""))
+    second = shared_appliance.submit(upload(tmp_path / "second", "true", f'[dependencies]\nresults = ["{first}"]'))
+    result = shared_appliance.wait(second)
     assert (result["status"], result["exit_code"]) == ("dependency-failed", None)
     assert result["reason"] == f"job {first}, whose result is needed, ended as failed"
-    assert "result.json" in appliance.fetch(second, "SHA256SUMS").decode()
-    assert msgspec.json.decode(appliance.fetch(first, "result.json"))["status"] == "failed"
+    assert "result.json" in shared_appliance.fetch(second, "SHA256SUMS").decode()
+    assert msgspec.json.decode(shared_appliance.fetch(first, "result.json"))["status"] == "failed"
 
 
-def test_job_gets_the_space_it_asks_for(appliance: Appliance, tmp_path: Path) -> None:
+def test_job_gets_the_space_it_asks_for(shared_appliance: Appliance, tmp_path: Path) -> None:
     script = "head -c 40000000 /dev/zero | tr '\\0' x >/job/large"
-    job = appliance.submit(upload(tmp_path / "upload", script, 'space = "60MiB"'))
-    result = appliance.wait(job)
-    assert result["status"] == "success", appliance.fetch(job, "output.log")
+    job = shared_appliance.submit(upload(tmp_path / "upload", script, 'space = "60MiB"'))
+    result = shared_appliance.wait(job)
+    assert result["status"] == "success", shared_appliance.fetch(job, "output.log")
     assert 60 * 2**20 < result["image_bytes"] < 70 * 2**20

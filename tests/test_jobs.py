@@ -13,7 +13,7 @@ import pytest
 
 from construir_ftp import image, pack
 from construir_ftp.image import BaseImage
-from tests.appliance import CONFIG, Appliance
+from tests.appliance import CONFIG, WARM, Appliance
 from tests.machines import JOBS
 
 QUICK = ("hello", "fails", "hangs", "reboots", "powersoff", "fillsdisk", "floods", "corrupts", "wipesroot", "network")
@@ -46,7 +46,7 @@ class Results:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Results]:
     place = tmp_path_factory.mktemp("jobs")
-    appliance = Appliance(place)
+    appliance = Appliance(place, WARM)
     appliance.start()
     ids = {}
     for name in QUICK:
