@@ -22,18 +22,22 @@ def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     appliance.stop()
 
 
-def test_waiting_and_running_jobs_are_cancelled_and_the_next_one_runs(one_slot: Appliance, hangs: Path) -> None:
+def test_waiting_and_running_jobs_are_cancelled_by_deleting_them_and_the_next_one_runs(
+    one_slot: Appliance, hangs: Path
+) -> None:
     spool = Spool(one_slot.spool)
     running, waiting, following = (one_slot.submit(hangs) for _ in range(3))
     one_slot.wait_until_running(running)
-    spool.cancel(waiting)
+    with one_slot.session() as ftp:
+        assert ftp.delete(f"/queue/{waiting}").startswith(f"250 Job {waiting} is cancelled")
     result = one_slot.wait(waiting)
     assert (result["status"], result["image"], result["attempt"]) == ("cancelled", None, 0)
     assert result["reason"] == "cancelled by its contributor before it ran"
     told = status.job(spool, running)
     assert told is not None
     assert told.state == "running", "the one before it was left alone"
-    spool.cancel(running)
+    with one_slot.session() as ftp:
+        assert ftp.delete(f"/running/{running}").startswith(f"250 Job {running} is cancelled")
     result = one_slot.wait(running)
     assert (result["status"], result["image"], result["attempt"]) == ("cancelled", "hangs.img.zst", 1)
     assert one_slot.fetch(running, "output.log") == b"hanging\n"

@@ -246,12 +246,10 @@ def test_deleting_a_waiting_job_cancels_it(house: House, alice: Contributor, lin
     ],
     ids=lambda line: line.split()[0],
 )
-@pytest.mark.parametrize("is_begun", [False, True], ids=["new", "begun"])
-def test_result_is_fetched_whole_by_anyone(house: House, alice: Contributor, line: str, is_begun: bool) -> None:
+def test_result_is_fetched_whole_by_anyone_and_the_rest_of_one(house: House, alice: Contributor, line: str) -> None:
     files = {"output.log": b"hello\n" * 1000, "big": images.noise(4 * MIB + 7)}
     house.publish("a-job", files)
-    if is_begun:
-        (alice.desk / "big").write_bytes(files["big"][:MIB])
+    (alice.desk / "big").write_bytes(files["big"][:MIB])
     status, said = alice.run(line)
     assert status == 0, said
     assert {name: (alice.desk / name).read_bytes() for name in files} == files
