@@ -160,7 +160,7 @@ def _answer(setup: Setup, file: IO[bytes], wire: socket.socket) -> Answer:
     try:
         return judge.judge(Upload(file, Told(wire, setup.most_bytes)), setup.limits)
     except RefusedError as error:
-        return Refusal(reason=str(error), reply=error.reply)
+        return Refusal(reason=str(error), reply=error.reply, is_cut=error.is_cut)
     except MemoryError:
         return Refusal(reason="looking at it takes more memory than is given here", reply=550)
     except OSError as error:

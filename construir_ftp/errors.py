@@ -38,8 +38,11 @@ class CommandError(ConstruirError):
 
 
 class RefusedError(ConstruirError):
-    """An upload is not a job. `reply` is the FTP code (RFC 959) that says so: 550, 552, 553 or 452."""
+    """An upload is not a job. `reply` is the FTP code (RFC 959) that says so: 550, 552, 553 or 452.
 
-    def __init__(self, reason: str, reply: int = 550) -> None:
+    `is_cut` is true of one that lacks nothing but its end, so that it would be one if the rest of it came.
+    """
+
+    def __init__(self, reason: str, reply: int = 550, *, is_cut: bool = False) -> None:
         super().__init__(reason)
-        self.reply = reply
+        self.reply, self.is_cut = reply, is_cut

@@ -77,7 +77,7 @@ class Hearing:
             while self._answer is None:
                 self._hear()
         if isinstance(self._answer, Refusal):
-            raise RefusedError(self._answer.reason, self._answer.reply)
+            raise RefusedError(self._answer.reason, self._answer.reply, is_cut=self._answer.is_cut)
 
     def conclude(self, size_bytes: int, wanted: Wanted) -> Verdict:
         """All of the upload, so many bytes, is there: the verdict on it. Raises RefusedError if it isn't a job.

@@ -53,7 +53,7 @@ def judge(upload: Upload, limits: GateSection) -> Verdict:
         if len(begin) < _REMEMBERED_BYTES:
             begin += block
         _check_ratio(volume, upload, limits)
-    _check_size(volume, seen_bytes)
+    _check_size(codec, volume, seen_bytes)
     text = _wishes(volume, stream.Replay(codec, upload, limits.max_memory, bytes(begin)))
     return Verdict(
         codec=codec,
@@ -117,7 +117,7 @@ def _check_limits(volume: Volume, limits: GateSection) -> None:
 def _check_upload(codec: str, volume: Volume, upload: Upload, limits: GateSection) -> None:
     """What the length of the upload says against it, by what is known of that."""
     if codec == "raw" and upload.is_whole:
-        _check_size(volume, upload.size_bytes)
+        _check_size(codec, volume, upload.size_bytes)
     elif codec == "raw" and volume.size_bytes > upload.most_bytes:
         raise RefusedError(
             f"the image has {_in_units(volume.size_bytes)}, and no upload may have more than"
@@ -137,12 +137,13 @@ def _check_ratio(volume: Volume, upload: Upload, limits: GateSection) -> None:
         )
 
 
-def _check_size(volume: Volume, real_bytes: int) -> None:
+def _check_size(codec: str, volume: Volume, real_bytes: int) -> None:
     """A file system may be followed by less than one of its blocks: a file's length need not be a multiple of it."""
     if real_bytes < volume.size_bytes:
         raise RefusedError(
             f"the image ends after {real_bytes} of the {volume.size_bytes} bytes of its file system:"
-            " it is cut short; send it again"
+            " it is cut short; send it again",
+            is_cut=codec == "raw",
         )
     if real_bytes >= volume.size_bytes + volume.block_bytes:
         raise RefusedError(f"the image goes on after the {volume.size_bytes} bytes of its file system; cut it there")

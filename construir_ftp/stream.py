@@ -196,7 +196,7 @@ def blocks(codec: str, upload: Upload, max_memory_bytes: int) -> Iterator[bytes]
     while not decoder.eof:
         data = upload.read(_READ_BYTES) if decoder.needs_input else b""
         if decoder.needs_input and not data:
-            raise RefusedError(f"the {codec} stream ends early: the upload is cut short; send it again")
+            raise RefusedError(f"the {codec} stream ends early: the upload is cut short; send it again", is_cut=True)
         if block := _decompress(codec, decoder, data):
             yield block
     _check_end(codec, decoder, upload)

@@ -32,10 +32,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):
-    """The upload is not a job; `reply` is the FTP code that says so."""
+    """The upload is not a job; `reply` is the FTP code that says so, `is_cut` whether it may become one."""
 
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern="^[ -~]+$")]
     reply: Annotated[int, msgspec.Meta(ge=452, le=553)]
+    is_cut: bool = False
 
 
 Answer = Verdict | Refusal

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -119,14 +120,16 @@ class Contributor:
             start_new_session=True,
         )
 
-    def cut(self, line: str) -> dict[str, int]:
-        """Run a command line that sends the large job, and kill it on the way; name and size of what is kept of it."""
+    def cut(self, line: str, how: signal.Signals = signal.SIGKILL) -> dict[str, int]:
+        """Run a command line that sends the large job, and end it on the way; name and size of what is kept of it."""
         uploads = self._house.spool.state("incoming")
-        with held_check(), self.start(line) as client:
+        with self.start(line) as client:
             assert client.stdin is not None
             client.stdin.write(f"{PASSWORD}\n".encode())
             client.stdin.flush()
-            wait_until(lambda: any(path.stat().st_size > MIB for path in uploads.glob("*/upload")), "a part has come")
-            client.kill()
-            wait_until(self._house.kept, "it is kept")
+            with held_check():
+                wait_until(lambda: any(path.stat().st_size > MIB for path in uploads.glob("*/upload")), "a part comes")
+                client.send_signal(how)
+            client.communicate(timeout=LONG_S)
+        wait_until(self._house.kept, "it is kept")
         return self._house.kept()

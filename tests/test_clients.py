@@ -7,6 +7,7 @@ import ftplib
 import io
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,10 @@ def test_cut_job_is_continued_where_it_was_cut(
     assert f"from byte {kept}" in caplog.text
 
 
-def test_tnftp_continues_at_the_size_it_asks_for(house: House, alice: Contributor) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_tnftp_continues_at_the_size_it_asks_for(house: House, alice: Contributor, how: signal.Signals) -> None:
     alice.lay_out(large_job())
-    kept = alice.cut(command_lines()["tnftp"][0])[FILE]
+    kept = alice.cut(command_lines()["tnftp"][0], how)[FILE]
     status, said = alice.run("tnftp -v -P 2121 server", f"binary\ncd queue\nsize {FILE}\nrestart {kept}\nput {FILE}\n")
     assert status == 0, said
     assert f"{kept}" in said

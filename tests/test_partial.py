@@ -76,6 +76,38 @@ def test_upload_that_had_arrived_whole_when_it_was_cut_still_has_something_to_se
     assert cut(alice, "x.img", JOB) < len(JOB), "a client that finds all of it there takes it for accepted"
 
 
+@pytest.mark.parametrize(
+    "job", [JOB, images.pack("zstd", OTHER), images.pack("gzip", OTHER)], ids=["raw", "zstd", "gzip"]
+)
+def test_upload_that_ends_early_is_refused_and_can_be_continued(house: House, alice: Control, job: bytes) -> None:
+    """A data connection that was closed in good order may have been cut all the same: Ctrl-C in some clients."""
+    half = len(job) // 2
+    reply = alice.store("x.img", job[:half])
+    assert reply.startswith("550 Refused: ")
+    assert reply.endswith(f"cut short; send it again, or go on after the {half - 1} bytes that are kept")
+    assert house.keeps({"x.img": half - 1})
+    alice.ask(f"REST {half - 1}")
+    assert alice.store("x.img", job[half - 1 :]).startswith("226")
+    assert only_job(house) == job
+
+
+def test_what_is_whole_and_too_short_is_not_kept(house: House, alice: Control) -> None:
+    assert alice.store("x.img", images.pack("zstd", JOB[:-4096])).startswith("550 Refused: the image ends after ")
+    assert house.is_untouched()
+
+
+def test_renamed_file_that_ends_early_stays_under_its_temporary_name(house: House, alice: Control) -> None:
+    assert alice.store("tmp.x.img", JOB[:5000]).startswith("226 Kept")
+    alice.ask("RNFR tmp.x.img")
+    assert alice.ask("RNTO x.img").startswith("550 Refused: ")
+    assert house.keeps({"tmp.x.img": 4999})
+    alice.ask("REST 4999")
+    assert alice.store("tmp.x.img", JOB[4999:]).startswith("226 Kept")
+    alice.ask("RNFR tmp.x.img")
+    assert alice.ask("RNTO x.img").startswith("250 Accepted")
+    assert only_job(house) == JOB
+
+
 def test_continuing_survives_sessions_and_a_restart_of_the_server(tmp_path: Path) -> None:
     with serving(tmp_path) as house, house.connect() as alice:
         kept = cut(alice.log_in(), "/queue/x.img", JOB[:400_000])
@@ -115,9 +147,10 @@ def test_nothing_is_continued_anywhere_but_at_its_end(house: House, alice: Contr
 
 
 def test_continuing_with_the_wrong_bytes_is_no_job(house: House, alice: Control) -> None:
-    kept = cut(alice, "x.img", JOB[:400_000])
+    job = images.pack("zstd", JOB)
+    kept = cut(alice, "x.img", job[: len(job) // 2])
     alice.ask(f"REST {kept}")
-    assert alice.store("x.img", JOB[kept + 1 :]).startswith("550 Refused: ")
+    assert alice.store("x.img", job).startswith("550 Refused: "), "from its beginning, as ncftpput 3.2.6 does"
     assert house.is_untouched()
 
 

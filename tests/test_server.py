@@ -173,7 +173,8 @@ def test_many_checks_at_once_all_have_their_own_verdict(house: House) -> None:
         assert f"-job{number}," in reply if number % 3 else reply.startswith("550"), reply
         session.close()
     assert len(house.names("queue")) == 8
-    assert house.names("incoming") == house.names("trash") == []
+    assert house.kept() == {f"job{number}.img": len(JOB) - 2 for number in (0, 3, 6, 9)}, "they may have been cut"
+    assert (len(house.names("incoming")), house.names("trash")) == (4, [])
 
 
 def test_commands_sent_during_a_transfer_and_its_check_are_answered_afterwards_in_order(house: House) -> None:

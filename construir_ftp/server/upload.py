@@ -97,8 +97,9 @@ class Intake:
     def admit(self, partial: Partial, name: str, wanted: Callable[[], bool], hearing: Hearing | None = None) -> Outcome:
         """Judge what has come, as `name`; admit it or delete it. Takes as long as the check: not for the event loop.
 
-        With a reply 226 the job is in the queue and survives a power cut; with any other nothing of it is left, but if
-        nobody is there any longer to read the reply: `wanted` is asked for that, at the last moment too.
+        With a reply 226 the job is in the queue and survives a power cut; with any other nothing of it is left, but of
+        one that may have been cut, or if nobody is there any longer to read the reply: `wanted` is asked for that, at
+        the last moment too.
         """
         try:
             with _full_is_refused():
@@ -115,11 +116,13 @@ class Intake:
                     last_look=self.check,
                 )
         except RefusedError as refused:
-            # What seems incomplete may be so because the connection was cut: its end looks like that of the file.
-            if wanted():
-                self.partials.delete(partial)
-            else:
+            if not wanted():
                 self.partials.keep(partial, is_whole=partial.is_temporary)
+            elif refused.is_cut and (kept_bytes := self.partials.keep(partial, is_whole=False)):
+                # Ctrl-C in tnftp or ncftpput looks like the end of the file.
+                return Outcome(f"{refusal(refused)}, or go on after the {kept_bytes} bytes that are kept")
+            else:
+                self.partials.delete(partial)
             return Outcome(refusal(refused))
         except Exception:
             log.exception("incoming %s: could not be admitted", partial.job.id)
