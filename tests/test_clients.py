@@ -6,6 +6,7 @@ FileZilla and WinSCP are in test_client_habits, TLS in test_tls_clients.
 import ftplib
 import io
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -162,6 +163,15 @@ def test_ncftpput_continues_with_the_wrong_bytes_and_is_refused_and_then_sends_i
     assert only_job(house)[1] == large_job()
 
 
+@pytest.mark.parametrize("client", ["curl", "lftp"])
+def test_job_that_waits_is_not_sent_again_to_be_continued(house: House, alice: Contributor, client: str) -> None:
+    sends, continues = command_lines()[client]
+    for line in (sends, continues):
+        status, said = alice.run(line)
+        assert status == 0, said
+    assert only_job(house)[1] == JOB
+
+
 # -- temporary names -------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +212,19 @@ def test_lftp_mirrors_a_directory_of_jobs_into_the_queue_once(house: House, alic
         sent = {job.ticket().filename: job.upload.read_bytes() for job in house.spool.jobs("queue")}
         assert sent == {path.name: path.read_bytes() for path in jobs.iterdir()}
         assert len(house.names("queue")) == 3, "those that wait are seen, and not sent again"
+
+
+def test_lftp_continues_to_mirror(house: House, alice: Contributor, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "construir.ftp")
+    (alice.desk / "jobs").mkdir()
+    (alice.desk / "jobs" / FILE).write_bytes(large_job())
+    # It continues what is newer than the file it comes from.
+    os.utime(alice.desk / "jobs" / FILE, (0, 0))
+    kept = alice.cut("lftp -e 'mirror -R jobs queue; exit' -p 2121 alice@server")[FILE]
+    status, said = alice.run("lftp -e 'mirror -R -c jobs queue; exit' -p 2121 alice@server")
+    assert status == 0, said
+    assert only_job(house)[1] == large_job()
+    assert f"from byte {kept}" in caplog.text
 
 
 def test_lftp_makes_the_directories_it_mirrors(house: House, alice: Contributor) -> None:
