@@ -1,7 +1,9 @@
 """From the start of a job to the first line of its run.sh: cold, warm and pooled, in the jail.
 
 Against (a) QEMU's start, unjailed, to its guest's first instruction, and (b) a stock Debian machine with systemd, made
-and run by debvm (the Debian package), from its start to its first command. Run from the repository:
+and run by debvm (the Debian package), from its start to its first command. The aims for a warm and a cold start, 300 ms
+and 1300 ms, were set on a host where (b) takes 13 s; so that they mean the same on any, they are printed as parts of
+(b). Run from the repository:
 .venv/bin/python -m tests.bench.start [ROUNDS [ROUNDS OF (b)]]
 """
 
@@ -73,8 +75,8 @@ def main(rounds: int, stock_rounds: int) -> None:
             Row("(a) QEMU start to first guest instruction", lambda: floor_s(shape, kernel)),
             *stock_rows(place, shape, stock_rounds),
             Row("pooled", lambda: pooled_s(template, assignment(place / "run", job)), "at most 2.5 (a), 1/200 (b)"),
-            Row("warm", lambda: warm_s(template, assignment(place / "run", job)), "at most 300 ms"),
-            Row("cold", lambda: cold_s(shape, assignment(place / "run", job)), "at most 1300 ms"),
+            Row("warm", lambda: warm_s(template, assignment(place / "run", job)), "at most 1/43 (b)"),
+            Row("cold", lambda: cold_s(shape, assignment(place / "run", job)), "at most 1/10 (b)"),
         ]
         lines = bench.take_turns(rows, rounds)
     bench.print_table(f"to the first line of run.sh, jailed; {reason}", lines)
