@@ -52,6 +52,7 @@ class ImagesSection(Section, frozen=True):
     mirror: str = ""
     keyring: str = ""
     snapshot_mirror: str = ""
+    refresh: Duration = Duration(0)
 
 
 class FtpSection(Section, frozen=True):

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
@@ -27,6 +27,7 @@ import msgspec
 import schedule
 
 from construir_ftp import demand, disk
+from construir_ftp.clock import Clock
 from construir_ftp.config import JanitorSection, LayersSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.layers import collect
@@ -40,38 +41,6 @@ Doomed = tuple[Job, str]
 # Ordinary work deletes a result within minutes of its day. One overdue by this much was left by a machine that
 # was off, or by limits that were tightened, or has been made old by a clock that jumped.
 _OVERDUE_S = 86400.0
-# A step that matters beside ages of hours and days; slewing and leap seconds stay far below.
-_JUMP_S = 300.0
-# Time enough for a machine without a battery to be given the time by its network; less than a working day, so
-# that a machine that is switched off every night gets there too.
-_STEADY_S = 6 * 3600.0
-
-
-class Clock:
-    """Whether the wall clock may be believed about ages: refuses mass deletion after a jump, but not for ever.
-
-    Three things count: the wall clock against CLOCK_BOOTTIME between two looks (clock_gettime(2); it goes on
-    while a laptop sleeps), whether ages look implausible to a process that has seen nothing yet, and how long
-    there has been no jump. Doubt, once raised, stays until the clock has been steady for six hours: so a
-    machine that was off for three months keeps its old results for its first six hours, and so does one that
-    booted with a wrong clock, which the network has then had time to put right.
-    """
-
-    def __init__(self) -> None:
-        self._offset_s: float | None = None
-        self._steady_since_s = 0.0
-        self._doubted = False
-
-    def look(self, now: datetime, uptime_s: float, *, implausible: bool) -> bool:
-        """Compare the clocks, `uptime_s` being CLOCK_BOOTTIME; True if ages may be believed."""
-        offset_s = now.timestamp() - uptime_s
-        jumped = self._offset_s is not None and abs(offset_s - self._offset_s) > _JUMP_S
-        if jumped or self._offset_s is None:
-            self._steady_since_s = uptime_s
-        self._offset_s = offset_s
-        steady = uptime_s - self._steady_since_s >= _STEADY_S
-        self._doubted = not steady and (self._doubted or jumped or implausible)
-        return not self._doubted
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -262,12 +231,21 @@ def _mebibytes(size_bytes: int) -> str:
 
 
 class Janitor:
-    """Prunes every `limits.every`, remembering results and the clock from one time to the next."""
+    """Prunes every `limits.every`, remembering results and the clock from one time to the next.
+
+    `chore` is done each time, after that; it must not take long.
+    """
 
     def __init__(
-        self, spool: Spool, limits: JanitorSection, min_free: Size, layers: LayersSection | None = None
+        self,
+        spool: Spool,
+        limits: JanitorSection,
+        min_free: Size,
+        layers: LayersSection | None = None,
+        chore: Callable[[], None] = lambda: None,
     ) -> None:
         self._spool = spool
+        self._chore = chore
         self._limits = limits
         self._layers = layers or LayersSection()
         self._min_free = min_free
@@ -312,3 +290,7 @@ class Janitor:
             collect.collect(self._spool, self._layers.max_total, datetime.now(UTC))
         except Exception:
             log.exception("pruning %s failed; the next try is in %g s", self._spool.path, self._limits.every)
+        try:
+            self._chore()
+        except Exception:
+            log.exception("a chore failed; the next try is in %g s", self._limits.every)

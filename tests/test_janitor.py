@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from construir_ftp import disk, janitor, jobfile, process
+from construir_ftp.clock import Clock
 from construir_ftp.config import JanitorSection
 from construir_ftp.errors import CommandError
-from construir_ftp.janitor import Clock, Janitor
+from construir_ftp.janitor import Janitor
 from construir_ftp.spool import Job, Spool, Ticket
 from construir_ftp.units import Duration, Size
 

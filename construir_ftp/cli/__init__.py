@@ -25,6 +25,7 @@ from construir_ftp.cli.options import configured, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.offer import Offer
+from construir_ftp.refresher import Refresher
 from construir_ftp.runner import Runner
 from construir_ftp.spool import Spool
 from construir_ftp.users import Users
@@ -115,7 +116,18 @@ def _serve_janitor(settings: Config, spool: Spool) -> None:
     with supervisor.stop_signal() as stop:
         # An Event may not be set from a signal handler: it could have interrupted the one who holds its lock.
         threading.Thread(target=pass_on, daemon=True).start()
-        janitor.Janitor(spool, settings.janitor, settings.spool.min_free, settings.layers).run(stopped)
+        build = _command("image", "build", "--refresh")
+        with contextlib.closing(Refresher(settings.images_path(), settings.images.refresh, build)) as refresher:
+            limits, min_free = settings.janitor, settings.spool.min_free
+            janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look).run(stopped)
+
+
+def _command(*words: str) -> list[str]:
+    """A command of ours, with the same configuration as this one."""
+    given = click.get_current_context().params
+    options = {"--config": given["config_path"], "--spool": given["spool"], "--images": given["images"]}
+    chosen = [f"{option}={path.absolute()}" for option, path in options.items() if path is not None]
+    return [sys.executable, "-m", "construir_ftp", *words, *chosen]
 
 
 @construir.command("check")
