@@ -7,6 +7,7 @@ allows what a process needs that has its files open already, and denies all else
 """
 
 import errno
+import functools
 import platform
 import struct
 
@@ -103,6 +104,7 @@ def program(machine: str | None = None) -> bytes | None:
     return b"".join(words)
 
 
+@functools.cache
 def reader(machine: str | None = None) -> bytes | None:
     """The narrow filter: what is not needed to read open files, compute, answer and end fails with EPERM.
 

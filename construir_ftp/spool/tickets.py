@@ -25,12 +25,21 @@ class Tickets:
         changed_at = directory.stat().st_mtime_ns
         if (seen := self._found.get(state)) and seen[0] == changed_at:
             return seen[1]
-        known = {name: ticket for _, tickets in self._found.values() for name, ticket in tickets.items()}
-        found = {name: known.get(name) or read(directory / name) for name in names(directory)}
+        known = seen[1] if seen else {}
+        found = {
+            name: known.get(name) or self._first_seen(directory, name)
+            for name in sorted(os.listdir(directory))  # noqa: PTH208 - not a Path for each of ten thousand
+            if name in known or _is_job(directory, name)
+        }
         # A time is that of the clock's last tick: what changes within the same one, after we looked, would not show.
         is_settled = time.time_ns() - changed_at > _TICK_NS
         self._found = {**self._found, state: (changed_at if is_settled else 0, found)}
         return found
+
+    def _first_seen(self, directory: Path, name: str) -> Ticket | None:
+        """That of a job which has just come, perhaps from another state."""
+        moved = (tickets[name] for _, tickets in self._found.values() if name in tickets)
+        return next(moved, None) or read(directory / name)
 
 
 def read(job: Path) -> Ticket | None:
@@ -39,6 +48,11 @@ def read(job: Path) -> Ticket | None:
         return Job(job).ticket()
     except ConstruirError:
         return None
+
+
+def _is_job(directory: Path, name: str) -> bool:
+    place = directory / name
+    return place.is_dir() and not place.is_symlink()
 
 
 def names(directory: Path) -> list[str]:
