@@ -231,6 +231,14 @@ class House:
         return not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= left
 
 
+def settled(house: House) -> list[str]:
+    """The descriptors that are open once an upload was judged, and nobody is there; what starts late has by then."""
+    with house.connect() as control:
+        assert control.log_in().store("/queue/x.img", b"x").startswith("550")
+    wait_until(house.is_quiet, "the session is forgotten")
+    return descriptors()
+
+
 @contextlib.contextmanager
 def serving(
     path: Path, gate: GateSection | None = None, min_free: int = 0, tls: TlsSection | None = None, **settings: object

@@ -21,7 +21,7 @@ import argon2
 import pytest
 
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, House, descriptors, reset, serving, wait_until
+from tests.ftpclient import LONG_S, PASSWORD, House, descriptors, reset, serving, settled, wait_until
 from tests.ftpgrammar import CRLF, RESULT, burst, first_reply, may_end_session
 from tests.tlsclient import strict_context, tls_section
 
@@ -295,8 +295,8 @@ def test_every_command_has_one_reply_and_nothing_is_left_of_hostile_clients(
     with watched_log() as faults, ExitStack() as stack:
         house = stack.enter_context(serving(tmp_path, tls=tls_section(certificate_files)))
         house.users.path.write_text(cheap_users())
+        before = settled(house)
         house.publish(RESULT, {"output.log": b"hello\n" * 1000, "large.img": images.noise(3 * images.MIB)})
-        before = descriptors()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             visits = list(pool.map(lambda number: visit(house, number, context), range(most // PER_VISIT)))
         wait_until(house.is_quiet, "every session has ended")
