@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
-from construir_ftp.users import Users
+from tests.ftpclient import users_text
 
 NAME, PASSWORD = "alice", "correct horse"
 # For an appliance that lives for a job or two: to build a template, and to keep machines waiting, takes longer than to
@@ -68,8 +68,9 @@ class Appliance:
     def start(self) -> None:
         """Start it and wait until its FTP server says where it listens."""
         self.spool.mkdir(exist_ok=True)
-        if NAME not in Users(self.spool / "users.toml").names():
-            Users(self.spool / "users.toml").add(NAME, PASSWORD)
+        users = self.spool / "users.toml"
+        if not users.exists():
+            users.write_text(users_text(NAME, password=PASSWORD))
         argv = [sys.executable, "-m", "construir_ftp", "serve", f"--port={self.port}"]
         argv += [f"--config={self.config}", f"--spool={self.spool}"]
         before = self.log.stat().st_size if self.log.exists() else 0

@@ -21,7 +21,7 @@ from tests.tlsclient import make_certificate
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--all: what takes minutes is done in full, such as fuzzing."""
-    parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a few thousand")
+    parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a thousand or more")
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,11 @@ import re
 import shlex
 import signal
 import subprocess
-import tempfile
 from pathlib import Path
 
 from construir_ftp import process
-from construir_ftp.users import Users
 from tests import images
-from tests.ftpclient import LONG_S, House, held_check, wait_until
+from tests.ftpclient import LONG_S, House, held_check, users_text, wait_until
 
 # No client's file of passwords can hold a space for sure.
 NAME, PASSWORD = "alice", "battery-staple"
@@ -29,15 +27,6 @@ _ROW = re.compile(r"^\| (\w+) \| `([^`]+)` \|(?: `([^`]+)`)?", re.MULTILINE)
 def command_lines() -> dict[str, tuple[str, str]]:
     """README's table: by client, what sends a job, and what continues it, if anything does."""
     return {client: (sends, continues) for client, sends, continues in _ROW.findall(_README.read_text())}
-
-
-@functools.cache
-def users_text() -> str:
-    """A users file with NAME and PASSWORD."""
-    with tempfile.TemporaryDirectory() as directory:
-        users = Users(Path(directory) / "users.toml")
-        users.add(NAME, PASSWORD)
-        return users.path.read_text()
 
 
 @functools.cache
@@ -62,7 +51,7 @@ class Contributor:
         self.desk, self.home = place / "desk", place / "home"
         self.desk.mkdir()
         self.home.mkdir()
-        house.users.path.write_text(users_text())
+        house.users.path.write_text(users_text(NAME, password=PASSWORD))
         self._environment = process.environment(
             HOME=str(self.home),
             USER=NAME,

@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
+
+import argon2
 
 from construir_ftp import config, jail
 from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
@@ -28,13 +29,10 @@ LONG_S = 30.0
 
 
 @functools.cache
-def users_text() -> str:
-    """A users file with alice and bob; made once, since it takes long on purpose."""
-    with tempfile.TemporaryDirectory() as directory:
-        users = Users(Path(directory) / "users.toml")
-        for name in ("alice", "bob"):
-            users.add(name, PASSWORD)
-        return users.path.read_text()
+def users_text(*names: str, password: str = PASSWORD) -> str:
+    """A users file whose hashes, which say so themselves, cost nothing to check: hundreds of tests log in."""
+    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    return "".join(f'[contributors.{name}]\npassword = "{hasher.hash(password)}"\n' for name in names)
 
 
 def wait_until(done: Callable[[], object], what: str) -> None:
@@ -169,7 +167,7 @@ class House:
     ) -> None:
         self.spool = Spool.prepare(path / "spool")
         self.users = Users(self.spool.path / "users.toml")
-        self.users.path.write_text(users_text())
+        self.users.path.write_text(users_text("alice", "bob"))
         ftp = config.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
         offer = Offer.of(self.spool, Config())
         self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, README)
@@ -244,7 +242,6 @@ def serving(
     path: Path, gate: GateSection | None = None, min_free: int = 0, tls: TlsSection | None = None, **settings: object
 ) -> Iterator[House]:
     """Serve, and count afterwards what was left: descriptors, threads, children, entries of the loop."""
-    users_text()
     jail.host()  # found at its first use, and kept
     before = _belongings()
     house = House(path, gate or GateSection(), min_free, tls or TlsSection(), settings)

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import argon2
 import pytest
 
 from tests import images
@@ -274,12 +273,6 @@ def delete_what_is_kept(house: House) -> None:
     assert house.names("running") == house.names("trash") == []
 
 
-def cheap_users() -> str:
-    """The users file, with hashes that cost nothing to check: passwords are not what is looked at here."""
-    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    return "".join(f'[contributors.{name}]\npassword = "{hasher.hash(PASSWORD)}"\n' for name in ("alice", "bob"))
-
-
 @pytest.fixture
 def most(request: pytest.FixtureRequest) -> int:
     """How many commands."""
@@ -294,7 +287,6 @@ def test_every_command_has_one_reply_and_nothing_is_left_of_hostile_clients(
     context = strict_context(certificate_files[0])
     with watched_log() as faults, ExitStack() as stack:
         house = stack.enter_context(serving(tmp_path, tls=tls_section(certificate_files)))
-        house.users.path.write_text(cheap_users())
         before = settled(house)
         house.publish(RESULT, {"output.log": b"hello\n" * 1000, "large.img": images.noise(3 * images.MIB)})
         with ThreadPoolExecutor(AT_ONCE) as pool:

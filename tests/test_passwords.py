@@ -1,21 +1,43 @@
 """Promises of passwords: guessing gets nowhere, takes nobody else's turn, and locks nobody out."""
 
+import functools
 import os
 import select
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from construir_ftp.users import Users
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, serving, wait_until
 
 GUESSER, HOME, ELSEWHERE = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 # Longer than any test here: of one address no more than one guess is looked at.
 LONG_PAUSE = "20s"
+
+
+@functools.cache
+def users_text() -> str:
+    """A users file as it is by default: to check a password takes long, on purpose."""
+    with tempfile.TemporaryDirectory() as directory:
+        users = Users(Path(directory) / "users.toml")
+        for name in ("alice", "bob"):
+            users.add(name, PASSWORD)
+        return users.path.read_text()
+
+
+@contextmanager
+def guarded(place: Path, **settings: Any) -> Iterator[House]:
+    """A server whose contributors have such passwords."""
+    with serving(place, **settings) as house:
+        house.users.path.write_text(users_text())
+        yield house
 
 
 @contextmanager
@@ -42,7 +64,7 @@ def log_in(house: House, source: str, name: str = "alice") -> None:
 
 def test_many_guesses_of_one_address_take_one_turn(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house,
+        guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house,
         guessing(house, [GUESSER] * 40) as guessers,
     ):
         log_in(house, HOME, "bob")
@@ -53,7 +75,7 @@ def test_many_guesses_of_one_address_take_one_turn(tmp_path: Path) -> None:
 
 
 def test_who_logged_in_there_before_is_not_kept_waiting_by_guesses_at_their_name(tmp_path: Path) -> None:
-    with serving(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
+    with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
         log_in(house, HOME)
         with guessing(house, [f"127.0.1.{number}" for number in range(30)]) as strangers:
             log_in(house, HOME)
@@ -63,7 +85,7 @@ def test_who_logged_in_there_before_is_not_kept_waiting_by_guesses_at_their_name
 
 
 def test_who_logged_in_there_before_does_not_wait_for_others_at_their_address(tmp_path: Path) -> None:
-    with serving(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
+    with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
         log_in(house, HOME)
         with guessing(house, [HOME] * 10, "bob") as neighbours:
             log_in(house, HOME)
@@ -73,7 +95,7 @@ def test_who_logged_in_there_before_does_not_wait_for_others_at_their_address(tm
 
 
 def test_who_never_logged_in_from_there_gets_in_although_strangers_guess_at_their_name(tmp_path: Path) -> None:
-    with serving(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="10s") as house:
+    with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="10s") as house:
         with guessing(house, [f"127.0.1.{number}" for number in range(5)]) as strangers:
             for stranger in strangers:
                 assert stranger.reply().startswith("530")
@@ -81,7 +103,7 @@ def test_who_never_logged_in_from_there_gets_in_although_strangers_guess_at_thei
 
 
 def test_first_login_of_many_at_once_makes_the_others_known(tmp_path: Path) -> None:
-    with serving(tmp_path) as house, ExitStack() as stack:
+    with guarded(tmp_path) as house, ExitStack() as stack:
         sessions = [stack.enter_context(house.connect(HOME)) for _ in range(10)]
         for session in sessions:
             session.send("USER alice", f"PASS {PASSWORD}")
@@ -90,7 +112,7 @@ def test_first_login_of_many_at_once_makes_the_others_known(tmp_path: Path) -> N
 
 
 def test_address_that_would_have_to_wait_too_long_is_told_when_to_come_back(tmp_path: Path) -> None:
-    with serving(tmp_path, wrong_password_pause="1min", login_timeout="3s") as house:
+    with guarded(tmp_path, wrong_password_pause="1min", login_timeout="3s") as house:
         for reply in ("530", "421 Too many wrong passwords from your address; try again in "):
             with house.connect(GUESSER) as guesser:
                 guesser.reply()
@@ -102,7 +124,7 @@ def test_address_that_would_have_to_wait_too_long_is_told_when_to_come_back(tmp_
 def test_guess_of_a_connection_that_was_closed_is_never_looked_at(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(tmp_path, wrong_password_pause="2s", login_timeout="1s") as house:
+    with guarded(tmp_path, wrong_password_pause="2s", login_timeout="1s") as house:
         with guessing(house, [GUESSER] * 5) as guessers:
             assert sorted(guesser.reply()[:3] for guesser in guessers) == ["421"] * 4 + ["530"]
         wait_until(lambda: not house.listener.sessions, "the sessions are closed")
@@ -111,7 +133,7 @@ def test_guess_of_a_connection_that_was_closed_is_never_looked_at(
 
 
 def test_users_file_that_cannot_be_read_is_held_against_nobody(tmp_path: Path) -> None:
-    with serving(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
+    with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
         whole = house.users.path.read_text()
         house.users.path.write_text("[contributors")
         with guessing(house, [HOME]) as (alice,):
@@ -125,7 +147,7 @@ def test_hydra_gets_nowhere_and_others_are_served_meanwhile(tmp_path: Path, capl
         pytest.skip("hydra is not installed")
     words = tmp_path / "words"
     words.write_text("".join(f"wrong password {number}\n" for number in range(30)) + PASSWORD + "\n")
-    with serving(tmp_path, wrong_password_pause="1s") as house:
+    with guarded(tmp_path, wrong_password_pause="1s") as house:
         host, port = house.server.address
         argv = ["hydra", "-I", "-t", "16", "-s", str(port), "-l", "alice", "-P", str(words), f"ftp://{host}"]
         with subprocess.Popen(

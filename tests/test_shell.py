@@ -93,24 +93,28 @@ def test_script_that_does_not_log_in_ends_the_machine_too(script: str) -> None:
     assert ":~#" not in said.stdout
 
 
-def test_machine_is_set_up_as_for_a_job(result: Path) -> None:
+@pytest.fixture(scope="module")
+def looked(result: Path) -> list[str]:
+    """What is said to somebody who looks at that job, and then changes it."""
     asked = "pwd; echo $PATH; ls; mount | grep -c ' on /job '; ls /dev/pts /proc/self/fd; cat /etc/hostname"
-    said = visit("shell", result, script=f"{LOGIN}{asked}\n")
-    lines = words(said.stdout)
-    at = lines.index("/job")
-    assert lines[at + 1].split(":")[0] == "/job/bin"
-    assert {"run.sh", "1", "ptmx", "0", "fails"} <= set(" ".join(lines[at:]).split())
+    image = result / "fails.img.zst"
+    before = image.read_bytes()
+    said = visit("shell", result, script=f"{LOGIN}{asked}\nrm run.sh; touch new; sync; ls\n")
+    assert image.read_bytes() == before
+    return words(said.stdout)
+
+
+def test_machine_is_set_up_as_for_a_job(looked: list[str]) -> None:
+    at = looked.index("/job")
+    assert looked[at + 1].split(":")[0] == "/job/bin"
+    assert {"run.sh", "1", "ptmx", "0", "fails"} <= set(" ".join(looked[at:]).split())
 
 
 # -- the copy, and what is kept ----------------------------------------------------------------------------------
 
 
-def test_changes_are_made_to_a_copy_and_forgotten(result: Path) -> None:
-    image = result / "fails.img.zst"
-    before = image.read_bytes()
-    said = visit("shell", result, script=f"{LOGIN}rm run.sh; touch new; sync; ls\n")
-    assert ["lost+found", "new"] in [line.split() for line in words(said.stdout)]
-    assert image.read_bytes() == before
+def test_changes_are_made_to_a_copy_and_forgotten(looked: list[str]) -> None:
+    assert ["lost+found", "new"] in [line.split() for line in looked]
 
 
 def test_kept_image_is_packed_as_its_name_says_and_runs_again(result: Path, tmp_path: Path) -> None:
@@ -407,7 +411,7 @@ def sitting(*arguments: str | Path) -> Iterator[Sitter]:
         os.close(sitter.slave)
 
 
-def test_person_logs_in_sees_the_terminals_size_and_switches_off() -> None:
+def test_person_sees_the_terminals_size_and_colours_and_switches_off_and_nothing_commands_the_terminal() -> None:
     with sitting("image", "shell", BASE) as person:
         person.read(b"; Ctrl-] ends it")
         person.log_in()
@@ -417,16 +421,11 @@ def test_person_logs_in_sees_the_terminals_size_and_switches_off() -> None:
         person.read(b"up\r\n")
         person.type(b"\x03")  # Ctrl-C is for the machine
         person.read(b"# ")
-        person.type(b"poweroff\r")
+        said = person.run(rb"printf 'A\033]52;c;cm0gLXJm\aB\033P$qm\033\\C\033]0;title\033\\D\033[31mE\033[m\n'")
+        assert b"ABCD\x1b[31mE\x1b[m\r\n" in said
+        person.type(b"printf '\\033[?1049h\\033[?1000h'; poweroff\r")
         assert person.leave() == 0
-
-
-def test_key_ends_the_machine_at_once_whatever_it_does() -> None:
-    with sitting("image", "shell", BASE) as person:
-        person.log_in()
-        person.begin(b"sleep 1000")
-        person.type(END_KEY + b"rm -rf precious\r")
-        assert person.leave() == 0
+        assert person.read(b"\x1b[!p").count(b"\x1b[?1047l") == 1
 
 
 def test_key_ends_the_machine_before_it_is_up() -> None:
@@ -438,24 +437,17 @@ def test_key_ends_the_machine_before_it_is_up() -> None:
         assert person.leave() == 0
 
 
-def test_image_that_was_left_in_the_middle_is_kept_with_a_warning(result: Path, tmp_path: Path) -> None:
+def test_key_ends_the_machine_at_once_whatever_it_does_and_what_is_kept_comes_with_a_warning(
+    result: Path, tmp_path: Path
+) -> None:
     with sitting("shell", result, f"--keep={tmp_path / 'torn.img'}") as person:
         person.log_in()
         person.run(b"touch written; sync")
-        person.type(END_KEY)
+        person.begin(b"sleep 1000")
+        person.type(END_KEY + b"rm -rf precious\r")
         person.read(b"may need e2fsck")
         assert person.leave() == 0
     assert b"written" in (tmp_path / "torn.img").read_bytes()
-
-
-def test_escapes_may_colour_and_not_command_the_terminal() -> None:
-    with sitting("image", "shell", BASE) as person:
-        person.log_in()
-        said = person.run(rb"printf 'A\033]52;c;cm0gLXJm\aB\033P$qm\033\\C\033]0;title\033\\D\033[31mE\033[m\n'")
-        assert b"ABCD\x1b[31mE\x1b[m\r\n" in said
-        person.type(b"printf '\\033[?1049h\\033[?1000h'; poweroff\r")
-        assert person.leave() == 0
-        assert person.read(b"\x1b[!p").count(b"\x1b[?1047l") == 1
 
 
 # -- ends ----------------------------------------------------------------------------------------------------
