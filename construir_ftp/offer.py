@@ -6,6 +6,7 @@ themselves. What has gone in between, or can't be made, is a DependencyError, to
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.spool import Job, Spool
 from construir_ftp.wishes import Terms, Wishes
 
+INSTALLING = "its Debian packages are being installed"
 _QUOTED_CHARACTERS = 100
 
 
@@ -143,16 +145,24 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             read_only_disks=MOST_READ_ONLY if disks else 0,
         )
 
-    def layers_of(self, wanted: Wishes, shape: Shape, stop: socket.socket | None = None) -> list[Layer]:
+    def layers_of(
+        self,
+        wanted: Wishes,
+        shape: Shape,
+        stop: socket.socket | None = None,
+        tell: Callable[[str], None] = lambda _doing: None,
+    ) -> list[Layer]:
         """The layers a job wants, the lowest first: its packages, made now if they have to be, then the published ones.
 
-        Raises DependencyError.
+        While they are made `tell` has been told so, in words for anyone. Raises DependencyError.
         """
         needs, store = wanted.dependencies, self.store()
         try:
             chain: list[Layer] = []
             if needs.packages and (plan := self.plan(shape.base, needs.packages)).packages:
-                workshop = Workshop(store, self.archive(shape.base), shape, self.layers.timeout, stop)
+                workshop = Workshop(
+                    store, self.archive(shape.base), shape, self.layers.timeout, stop, lambda: tell(INSTALLING)
+                )
                 made = workshop.ensure(plan)
                 chain += store.chain(made)
             for name in needs.layers:

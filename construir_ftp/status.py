@@ -21,11 +21,15 @@ from construir_ftp.spool import Job, Spool
 _MOST_LISTED = 1000
 
 
-class Slot(msgspec.Struct, frozen=True):
-    """A job that has a machine, or is about to have one, and since when, if that is known."""
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A job that has a machine, or is about to have one, and since when, if that is known.
+
+    `doing` is what keeps it from its machine, empty if nothing does.
+    """
 
     job: str
     since: datetime | None
+    doing: str = ""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +67,10 @@ JobState = Literal["waiting", "running", "done"]
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is told of one job: its place while it waits, since when it runs, how it ended."""
+    """What is told of one job: its place while it waits, since when it runs, how it ended.
+
+    `why` is what keeps it from running, or, while it is in a slot, from its machine.
+    """
 
     id: str
     state: JobState
@@ -106,8 +113,8 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
     there = runner(spool)
     report = there or Report(slots=0)
     line = list(spool.line())
-    since = {slot.job: slot.since for slot in report.busy}
-    running = [Slot(job, since.get(job)) for job in spool.names("running")]
+    busy = {slot.job: slot for slot in report.busy}
+    running = [busy.get(job, Slot(job, None)) for job in spool.names("running")]
     free_bytes = disk.free_bytes(spool.path)
     return Summary(
         time=datetime.now(UTC),
@@ -156,8 +163,16 @@ def _running(spool: Spool, job_id: str) -> JobStatus | None:
     if not found.path.is_dir():
         return None
     report = runner(spool)
-    since = {slot.job: slot.since for slot in report.busy}.get(job_id) if report else None
-    return JobStatus(id=job_id, state="running", since=since, attempt=found.attempts(), cancelled=found.is_cancelled())
+    slots = {slot.job: slot for slot in report.busy} if report else {}
+    slot = slots.get(job_id, Slot(job_id, None))
+    return JobStatus(
+        id=job_id,
+        state="running",
+        why=slot.doing,
+        cancelled=found.is_cancelled(),
+        since=slot.since,
+        attempt=found.attempts(),
+    )
 
 
 def _done(spool: Spool, job_id: str) -> JobStatus | None:

@@ -1,4 +1,5 @@
-"""Directories in /var/tmp for work whose outcome goes elsewhere: nobody keeps one, and none is left for long.
+"""Directories for work whose outcome goes elsewhere, in /var/tmp if nothing else is said: nobody keeps one, and none is
+left for long.
 
 Each is locked (flock(2)) as long as whoever made it lives. One that is not was left by a kill -9, and goes when the
 next is made. systemd-tmpfiles, too, leaves a locked directory alone, however old it is (tmpfiles.d(5)).
@@ -18,10 +19,10 @@ _PREFIX = "construir-work-"
 
 
 @contextmanager
-def make() -> Iterator[Path]:
+def make(parent: Path = _PARENT, prefix: str = _PREFIX) -> Iterator[Path]:
     """A new, empty directory of one's own; on leaving the context it is gone with all that is in it."""
-    _sweep()
-    place, lock = _make_locked()
+    _sweep(parent, prefix)
+    place, lock = _make_locked(parent, prefix)
     try:
         yield place
     finally:
@@ -29,9 +30,9 @@ def make() -> Iterator[Path]:
         os.close(lock)
 
 
-def _make_locked() -> tuple[Path, int]:
+def _make_locked(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PARENT))
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with suppress(FileNotFoundError):
             lock = _lock(place, fcntl.LOCK_EX)
             if place.exists():
@@ -39,9 +40,9 @@ def _make_locked() -> tuple[Path, int]:
             os.close(lock)  # swept before it was locked
 
 
-def _sweep() -> None:
+def _sweep(parent: Path, prefix: str) -> None:
     """Remove what this user's commands have left when they were killed."""
-    for place in _PARENT.glob(f"{_PREFIX}*"):
+    for place in parent.glob(f"{prefix}*"):
         with suppress(OSError):  # somebody works in it, or it is gone
             if place.lstat().st_uid == os.geteuid():
                 lock = _lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)

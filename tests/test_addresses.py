@@ -140,3 +140,10 @@ def test_dual_stack_server_treats_a_client_by_ipv4_as_such(tmp_path: Path) -> No
         assert b"queue\r\n" in active(alice, "127.0.0.1", "EPRT |1|127.0.0.1|{}|")
         assert alice.ask("PORT 127,0,0,2,200,10").startswith("501")
         assert alice.store("/queue/x.img", JOB).startswith("226")
+
+
+@needs_ipv6
+def test_masquerade_address_is_said_to_clients_by_ipv4_of_a_dual_stack_server_too(tmp_path: Path) -> None:
+    with serving(tmp_path, address="::", masquerade_address="192.0.2.7") as house, by_ipv4(house) as alice:
+        assert alice.ask("PASV").startswith("227 Entering passive mode (192,0,2,7,")
+        assert alice.store("/queue/x.img", JOB).startswith("226"), "EPSV names no address"

@@ -14,9 +14,43 @@ from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Machine
+from tests import smalldisk
 from tests.machines import assignment, shape
 
 TIMEOUT_S = 120
+# Installs hello, from an archive that has it already, on a disk that is too small for it.
+ON_A_FULL_DISK = """
+import sys, threading, time
+from pathlib import Path
+from construir_ftp import image
+from construir_ftp.config import MachineSection
+from construir_ftp.errors import ConstruirError
+from construir_ftp.layers.archive import Archive
+from construir_ftp.layers.build import Workshop
+from construir_ftp.layers.store import Store
+from construir_ftp.machine.qemu import Shape
+layers, archives, images, name = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+
+def fill_once_a_machine_is_at_work():
+    while not list(layers.glob(".draft-*/console.log")):
+        time.sleep(0.01)
+    with Path(layers, "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+threading.Thread(target=fill_once_a_machine_is_at_work, daemon=True).start()
+base = image.find(images, name)
+archive = Archive(archives, base)
+shape = Shape.of(MachineSection(), base, "tcg", 2**30)
+try:
+    Workshop(Store(layers), archive, shape, 60).ensure(archive.resolve(("hello",)))
+except ConstruirError as error:
+    print(error)
+print(sorted(path.name[:6] for path in layers.iterdir()))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +135,22 @@ def test_packages_that_cannot_be_installed_are_told_in_dpkgs_words(
     with pytest.raises(ConstruirError, match=r"could not be installed \(exit code 1\): .*dpkg"):
         Workshop(layers, archive, roomy, TIMEOUT_S).ensure(plan)
     assert layers.every() == []
+
+
+def test_full_disk_is_told_before_anything_is_made_and_leaves_no_draft(
+    archive: Archive, base: BaseImage, images: Path, tmp_path: Path
+) -> None:
+    arguments = archive.place.parent, images, base.name
+    said = smalldisk.run(tmp_path / "small", 512 * 1024, ON_A_FULL_DISK, *arguments).splitlines()
+    assert said[0].startswith("the packages can't be installed: that takes 1.0 MiB of disk here, 0.5 MiB are free")
+    assert said[1:] == ["['.lock-']"]
+
+
+def test_disk_that_fills_while_a_layer_is_made_keeps_no_draft_and_no_layer(
+    archive: Archive, base: BaseImage, images: Path, tmp_path: Path
+) -> None:
+    arguments = archive.place.parent, images, base.name
+    said = smalldisk.run(tmp_path / "small", 8 * 2**20, ON_A_FULL_DISK, *arguments)
+    *reason, left = said.splitlines()
+    assert reason[0].startswith("the packages could not be installed"), said
+    assert left == "['.lock-', 'filler']"

@@ -4,18 +4,19 @@ Maintainer scripts are as hostile as any job, so nothing of what they leave is b
 file on its own disk, and the host only carries those bytes from the one jail into another, where they become squashfs.
 """
 
+import errno
 import shlex
 import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import extfs, image, process
+from construir_ftp import disk, extfs, image, process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.layers import archive, store
 from construir_ftp.layers.archive import Archive, Plan
@@ -59,10 +60,14 @@ class InstallationError(ConstruirError):
     """A set of packages could not be installed; the message says why, in the words of who knows."""
 
 
+def _tell_nobody() -> None:
+    pass
+
+
 class Workshop(msgspec.Struct, frozen=True):
     """Where layers are made: with packages of an archive, in machines of a shape, each within so many seconds.
 
-    As soon as `stop` is readable the machine at work is killed.
+    As soon as `stop` is readable the machine at work is killed. `at_work` is called before anyone has to wait.
     """
 
     layers: Store
@@ -70,6 +75,7 @@ class Workshop(msgspec.Struct, frozen=True):
     shape: Shape
     timeout_s: float
     stop: socket.socket | None = None
+    at_work: Callable[[], None] = _tell_nobody
 
     def ensure(self, plan: Plan) -> Layer:
         """The layer of a plan: the one that is there, or else a new one; who asks while it is made waits for it.
@@ -77,10 +83,22 @@ class Workshop(msgspec.Struct, frozen=True):
         Raises InstallationError, with dpkg's last words, where the packages can't be installed, or when stopped.
         """
         name = archive.name_of(self.shape.base, plan, RECIPE)
+        if self.layers.find(name) is None:
+            self.at_work()
         with self.layers.alone(name):
-            found = self.layers.find(name) or self._build(plan, name)
+            found = self.layers.find(name) or self._build_or_say_why(plan, name)
             self.layers.use(found)
             return found
+
+    def _build_or_say_why(self, plan: Plan, name: str) -> Layer:
+        self._demand_room(plan)
+        try:
+            return self._build(plan, name)
+        except OSError as error:
+            # Its job is told: tried again and again it would fill the disk each time, and no other job would be taken.
+            if error.errno != errno.ENOSPC:
+                raise
+            raise InstallationError("the packages could not be installed: the disk is full; try again later") from error
 
     def _build(self, plan: Plan, name: str) -> Layer:
         below = self._largest_subset(plan)
@@ -89,11 +107,11 @@ class Workshop(msgspec.Struct, frozen=True):
         files = zip(plan.packages, self.packages.fetch(plan), strict=True)
         new = {package.name: file for package, file in files if package.label not in has}
         with self.layers.hold(chain), self.layers.draft() as draft:
-            disk = _make_disk(draft, _script(plan, new), list(new.values()), plan)
-            ending = self._install(draft, disk, chain)
+            filled = _make_disk(draft, _script(plan, new), list(new.values()), plan)
+            ending = self._install(draft, filled, chain)
             _check(ending, draft / "output.log")
-            with disk.open("rb") as file:
-                squash(_tar(extfs.Image(file)), draft / store.IMAGE, disk.stat().st_size)
+            with filled.open("rb") as file:
+                squash(_tar(extfs.Image(file)), draft / store.IMAGE, filled.stat().st_size)
             part = image.measure(draft / store.IMAGE)
             manifest = store.Manifest(
                 name=name,
@@ -109,6 +127,17 @@ class Workshop(msgspec.Struct, frozen=True):
             )
             return self.layers.put(draft, manifest)
 
+    def _demand_room(self, plan: Plan) -> None:
+        """Raises InstallationError where the disk would fill on the way."""
+        # The package files as fetched, in a tree and in its image; what they become as files, tar file and layer.
+        needed_bytes = 3 * plan.download_bytes + 3 * plan.installed_bytes
+        free_bytes = disk.free_bytes(self.layers.path)
+        if free_bytes < needed_bytes:
+            raise InstallationError(
+                f"the packages can't be installed: that takes {needed_bytes / 2**20:.1f} MiB of disk here,"
+                f" {free_bytes / 2**20:.1f} MiB are free; try again later"
+            )
+
     def _largest_subset(self, plan: Plan) -> Layer | None:
         """A layer of the same base image that has much of what is wanted and nothing else, with room for one on it."""
         wanted = set(plan.versions())
@@ -123,9 +152,9 @@ class Workshop(msgspec.Struct, frozen=True):
         ]
         return max(fitting, key=lambda layer: layer.manifest.installed_bytes, default=None)
 
-    def _install(self, draft: Path, disk: Path, below: list[Layer]) -> Ending:
+    def _install(self, draft: Path, filled: Path, below: list[Layer]) -> Ending:
         task = Assignment(
-            disk=disk,
+            disk=filled,
             errand=Errand(hostname="layer", filesystem="ext4", layers=len(below), keeps_changes=True),
             layers=tuple(layer.image for layer in below),
             timeout_s=self.timeout_s,
@@ -152,7 +181,7 @@ def _script(plan: Plan, new: dict[str, Path]) -> str:
 
 def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
     size_bytes = plan.download_bytes + 2 * plan.installed_bytes + _SPARE_BYTES
-    disk = draft / "disk.img"
+    filled = draft / "disk.img"
     with tempfile.TemporaryDirectory(dir=draft) as name:
         tree = Path(name)
         (tree / "debs").mkdir()
@@ -161,8 +190,8 @@ def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
         (tree / "run.sh").write_text(script)
         (tree / "run.sh").chmod(0o755)
         options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0"]
-        process.run(["mke2fs", *options, "-d", tree, disk, f"{size_bytes >> 10}K"], timeout_s=_MAKE_DISK_S)
-    return disk
+        process.run(["mke2fs", *options, "-d", tree, filled, f"{size_bytes >> 10}K"], timeout_s=_MAKE_DISK_S)
+    return filled
 
 
 def _check(ending: Ending, output: Path) -> None:
@@ -174,9 +203,9 @@ def _check(ending: Ending, output: Path) -> None:
     raise InstallationError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
 
 
-def _tar(disk: extfs.Image) -> Iterator[bytes]:
+def _tar(filled: extfs.Image) -> Iterator[bytes]:
     """The tar file at the root of a disk, in pieces."""
-    inode = disk.find(_TAR.encode())
-    if inode is None or inode.kind != stat.S_IFREG or inode.size_bytes > disk.ext.blocks * disk.ext.block_bytes:
+    inode = filled.find(_TAR.encode())
+    if inode is None or inode.kind != stat.S_IFREG or inode.size_bytes > filled.ext.blocks * filled.ext.block_bytes:
         raise ConstruirError("the machine that installed the packages left no layer")
-    return disk.stream(inode)
+    return filled.stream(inode)

@@ -3,7 +3,8 @@
 While all layers together are above their limit, the one not used for longest goes; never one that a job that waits
 or runs asks for, nor one that another layer which stays, or is being made, lies on.
 
-    .draft-*  .outgoing-*  .lock-*    beside the layers: older than a day, and locks only where nobody holds them
+    .draft-*  .outgoing-*  .lock-*    beside the layers: older than a day, and locks only where nobody holds them;
+                                      the next one who makes a layer deletes drafts of the killed at once
     .archives/*/archives/*.deb        fetched more than 30 days ago
 """
 

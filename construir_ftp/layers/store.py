@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from construir_ftp import disk
+from construir_ftp import disk, workplace
 from construir_ftp.errors import ConstruirError
 
 IMAGE, MANIFEST = "layer.sqfs", "layer.json"
@@ -108,9 +108,12 @@ class Store:
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """A directory to make a layer in; what is not put in place is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix=".draft-", dir=self.path) as name:
-            yield Path(name)
+        """A directory to make a layer in; what is not put in place is gone afterwards.
+
+        After a kill -9 it stays until the next one is made.
+        """
+        with workplace.make(self.path, ".draft-") as draft:
+            yield draft
 
     def put(self, draft: Path, manifest: Manifest) -> Layer:
         """Give a finished draft its name, on stable storage; one that was there before under that name stays."""

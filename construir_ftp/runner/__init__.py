@@ -146,10 +146,12 @@ class Runner:
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
         paused = time.monotonic() < self._resume_at
-        jobs = [(slot.job, slot.since) for slot in self._slots]
+        jobs = [(slot.job, slot.since, slot.doing) for slot in self._slots]
         report = Report(
             slots=len(self._slots),
-            busy=tuple(status.Slot(job.id, results.moment(since)) for job, since in jobs if job is not None),
+            busy=tuple(
+                status.Slot(job.id, results.moment(since), doing) for job, since, doing in jobs if job is not None
+            ),
             pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._why_paused[1] if paused else "",
             accelerator=self._latest.accelerator.accelerator if self._latest else None,
@@ -158,6 +160,13 @@ class Runner:
         if report != self._reported:
             status.tell(self._spool, report)
             self._reported = report
+
+    def _tell(self, job: Job, doing: str) -> None:
+        """Have it reported what a job's slot does; called in the slot's thread."""
+        for slot in self._slots:
+            if slot.job is job and slot.doing != doing:
+                slot.doing = doing
+                self._finish.send(b"!")
 
     def _look_again(self) -> None:
         for slot in self._slots:
@@ -215,7 +224,7 @@ class Runner:
 
     def _work(self, worker: Worker, job: Job, killed: socket.socket, waiting: Machine | None) -> None:
         try:
-            outcome = worker.run(job, killed, self._stopping.wait, waiting)
+            outcome = worker.run(job, killed, self._stopping.wait, waiting, lambda doing: self._tell(job, doing))
             self._note(outcome)
         except MachineUnavailableError as error:
             self._machines_fail = True

@@ -1,6 +1,7 @@
 """What one job needs of its machine, settled before it gets one: which machine, which layers, which results."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -31,9 +32,17 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[Dependency, ...] = ()
 
     @classmethod
-    def settle(cls, offer: Offer, usual: Shape, wanted: Wishes, stop: socket.socket) -> "Needs":
-        """What a job needs that asks for this, its layers made if they have to be. Raises DependencyError, and
-        ConstruirError for what is wrong here; either when `stop` became readable.
+    def settle(
+        cls,
+        offer: Offer,
+        usual: Shape,
+        wanted: Wishes,
+        stop: socket.socket,
+        tell: Callable[[str], None] = lambda _doing: None,
+    ) -> "Needs":
+        """What a job needs that asks for this, its layers made if they have to be; `tell` is told of it.
+
+        Raises DependencyError, and ConstruirError for what is wrong here; either when `stop` became readable.
         """
         base = usual.base
         if wanted.base:
@@ -44,7 +53,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
             wishes=wanted,
             shape=shape,
             results=tuple(offer.results_of(wanted)),
-            layers=tuple(offer.layers_of(wanted, shape, stop)),
+            layers=tuple(offer.layers_of(wanted, shape, stop, tell)),
         )
 
     def extra_memory_bytes(self, usual: Shape) -> int:

@@ -38,6 +38,7 @@ class Slot:
         self.is_busy = False
         self.job: Job | None = None
         self.since = 0.0
+        self.doing = ""
 
     def start(
         self,
@@ -59,7 +60,7 @@ class Slot:
             self._killer.close()
         killed, self._killer = socket.socketpair()
         self._killer.setblocking(False)
-        self.is_busy, self.job, self.since = True, job, time.time()
+        self.is_busy, self.job, self.since, self.doing = True, job, time.time(), ""
         self._told.put((worker, job, killed))
 
     def kill(self) -> None:

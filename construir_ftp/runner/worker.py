@@ -64,14 +64,20 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         return Shape.of(self.machine, self.base, self.accelerator.accelerator, self.max_disk_bytes)
 
     def run(
-        self, job: Job, stop: socket.socket, wait: Callable[[float], bool], waiting: Machine | None = None
+        self,
+        job: Job,
+        stop: socket.socket,
+        wait: Callable[[float], bool],
+        waiting: Machine | None = None,
+        tell: Callable[[str], None] = lambda _doing: None,
     ) -> Published | Requeued:
         """Run a job that was just taken. As soon as `stop` is readable its machine is killed, and it is requeued, or
         published as cancelled if that is why.
 
         `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting. `waiting`
-        is a machine of our shape that has been kept for it. Raises MachineUnavailableError where no machine can be
-        started: the job is back in queue/, uncounted.
+        is a machine of our shape that has been kept for it. `tell(doing)` is called with what keeps the job from its
+        machine, in words for anyone, and with nothing once nothing does. Raises MachineUnavailableError where no
+        machine can be started: the job is back in queue/, uncounted.
         """
         try:
             ticket = job.ticket()
@@ -83,7 +89,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
         job.count_attempt()
         try:
-            needs = Needs.settle(self.offer, self.shape(), wishes.read(ticket.construir_toml), stop)
+            needs = Needs.settle(self.offer, self.shape(), wishes.read(ticket.construir_toml), stop, tell)
+            tell("")
         except DependencyError as error:
             if stopped(stop):
                 return self._stopped(job)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from construir_ftp import status
@@ -75,16 +76,17 @@ def _lines(told: Summary) -> list[str]:
     more = [f"... and {told.waiting - _MOST_LISTED} more"] if told.waiting > _MOST_LISTED else []
     uploads = "" if told.accepts_uploads else ": too little, no uploads are taken"
     return [
-        *(
-            f"running: {slot.job}" + (f" since {slot.since:%Y-%m-%d %H:%M:%S} UTC" if slot.since else "")
-            for slot in told.running
-        ),
+        *(f"running: {slot.job}{_since(slot.since)}{f'; {slot.doing}' if slot.doing else ''}" for slot in told.running),
         *listed,
         *more,
         *([f"waiting because {told.why}"] if told.why else []),
         f"machines: {told.slots}" + (f", {told.accelerator}" if told.accelerator else ""),
         f"free space: {told.free_bytes // 2**20} MiB{uploads}",
     ]
+
+
+def _since(moment: datetime | None) -> str:
+    return f" since {moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""
 
 
 def _words(job: JobStatus | None) -> str:
@@ -94,6 +96,7 @@ def _words(job: JobStatus | None) -> str:
         cancelled = "cancelled, " if job.cancelled else ""
         return f"211 {job.id} is {cancelled}waiting, number {job.place} in the queue; {job.why}"
     if job.state == "running":
-        since = f" since {job.since:%Y-%m-%d %H:%M:%S} UTC" if job.since else ""
-        return f"211 {job.id} is {'being cancelled' if job.cancelled else 'running'}{since}; see /running/{job.id}/"
+        why = f"; {job.why}" if job.why else ""
+        doing = "being cancelled" if job.cancelled else "running"
+        return f"211 {job.id} is {doing}{_since(job.since)}{why}; see /running/{job.id}/"
     return f"211 {job.id} is done: {one_line(f'{job.status}, {job.reason}')}; see /done/{job.id}/"
