@@ -109,8 +109,9 @@ class FilingConnection(AnsweringConnection):
         except RefusedError as refused:
             self.respond(refusal(refused))
             return
-        partial.is_busy = True
-        if jobfile.is_temporary(name):
+        if not self.intake.partials.take(partial):
+            self.respond(f"550 {partial.name} is not there any more.")
+        elif jobfile.is_temporary(name):
             self.answer_later(self.server.background.quick, lambda: self._rename_partial(partial, name))
         else:
             self.answer_later(self.server.background.check, lambda: self._make_job(queue, partial, name))
@@ -124,7 +125,7 @@ class FilingConnection(AnsweringConnection):
         outcome = self.intake.admit(partial, name, self.is_wanted)
         self.note_outcome(queue, name, size_bytes, outcome)
         cut = self._partial(name)
-        if outcome.job_id and cut is not None and not cut.is_busy:
+        if outcome.job_id and cut is not None and self.intake.partials.take(cut):
             # An earlier try under the proper name, which this one makes good.
             self.intake.partials.delete(cut)
         # RFC 959, 5.4: 250 is RNTO's success.
@@ -150,8 +151,7 @@ class FilingConnection(AnsweringConnection):
             self.respond("550 Nothing can be deleted here.")
         elif partial is not None and partial.is_busy:
             self.respond(f"450 {name} is being received at the moment.")
-        elif partial is not None:
-            partial.is_busy = True
+        elif partial is not None and self.intake.partials.take(partial):
             self.queue.failed.discard(partial.name)
             self.answer_later(self.server.background.quick, lambda: self._delete(partial))
         elif name in self.queue.failed:

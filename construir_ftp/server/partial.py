@@ -105,8 +105,9 @@ class Partials:
         It is `replaced`, and left for `finish` to delete. Raises OSError, with nothing left behind.
         """
         partial = Partial(self._spool.receive(), name, contributor)
+        partial.is_busy = True
         try:
-            self.claim(partial)
+            partial.note(self._boot)
         except BaseException:
             self._spool.delete(partial.job)
             raise
@@ -115,13 +116,26 @@ class Partials:
             self._latest[contributor, name] = partial
         return partial
 
+    def take(self, partial: Partial) -> bool:
+        """Make it busy; False if it is, or is no longer kept. What was taken has to be given up again with `keep`,
+        `delete`, `rename` or `finish`.
+        """
+        with self._lock:
+            is_free = not partial.is_busy and self.is_latest(partial)
+            partial.is_busy = partial.is_busy or is_free
+        return is_free
+
     def claim(self, partial: Partial) -> None:
-        """Take it to be written or judged. Every one has to be given up again with `keep`, `delete` or `finish`."""
-        partial.is_whole = False
-        with suppress(FileNotFoundError):
+        """Take it to be continued. Raises RefusedError (450) if it can't be had any more, and OSError."""
+        if not self.take(partial):
+            raise RefusedError(f"{partial.name} is not kept any more; send it whole", 450)
+        try:
+            partial.is_whole = False
             partial.begun_bytes = partial.status().st_size
-        partial.note(self._boot)
-        partial.is_busy = True
+            partial.note(self._boot)
+        except BaseException:
+            partial.is_busy = False
+            raise
 
     def forget(self, partial: Partial) -> None:
         """It has become a job, or is gone."""
@@ -200,7 +214,7 @@ class Partials:
         for number, part in enumerate(kept):
             with suppress(FileNotFoundError):
                 total_bytes += part.status().st_size
-            if number >= self._most_files or total_bytes > self._most_bytes:
+            if (number >= self._most_files or total_bytes > self._most_bytes) and self.take(part):
                 log.info("incoming %s: deleted, %s has kept too much", part.job.id, part.contributor)
                 self.delete(part)
 

@@ -91,7 +91,10 @@ class ReceivingConnection(FilingConnection):
         if partial.is_busy:
             self._end_elsewhere(partial)
             raise RefusedError("another session of yours was sending it; ask for its SIZE and continue", 450)
-        size_bytes = partial.status().st_size
+        try:
+            size_bytes = partial.status().st_size
+        except FileNotFoundError:
+            raise RefusedError(f"nothing is kept of {partial.name} any more; send it whole", 554) from None
         if offset is not None and offset != size_bytes:
             raise RefusedError(f"{size_bytes} bytes of {partial.name} are kept: continue there, or send it whole", 554)
 
