@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import codec as codecs
-from construir_ftp import extfs, gate, mend, process, tree
+from construir_ftp import extfs, gate, mend, process, tree, wishes
 from construir_ftp.config import GateSection
 from construir_ftp.court import Court
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
@@ -87,6 +87,7 @@ def _make_image(source: Path, image: Path, space_bytes: int) -> None:
     survey = _measure(source)
     space_blocks = -(-space_bytes // _BLOCK_BYTES)
     inodes = survey.inodes + space_bytes // _BYTES_PER_INODE + 64
+    inodes += _inodes_to_grow_by(source, survey.blocks + space_blocks)
     blocks = _image_blocks(survey.blocks + space_blocks, inodes)
     for _ in range(_TRIES):
         free_blocks = _fill(source, image, blocks, inodes)
@@ -95,6 +96,21 @@ def _make_image(source: Path, image: Path, space_bytes: int) -> None:
         # A file system that compresses or deduplicates says its files take less than they hold.
         blocks = 2 * blocks if free_blocks is None else blocks + space_blocks - free_blocks + _BLOCKS_PER_GROUP // 64
     raise ConstruirError(f"{source}: does not fit into an image of {blocks * _BLOCK_BYTES} bytes")
+
+
+def _inodes_to_grow_by(source: Path, blocks: int) -> int:
+    """Inodes that are not needed before the job's `space` is there: each group that resize2fs(8) adds has as many as
+    those that are there.
+    """
+    asked = source / wishes.FILE
+    try:
+        space_bytes = wishes.read(wishes.decode(asked.read_bytes())).space if asked.is_file() else None
+    except RefusedError:
+        return 0  # what is wrong with it, the gate says
+    if space_bytes is None:
+        return 0
+    in_a_group = min(space_bytes, _BLOCKS_PER_GROUP * _BLOCK_BYTES) // _BYTES_PER_INODE
+    return in_a_group * (blocks // _BLOCKS_PER_GROUP + 1)
 
 
 def _measure(source: Path) -> _Survey:

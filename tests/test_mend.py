@@ -1,5 +1,6 @@
 """e2fsprogs at work on images: they grow by what is asked, keep what is in them, and nothing else is written to."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from construir_ftp import extfs, mend, pack
 from construir_ftp.errors import ConstruirError
 from tests import images
-from tests.images import MIB
+from tests.images import KIB, MIB
 
 
 def free_bytes(image: Path) -> int:
@@ -35,6 +36,18 @@ def test_what_pack_made_grows_and_keeps_its_content(tmp_path: Path) -> None:
     assert free_bytes(packed) >= 300 * MIB
     pack.unpack(packed, tmp_path / "found")
     assert (tmp_path / "found/run.sh").read_bytes() == (tmp_path / "job/run.sh").read_bytes()
+
+
+@pytest.mark.parametrize("space", [20 * MIB, 300 * MIB])
+def test_what_pack_made_for_a_job_that_wants_space_has_inodes_for_it(tmp_path: Path, space: int) -> None:
+    job, packed = images.job_directory(tmp_path / "job"), tmp_path / "job.img"
+    (job / "construir.toml").write_text(f'space = "{space}B"\n')
+    pack.pack(job, packed, 0, "raw")
+    assert packed.stat().st_size < 8 * MIB
+    mend.grow(packed, space, 1024 * MIB)
+    told = subprocess.run(["dumpe2fs", "-h", packed], capture_output=True, text=True, check=True).stdout
+    free_inodes = int(told.partition("Free inodes:")[2].split()[0])
+    assert free_inodes >= space // (16 * KIB)
 
 
 def test_image_never_grows_beyond_the_limit(tmp_path: Path) -> None:
