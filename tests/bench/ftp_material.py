@@ -9,7 +9,7 @@ from tests import images
 from tests.bench.ftp_peers import Place
 
 RESULTS = 100_000
-SMALL_FILES = 1000
+SMALL_FILES = 200
 SMALL_BYTES = 4096
 # The rest is for the tables of the file system.
 _CONTENT = 0.95
