@@ -19,6 +19,7 @@ import os
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -169,11 +170,26 @@ def run(contest: Contest, servers: Sequence[Server], rounds: int) -> list[Outcom
     return [Outcome(line.name, statistics.median(line.values), waits_ms[line.name]) for line in lines]
 
 
+def measure(contest: Contest, servers: Sequence[Server], rounds: int) -> str:
+    """The row's line of the summary. Where a client fails, or a server leaves one hanging, the others go on."""
+    try:
+        return report(contest, run(contest, servers, rounds))
+    except (subprocess.SubprocessError, OSError) as error:
+        for server in servers:
+            empty(server)
+        return f"{contest.name:44}  not measured: {str(error)[-200:]}"
+
+
 def clear(server: Server, expected: int) -> None:
     """Delete what was sent; all of it must have been taken in."""
-    there = list(server.uploads.iterdir())
-    assert len(there) == expected, f"{server.name} has {len(there)} uploads of {expected}"
-    for path in there:
+    there = len(list(server.uploads.iterdir()))
+    assert there == expected, f"{server.name} has {there} uploads of {expected}"
+    empty(server)
+
+
+def empty(server: Server) -> None:
+    """Delete what was sent."""
+    for path in server.uploads.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -214,7 +230,7 @@ def main(size_bytes: int, rounds: int, only: Sequence[str]) -> None:
                 if contest is listings[0] or (contest in listings and listings[0] not in chosen):
                     ftp_material.add_results(place)
                     check_listings(place, servers)
-                summary.append(report(contest, run(contest, servers, rounds)))
+                summary.append(measure(contest, servers, rounds))
     print(f"\nours as a multiple of the best peer's, above 1 is better; medians of {rounds}; and who waits for us")
     print(*summary, sep="\n")
 

@@ -12,7 +12,7 @@ from tests.appliance import NAME, PASSWORD
 from tests.bench import timed
 from tests.bench.ftp_servers import Server
 
-_LONGEST_S = 600
+_LONGEST_S = 120
 # Clients that give up sooner than most: lftp waits for a minute, wget for fifteen.
 _GREETING_S = 15
 _TRIES = 20
