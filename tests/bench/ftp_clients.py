@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -149,6 +150,40 @@ def crowd_s(count: int, visit: Callable[[int], Awaitable[None]], at_once: int = 
         await asyncio.gather(*map(one, range(count)))
 
     return timed(lambda: asyncio.run(all_of_them()))
+
+
+def fetch_in_turn_s(server: Server, paths: Sequence[str]) -> float:
+    """Seconds to fetch files one after the other, in one session of anyone's."""
+
+    async def work(session: Session) -> None:
+        for path in paths:
+            assert await session.fetch(path)
+
+    return _session_s(Session.open(server), work)
+
+
+def store_in_turn_s(server: Server, files: Sequence[Path]) -> float:
+    """Seconds to send files one after the other, in one session of the contributor's."""
+
+    async def work(session: Session) -> None:
+        for file in files:
+            await session.store(f"{server.inbox}{file.name}", file.read_bytes())
+
+    return _session_s(Session.open(server, NAME, PASSWORD), work)
+
+
+def _session_s(opening: Awaitable[Session], work: Callable[[Session], Awaitable[None]]) -> float:
+    """Seconds of work in a session, without its login."""
+
+    async def visit() -> float:
+        session = await opening
+        begun = time.monotonic()
+        await work(session)
+        took_s = time.monotonic() - begun
+        await session.leave()
+        return took_s
+
+    return asyncio.run(visit())
 
 
 def fetching(server: Server, path: str) -> Callable[[int], Awaitable[None]]:
