@@ -22,7 +22,7 @@ import msgspec
 from construir_ftp import pack
 from construir_ftp.results import Result
 from tests import bench
-from tests.appliance import CONFIG, Appliance, send
+from tests.appliance import CONFIG, WARM, Appliance, send
 from tests.bench import Line
 from tests.images import job_directory
 
@@ -89,8 +89,8 @@ def main(jobs: int, booted_jobs: int) -> None:
     with bench.workplace() as place:
         upload = place / "job.img.zst"
         pack.pack(job_directory(place / "job", b"#!/bin/sh\necho done\n"), upload, 2**20)
-        booted = measure(place / "booted", CONFIG.replace("[machine]", "[machine]\nwarm = false"), upload, booted_jobs)
-        cloned = measure(place / "cloned", CONFIG, upload, jobs)
+        booted = measure(place / "booted", CONFIG, upload, booted_jobs)
+        cloned = measure(place / "cloned", WARM, upload, jobs)
     rows = {
         f"(a) machine.warm = false: {booted.boot_paths}": booted,
         f"machine.warm = true: {cloned.boot_paths}": cloned,
