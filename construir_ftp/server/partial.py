@@ -111,9 +111,7 @@ class Partials:
         except BaseException:
             self._spool.delete(partial.job)
             raise
-        with self._lock:
-            partial.replaced = self._latest.get((contributor, name))
-            self._latest[contributor, name] = partial
+        self._make_latest(partial)
         return partial
 
     def take(self, partial: Partial) -> bool:
@@ -140,7 +138,7 @@ class Partials:
     def forget(self, partial: Partial) -> None:
         """It has become a job, or is gone."""
         with self._lock:
-            if self._latest.get((partial.contributor, partial.name)) is partial:
+            if self.is_latest(partial):
                 del self._latest[partial.contributor, partial.name]
 
     def is_latest(self, partial: Partial) -> bool:
@@ -197,11 +195,15 @@ class Partials:
         """Give it another name that starts nothing; what was there under that is deleted."""
         self.forget(partial)
         partial.name = name
-        with self._lock:
-            partial.replaced = self._latest.get((partial.contributor, name))
-            self._latest[partial.contributor, name] = partial
+        self._make_latest(partial)
         partial.note(boot="")
         self._give_up(partial)
+
+    def _make_latest(self, partial: Partial) -> None:
+        """Have it found under its name, in the place of what was."""
+        with self._lock:
+            partial.replaced = self._latest.get((partial.contributor, partial.name))
+            self._latest[partial.contributor, partial.name] = partial
 
     def _give_up(self, partial: Partial) -> None:
         """It is no longer busy; delete what it has replaced, and the contributor's oldest that are too many now."""
