@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 from construir_ftp import process
@@ -112,11 +113,13 @@ class Contributor:
     def cut(self, line: str, how: signal.Signals = signal.SIGKILL) -> dict[str, int]:
         """Run a command line that sends the large job, and end it on the way; name and size of what is kept of it."""
         uploads = self._house.spool.state("incoming")
-        with self.start(line) as client:
-            assert client.stdin is not None
-            client.stdin.write(f"{PASSWORD}\n".encode())
-            client.stdin.flush()
+        with ExitStack() as stack:
+            # Held before anything is sent: a judge that is at work already would read all of it.
             with held_check():
+                client = stack.enter_context(self.start(line))
+                assert client.stdin is not None
+                client.stdin.write(f"{PASSWORD}\n".encode())
+                client.stdin.flush()
                 wait_until(lambda: any(path.stat().st_size > MIB for path in uploads.glob("*/upload")), "a part comes")
                 client.send_signal(how)
             client.communicate(timeout=LONG_S)

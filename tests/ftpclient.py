@@ -55,7 +55,10 @@ def children() -> list[int]:
 
 @contextlib.contextmanager
 def held_check() -> Iterator[int]:
-    """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still. Large uploads stall."""
+    """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still. Large uploads stall.
+
+    One that has its judge by then keeps it: enter this before anything is sent.
+    """
     wait_until(clerks, "the clerk is there")
     (clerk,) = clerks()
     os.kill(clerk, signal.SIGSTOP)

@@ -96,8 +96,16 @@ def judges() -> list[int]:
 
 
 def clerks() -> list[int]:
-    """Those who start them."""
-    return named("construir-clerk")
+    """Those who start them. A judge who was only just forked is called as its clerk is, and is none."""
+    found = named("construir-clerk")
+    return [pid for pid in found if parent(pid) not in (0, *found)]
+
+
+def parent(pid: int) -> int:
+    """The process that a process was started by; 0 if it is gone. Its name may hold anything (proc(5))."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def named(name: str) -> list[int]:

@@ -743,10 +743,10 @@ def test_close_ends_sessions_in_every_state_and_keeps_what_was_being_received(tm
         idle, listing, sending, checking, guessing = (house.connect() for _ in range(5))
         listing.log_in().passive().close()
         data = sending.log_in().begin("/queue/x.img")
-        data.sendall(JOB)
         guessing.send("USER alice", "PASS wrong password")
         checking.log_in()
         with held_check():
+            data.sendall(JOB)
             with checking.begin("/queue/y.img") as other_data:
                 other_data.sendall(JOB)
             wait_until(lambda: is_held(house), "the check has begun")
