@@ -1,7 +1,29 @@
 """The kinds of error Construir raises, and the exit code each ends the command with.
 
-A message is one line: what, which, and what to do. Only cli prints one and exits.
+A message is one line: what, which, and what to do. Only cli prints one and exits. The codes are those of sysexits(3)
+where it has one; a job's end has others, see `exit_code_of`.
 """
+
+# What a command that waits for a job ends with where there is no code of the job's own: 124 and 126 as timeout(1) and
+# the shells have them.
+_ENDS = {
+    "lost": 70,
+    "no-result": 71,
+    "dependency-failed": 72,
+    "cancelled": 73,
+    "timeout": 124,
+    "idle-timeout": 124,
+    "failed": 126,
+}
+
+
+def exit_code_of(status: str, exit_code: int | None) -> int:
+    """What a command ends with that has followed a job to its end; 0 means `success`, and nothing else."""
+    if status == "success":
+        return 0
+    if status == "failed" and exit_code is not None:
+        return exit_code & 0xFF or 1
+    return _ENDS.get(status, 1)
 
 
 def one_line(text: object) -> str:
@@ -27,8 +49,44 @@ class MachineUnavailableError(ConstruirError):
     exit_code = 69
 
 
+class UnreachableError(ConstruirError):
+    """There is no server where one was looked for, or none that lasts."""
+
+    exit_code = 69
+
+
+class MissingError(ConstruirError):
+    """What was asked for by name is not there."""
+
+    exit_code = 66
+
+
+class DamagedError(ConstruirError):
+    """What has come is not what was to come."""
+
+    exit_code = 74
+
+
+class TryLaterError(ConstruirError):
+    """The server can't do now what it can do at another time."""
+
+    exit_code = 75
+
+
+class AnswerError(ConstruirError):
+    """The server says what makes no sense here."""
+
+    exit_code = 76
+
+
+class LoginError(ConstruirError):
+    """The server lets nobody of that name and password in."""
+
+    exit_code = 77
+
+
 class ConfigError(ConstruirError):
-    """A configuration file says something impossible."""
+    """A configuration file, or the environment, says something impossible."""
 
     exit_code = 78
 
@@ -43,6 +101,10 @@ class RefusedError(ConstruirError):
     `is_cut` is true of one that lacks nothing but its end, so that it would be one if the rest of it came.
     """
 
+    exit_code = 65
+
     def __init__(self, reason: str, reply: int = 550, *, is_cut: bool = False) -> None:
         super().__init__(reason)
+        if reply < 500:
+            self.exit_code = TryLaterError.exit_code
         self.reply, self.is_cut = reply, is_cut

@@ -5,6 +5,7 @@ A name is checked before a byte is received; nothing here opens a job.
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from construir_ftp.errors import RefusedError
 
@@ -33,6 +34,12 @@ def is_temporary(name: str) -> bool:
 def check_upload_name(name: str) -> None:
     """Refuse (RefusedError, 553) a name that is neither a job's nor a temporary one, which may begin with a dot."""
     check_name(name.removeprefix(".") if is_temporary(name) else name)
+
+
+def name_of(source: Path) -> str:
+    """What a job made from `source` is called: its own name, with a - for every character a name may not have."""
+    name = source.resolve().name.lstrip(".")
+    return "".join(char if _NAME.fullmatch(f"-{char}") else "-" for char in name)[:100] or "job"
 
 
 def slug(name: str) -> str:

@@ -99,7 +99,7 @@ def test_run_takes_a_packed_job_too_and_an_unpacked_result_is_complete(tmp_path:
 def test_run_refuses_what_the_gate_refuses(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a job\n" * 1000)
     said = construir("run", tmp_path / "notes.txt", "-o", tmp_path / "result")
-    assert said.returncode == 1
+    assert said.returncode == 65
     assert "make one with: construir pack" in said.stderr
     assert not (tmp_path / "result").exists()
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import codec, pack, results, supervisor
+from construir_ftp import codec, jobfile, pack, results, supervisor
 from construir_ftp.cli.options import PATH, SizeType, configured, printable
 from construir_ftp.config import Config
-from construir_ftp.errors import UsageError
+from construir_ftp.errors import UsageError, exit_code_of
 from construir_ftp.runner import local
 from construir_ftp.units import Size
 
@@ -27,7 +27,7 @@ from construir_ftp.units import Size
 @configured
 def pack_command(_settings: Config, directory: Path, output: Path | None, space: Size, codec_name: str) -> None:
     """Make a job out of DIRECTORY, which holds run.sh; no root is needed."""
-    target = output or Path(f"{local.name_of(directory)}.img{codec.CODECS[codec_name].suffix}")
+    target = output or Path(f"{jobfile.name_of(directory)}.img{codec.CODECS[codec_name].suffix}")
     pack.pack(directory, target, space, codec_name)
     click.echo(f"{target} ({target.stat().st_size} bytes)")
 
@@ -56,7 +56,7 @@ def run_command(settings: Config, source: Path, output: Path | None) -> int:
         for line in log:
             click.echo(printable(line), nl=False)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
-    return result.exit_code if result.exit_code is not None else 1
+    return exit_code_of(result.status, result.exit_code)
 
 
 COMMANDS = (pack_command, unpack_command, run_command)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from construir_ftp import config, jail
+from construir_ftp import config
 from construir_ftp.units import Size
 
 PATH = click.Path(path_type=Path)
@@ -35,6 +35,9 @@ def configured(command: _Command) -> _Command:
         if images is not None:
             changed_images = msgspec.structs.replace(settings.images, path=str(images.absolute()))
             settings = msgspec.structs.replace(settings, images=changed_images)
+        # Imported here: commands that only speak to a server have no need of it.
+        from construir_ftp import jail
+
         first = settings.jail.first_uid
         jail.configure(range(first, first + settings.jail.uids), required=settings.jail.require_jail)
         return command(settings, **options)

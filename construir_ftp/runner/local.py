@@ -4,7 +4,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from construir_ftp import disk, gate, image, pack, workplace
+from construir_ftp import disk, gate, image, jobfile, pack, workplace
 from construir_ftp.config import Config
 from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, UsageError
@@ -55,15 +55,7 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
     else:
         disk.copy(source, incoming.upload)
     with Court(config.gate) as court:
-        gate.admit(spool, incoming, name_of(source), "local", court, offer)
-
-
-def name_of(source: Path) -> str:
-    """What a job made from `source` is called: its own name, with a - for every character a name may not have."""
-    name = source.resolve().name.lstrip(".")
-    return (
-        "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in name)[:100] or "job"
-    )
+        gate.admit(spool, incoming, jobfile.name_of(source), "local", court, offer)
 
 
 def _run_to_its_end(spool: Spool, worker: Worker, stop: socket.socket) -> Published:

@@ -25,7 +25,7 @@ from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Ending
 from construir_ftp.offer import DependencyError, Offer
-from construir_ftp.runner import exports, local
+from construir_ftp.runner import exports
 from construir_ftp.runner.needs import CODEC_S, Needs
 from construir_ftp.spool import Job, Spool
 from construir_ftp.terminal import Terminal
@@ -157,7 +157,7 @@ def prepared(subject: Subject, config: Config, stop: socket.socket) -> Iterator[
                 layers.append(exports.squashed(needs.wishes.env, place / "exports.sqfs"))
             disk = take(job.disk, os.O_RDWR)
             read_only = tuple(take(path, os.O_RDONLY) for path in (*layers, *needs.disks(job)))
-        errand = needs.errand(jobfile.slug(local.name_of(subject.image)), subject.found.filesystem)
+        errand = needs.errand(jobfile.slug(jobfile.name_of(subject.image)), subject.found.filesystem)
         yield Visit(
             shape=msgspec.structs.replace(needs.shape, read_only_disks=MOST_READ_ONLY if read_only else 0),
             errand=msgspec.structs.replace(errand, run=_ANY_PROGRAM, env={}, layers=len(layers)),
