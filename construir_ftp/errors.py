@@ -85,6 +85,16 @@ class LoginError(ConstruirError):
     exit_code = 77
 
 
+class MissingLibraryError(MachineUnavailableError):
+    """`what` needs a Python library that is not installed, or is not to be had on this system."""
+
+    def __init__(self, what: str, library: str) -> None:
+        super().__init__(
+            f"{what} needs all of Construir, which works on Linux, and here {library} is missing;"
+            " run: pip install 'construir[appliance]'"
+        )
+
+
 class ConfigError(ConstruirError):
     """A configuration file, or the environment, says something impossible."""
 

@@ -13,11 +13,12 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import sh
+from construir_ftp.errors import CommandError, MissingLibraryError
 
-from construir_ftp.errors import CommandError
+if TYPE_CHECKING:
+    import sh
 
 # The reply of a failed command is quoted in one line of an error; this much of its end is enough.
 _QUOTED_BYTES = 400
@@ -49,6 +50,10 @@ def run(
     Output that isn't UTF-8 comes with replacement characters. Raises CommandError if the command is missing,
     fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it.
     """
+    try:
+        import sh  # here, since contributors' commands do without, as Windows does
+    except ImportError as missing:
+        raise MissingLibraryError(str(argv[0]), "sh") from missing
     words = [str(word) for word in argv]
     if cwd and not cwd.is_dir():  # sh 2.4 would leak its pipes over this
         raise CommandError(f"no directory {cwd} to start in: {shlex.join(words)}")
@@ -82,7 +87,7 @@ def run(
             raise CommandError(f"can't be started ({reason}): {shlex.join(words)}") from failed
 
 
-def _outcome(running: sh.RunningCommand) -> str:
+def _outcome(running: "sh.RunningCommand") -> str:
     """What the command printed, once it has ended. If it failed, is late or we are interrupted, nothing of it lives."""
     try:
         running.wait()

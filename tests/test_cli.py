@@ -18,7 +18,10 @@ from tests.machines import JOBS
 def commands(command: click.Command, name: str = "construir") -> Iterator[tuple[str, click.Command]]:
     yield name, command
     if isinstance(command, click.Group):
-        for sub, below in command.commands.items():
+        context = click.Context(command)
+        for sub in command.list_commands(context):
+            below = command.get_command(context, sub)
+            assert below is not None, f"{name} {sub}"
             yield from commands(below, f"{name} {sub}")
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import demand, image, supervisor
-from construir_ftp.cli import differences
+from construir_ftp.cli import differences, shells
 from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
@@ -197,3 +197,6 @@ def _asked_for(settings: Config) -> set[str]:
 def image_remove(settings: Config, name: str) -> None:
     """Remove the base image NAME and all its versions, unless something runs on it."""
     collect.remove(settings.images_path(), name)
+
+
+image_group.add_command(shells.image_shell)

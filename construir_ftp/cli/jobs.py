@@ -57,6 +57,3 @@ def run_command(settings: Config, source: Path, output: Path | None) -> int:
             click.echo(printable(line), nl=False)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     return exit_code_of(result.status, result.exit_code)
-
-
-COMMANDS = (pack_command, unpack_command, run_command)

@@ -1,0 +1,56 @@
+"""`construir user`: who may send jobs."""
+
+import sys
+
+import click
+
+from construir_ftp.cli.options import configured
+from construir_ftp.config import Config
+from construir_ftp.spool import Spool
+from construir_ftp.users import Users
+
+
+@click.group("user")
+def user_group() -> None:
+    """Who may send jobs."""
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\n")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+@user_group.command("add")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@configured
+def user_add(settings: Config, name: str, password_stdin: bool) -> None:
+    """Let NAME send jobs."""
+    Spool.prepare(settings.spool_path())
+    Users(settings.users_path()).add(name, _password(password_stdin))
+
+
+@user_group.command("password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@configured
+def user_password(settings: Config, name: str, password_stdin: bool) -> None:
+    """Give NAME another password."""
+    Users(settings.users_path()).set_password(name, _password(password_stdin))
+
+
+@user_group.command("remove")
+@click.argument("name")
+@configured
+def user_remove(settings: Config, name: str) -> None:
+    """Let NAME send no more jobs; what was sent stays."""
+    Users(settings.users_path()).remove(name)
+
+
+@user_group.command("list")
+@configured
+def user_list(settings: Config) -> None:
+    """Print the contributors' names, one a line."""
+    for name in Users(settings.users_path()).names():
+        click.echo(name)
