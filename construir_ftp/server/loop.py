@@ -1,4 +1,6 @@
-"""pyftpdlib's event loop, except that what was cancelled is not called, and an error of one member ends no other."""
+"""pyftpdlib's event loop, except that what was cancelled is not called, and neither an error of one member nor its end
+is another's.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,10 +34,13 @@ class Loop(IOLoop):  # type: ignore[misc]
         """Wait so long, for ever if None, and have each member do what it is ready for.
 
         pyftpdlib leaves an exception of handle_close to whoever runs the loop, which would be the end of the server.
+        And it goes by descriptors alone: were a member closed by another, and a connection accepted that gets its
+        descriptor, then what had been said of the first, such as its end, would be taken for the second's.
         """
-        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout):
-            member = self.socket_map.get(descriptor)
-            if member is not None:
+        events = self._poller.poll(-1 if timeout is None else timeout)
+        meant = [(descriptor, self.socket_map.get(descriptor), event) for descriptor, event in events]
+        for descriptor, member, event in meant:
+            if member is not None and self.socket_map.get(descriptor) is member:
                 try:
                     self._serve(member, event)
                 except Exception:  # noqa: BLE001 - handle_error logs it, and closes the member

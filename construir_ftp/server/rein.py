@@ -33,6 +33,9 @@ class Rein:
         """After each piece that was received."""
         if self._watch is None and following.hearing is not None:
             self._watch = _Watch(self._channel.ioloop, following.hearing, lambda: self._heed(following))
+        elif self._watch is not None and following.hearing is None:
+            # Its descriptor is closed, and will be somebody else's.
+            self._watch.close()
         if following.is_behind(size_bytes):
             self._channel.del_channel()
             self._wait(following, size_bytes, time.monotonic() + _LONGEST_REST_S)
