@@ -22,6 +22,9 @@ from construir_ftp.config import Config
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.qemu import Shape
 
+# A job that says something before all else: what is before that is the machine's time, and none of its own.
+FIRST_LINE = b"#!/bin/sh\necho first line\n"
+
 
 class Row(msgspec.Struct, frozen=True):
     """What is to be measured: its name, how to take it once, what the aim is, and how often at most (else as often as

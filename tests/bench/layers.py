@@ -22,7 +22,7 @@ from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
 from tests import bench
 from tests.bench import Line, Row, timed
-from tests.bench.start import ECHO, warm_s
+from tests.bench.start import warm_s
 from tests.images import job_directory, tar
 from tests.machines import assignment
 
@@ -35,7 +35,7 @@ DPKG = b"#!/bin/sh -e\nexport DEBIAN_FRONTEND=noninteractive\ndpkg --force-unsaf
 
 def start_rows(place: Path, template: Template) -> list[Row]:
     """From a clone's start to the first line of run.sh, with so many layers."""
-    layer, job = place / "layer.sqfs", job_directory(place / "job", ECHO)
+    layer, job = place / "layer.sqfs", job_directory(place / "job", bench.FIRST_LINE)
     squash(iter([tar()]), layer, 2**20)
 
     def take(count: int) -> float:

@@ -9,9 +9,7 @@ and 1300 ms, were set on a host where (b) takes 13 s; so that they mean the same
 
 import time
 from contextlib import closing
-from pathlib import Path
 
-from construir_ftp.config import Config
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Assignment, Machine
@@ -20,14 +18,8 @@ from tests.bench import Row, bare, stock
 from tests.images import job_directory
 from tests.machines import assignment
 
-ECHO = b"#!/bin/sh\necho first line\n"
 # A waiting machine has waited: what its host had in its caches is gone.
 IDLE_S = 1.0
-
-
-def floor_s(shape: Shape, kernel: Path) -> float:
-    with bare.no_jail():
-        return bare.first_instruction_s(shape, kernel)
 
 
 def first_line_s(machine: Machine, task: Assignment, begun: float) -> float:
@@ -54,26 +46,13 @@ def pooled_s(template: Template, task: Assignment) -> float:
         return first_line_s(machine, task, time.time())
 
 
-def stock_rows(place: Path, shape: Shape, rounds: int) -> list[Row]:
-    """The row of the stock machine, whose image is made now; none where it is not wanted, or there is no debvm."""
-    if not rounds:
-        return []
-    if not stock.is_installed():
-        print("no row (b): debvm-run is not installed; run: apt install debvm")
-        return []
-    image = place / "stock.img"
-    stock.make(image, shape.base.manifest.suite, Config().images.mirror)
-    name = "(b) stock Debian, systemd, debvm-run, to a command"
-    return [Row(name, lambda: stock.first_command_s(image, shape), most=rounds)]
-
-
 def main(rounds: int, stock_rounds: int) -> None:
     shape, reason = bench.machine()
     with bench.workplace() as place, closing(Template.build(shape, 60)) as template:
-        kernel, job = bare.tiny_kernel(place), job_directory(place / "job", ECHO)
+        kernel, job = bare.tiny_kernel(place), job_directory(place / "job", bench.FIRST_LINE)
         rows = [
-            Row("(a) QEMU start to first guest instruction", lambda: floor_s(shape, kernel)),
-            *stock_rows(place, shape, stock_rounds),
+            Row("(a) QEMU start to first guest instruction", lambda: bare.floor_s(shape, kernel)),
+            *stock.rows(place, shape, stock_rounds),
             Row("pooled", lambda: pooled_s(template, assignment(place / "run", job)), "at most 2.5 (a), 1/200 (b)"),
             Row("warm", lambda: warm_s(template, assignment(place / "run", job)), "at most 1/43 (b)"),
             Row("cold", lambda: cold_s(shape, assignment(place / "run", job)), "at most 1/10 (b)"),

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 from construir_ftp import process
+from construir_ftp.config import Config
 from construir_ftp.machine.qemu import Shape
+from tests.bench import Row
 
 # debvm's root has no password, and is logged in on the serial console.
 _PROMPT = b"root@testvm:~#"
@@ -16,8 +18,17 @@ _COMMAND, _ANSWER = b"echo first-$((40 + 2))\n", b"first-42"
 _BUILD_S = 3600.0
 
 
-def is_installed() -> bool:
-    return process.find("debvm-run") is not None
+def rows(place: Path, shape: Shape, rounds: int) -> list[Row]:
+    """The row of the stock machine, whose image is made now; none where it is not wanted, or there is no debvm."""
+    if not rounds:
+        return []
+    if process.find("debvm-run") is None:
+        print("no row (b): debvm-run is not installed; run: apt install debvm")
+        return []
+    image = place / "stock.img"
+    make(image, shape.base.manifest.suite, Config().images.mirror)
+    name = "(b) stock Debian, systemd, debvm-run, to a command"
+    return [Row(name, lambda: first_command_s(image, shape), most=rounds)]
 
 
 def make(image: Path, suite: str, mirror: str) -> None:
