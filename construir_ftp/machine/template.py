@@ -3,6 +3,8 @@
 A template is a machine's memory and the state of its devices, taken where its guest waits for an order and has not
 looked at any disk but the root. Both are sealed in memory: no clone, whatever becomes of it, can change
 them for the next. A template is for one Shape only. Whatever is wrong with one, the job boots cold instead.
+
+Jobs may ask for machines of any size, so only a few templates are kept, and one is built at a time.
 """
 
 import fcntl
@@ -13,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from construir_ftp import image, process
@@ -29,16 +31,20 @@ _SETTLE_S = 2.0
 _STATE_S = 30.0
 # After a template could not be built, it is not tried again for this long.
 _RETRY_S = 300
+# Some 90 MiB each: the usual machine, the same with disks for what a job depends on, and what else was used last.
+_MOST_KEPT = 4
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
 _REHEARSAL = "#!/bin/sh\necho rehearsed\n"
 _REHEARSAL_BYTES = 2**20
 
 
 class Template:
-    """A machine to be cloned. `close` it when the last clone has been made."""
+    """A machine to be cloned, until it is closed. Safe to use from several threads."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self._lock = threading.Lock()
+        self._is_open = True
         self._root = image.hold(shape.base)
         self._ram = os.memfd_create("template-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._state = os.memfd_create("template-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -67,18 +73,25 @@ class Template:
     @contextmanager
     def clone(self) -> Iterator[Machine]:
         """A machine that waits for an order, its clock stopped. Raises ConstruirError, with nothing left running."""
-        with Machine.start(self.shape, Ram(self._ram, self._root, is_template=False)) as machine:
-            monitor = machine.monitor()
-            monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
-            state = os.open(f"/proc/self/fd/{self._state}", os.O_RDONLY | os.O_CLOEXEC)  # a reading position of its own
-            try:
-                monitor.ask("getfd", {"fdname": "state"}, fds=[state])
-            finally:
-                os.close(state)
-            monitor.ask("migrate-incoming", {"uri": "fd:state"})
-            monitor.wait_for("MIGRATION", _STATE_S, status="completed")
+        with ExitStack() as stack:
+            with self._copies() as (ram, root, state):
+                machine = stack.enter_context(Machine.start(self.shape, Ram(ram, root, is_template=False)))
+                _load(machine, state)
             machine.became("warm")
             yield machine
+
+    @contextmanager
+    def _copies(self) -> Iterator[list[int]]:
+        """Descriptors of its memory, its root disk and its state, that stay when it is closed meanwhile."""
+        with self._lock:
+            if not self._is_open:
+                raise ConstruirError("the template has just been thrown away")
+            copies = [os.dup(descriptor) for descriptor in (self._ram, self._root, self._state)]
+        try:
+            yield copies
+        finally:
+            for descriptor in copies:
+                os.close(descriptor)
 
     @contextmanager
     def waiting(self) -> Iterator[Machine]:
@@ -90,9 +103,12 @@ class Template:
             yield machine
 
     def close(self) -> None:
-        """Give the memory back, once the clones that were made of it have ended."""
-        for descriptor in (self._root, self._ram, self._state):
-            os.close(descriptor)
+        """Give the memory back, as soon as the clones made of it have ended. Closing it again does nothing."""
+        with self._lock:
+            if self._is_open:
+                self._is_open = False
+                for descriptor in (self._root, self._ram, self._state):
+                    os.close(descriptor)
 
 
 def _save(machine: Machine, state: int) -> None:
@@ -105,6 +121,18 @@ def _save(machine: Machine, state: int) -> None:
     monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
     monitor.ask("getfd", {"fdname": "state"}, fds=[state])
     monitor.ask("migrate", {"uri": "fd:state"})
+    monitor.wait_for("MIGRATION", _STATE_S, status="completed")
+
+
+def _load(machine: Machine, state: int) -> None:
+    monitor = machine.monitor()
+    monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+    own = os.open(f"/proc/self/fd/{state}", os.O_RDONLY | os.O_CLOEXEC)  # a reading position of its own
+    try:
+        monitor.ask("getfd", {"fdname": "state"}, fds=[own])
+    finally:
+        os.close(own)
+    monitor.ask("migrate-incoming", {"uri": "fd:state"})
     monitor.wait_for("MIGRATION", _STATE_S, status="completed")
 
 
@@ -139,38 +167,40 @@ class Templates:
         self._timeout_s = build_timeout_s
         self._when_built = when_built
         self._lock = threading.Lock()
-        self._built: dict[str, Template | None] = {}
-        # Another thread may be at making a clone of one: their memory is kept to the end.
-        self._discarded: list[Template] = []
-        self._builders: list[threading.Thread] = []
+        # By the key of their shape; what was used last comes last.
+        self._built: dict[str, Template] = {}
+        self._builder: threading.Thread | None = None
         self._not_before: dict[str, float] = {}
 
     def find(self, shape: Shape) -> Template | None:
-        """The template of a shape; None while it is being built, and where it can't be."""
+        """The template of a shape; None while it, or another one, is being built, and where it can't be."""
         key = shape.key()
         with self._lock:
-            if key not in self._built and time.monotonic() >= self._not_before.get(key, 0.0):
-                self._built[key] = None
-                builder = threading.Thread(target=self._build, args=(shape, key), name="template")
-                self._builders.append(builder)
-                builder.start()
-            return self._built.get(key)
+            template = self._built.pop(key, None)
+            if template is not None:
+                self._built[key] = template
+            elif not self._is_building() and time.monotonic() >= self._not_before.get(key, 0.0):
+                self._builder = threading.Thread(target=self._build, args=(shape, key), name="template")
+                self._builder.start()
+            return template
+
+    def _is_building(self) -> bool:
+        return self._builder is not None and self._builder.is_alive()
 
     def discard(self, shape: Shape, why: str) -> None:
         """Throw away the template of a shape, after a machine made of it failed; the next use builds another."""
         log.warning("template of %s thrown away: %s", shape.base.name, why)
         with self._lock:
             template = self._built.pop(shape.key(), None)
-            if template is not None:
-                self._discarded.append(template)
+        if template is not None:
+            template.close()
 
     def close(self) -> None:
         """Wait for what is being built, and give all memory back."""
-        for builder in self._builders:
-            builder.join()
-        for template in [*self._discarded, *self._built.values()]:
-            if template is not None:
-                template.close()
+        if self._builder is not None:
+            self._builder.join()
+        for template in self._built.values():
+            template.close()
 
     def _build(self, shape: Shape, key: str) -> None:
         begun = time.monotonic()
@@ -179,10 +209,21 @@ class Templates:
         except (ConstruirError, OSError) as error:
             log.warning("no template, machines boot cold for the next %d s: %s", _RETRY_S, error)
             with self._lock:
-                del self._built[key]
                 self._not_before[key] = time.monotonic() + _RETRY_S
             return
         log.info("template of %s built in %.1f s", shape.base.name, time.monotonic() - begun)
         with self._lock:
             self._built[key] = template
+            for old in [*self._outdated(), *list(self._built)[:-_MOST_KEPT]]:
+                if (unused := self._built.pop(old, None)) is not None:
+                    unused.close()
         self._when_built()
+
+    def _outdated(self) -> list[str]:
+        """The keys of those that no shape leads to any more: QEMU, or their base image, has become another one."""
+        newest = {template.shape.base.name: template.shape.base.path for template in self._built.values()}
+        return [
+            key
+            for key, template in self._built.items()
+            if template.shape.key() != key or template.shape.base.path != newest[template.shape.base.name]
+        ]
