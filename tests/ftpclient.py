@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -225,11 +226,22 @@ class House:
         return directory
 
     def is_quiet(self) -> bool:
-        """Whether the loop has forgotten all of its sessions: the bell and one or two doors are what is left."""
+        """Whether the loop has forgotten all of its sessions: the bell and one or two doors are what is left.
+
+        And what the last of them have left to the background, such as an upload to be kept or deleted, is done.
+        """
         left = 2 if self.server.implicit_port is None else 3
         loop = self.listener.ioloop
         tasks = [task for task in loop.sched._tasks if not task.cancelled]
-        return not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= left
+        is_forgotten = not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= left
+        return is_forgotten and not any(map(_is_at_work, vars(self.listener.background).values()))
+
+
+def _is_at_work(pool: object) -> bool:
+    """Whether a pool of threads has something left to do; the standard library has no word for that."""
+    if not isinstance(pool, ThreadPoolExecutor) or pool._shutdown:
+        return False
+    return not pool._work_queue.empty() or pool._idle_semaphore._value < len(pool._threads)
 
 
 def settled(house: House) -> list[str]:
