@@ -6,7 +6,8 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,37 @@ def test_runs_are_in_order_and_nothing_is_lost(there: list[str], run: int) -> No
     shown = [line for line in lines.in_order(entries, lines.short, run) if line]
     expected = [name for first in range(0, len(there), run) for name in sorted(there[first : first + run])]
     assert shown == [f"{name}\r\n".encode(errors="replace") for name in expected]
+
+
+class Watched:
+    """An entry that counts how often it is looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.looks = name, 0
+
+    def stat(self) -> os.stat_result:
+        self.looks += 1
+        return status_of(stat.S_IFDIR | 0o755, 4096, 1_796_000_000 * 10**9 + len(self.name))
+
+
+@given(
+    before=st.lists(st.from_regex("[A-Za-z0-9._ -]{1,9}", fullmatch=True), unique=True),
+    after=st.lists(st.from_regex("[A-Za-z0-9._ -]{1,9}", fullmatch=True), unique=True),
+    facts=st.sets(st.sampled_from(["type", "size", "modify"])),
+    piece=st.integers(1, 5),
+    data=st.data(),
+)
+def test_a_former_listing_in_whatever_order_changes_no_line(
+    before: list[str], after: list[str], facts: set[str], piece: int, data: st.DataObject
+) -> None:
+    line = lines.mlsd(facts)
+    after = data.draw(st.permutations([*after, *before[::2]])) if before else after
+    said = [line(Watched(name)) for name in before]
+    former = deque(b"".join(said[first : first + piece]) for first in range(0, len(said), piece))
+    entries = [Watched(name) for name in dict.fromkeys(after)]
+    listed = list(lines.as_they_come(entries, lines.remembering(line, former)))
+    assert listed == [line(Watched(entry.name)) for entry in entries]
+    assert {entry.name for entry in entries if entry.looks} >= {entry.name for entry in entries} - {*before}
 
 
 # -- small directories -----------------------------------------------------------------------------------------
@@ -307,6 +339,34 @@ def test_the_standard_library_lists_everything(full: House) -> None:
             client.nlst("/queue")
 
 
+def test_after_a_change_only_what_is_new_is_looked_at(full: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    plain = lines.mlsd
+
+    def watching(facts: Collection[str]) -> lines.Line:
+        line = plain(facts)
+        return lambda entry: looked.append(entry.name) or line(entry)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(lines, "mlsd", watching)
+    done = full.spool.state("done")
+    with browsing(full) as anyone:
+        threading.Event().wait(0.2)  # see _SETTLED_NS
+        first = anyone.fetch("MLSD /done")
+        assert len(looked) == ENTRIES
+        (done / "new").mkdir()
+        (done / RESULTS[7]).unlink()
+        threading.Event().wait(0.2)
+        try:
+            again = anyone.fetch("MLSD /done")
+        finally:
+            (done / RESULTS[7]).touch()
+            (done / "new").rmdir()
+    assert looked[ENTRIES:] == ["new"]
+    gone = {line for line in first.splitlines() if line.endswith(RESULTS[7].encode())}
+    assert {line for line in again.splitlines() if not line.endswith(b" new")} == {*first.splitlines()} - gone
+    assert len(again.splitlines()) == ENTRIES
+
+
 # -- pieces ----------------------------------------------------------------------------------------------------
 
 
@@ -361,16 +421,16 @@ LINE = b"x" * 1000
 LINES = 1000
 
 
-def many(count: int = LINES) -> Generator[bytes, None, None]:
+def many(_former: deque[bytes], count: int = LINES) -> Generator[bytes, None, None]:
     yield from [LINE] * count
 
 
 def test_loop_goes_round_between_pieces_and_reading_does_not_run_ahead() -> None:
     read = 0
 
-    def counted() -> Generator[bytes, None, None]:
+    def counted(former: deque[bytes]) -> Generator[bytes, None, None]:
         nonlocal read
-        for line in many():
+        for line in many(former):
             read += 1
             yield line
 
@@ -387,10 +447,10 @@ def test_loop_goes_round_between_pieces_and_reading_does_not_run_ahead() -> None
 def test_kept_listings_are_read_once_and_stay_within_their_bound() -> None:
     begun = 0
 
-    def counted() -> Generator[bytes, None, None]:
+    def counted(former: deque[bytes]) -> Generator[bytes, None, None]:
         nonlocal begun
         begun += 1
-        yield from many()
+        yield from many(former)
 
     with looping(most_bytes=2_500_000) as loop:
         for place in range(5):
@@ -418,9 +478,9 @@ def test_kept_listings_are_thrown_away_after_a_while() -> None:
 def test_a_listing_nobody_reads_to_its_end_is_let_go() -> None:
     ended = threading.Event()
 
-    def watched() -> Generator[bytes, None, None]:
+    def watched(former: deque[bytes]) -> Generator[bytes, None, None]:
         try:
-            yield from many()
+            yield from many(former)
         finally:
             ended.set()
 
@@ -433,8 +493,8 @@ def test_a_listing_nobody_reads_to_its_end_is_let_go() -> None:
 
 
 def test_a_directory_that_cannot_be_read_to_its_end_is_no_complete_listing() -> None:
-    def broken() -> Generator[bytes, None, None]:
-        yield from many(200)
+    def broken(former: deque[bytes]) -> Generator[bytes, None, None]:
+        yield from many(former, 200)
         raise OSError(5, "Input/output error")
 
     with looping() as loop:

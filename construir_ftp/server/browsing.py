@@ -6,6 +6,7 @@ meanwhile. Here listings come in pieces.
 
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import PurePath
@@ -15,11 +16,16 @@ from pyftpdlib.utils import strerror
 
 from construir_ftp.server import lines
 from construir_ftp.server.lines import Entry, Line
-from construir_ftp.server.listing import Pieces, Reader
+from construir_ftp.server.listing import Begin, Pieces, Reader
 from construir_ftp.server.login import IdentifiedConnection
 from construir_ftp.server.view import View, Walked
 
 Order = Callable[[Iterable[Entry], Line], Iterator[bytes]]
+Renew = Callable[[Line, deque[bytes]], Line]
+
+
+def _anew(line: Line, _former: deque[bytes]) -> Line:
+    return line
 
 
 class BrowsingConnection(IdentifiedConnection):
@@ -31,7 +37,7 @@ class BrowsingConnection(IdentifiedConnection):
         """Send the entries of a directory with their facts; RFC 3659, 7.2.1: 501 for what isn't one."""
         if self.fs.isdir(path):
             facts = sorted(self._current_facts)
-            self._send_listing(path, f"MLSD {facts}", lines.as_they_come, lines.mlsd(facts))
+            self._send_listing(path, f"MLSD {facts}", lines.as_they_come, lines.mlsd(facts), lines.remembering)
         else:
             self.respond("501 No such directory.")
 
@@ -49,7 +55,7 @@ class BrowsingConnection(IdentifiedConnection):
             super().ftp_STAT(path)
             return
         try:
-            pieces = Pieces(_lines(self.fs, path, lines.in_order, lines.long(time.time())))
+            pieces = Pieces(_lines(self.fs, path, lines.in_order, lines.long(time.time()), _anew, deque()))
             listing = pieces.read()
             pieces.close()
         except (OSError, FilesystemError) as error:
@@ -61,25 +67,27 @@ class BrowsingConnection(IdentifiedConnection):
         else:
             self.respond("450 Too many entries for STAT; use LIST.")
 
-    def _send_listing(self, path: str, form: str, order: Order, line: Line) -> None:
+    def _send_listing(self, path: str, form: str, order: Order, line: Line, renew: Renew = _anew) -> None:
         try:
-            reader = self._reader(path, form, partial(_lines, self.fs, path, order, line))
+            reader = self._reader(path, form, partial(_lines, self.fs, path, order, line, renew))
         except (OSError, FilesystemError) as error:
             self.respond(f"550 {strerror(error)}.")
         else:
             self.push_dtp_data(reader, isproducer=True, file=reader, cmd=form)
 
-    def _reader(self, path: str, form: str, begin: Callable[[], Generator[bytes, None, None]]) -> Reader:
+    def _reader(self, path: str, form: str, begin: Begin) -> Reader:
         found = self.fs.version(path)
         version = None if found is None else ((found[0], form), found[1])
         reader: Reader = self.server.listings.open(path, version, begin)
         return reader
 
 
-def _lines(view: View, path: str, order: Order, line: Line) -> Generator[bytes, None, None]:
+def _lines(
+    view: View, path: str, order: Order, line: Line, renew: Renew, former: deque[bytes]
+) -> Generator[bytes, None, None]:
     status = view.lstat(path)
     if stat.S_ISDIR(status.st_mode):
         with view.scan(path) as entries:
-            yield from order(entries, line)
+            yield from order(entries, renew(line, former))
     else:
         yield line(Walked(PurePath(path).name, lambda: status))

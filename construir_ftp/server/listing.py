@@ -26,6 +26,8 @@ _SETTLED_NS = 100 * 10**6
 
 # Which directory in which form, and when it was last changed (st_mtime_ns): what is the same for equal listings.
 Version = tuple[object, int]
+# Begins to read a directory; given what a former listing of it in the same form said, piece by piece, if there is one.
+Begin = Callable[[deque[bytes]], Generator[bytes, None, None]]
 
 
 class ListingError(Exception):
@@ -82,6 +84,10 @@ class Listing:
     def is_complete(self) -> bool:
         """Whether all of it has been read."""
         return self._source.is_complete
+
+    def said(self) -> deque[bytes]:
+        """Its pieces, if it is kept and complete."""
+        return self._pieces.copy() if self.is_kept and self.is_complete else deque()
 
     # -- its readers ---------------------------------------------------------------------------------------
 
@@ -247,7 +253,7 @@ class Listings:
         """What they take in memory."""
         return sum(listing.size_bytes for listing in self._shared)
 
-    def open(self, name: str, version: Version | None, lines: Callable[[], Generator[bytes, None, None]]) -> Reader:
+    def open(self, name: str, version: Version | None, lines: Begin) -> Reader:
         """A reader of the listing of `name`, the session's path: of one that is there, or of a new one with `lines`.
 
         `version` is None for a listing that is nobody else's. Raises what `lines` does.
@@ -261,22 +267,27 @@ class Listings:
             listing.outdate()
         self._sweep()
 
-    def _begin(self, version: Version | None, lines: Callable[[], Generator[bytes, None, None]]) -> Listing:
+    def _begin(self, version: Version | None, lines: Begin) -> Listing:
         begun_ns = time.time_ns()
-        listing = Listing(lines(), self._background)
+        former = next(iter(self._of(version)), None)
+        listing = Listing(lines(former.said() if former else deque()), self._background)
         # What was read at once is not worth the memory.
         if version is not None and begun_ns - version[1] > _SETTLED_NS and not listing.is_complete:
             self._share(listing, version)
         return listing
 
     def _share(self, listing: Listing, version: Version) -> None:
-        for former in self._shared:
-            if former.version is not None and former.version[0] == version[0]:
-                former.outdate()
+        for former in self._of(version):
+            former.outdate()
         listing.version, listing.is_kept, listing.on_growth = version, True, self._make_room
         self._shared.append(listing)
         if self._sweeping is None:
             self._sweeping = self._ioloop.call_later(self._kept_s, self._sweep)
+
+    def _of(self, version: Version | None) -> list[Listing]:
+        """Those of the same directory in the same form, the latest first."""
+        same = [known for known in self._shared if known.version and version and known.version[0] == version[0]]
+        return same[::-1]
 
     def _make_room(self) -> None:
         while self.size_bytes > self._most_bytes:
