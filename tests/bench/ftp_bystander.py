@@ -23,8 +23,10 @@ def watching(port: int) -> Iterator[list[float]]:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "logged in\n"
-        yield taken
-        said, _ = process.communicate()
+        try:
+            yield taken
+        finally:
+            said, _ = process.communicate()
     taken += map(float, said.split())
 
 

@@ -27,6 +27,7 @@ max_upload = "64GiB"
 max_sessions = 2000
 max_sessions_per_address = 2000
 max_sessions_per_contributor = 2000
+login_timeout = "10min"
 [tls]
 certificate = "{certificate}"
 [gate]
