@@ -121,10 +121,13 @@ def _jail(config: Config) -> Iterator[Finding]:
         return
     there = ", ".join(part.name for part in parts if part.in_force)
     yield Finding("jail", "ok", f"in force: {there or 'nothing'}")
+    lacking: dict[tuple[State, str], list[str]] = {}
     for part in parts:
         if not part.in_force:
             state: State = "problem" if part.required and config.jail.require_jail else "warning"
-            yield Finding(f"jail: {part.name}", state, f"not in force: {part.why}", _JAIL_REMEDY)
+            lacking.setdefault((state, part.why), []).append(part.name)
+    for (state, why), names in lacking.items():
+        yield Finding(f"jail: {', '.join(names)}", state, f"not in force: {why}", _JAIL_REMEDY)
 
 
 def _base_image(config: Config) -> Iterator[Finding]:

@@ -2,16 +2,22 @@
 
 import ftplib
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from construir_ftp import image
+from construir_ftp import image, pack
 from construir_ftp.image import BaseImage
+from construir_ftp.jail import leftovers
 from tests.appliance import CONFIG, WARM, Appliance, construir
+from tests.images import job_directory
+from tests.machines import JOBS
 
 
 def processes_with(word: str) -> list[int]:
@@ -57,6 +63,19 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
     result = warm.wait(running)
     assert (result["status"], result["attempt"]) == ("timeout", 2)
     assert warm.states()["done"] == sorted([running, *waiting])
+
+
+def test_start_ends_what_a_killed_runner_had_left(appliance: Appliance) -> None:
+    appliance.stop(signal.SIGKILL)
+    wait_until_gone(str(appliance.spool))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    mark = f"{leftovers.owner().partition('-')[0]}-{gone.pid}-1"
+    env = {"PATH": "/usr/bin:/bin", leftovers.VARIABLE: mark}
+    with subprocess.Popen(["sleep", "1000"], env=env) as left:
+        appliance.start()
+        assert left.wait(30) == -signal.SIGKILL
+    appliance.wait_until_logged("that an earlier runner had left")
 
 
 def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, hangs: Path) -> None:
@@ -145,7 +164,12 @@ def test_job_waits_while_machines_fail_and_runs_once_they_work(
         jobs = [appliance.submit(hello) for _ in range(2)]
         # Two machines of trial beside what the jobs were risked in: had it been theirs, they would be lost by now.
         appliance.wait_until_logged("no job can be run", 2)
-        assert words in appliance.log.read_text()
+        said = appliance.log.read_text()
+        assert words in said
+        pauses = [int(seconds) for seconds in re.findall(r"next try in (\d+) s", said)]
+        assert pauses[:3] == [1, 2, 4]
+        why = construir("status", f"--spool={appliance.spool}", check=True).stdout
+        assert "no machine can be started" in why
         assert appliance.states()["queue"] == sorted(jobs)
         appliance.stop()
         wait_until_gone(str(appliance.spool))
@@ -170,19 +194,43 @@ def test_job_that_kills_the_runner_three_times_is_lost(appliance: Appliance, han
     assert "given up after 3 attempts" in result["reason"]
 
 
-def test_log_of_a_running_job_can_be_followed_by_anyone_and_nothing_else_of_it(
-    appliance: Appliance, hangs: Path
+TALKS = b"""#!/bin/sh
+number=0
+while :; do
+    number=$((number + 1))
+    printf 'line \\033[1m%d\\n' $number
+    printf 'console \\033[1m%d\\n' $number >/dev/console
+    sleep 0.2
+done
+"""
+
+
+def test_logs_of_a_running_job_grow_and_can_be_followed_by_anyone_and_nothing_else_of_it(
+    appliance: Appliance, tmp_path: Path
 ) -> None:
-    job = appliance.submit(hangs)
+    pack.pack(job_directory(tmp_path / "talks", TALKS), tmp_path / "talks.img.zst", 2**20)
+    job = appliance.submit(tmp_path / "talks.img.zst")
     appliance.wait_until_running(job)
     with appliance.session("anonymous", "me@example.org") as ftp:
         assert sorted(ftp.nlst(f"/running/{job}")) == ["console.log", "output.log", "status.json"]
-        rest: list[bytes] = []
-        ftp.retrbinary(f"RETR /running/{job}/output.log", rest.append, rest=4)
-        assert b"".join(rest) == b"ing\n"
+        # What a terminal would obey is kept as it is.
+        follow(ftp, f"/running/{job}/output.log", b"line \x1b[1m3\n")
+        follow(ftp, f"/running/{job}/console.log", b"console \x1b[1m3\r\n")
         for name in ("upload", "disk.img", "job.json"):
             with pytest.raises(ftplib.error_perm):
-                ftp.retrbinary(f"RETR /running/{job}/{name}", rest.append)
+                ftp.retrbinary(f"RETR /running/{job}/{name}", print)
+    assert appliance.states()["running"] == [job]
+
+
+def follow(ftp: ftplib.FTP, path: str, mark: bytes) -> None:
+    """Fetch, again and again, what has come since, until it has grown twice and says so."""
+    deadline, seen, times = time.monotonic() + 20, bytearray(), 0
+    while times < 3 or mark not in seen:
+        assert time.monotonic() < deadline, seen
+        before = len(seen)
+        ftp.retrbinary(f"RETR {path}", seen.extend, rest=before)
+        times += len(seen) > before
+        time.sleep(0.05)
 
 
 def test_uploads_are_accepted_while_the_base_image_is_missing(tmp_path: Path, hello: Path, base: BaseImage) -> None:
@@ -223,3 +271,30 @@ def test_ten_contributors_at_once_all_get_their_results(warm: Appliance, hello: 
     jobs = [warm.submit(hello, f"hello-{number}.img.zst") for number in range(10)]
     assert len(set(jobs)) == 10
     assert [warm.wait(job)["status"] for job in jobs] == ["success"] * 10
+
+
+def test_appliance_that_must_have_a_jail_does_not_start_without_one(tmp_path: Path) -> None:
+    """Nor runs a job by hand; the check says what is missing, and that it would be a problem."""
+    config = tmp_path / "construir.toml"
+    config.write_text(f"{CONFIG}[jail]\nrequire_jail = true\n")
+    places = (f"--config={config}", f"--spool={tmp_path / 'spool'}")
+    for words in (("serve", "--port=0"), ("run", str(JOBS / "hello"), "-o", str(tmp_path / "result"))):
+        refused = without_bubblewrap(*words, *places)
+        assert refused.returncode == 1, refused.stderr
+        assert "jails are required, and can't be had: " in refused.stderr
+        assert "apt install bubblewrap" in refused.stderr
+    assert not (tmp_path / "result").exists()
+    assert "jails are required" in without_bubblewrap("check", *places).stdout
+    config.write_text(CONFIG)
+    assert "network namespace, IPC namespace" in without_bubblewrap("check", *places).stdout
+
+
+def without_bubblewrap(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command on a host that has none."""
+    script = 'mount --bind /dev/null /usr/bin/bwrap || exit 77; exec "$@"'
+    argv = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    argv += [sys.executable, "-m", "construir_ftp", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 77 or done.stderr.startswith("unshare: "):
+        pytest.skip(f"can't be tried here: {done.stderr.strip()}")
+    return done

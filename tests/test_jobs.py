@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from construir_ftp import image, pack
+from construir_ftp.config import MachineSection
 from construir_ftp.image import BaseImage
 from tests.appliance import CONFIG, WARM, Appliance
 from tests.machines import JOBS
@@ -66,11 +67,17 @@ def test_hello_leaves_its_file_and_its_line(results: Results, tmp_path: Path) ->
     assert (results.unpacked("hello", tmp_path) / "made-by-run.txt").read_text().endswith("\n")
 
 
-def test_result_names_accelerator_base_image_and_contributor(results: Results, base: BaseImage) -> None:
+def test_result_names_contributor_and_machine_and_what_it_used(results: Results, base: BaseImage) -> None:
     result = results.result("hello")
     assert result["accelerator"] in ("kvm", "tcg")
     assert result["base_image"] == {"name": base.name, "digest": base.manifest.digest()}
     assert result["contributor"] == "alice"
+    assert result["boot_path"] in ("cold", "warm", "pooled")
+    assert (result["cpus"], result["memory_bytes"]) == (1, MachineSection().memory)
+    measured = result["measured"]
+    assert measured["cpu_seconds"] > 0
+    assert measured["peak_memory_bytes"] > 2**20
+    assert measured["written_bytes"] > 0
     assert result["received"] <= result["booted"] <= result["started"] <= result["ended"] <= result["published"]
 
 

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from construir_ftp.spool import Spool
 from tests.appliance import WARM, Appliance
 from tests.images import job_directory
 from tests.machines import JOBS, SMALL, assignment
+from tests.prison import descendants
 
 CLONES = 20
 BLOCK = 2**16
@@ -288,15 +289,76 @@ def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
         assert (is_thrown_away(second), is_thrown_away(larger)) == (True, False)
 
 
-def test_appliance_keeps_machines_waiting_and_says_which_way_a_job_went(
-    base: BaseImage, hello: Path, tmp_path: Path
-) -> None:
-    with Appliance(tmp_path, WARM).running() as appliance:
+# One of three slots keeps no machine.
+TWO_WAIT = WARM.replace("slots = 2", "slots = 3\nwaiting = 2")
+NONE_WAITS = WARM.replace("slots = 2", "slots = 2\nwaiting = 0")
+LEAVES_MARKS = b"""#!/bin/sh
+ls /root/mark /dev/shm/mark 2>/dev/null
+touch /root/mark /dev/shm/mark
+cat /proc/sys/kernel/random/boot_id
+"""
+
+
+def waiting_machines(appliance: Appliance) -> set[int]:
+    """The clones that its runner has, once there are two of them and they have come to rest."""
+    deadline = time.monotonic() + 120
+    while True:
+        pids = set(map(int, clones_of(appliance.parts()["runner"])))
+        before = {pid: processor_ticks(pid) for pid in pids}
+        time.sleep(0.5)
+        if len(pids) == 2 and before == {pid: processor_ticks(pid) for pid in pids}:
+            return pids
+        assert time.monotonic() < deadline, pids
+
+
+def clones_of(runner: int) -> Iterator[int]:
+    for pid in descendants(runner):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if words[0].startswith(b"qemu") and b"-incoming" in words:
+                yield pid
+
+
+def processor_ticks(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+
+def test_as_many_machines_wait_as_configured_and_none_is_used_twice(base: BaseImage, tmp_path: Path) -> None:
+    pack.pack(job_directory(tmp_path / "marks", LEAVES_MARKS), tmp_path / "marks.img.zst", 2**20)
+    used: set[int] = set()
+    boot_ids: set[bytes] = set()
+    with Appliance(tmp_path, TWO_WAIT).running() as appliance:
         appliance.wait_until_logged(f"template of {base.name} built")
+        for _ in range(2):
+            ready = waiting_machines(appliance)
+            assert not ready & used
+            job = appliance.submit(tmp_path / "marks.img.zst")
+            assert appliance.wait(job)["boot_path"] == "pooled"
+            boot_ids.add(appliance.fetch(job, "output.log"))
+            used |= ready - waiting_machines(appliance)
+    assert len(used) == 2
+    assert {len(said.split()) for said in boot_ids} == {1}
+    assert len(boot_ids) == 2
+
+
+def test_larger_machines_and_what_jobs_depend_on_come_the_same_way(tmp_path: Path) -> None:
+    """From templates of their own, built when they are first asked for; no machine waits here."""
+    job = job_directory(tmp_path / "job", b"#!/bin/sh\nls /deps; head -1 /proc/meminfo\n")
+    with Appliance(tmp_path, NONE_WAITS).running() as appliance:
+        pack.pack(job, tmp_path / "first.img.zst", 2**20)
+        first = appliance.submit(tmp_path / "first.img.zst")
+        assert appliance.wait(first)["boot_path"] in ("cold", "warm")
+        (job / "construir.toml").write_text(f'memory = "1500MiB"\n[dependencies]\nresults = ["{first}"]\n')
+        pack.pack(job, tmp_path / "larger.img.zst", 2**20)
         ways: list[str] = []
-        while "pooled" not in ways:  # until the first machines wait, jobs are quicker
+        while "warm" not in ways:
             assert len(ways) < 20
-            result = appliance.wait(appliance.submit(hello))
-            assert result["status"] == "success"
+            larger = appliance.submit(tmp_path / "larger.img.zst")
+            result = appliance.wait(larger)
+            assert (result["status"], result["memory_bytes"]) == ("success", 1500 * 2**20)
             ways.append(result["boot_path"])
-    assert set(ways) <= {"cold", "warm", "pooled"}
+        dependency, _, kib, _ = appliance.fetch(larger, "output.log").decode().split()
+    assert ways[0] == "cold"
+    assert set(ways) == {"cold", "warm"}
+    assert dependency == "first"
+    assert 1_300_000 < int(kib) < 1_500 * 1024
