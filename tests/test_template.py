@@ -27,6 +27,7 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 from construir_ftp.offer import Offer
+from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool
@@ -339,6 +340,36 @@ def test_as_many_machines_wait_as_configured_and_none_is_used_twice(base: BaseIm
     assert len(used) == 2
     assert {len(said.split()) for said in boot_ids} == {1}
     assert len(boot_ids) == 2
+
+
+def test_machine_that_waits_makes_room_for_one_of_a_newer_template(template: Template, shape: Shape) -> None:
+    """Which is that of another base image, as a rule; here it has more memory."""
+    with closing(Template.build(msgspec.structs.replace(shape, memory_bytes=600 * 2**20), 60)) as newer:
+        current = template
+        slot = Slot()
+        slot.start(lambda *_: None, lambda: None, lambda: current)
+        try:
+            wait_for_a_clone(b"512M")
+            current = newer
+            slot.look_again()
+            wait_for_a_clone(b"600M")
+        finally:
+            slot.end()
+            slot.join(60)
+            slot.close()
+    assert list(clones_of(os.getpid())) == []
+
+
+def wait_for_a_clone(memory: bytes) -> None:
+    """Until this process has one, and no other."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        with suppress(OSError):
+            lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in clones_of(os.getpid())]
+            if [memory in words for words in lines] == [True]:
+                return
+        time.sleep(0.05)
 
 
 def test_larger_machines_and_what_jobs_depend_on_come_the_same_way(tmp_path: Path) -> None:

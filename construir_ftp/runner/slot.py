@@ -97,12 +97,16 @@ class Slot:
                 log.exception("a machine could not be ended properly")
 
     def _live_through_one(self) -> bool:
-        """Run a job, in the machine kept for it if there is one; false when there are to be no more."""
+        """Run a job, in the machine kept for it if there is one, or end a machine that no job would get any more; false
+        when there are to be no more.
+        """
         with ExitStack() as stack:
             told, machine = self._peek(), None
             while told is None or told == _LOOK_AGAIN:
                 if machine is None:
                     machine = self._keep_ready(stack)
+                elif self._is_outdated(machine):
+                    return True
                 told = self._told.get()
             if isinstance(told, str):
                 return False
@@ -124,6 +128,10 @@ class Slot:
             return self._told.get(timeout=_NEXT_S)
         except queue.Empty:
             return None
+
+    def _is_outdated(self, machine: Machine) -> bool:
+        template = self._template()
+        return template is not None and template.shape.key() != machine.shape.key()
 
     def _keep_ready(self, stack: ExitStack) -> Machine | None:
         template = self._template()
