@@ -3,11 +3,13 @@
 import ftplib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from construir_ftp.jail import leftovers
 from tests.appliance import CONFIG, WARM, Appliance, construir
 from tests.images import job_directory
 from tests.machines import JOBS
+from tests.prison import descendants
 
 
 def processes_with(word: str) -> list[int]:
@@ -39,6 +42,19 @@ def wait_until_gone(word: str) -> None:
         time.sleep(0.05)
 
 
+def machines_of(appliance: Appliance) -> list[int]:
+    """A pidfd for every QEMU below its runner: it is readable once that has ended."""
+    found = []
+    for pid in descendants(appliance.parts()["runner"]):
+        with suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
+                found.append(descriptor)
+            else:
+                os.close(descriptor)
+    return found
+
+
 @pytest.fixture
 def warm(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """One that keeps machines waiting."""
@@ -53,10 +69,15 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
     warm.wait_until_running(running)
     waiting = [warm.submit(hello) for _ in range(3)]
     assert warm.process is not None
+    machines = machines_of(warm)
     for pid in [warm.process.pid, *warm.parts().values()]:
         os.kill(pid, signal.SIGKILL)
     warm.process.wait()
     wait_until_gone(str(warm.spool))
+    assert machines
+    for descriptor in machines:
+        assert select.select([descriptor], [], [], 2)[0], "a machine outlives its runner"
+        os.close(descriptor)
     warm.config.write_text(WARM.replace('"30s"', '"10s"'))
     warm.start()
     assert [warm.wait(job)["status"] for job in waiting] == ["success"] * 3

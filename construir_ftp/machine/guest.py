@@ -6,6 +6,7 @@ guest: "go key=value ...", after which it touches the job's disk for the first t
 the same, after which it is "ready" again. Nothing the guest says is more than a claim: it runs the job as root.
 """
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -127,6 +128,7 @@ def kernel_line(accelerator: str) -> str:
     return " ".join(words)
 
 
+@functools.cache  # a host with many processors takes its time to describe them
 def _tsc_khz() -> int:
     # A microvm has no timer to calibrate the time stamp counter by; under TCG it is the host's, whose rate the
     # host's kernel tells as bogomips (two per cycle).
