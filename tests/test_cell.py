@@ -1,6 +1,7 @@
 """The programs that belong in a jail do their work in it."""
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.verdict import Verdict
 from tests import images, machines
 from tests.machines import JOBS
-from tests.prison import MIB, descendants, nothing_left, run
+from tests.prison import MIB, descendants, nothing_left, run, running
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,37 @@ def test_a_jailed_tool_unpacks_and_packs(tmp_path: Path, codec: str, tool: str) 
             made, said = child.communicate(timeout=60)
             assert (child.returncode, said) == (0, b"")
             assert want in (None, made)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        cell.reader(memory_bytes=2**29, cpu_s=60),
+        cell.court(judges=4, memory_bytes=2**29, readable=()),
+    ],
+    ids=["decompressors and e2fsck", "judges"],
+)
+def test_what_reads_hostile_bytes_is_bounded_and_sees_nothing_by_the_kernels_word(kind: cell.Cell) -> None:
+    with jail.host().hold(kind, ["sh", "-c", "echo up; sleep 1000"], stdout=subprocess.PIPE) as prisoner:
+        proc = Path(f"/proc/{running(prisoner)}")
+        for name in ("net", "pid", "mnt", "ipc"):
+            assert (proc / "ns" / name).readlink() != Path("/proc/self/ns", name).readlink()
+        status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines())
+        assert (status["NoNewPrivs"], status["Seccomp"], int(status["CapEff"], 16)) == ("1", "2", 0)
+        limits = kind.limits
+        bounds = {
+            resource.RLIMIT_AS: limits.address_bytes,
+            resource.RLIMIT_FSIZE: 0,
+            resource.RLIMIT_NOFILE: limits.open_files,
+            resource.RLIMIT_CPU: limits.cpu_s or resource.RLIM_INFINITY,  # judges bound themselves, see test_court
+            resource.RLIMIT_CORE: 0,
+        }
+        for what, most in bounds.items():
+            assert resource.prlimit(int(proc.name), what) == (most, most)
+        if prisoner.group:
+            assert prisoner.group.in_force("memory")
+        shown = {path.name for path in (proc / "root").iterdir()}
+        assert shown <= {"usr", "etc", "dev", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 
 
 def test_a_jailed_e2fsck_mends_an_image_and_touches_nothing_else(tmp_path: Path) -> None:
