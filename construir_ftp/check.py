@@ -35,7 +35,14 @@ _TOOLS = {
     "lz4": "lz4",
     "openssl": "openssl",
 }
-_BUILD_TOOLS = {"mmdebstrap": "mmdebstrap", "cpio": "cpio"}
+_BUILD_TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "cpio": "cpio",
+    "sfdisk": "fdisk",
+    "mformat": "mtools",
+    "grub-mkimage": "grub-pc-bin",
+    "qemu-img": "qemu-utils",
+}
 
 
 _TIME_TO_RENEW = timedelta(days=21)

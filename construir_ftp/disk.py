@@ -4,6 +4,7 @@ Nothing here knows what a job is.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import secrets
@@ -97,6 +98,31 @@ def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:
                 file.write(block)
             left -= len(block)
         file.truncate(size_bytes)
+
+
+def put(source: Path, target: Path, offset_bytes: int) -> None:
+    """Copy a file into another one, from an offset on, where that holds nothing but zeros; zeros stay holes."""
+    with source.open("rb") as file, target.open("r+b") as into:
+        for start in _data(file):
+            file.seek(start)
+            block = file.read(_BLOCK)
+            if block != _ZEROS[: len(block)]:
+                into.seek(offset_bytes + start)
+                into.write(block)
+
+
+def _data(file: IO[bytes]) -> Iterator[int]:
+    """Where there is data in a file, in steps of 64 KiB; holes are passed by (lseek(2), SEEK_DATA)."""
+    at, size = 0, os.fstat(file.fileno()).st_size
+    while at < size:
+        try:
+            at = os.lseek(file.fileno(), at, os.SEEK_DATA) // _BLOCK * _BLOCK
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the end
+                return
+            raise
+        yield at
+        at += _BLOCK
 
 
 def copy(source: Path, target: Path) -> None:

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import demand, image, supervisor
-from construir_ftp.cli import differences, shells
+from construir_ftp.cli import differences, disks, shells
 from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage, collect, diff, recipe, versions
+from construir_ftp.image import BaseImage, bootable, collect, diff, recipe, versions
 from construir_ftp.image import build as imagebuild
 from construir_ftp.layers.store import Store
 from construir_ftp.runner import selftest
@@ -34,6 +34,7 @@ def image_group() -> None:
 @click.option("--snapshot", default="", metavar="TIME", help="Take packages as they were then: 20260131T000000Z.")
 @click.option("--refresh", is_flag=True, help="Build even if nothing but the archive may have changed since.")
 @click.option("--force", is_flag=True, help="Build in any case, and put it in place without a self-test.")
+@click.option("--bootable", "with_disk", is_flag=True, help="Make a disk of it, too, that boots by itself.")
 @configured
 def image_build(
     settings: Config,
@@ -45,6 +46,7 @@ def image_build(
     snapshot: str,
     refresh: bool,
     force: bool,
+    with_disk: bool,
 ) -> None:
     """Build the base image NAME (SUITE-ARCHITECTURE unless given); root is not needed.
 
@@ -66,11 +68,20 @@ def image_build(
     )
     if not (force or refresh) and imagebuild.is_current(images, wanted):
         click.echo(f"{name} is there already, made from the same recipe; --refresh builds it anew")
+        if with_disk:
+            _make_disk(images, image.find(images, name))
         return
     with supervisor.on_stop(_stop):
         base = imagebuild.build(images, wanted, (lambda base: None) if force else lambda base: _test(base, settings))
     same = built is not None and built.digest() == base.manifest.digest()
     click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
+    if with_disk:
+        _make_disk(images, base)
+
+
+def _make_disk(images: Path, base: BaseImage) -> None:
+    base = bootable.ensure(images, base)
+    click.echo(f"{base.path / image.DISK} boots by itself; image export writes it in other formats")
 
 
 def _built(images: Path, name: str) -> image.Manifest | None:
@@ -199,4 +210,5 @@ def image_remove(settings: Config, name: str) -> None:
     collect.remove(settings.images_path(), name)
 
 
-image_group.add_command(shells.image_shell)
+for command in (shells.image_shell, *disks.COMMANDS):
+    image_group.add_command(command)

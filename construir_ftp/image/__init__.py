@@ -20,6 +20,8 @@ from construir_ftp import disk
 from construir_ftp.errors import ConstruirError, UsageError
 
 ROOT, KERNEL, INITRD, MANIFEST = "root.img", "kernel", "initrd.img", "manifest.json"
+# Not every image has one, and no machine of ours looks at it: see bootable.
+DISK = "disk.img"
 PARTS = (ROOT, KERNEL, INITRD)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -37,7 +39,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `recipe` is the digest of all that the image was made from, the archive apart; `ingredients` has one for each file
     of base-image/. `sources` are the archives, as in sources.list(5). Nothing in the image is newer than `date`;
-    `created` is when it was built, and all that differs between two builds of the same.
+    `created` is when it was built, and all that differs between two builds of the same. `disk` is what boots by itself,
+    where that was asked for; being made of the rest, it is no part of what the image is.
     """
 
     version: int = 1
@@ -54,6 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str = ""
     sources: list[str] = []
     ingredients: dict[str, str] = {}
+    disk: Part | None = None
 
     def digest(self) -> str:
         """What the image is, in one value: the SHA-256 of its parts' digests, in the order of their names."""
@@ -161,8 +165,9 @@ def holding(base: BaseImage) -> Iterator[None]:
 
 def verify(base: BaseImage) -> None:
     """Read every part and compare its digest with the manifest. Raises ConstruirError naming the first that differs."""
-    for name in PARTS:
-        if name not in base.manifest.parts or measure(base.path / name) != base.manifest.parts[name]:
+    disks = {DISK: base.manifest.disk} if base.manifest.disk else {}
+    for name in (*PARTS, *disks):
+        if measure(base.path / name) != {**base.manifest.parts, **disks}.get(name):
             raise ConstruirError(
                 f"base image '{base.name}': {name} is not what was built; "
                 f"run: construir image build --force {base.name}"

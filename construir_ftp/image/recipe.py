@@ -140,3 +140,8 @@ def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
 def _lines(name: str) -> list[str]:
     lines = (line.strip() for line in (source() / name).read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def drivers() -> list[str]:
+    """Those of a disk that boots by itself, by base-image/drivers."""
+    return _lines("drivers")
