@@ -6,34 +6,17 @@ lists every key with its default; a test holds the two together.
 """
 
 import os
-import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
-import msgspec.inspect
 
-from construir_ftp.errors import ConfigError, one_line
+from construir_ftp.errors import ConfigError
+from construir_ftp.section import Count, Positive, Section, parse_section
 from construir_ftp.units import Duration, Size
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Filesystems = Annotated[tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...], msgspec.Meta(min_length=1)]
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of construir.toml. Of the keys named in `above_zero` a zero is an error."""
-
-    above_zero: ClassVar[tuple[str, ...]] = ()
-    # Where whoever wrote the file finds every key there is.
-    listed_in: ClassVar[str] = "etc/construir.toml"
-
-    def __post_init__(self) -> None:
-        for key in self.above_zero:
-            if not getattr(self, key):
-                raise ValueError(f"`{key}`: expected more than zero")
 
 
 class SpoolSection(Section, frozen=True):
@@ -166,6 +149,16 @@ class LayersSection(Section, frozen=True):
     timeout: Duration = Duration.parse("1h")
 
 
+class ArtifactsSection(Section, frozen=True):
+    """What of a job's `outputs` is put into its result as files; see artifacts."""
+
+    above_zero: ClassVar = ("timeout",)
+
+    max_files: Count = 1000
+    max_total: Size = Size.parse("1GiB")
+    timeout: Duration = Duration.parse("10min")
+
+
 class JailSection(Section, frozen=True):
     """What machines, and programs that read uploads, are locked into; see jail."""
 
@@ -187,9 +180,6 @@ class JanitorSection(Section, frozen=True):
     incoming_age: Duration = Duration.parse("6h")
 
 
-S = TypeVar("S", bound=Section)
-
-
 class Config(Section, frozen=True):
     """The whole of construir.toml."""
 
@@ -201,6 +191,7 @@ class Config(Section, frozen=True):
     machine: MachineSection = MachineSection()
     runner: RunnerSection = RunnerSection()
     layers: LayersSection = LayersSection()
+    artifacts: ArtifactsSection = ArtifactsSection()
     jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()
 
@@ -249,63 +240,3 @@ def _read(path: Path) -> str:
 def parse(text: str, source: str) -> Config:
     """Read the text of a configuration file; `source` is what errors call it. Raises ConfigError."""
     return parse_section(text, source, Config)
-
-
-def parse_section(text: str, source: str, kind: type[S]) -> S:
-    """Read TOML that is to be a `kind`; `source` is what errors call it.
-
-    Raises ConfigError, whose message is one printable line whatever the text holds.
-    """
-    try:
-        return convert(tomllib.loads(text), kind)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(one_line(f"{source}: not valid TOML: {error}")) from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(one_line(f"{source}: {_plainly(str(error), kind)}")) from error
-
-
-def convert(table: dict[str, Any], kind: type[S]) -> S:
-    """A table of plain values -> a Section, sizes and durations with their units. Raises msgspec.ValidationError."""
-    return msgspec.convert(table, kind, dec_hook=_decode)
-
-
-def _decode(kind: type, value: object) -> object:
-    if issubclass(kind, Size | Duration):
-        return kind.parse(value)
-    raise NotImplementedError(kind)
-
-
-# msgspec's names for what TOML holds, in the words of someone who writes the file.
-_PLAIN_KINDS = {
-    "int": "a whole number",
-    "float": "a number with a point",
-    "str": "text in quotes",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-}
-
-
-def _plainly(message: str, kind: type[Section]) -> str:
-    """msgspec's "<what> - at `$.a.b`" -> "a.b: <what>", in plain words."""
-    what, _, where = message.partition(" - at `$")
-    key = where.rstrip("`").lstrip(".")
-    if named := re.fullmatch(r"(Object contains unknown field )?`([^`]*)`(?:: )?(.*)", what):
-        key = ".".join(filter(None, [key, named[2]]))
-        what = f"no such key; {kind.listed_in} lists them all" if named[1] else named[3]
-    elif what.startswith("Invalid enum value"):
-        what = f"expected one of {', '.join(_choices(kind, key))}, got {what.split(maxsplit=3)[3]}"
-    else:
-        what = re.sub(r"`(\w+)`", lambda name: _PLAIN_KINDS.get(name[1], f"a {name[1]}"), what)
-    return f"{key}: {what[:1].lower()}{what[1:]}" if key else what
-
-
-def _choices(kind: type[Section], key: str) -> list[str]:
-    """The values that the key at "a.b", or "a.b[0]", can have."""
-    shape: msgspec.inspect.Type = msgspec.inspect.type_info(kind)
-    for part in re.sub(r"\[.*?\]", ".", key).rstrip(".").split("."):
-        if isinstance(shape, msgspec.inspect.StructType):
-            shape = next(field.type for field in shape.fields if field.encode_name == part)
-    if isinstance(shape, msgspec.inspect.VarTupleType):
-        shape = shape.item_type
-    return [f'"{value}"' for value in shape.values] if isinstance(shape, msgspec.inspect.LiteralType) else []

@@ -49,7 +49,7 @@ def admit(
     try:
         jobfile.check_name(name)
         found = check(job.upload, court, hearing=hearing, wanted=wanted)
-        ticket = _ticket(name, contributor, found, wishes_of(found, offer))
+        ticket = _ticket(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
 
         def look() -> None:
             last_look(ticket)
@@ -62,7 +62,7 @@ def admit(
         raise
 
 
-def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes) -> Ticket:
+def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes, most_artifacts: int) -> Ticket:
     return Ticket(
         name=wanted.name or jobfile.slug(name),
         filename=name,
@@ -75,6 +75,7 @@ def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes) -> Tick
         received=datetime.now(UTC),
         construir_toml=found.construir_toml,
         space_bytes=int(wanted.space or 0),
+        artifacts_bytes=min(found.image_bytes + int(wanted.space or 0), most_artifacts) if wanted.outputs else 0,
         after=list(wanted.dependencies.results),
     )
 

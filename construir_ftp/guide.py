@@ -32,7 +32,8 @@ are renamed. Delete a job of yours in /queue or /running, and it is cancelled.
 
 FOLLOW IT. SITE QUEUE, SITE STATUS ID and /status.json tell what waits and why, and
 /running/ID/output.log what it prints. Its result is in /done/ID/: result.json, output.log,
-console.log, the image as the job left it, SHA256SUMS.
+console.log, the image as the job left it, SHA256SUMS; and in artifacts/ the files that a line
+such as outputs = ["out/*.deb"] names in a file construir.toml beside run.sh.
 
 LIMITS. An upload: {max_upload}. Its image, unpacked: {max_image}. A job runs for {timeout},
 or until it has printed nothing for {idle_timeout}; it has {cpus}, {memory} of memory, and its image

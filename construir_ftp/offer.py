@@ -51,6 +51,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSection
     layers: LayersSection
     max_image_bytes: int
+    max_artifacts_bytes: int
     spare_memory_bytes: int
 
     @classmethod
@@ -64,6 +65,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             machine=config.machine,
             layers=config.layers,
             max_image_bytes=int(config.gate.max_image),
+            max_artifacts_bytes=int(config.artifacts.max_total),
             spare_memory_bytes=capacity.spare_bytes(config.machine, machines),
         )
 

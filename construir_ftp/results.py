@@ -1,8 +1,8 @@
 """What a finished job leaves in done/: how it ended, in a status and in plain words, and files to prove it.
 
 done/ID/ holds the image in the codec it came in, output.log, console.log, the construir.toml that the job was run by,
-result.json and SHA256SUMS. The machine's claims and what was measured from outside are kept apart. Nothing here runs a
-machine.
+artifacts/, result.json and SHA256SUMS. The machine's claims and what was measured from outside are kept apart. Nothing
+here runs a machine.
 """
 
 import hashlib
@@ -13,7 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import __version__, wishes
+from construir_ftp import __version__, artifacts, wishes
+from construir_ftp.artifacts import Artifact, Artifacts
 from construir_ftp.codec import CODECS
 from construir_ftp.errors import ConstruirError
 from construir_ftp.machine import guest
@@ -100,6 +101,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int | None = None
     attempt: int
     used: Used | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    artifacts_left_out: tuple[str, ...] = ()
     claimed: guest.Report | None = None
     measured: Measured | None = None
     construir: str = __version__
@@ -147,8 +150,10 @@ def image_name(ticket: Ticket) -> str:
     return f"{ticket.name}.img{CODECS[ticket.codec].suffix}"
 
 
-def describe(job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Used, Ending] | None) -> Result:
-    """All that result.json says; `run` is the machine it had, if any, with what was in it."""
+def describe(
+    job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Used, Ending] | None, taken: Artifacts
+) -> Result:
+    """All that result.json says; `run` is the machine it had, if any, with what was in it; `taken` is in artifacts/."""
     image = image_name(ticket)
     result = Result(
         id=job.id,
@@ -166,6 +171,8 @@ def describe(job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Shape, Used,
         received=ticket.received,
         published=datetime.now(UTC),
         attempt=job.attempts(),
+        artifacts=taken.files,
+        artifacts_left_out=taken.left_out,
     )
     return _with_run(result, *run) if run else result
 
@@ -214,15 +221,16 @@ def encode(result: Result) -> bytes:
     return msgspec.json.format(msgspec.json.encode(result)) + b"\n"
 
 
-def write_sums(job: Job, ticket: Ticket, result: bytes) -> None:
+def write_sums(job: Job, ticket: Ticket, taken: Artifacts, result: bytes) -> None:
     """Write SHA256SUMS (sha256sum's format) over all that the result holds, result.json, which comes last, included."""
-    lines = [*_sums(job, ticket), f"{hashlib.sha256(result).hexdigest()}  {job.result.name}\n"]
-    (job.path / SUMS).write_text("".join(lines))
+    sums = [*_sums(job, ticket), *((f"{artifacts.PLACE}/{file.name}", file.sha256) for file in taken.files)]
+    sums.append((job.result.name, hashlib.sha256(result).hexdigest()))
+    (job.path / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums))
 
 
-def _sums(job: Job, ticket: Ticket) -> Iterator[str]:
+def _sums(job: Job, ticket: Ticket) -> Iterator[tuple[str, str]]:
     for name in (image_name(ticket), OUTPUT, CONSOLE, WISHES):
         path: Path = job.path / name
         if path.exists():
             with path.open("rb") as file:
-                yield f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
+                yield name, hashlib.file_digest(file, "sha256").hexdigest()

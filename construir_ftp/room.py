@@ -1,9 +1,9 @@
 """Room on the spool's file system: who may have how much of it. One rule, for uploads and for jobs that are to start.
 
 A job that runs can fill its disk to the last byte, and then as much again is written, since its result is packed
-before its disk is deleted. So much is kept for each that runs, less what it has taken already; and for the waiting job
-that may need the most, lest uploads take the room without which it could never run. What is left above
-`spool.min_free` is for uploads:
+before its disk is deleted, and its artifacts. So much is kept for each that runs, less what it has taken already; and
+for the waiting job that may need the most, lest uploads take the room without which it could never run. What is left
+above `spool.min_free` is for uploads:
 
     free - min_free - (running: what each may yet write) - (waiting: the most that one may write)
 
@@ -16,7 +16,7 @@ on are unpacked before it begins; where they don't fit it goes back into the que
 import time
 from contextlib import suppress
 
-from construir_ftp import disk, results
+from construir_ftp import artifacts, disk, results
 from construir_ftp.errors import RefusedError
 from construir_ftp.spool import Job, Spool, Ticket
 
@@ -69,8 +69,8 @@ class Room:
 
 
 def _needs(ticket: Ticket | None) -> int:
-    """The most that a job writes from its start to its end: its disk, and its packed result."""
-    return 2 * (ticket.image_bytes + ticket.space_bytes) if ticket else 0
+    """The most that a job writes from its start to its end: its disk, its packed result, its artifacts."""
+    return 2 * (ticket.image_bytes + ticket.space_bytes) + ticket.artifacts_bytes if ticket else 0
 
 
 def _may_yet_write(job: Job, ticket: Ticket) -> int:
@@ -78,8 +78,9 @@ def _may_yet_write(job: Job, ticket: Ticket) -> int:
     needs, taken = _needs(ticket), 0
     with suppress(FileNotFoundError):
         # It may have been made larger than it came.
-        needs = max(needs, 2 * job.disk.lstat().st_size)
-    for file in (job.disk, job.path / results.image_name(ticket)):
+        needs = max(needs, 2 * job.disk.lstat().st_size + ticket.artifacts_bytes)
+    written = (job.disk, job.path / results.image_name(ticket), *job.path.glob(f"{artifacts.PLACE}/*"))
+    for file in written:
         with suppress(FileNotFoundError):
             taken += disk.allocated_bytes(file)
     return max(0, needs - taken)

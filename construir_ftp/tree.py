@@ -6,7 +6,7 @@ twice in one directory, and no directory is in two places.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from construir_ftp import extfs
 from construir_ftp.errors import ConstruirError
@@ -15,17 +15,23 @@ from construir_ftp.errors import ConstruirError
 _MOST_LEVELS = 500
 
 
-def walk(image: extfs.Image, top: extfs.Inode) -> Iterator[tuple[bytes, extfs.Inode]]:
+def _always(_path: bytes) -> bool:
+    return True
+
+
+def walk(
+    image: extfs.Image, top: extfs.Inode, enters: Callable[[bytes], bool] = _always
+) -> Iterator[tuple[bytes, extfs.Inode]]:
     """The path below the directory `top` of everything in it, and what it is; a directory comes before its content.
 
-    Raises ConstruirError where the image is damaged.
+    What is in directories that `enters` says no to is left out. Raises ConstruirError where the image is damaged.
     """
     seen = {extfs.ROOT, top.number}
     directories = [(b"", top)]
     for above, parent in directories:  # grows meanwhile
         for name, number in _listed(image, parent):
             inode, path = image.inode(number), above + name
-            if inode.kind == stat.S_IFDIR:
+            if inode.kind == stat.S_IFDIR and enters(path):
                 _check_directory(number in seen, path.count(b"/") + 1)
                 seen.add(number)
                 directories.append((path + b"/", inode))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from construir_ftp import config, wishes
+from construir_ftp import section, wishes
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
 from construir_ftp.units import Duration, Size
@@ -64,7 +64,7 @@ def encode_limits(limits: GateSection) -> str:
 
 def decode_limits(text: str) -> GateSection:
     """Raises msgspec.MsgspecError if it is no section."""
-    return config.convert(msgspec.json.decode(text, type=dict), GateSection)
+    return section.convert(msgspec.json.decode(text, type=dict), GateSection)
 
 
 def patience_s(limits: GateSection) -> int:

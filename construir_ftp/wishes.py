@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from construir_ftp import config, jobfile
-from construir_ftp.config import Positive, Section
+from construir_ftp import jobfile, outputs, section
 from construir_ftp.errors import ConfigError, RefusedError
+from construir_ftp.section import Positive, Section
 from construir_ftp.units import Duration, Size
 
 FILE = "construir.toml"
@@ -73,6 +73,8 @@ class Wishes(Section, frozen=True):
         _expect("name", (self.name,) if self.name else (), _NAME, "letters, digits and . _ -")
         _expect("base", (self.base,) if self.base else (), _NAME, "the name of a base image")
         _expect("run", (self.run,), _PROGRAM, 'a program in the image, such as "./run.sh"')
+        if wrong := [pattern for pattern in self.outputs if not outputs.is_pattern(pattern)]:
+            raise ValueError(f"`outputs`: expected paths of files, such as out/*.deb, got {wrong[0][:40]!a}")
         _expect("env", tuple(self.env), _VARIABLE, "names of variables, such as CFLAGS")
         if any("\0" in value for value in self.env.values()):
             raise ValueError("`env`: a value can't hold a NUL")
@@ -91,7 +93,7 @@ def decode(text: bytes) -> str:
 def read(text: str) -> Wishes:
     """What a construir.toml says. Raises RefusedError, whose reason names the key and what was expected."""
     try:
-        wishes = config.parse_section(text, FILE, Wishes)
+        wishes = section.parse_section(text, FILE, Wishes)
     except ConfigError as error:
         raise RefusedError(
             str(error).replace("etc/construir.toml lists them all", "SITE HELP lists them all")

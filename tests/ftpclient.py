@@ -16,7 +16,7 @@ from typing import Self
 
 import argon2
 
-from construir_ftp import config, jail
+from construir_ftp import jail, section
 from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
 from construir_ftp.offer import Offer
 from construir_ftp.server import Server, open_server
@@ -172,7 +172,7 @@ class House:
         self.spool = Spool.prepare(path / "spool")
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text("alice", "bob"))
-        ftp = config.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
+        ftp = section.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
         offer = Offer.of(self.spool, Config())
         self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, README)
         self.thread = threading.Thread(target=self.server.run)

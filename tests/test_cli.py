@@ -1,6 +1,7 @@
 """The command line: what it says, what it exits with, and that every option is explained."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from construir_ftp.cli import construir as group
 from construir_ftp.cli.options import printable
 from tests.appliance import construir
 from tests.machines import JOBS
+from tests.test_jobs import ARTIFACTS
 
 
 def commands(command: click.Command, name: str = "construir") -> Iterator[tuple[str, click.Command]]:
@@ -89,6 +91,12 @@ def test_run_exits_as_the_job_did_and_leaves_its_result(tmp_path: Path) -> None:
     assert (said.returncode, said.stdout) == (3, "about to fail\n")
     result = msgspec.json.decode((tmp_path / "result" / "result.json").read_bytes())
     assert (result["status"], result["exit_code"], result["contributor"]) == ("failed", 3, "local")
+
+
+def test_run_leaves_the_same_artifacts_as_an_appliance(tmp_path: Path) -> None:
+    assert construir("run", JOBS / "artifacts", "-o", tmp_path / "result").returncode == 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / "result/artifacts").iterdir()} == ARTIFACTS
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "result", check=True)
 
 
 def test_run_takes_a_packed_job_too_and_an_unpacked_result_is_complete(tmp_path: Path) -> None:

@@ -162,6 +162,17 @@ def test_prune_deletes_exactly_what_plan_says(place: Spool) -> None:
     assert place.jobs("trash") == []
 
 
+def test_artifacts_count_and_go_with_their_result(place: Spool) -> None:
+    for age_d in (2, 1):
+        artifacts = place.state("done") / publish(place, age_d) / "artifacts"
+        artifacts.mkdir()
+        (artifacts / "hello.deb").write_bytes(b"x" * 2**20)
+        disk.fsync(artifacts / "hello.deb")
+    janitor.prune(place, limits(max_total=3 * 2**19), NOTHING_FREE, NOON, dry_run=False)
+    assert [path.parts[-2:] for path in place.state("done").rglob("*.deb")] == [("artifacts", "hello.deb")]
+    assert list(place.state("trash").iterdir()) == []
+
+
 def test_waiting_and_running_jobs_are_never_touched(place: Spool) -> None:
     for state in ("queue", "running", "layers"):
         (place.state(state) / "20000101T000000Z-0000-old").mkdir()

@@ -17,7 +17,34 @@ from construir_ftp.image import BaseImage
 from tests.appliance import CONFIG, WARM, Appliance
 from tests.machines import JOBS
 
-QUICK = ("hello", "fails", "hangs", "reboots", "powersoff", "fillsdisk", "floods", "corrupts", "wipesroot", "network")
+QUICK = (
+    "hello",
+    "fails",
+    "hangs",
+    "reboots",
+    "powersoff",
+    "fillsdisk",
+    "floods",
+    "corrupts",
+    "wipesroot",
+    "network",
+    "artifacts",
+)
+# What the job of that name leaves.
+ARTIFACTS = {
+    "greet_1.0-1~x+b1_all.deb": b"not really a package\n",
+    "out_deep_test.log": b"log of two\n",
+    "out_test.log": b"log of one\n",
+}
+LEFT_OUT = [
+    "doc/*: matches no file",
+    "out/\\x1b[31mred.deb: an artifact can't be called that",
+    "out/huge.deb: with its 1099511627776 bytes more than 1073741824 in all",
+    "out/new\\nline.deb: an artifact can't be called that",
+    "out/pipe.deb: a pipe, and no file",
+    "out/run.deb: a symbolic link, and no file",
+    "out/shadow.deb: a symbolic link, and no file",
+]
 
 
 class Results:
@@ -164,6 +191,28 @@ def test_job_finds_no_network(results: Results) -> None:
     assert results.file("network", "output.log").splitlines()[0] == b"interfaces: lo "
     assert b"routes: 0\n" in results.file("network", "output.log")
     assert b"no way out\n" in results.file("network", "output.log")
+
+
+def test_artifacts_are_files_that_a_plain_ftp_client_fetches_whether_or_not_the_job_failed(results: Results) -> None:
+    result = results.result("artifacts")
+    assert (result["status"], result["exit_code"]) == ("failed", 3)
+    place = f"ftp://127.0.0.1:{results.appliance.port}/done/{results.ids['artifacts']}/artifacts/"
+    listed = subprocess.run(["curl", "-sSl", place], capture_output=True, text=True, check=True).stdout
+    assert sorted(listed.split()) == sorted(ARTIFACTS)
+    for name, content in ARTIFACTS.items():
+        assert subprocess.run(["curl", "-sS", place + name], capture_output=True, check=True).stdout == content
+
+
+def test_artifacts_are_listed_in_the_result_and_in_its_sums(results: Results) -> None:
+    result = results.result("artifacts")
+    told = {artifact["name"]: (artifact["bytes"], artifact["sha256"]) for artifact in result["artifacts"]}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in ARTIFACTS.items()}
+    assert told == {name: (len(content), digests[name]) for name, content in ARTIFACTS.items()}
+    assert sorted(result["artifacts_left_out"]) == LEFT_OUT
+    sums = results.file("artifacts", "SHA256SUMS").decode().splitlines()
+    assert sorted(line for line in sums if "artifacts/" in line) == sorted(
+        f"{digest}  artifacts/{name}" for name, digest in digests.items()
+    )
 
 
 def test_nothing_is_left_running_or_incoming_once_all_have_ended(results: Results) -> None:

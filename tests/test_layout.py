@@ -29,9 +29,9 @@ def words(text: str) -> frozenset[str]:
 FLOORS: tuple[frozenset[str], ...] = (
     words(
         "errors process disk certificate config users jobfile growth confinement stream superblock terminal turns units"
-        " wishes capacity workplace clock"
+        " wishes capacity workplace clock section outputs"
     ),
-    words("spool jail codec extfs comparison image machine layers results offer demand tree mend"),
+    words("spool jail codec extfs comparison image machine layers results offer demand tree mend picker artifacts"),
     words("gate court hearing clerk judge verdict pack janitor room status guide"),
     words("server runner supervisor check refresher"),
     words("cli __main__"),

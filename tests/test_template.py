@@ -152,6 +152,7 @@ def worker(shape: Shape, images: Path, base: BaseImage, spool: Spool) -> Iterato
             machine=SMALL,
             accelerator=accelerator.choose(SMALL, images, base),
             max_disk_bytes=shape.max_disk_bytes,
+            artifact_limits=Config().artifacts,
             templates=templates,
         )
 

@@ -191,6 +191,7 @@ class Runner:
             spare=self._spare,
             accelerator=self._choose_accelerator(images, base),
             max_disk_bytes=int(self._config.gate.max_image),
+            artifact_limits=self._config.artifacts,
             templates=self._templates if self._config.machine.warm else None,
         )
 

@@ -41,6 +41,7 @@ def run(
             spare=Spare(offer.spare_memory_bytes),
             accelerator=accelerator.choose(config.machine, config.images_path(), base),
             max_disk_bytes=int(config.gate.max_image),
+            artifact_limits=config.artifacts,
         )
         published = _run_to_its_end(spool, worker, stop)
         target = output or Path.cwd() / published.job.id

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, image, results, wishes
-from construir_ftp.config import MachineSection
+from construir_ftp import artifacts, codec, image, results, wishes
+from construir_ftp.artifacts import Artifacts
+from construir_ftp.config import ArtifactsSection, MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.qemu import Shape
@@ -31,6 +32,7 @@ log = logging.getLogger("construir.runner")
 
 # A guest that has booted already is at run.sh in milliseconds; one that isn't there by then never will be.
 _QUICK_BOOT_S = 15.0
+_NO_ARTIFACTS = Artifacts()
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineSection
     accelerator: Choice
     max_disk_bytes: int
+    artifact_limits: ArtifactsSection
     offer: Offer
     spare: Spare
     templates: Templates | None = None
@@ -94,7 +97,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         except DependencyError as error:
             if stopped(stop):
                 return self._stopped(job)
-            return self._publish(job, ticket, Verdict("dependency-failed", str(error)), None)
+            return _publish(self.spool, job, ticket, Verdict("dependency-failed", str(error)))
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
         with self.spare.lend(needs.extra_memory_bytes(self.shape()), lambda: stopped(stop)) as has_memory:
@@ -195,10 +198,15 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Published | Requeued:
         """Pack and publish; a full disk is waited out, since the janitor, or anybody, may make room."""
         pause_s = 1.0
+        is_packed = False
         while True:
             try:
-                self._pack(job, ticket)
-                return self._publish(job, ticket, verdict, run)
+                if not is_packed:
+                    self._pack(job, ticket)
+                    is_packed = True  # as the machine left it: taking artifacts may mend the disk
+                patterns, place = run[0].wishes.outputs, job.path / artifacts.PLACE
+                taken = artifacts.take(job.disk, patterns, place, self.artifact_limits)
+                return _publish(self.spool, job, ticket, verdict, run, taken)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
@@ -214,10 +222,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         codec.pack(ticket.codec, job.disk, target, CODEC_S)
 
     def _give_up(self, job: Job, ticket: Ticket, reason: str, run: tuple[Needs, Ending] | None = None) -> Published:
-        return self._publish(job, ticket, Verdict("lost", reason), run)
-
-    def _publish(self, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Needs, Ending] | None) -> Published:
-        return _publish(self.spool, job, ticket, verdict, run)
+        return _publish(self.spool, job, ticket, Verdict("lost", reason), run)
 
 
 def stopped(stop: socket.socket) -> bool:
@@ -231,14 +236,21 @@ def publish_cancelled(spool: Spool, job: Job) -> Published:
         ticket = job.ticket()
     except ConstruirError:
         ticket = _unknown(job)
-    return _publish(spool, job, ticket, Verdict("cancelled", "cancelled by its contributor before it ran"), None)
+    return _publish(spool, job, ticket, Verdict("cancelled", "cancelled by its contributor before it ran"))
 
 
-def _publish(spool: Spool, job: Job, ticket: Ticket, verdict: Verdict, run: tuple[Needs, Ending] | None) -> Published:
+def _publish(
+    spool: Spool,
+    job: Job,
+    ticket: Ticket,
+    verdict: Verdict,
+    run: tuple[Needs, Ending] | None = None,
+    taken: Artifacts = _NO_ARTIFACTS,
+) -> Published:
     described = (run[0].shape, run[0].used(), run[1]) if run else None
-    result = results.describe(job, ticket, verdict, described)
+    result = results.describe(job, ticket, verdict, described, taken)
     encoded = results.encode(result)
-    results.write_sums(job, ticket, encoded)
+    results.write_sums(job, ticket, taken, encoded)
     return Published(spool.finish(job, encoded), result)
 
 

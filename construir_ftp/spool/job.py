@@ -19,7 +19,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC.
 
     `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
-    image may have to grow, `after` the jobs whose results it needs.
+    image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
+    needs.
     """
 
     version: int = 1
@@ -34,6 +35,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     received: datetime
     construir_toml: str = ""
     space_bytes: int = 0
+    artifacts_bytes: int = 0
     after: list[str] = []
 
 
