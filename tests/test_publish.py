@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from construir_ftp import pack, results
+from construir_ftp import jail, pack, results
 from construir_ftp.cli import construir
 from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.jail import cell
 from construir_ftp.layers import publish as publishing
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.spool import Job, Spool
@@ -98,6 +99,14 @@ def test_directory_of_a_result_is_the_root_of_its_layer(
     assert (found / "usr/sparse").read_bytes() == bytes(3 * MIB + 1)
     assert layer.manifest.contents == [ID]
     assert layer.manifest.installed_bytes == 5000 + 3 * MIB + 1
+
+
+def test_layer_is_the_same_whichever_uid_its_jail_has(spool: Spool, store: Store, tree: Path) -> None:
+    job = done(spool, tree)
+    first = publish(store, job)
+    with jail.spawn(cell.Cell(), ["sleep", "60"]):  # as root, it takes the uid that the first one had
+        assert publish(store, job) == first
+    assert store.every() == [first]
 
 
 def test_whole_image_comes_without_what_is_the_jobs_own(spool: Spool, store: Store, tree: Path, tmp_path: Path) -> None:
