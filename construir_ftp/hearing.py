@@ -51,7 +51,7 @@ class Hearing:
         self._said = b""
         self._answer: Answer | None = None
         self._in_disorder = False
-        self._is_closed = False
+        self._is_told_all = self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -66,6 +66,10 @@ class Hearing:
     def tell(self, size_bytes: int) -> None:
         """So many bytes are there, and more may come. Does not wait: a judge who is behind hears of it later."""
         self._tell(size_bytes, is_whole=False)
+
+    def tell_all(self, size_bytes: int) -> None:
+        """All of the upload, so many bytes, is there. Does not wait either: `conclude` tells a judge who is behind."""
+        self._is_told_all = self._is_told_all or self._tell(size_bytes, is_whole=True)
 
     def behind_bytes(self, size_bytes: int) -> int:
         """How many of so many bytes the judge has not read yet."""
@@ -86,10 +90,9 @@ class Hearing:
         refused (426). Raises ConstruirError if no judge could be had.
         """
         deadline = time.monotonic() + self._limits.timeout
-        is_told = False
         while self._answer is None:
-            is_told = is_told or self._tell(size_bytes, is_whole=True)
-            self._wait(select.POLLIN if is_told else select.POLLIN | select.POLLOUT, deadline)
+            self.tell_all(size_bytes)
+            self._wait(select.POLLIN if self._is_told_all else select.POLLIN | select.POLLOUT, deadline)
             require(wanted)
             self.heed()
         self.heed()

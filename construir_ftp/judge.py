@@ -44,7 +44,7 @@ def judge(upload: Upload, limits: GateSection) -> Verdict:
     codec = _codec(upload)
     unpacked = stream.blocks(codec, upload, limits.max_memory)
     begin = _take_head(unpacked)
-    volume = _volume(codec, bytes(begin[: superblock.HEAD_BYTES]))
+    volume = _volume(codec, bytes(memoryview(begin)[: superblock.HEAD_BYTES]))
     _check_limits(volume, limits)
     _check_upload(codec, volume, upload, limits)
     seen_bytes, enough_bytes = len(begin), volume.size_bytes + volume.block_bytes
@@ -54,7 +54,7 @@ def judge(upload: Upload, limits: GateSection) -> Verdict:
             begin += block
         _check_ratio(volume, upload, limits)
     _check_size(codec, volume, seen_bytes)
-    text = _wishes(volume, stream.Replay(codec, upload, limits.max_memory, bytes(begin)))
+    text = _wishes(volume, stream.Replay(codec, upload, limits.max_memory, begin))
     return Verdict(
         codec=codec,
         filesystem=volume.filesystem,

@@ -110,7 +110,7 @@ class Replay:
     except in the head and the last MiB, begins anew.
     """
 
-    def __init__(self, codec: str, upload: Upload, max_memory_bytes: int, head: bytes) -> None:
+    def __init__(self, codec: str, upload: Upload, max_memory_bytes: int, head: bytes | bytearray) -> None:
         self._codec, self._upload, self._max_memory_bytes, self._head = codec, upload, max_memory_bytes, head
         self._unpacked: Iterator[bytes] = iter(())
         self._window, self._start_bytes = b"", 0
@@ -118,7 +118,7 @@ class Replay:
     def pread(self, size_bytes: int, offset_bytes: int) -> bytes:
         """As pread(2): less at the end. Raises RefusedError where the upload has changed meanwhile."""
         if offset_bytes + size_bytes <= len(self._head):
-            return self._head[offset_bytes : offset_bytes + size_bytes]
+            return bytes(memoryview(self._head)[offset_bytes : offset_bytes + size_bytes])
         if not self._window or offset_bytes < self._start_bytes:
             self._unpacked = blocks(self._codec, self._upload.again(), self._max_memory_bytes)
             self._window, self._start_bytes = b"", 0

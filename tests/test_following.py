@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -254,6 +255,26 @@ def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkey
     with serving(tmp_path) as house, house.connect() as alice:
         assert alice.log_in().store("/queue/x.img", JOB).startswith("226 Accepted")
         assert alice.store("/queue/x.img", JUNK) == NO_IMAGE
+
+
+def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Court, "follow", lambda _court, _path: None)
+    with serving(tmp_path) as house, house.connect() as alice:
+        is_done = threading.Event()
+
+        def hold() -> None:
+            is_done.wait(LONG_S)
+
+        house.listener.intake.flusher.submit(hold)
+        with alice.log_in().begin("/queue/x.img") as data:
+            data.sendall(images.image("ext4", 12 * MIB))
+        wait_until(judges, "the judge is there")
+        wait_until(lambda: not judges(), "it has read all of it")
+        assert house.names("queue") == []
+        is_done.set()
+        assert alice.reply().startswith("226 Accepted")
 
 
 def test_upload_whose_judge_never_came_is_judged_in_the_end(house: House, caplog: pytest.LogCaptureFixture) -> None:

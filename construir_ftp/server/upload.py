@@ -8,13 +8,13 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from construir_ftp import gate, jobfile, status
 from construir_ftp.court import Court
-from construir_ftp.errors import RefusedError, one_line
+from construir_ftp.errors import ConstruirError, RefusedError, one_line
 from construir_ftp.hearing import Hearing
 from construir_ftp.offer import Offer
 from construir_ftp.room import Room
@@ -195,11 +195,24 @@ class Upload:
         """Admit it, keep it or delete it; see Intake.admit. `sent`: what the session has sent before, name and size."""
         hearing = self.following.take(self.size_bytes)
         try:
+            if self._is_for_judges():
+                hearing = self._hear(hearing)
             with hearing or nullcontext():
                 self._settle()
                 return self._conclude(hearing, wanted, sent)
         finally:
             self._share.end()
+
+    def _is_for_judges(self) -> bool:
+        """Whether it is to become a job now."""
+        return not (self._refused or self._cut or self.partial.is_temporary or changes.is_named(self.name))
+
+    def _hear(self, hearing: Hearing | None) -> Hearing | None:
+        """Have a judge look at it, all of it, while it is put on stable storage; None if there is none just now."""
+        with suppress(OSError, ConstruirError):
+            hearing = hearing or self._intake.court.hear(self.job.upload)
+            hearing.tell_all(self.size_bytes)
+        return hearing
 
     def _settle(self) -> None:
         """Put the file on stable storage, unless it is refused; it is, if that can't be done."""
