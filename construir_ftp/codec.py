@@ -22,6 +22,7 @@ import msgspec
 from construir_ftp import disk, jail, stream, superblock
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from construir_ftp.jail import cell
+from construir_ftp.jobfile import SUFFIXES
 
 _COPY_BYTES = 1024 * 1024
 _QUOTED_CHARACTERS = 400
@@ -45,22 +46,22 @@ class Codec(msgspec.Struct, frozen=True):
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("raw", ""),
-        Codec("gzip", ".gz", ("gzip", "-6nc"), ("gzip", "-dc")),
-        Codec("bzip2", ".bz2", ("bzip2", "-9qc"), ("bzip2", "-dqc")),
+        Codec("raw", SUFFIXES["raw"]),
+        Codec("gzip", SUFFIXES["gzip"], ("gzip", "-6nc"), ("gzip", "-dc")),
+        Codec("bzip2", SUFFIXES["bzip2"], ("bzip2", "-9qc"), ("bzip2", "-dqc")),
         Codec(
             "xz",
-            ".xz",
+            SUFFIXES["xz"],
             ("xz", "-3qc", "-T0"),
             ("xz", "-dqc", "-T1", f"--memlimit-decompress={stream.MEMORY_BYTES}"),
         ),
         Codec(
             "zstd",
-            ".zst",
+            SUFFIXES["zstd"],
             ("zstd", "-3qc", "-T0"),
             ("zstd", "-dqc", f"--memory={2**stream.ZSTD_WINDOW_LOG}"),
         ),
-        Codec("lz4", ".lz4", ("lz4", "-1qzc"), ("lz4", "-dqc")),
+        Codec("lz4", SUFFIXES["lz4"], ("lz4", "-1qzc"), ("lz4", "-dqc")),
     )
 }
 

@@ -118,3 +118,7 @@ class RefusedError(ConstruirError):
         if reply < 500:
             self.exit_code = TryLaterError.exit_code
         self.reply, self.is_cut = reply, is_cut
+
+    def as_reply(self) -> str:
+        """The one line of FTP that says so."""
+        return f"{self.reply} Refused: {one_line(self)}"

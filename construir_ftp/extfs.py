@@ -8,7 +8,6 @@ whose tables run in circles, ends in an error and not in a full disk), and names
 Sources: Linux, Documentation/filesystems/ext4 (group_descr.rst, inodes.rst, ifork.rst, directory.rst).
 """
 
-import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -81,7 +80,14 @@ class Image:
     def _pread(self, size_bytes: int, offset_bytes: int) -> bytes:
         if isinstance(self._file, Source):
             return self._file.pread(size_bytes, offset_bytes)
-        return os.pread(self._file.fileno(), size_bytes, offset_bytes)
+        # Not pread(2), which Windows has not.
+        self._file.seek(offset_bytes)
+        return self._file.read(size_bytes)
+
+    def _pwrite(self, data: bytes, offset_bytes: int) -> None:
+        assert not isinstance(self._file, Source)
+        self._file.seek(offset_bytes)
+        self._file.write(data)
 
     def find(self, *names: bytes) -> Inode | None:
         """The inode that the names lead to from the root directory, if there is one; no symbolic link is followed."""
@@ -151,21 +157,29 @@ class Image:
 
         self._edit_inodes(give)
 
-    def settle_times(self, seconds: int) -> None:
+    def settle_times(self, seconds: int, *, modified_too: bool = False) -> None:
         """Of every inode in use: accessed, changed and created at `seconds` since the Epoch, a time before 2038; when
-        its content was modified stays. mke2fs -d copies what of this nobody can set, such as i_ctime.
+        its content was modified stays, unless `modified_too`. mke2fs -d copies what of this nobody can set, such as
+        i_ctime.
         """
+        # i_atime, i_ctime, i_crtime, i_mtime; and their nanoseconds with bits of the epoch.
+        fields = (0x08, 0x0C, 0x90, *((0x10,) if modified_too else ()))
+        extra_fields = (0x84, 0x8C, 0x94, *((0x88,) if modified_too else ()))
 
         def settle(table: bytearray, start: int) -> None:
             if any(table[start : start + 2]):  # i_mode
-                for field in (0x08, 0x0C, 0x90):  # i_atime, i_ctime, i_crtime
+                for field in fields:
                     struct.pack_into("<I", table, start + field, seconds)
-                for field in (0x84, 0x8C, 0x94):  # their nanoseconds, and bits of the epoch
+                for field in extra_fields:
                     struct.pack_into("<I", table, start + field, 0)
 
         if self.ext.inode_bytes < _WIDE_INODE_BYTES:
             raise ConstruirError("the times of inodes as short as these are not to be settled")
         self._edit_inodes(settle)
+
+    def set_permissions(self, inode: Inode, mode: int) -> None:
+        """Give an inode the lower twelve bits of i_mode. Only for an image without metadata check sums."""
+        self._pwrite(struct.pack("<H", inode.kind | mode & 0o7777), self._inode_offset(inode.number))
 
     def _edit_inodes(self, edit: Callable[[bytearray, int], None]) -> None:
         """Call edit(table, offset) for every inode. Only for an image without metadata check sums, open for writing."""
@@ -176,8 +190,7 @@ class Image:
             table = bytearray(used.ljust(-(-len(used) // ext.inode_bytes) * ext.inode_bytes, b"\0"))
             for start in range(0, len(table), ext.inode_bytes):
                 edit(table, start)
-            assert not isinstance(self._file, Source)
-            os.pwrite(self._file.fileno(), table, offset)
+            self._pwrite(bytes(table), offset)
 
     # -- content -----------------------------------------------------------------------------------------
 

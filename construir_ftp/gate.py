@@ -82,9 +82,7 @@ def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes, most_ar
 
 def wishes_of(found: Verdict, offer: Offer) -> Wishes:
     """What a job asks for, all of which it can have; raises RefusedError, naming the key, if it can't."""
-    wanted = wishes.read(found.construir_toml)
-    if wanted.space and not found.filesystem.startswith("ext"):
-        raise RefusedError(f"{wishes.FILE}: space: only ext2, ext3 and ext4 images can grow, not {found.filesystem}")
+    wanted = wishes.of_job(found.construir_toml, found.filesystem)
     offer.check(wanted, found.image_bytes)
     return wanted
 

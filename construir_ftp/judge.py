@@ -8,8 +8,7 @@ script or an ELF header in block 0, which hides an ext4 from libmagic, does no h
 
 import stat
 from collections.abc import Iterator
-
-import magic
+from contextlib import suppress
 
 from construir_ftp import extfs, stream, superblock, wishes
 from construir_ftp.config import GateSection
@@ -18,6 +17,13 @@ from construir_ftp.stream import Upload
 from construir_ftp.superblock import Volume
 from construir_ftp.verdict import Verdict
 
+try:
+    import magic
+except ImportError:  # on a contributor's own machine: `inspection`
+    magic = None  # type: ignore[assignment]
+
+LIBMAGIC = magic is not None
+
 _OUTER = {
     "gzip compressed data": "gzip",
     "bzip2 compressed data": "bzip2",
@@ -25,6 +31,15 @@ _OUTER = {
     "Zstandard compressed data": "zstd",
     "LZ4 compressed data (v1.4+)": "lz4",
 }
+# How they begin, for where there is no libmagic.
+_BEGINNINGS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_UNKNOWN = "of an unknown kind"
 _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
@@ -69,16 +84,18 @@ def _codec(upload: Upload) -> str:
     head = upload.peek(superblock.HEAD_BYTES)
     if not head:
         raise RefusedError("the upload is empty; make a job with: construir pack DIR")
+    if not LIBMAGIC:
+        return next((codec for start, codec in _BEGINNINGS.items() if head.startswith(start)), "raw")
     words = _describe(head)
     return next((codec for start, codec in _OUTER.items() if words.startswith(start)), "raw")
 
 
 def _describe(data: bytes) -> str:
     """What libmagic calls `data`, fit for an FTP reply whatever it quotes. Never unpacks (uncompress=True forks)."""
-    try:
-        words: str = magic.from_buffer(data)
-    except magic.MagicException:
-        words = "of an unknown kind"
+    words = _UNKNOWN
+    if LIBMAGIC:
+        with suppress(magic.MagicException):
+            words = magic.from_buffer(data)
     printable = "".join(character if " " <= character <= "~" else "?" for character in words)
     return printable if len(printable) <= _NAMED_CHARACTERS else printable[:_NAMED_CHARACTERS] + "..."
 

@@ -1,7 +1,7 @@
 """The one door to other programs.
 
-`run` is for commands that end and say something; `spawn` is for a child whose life the caller
-follows through a pidfd. Every child gets an explicit environment, no standard input unless one
+`run` is for commands that end and say something, `capture` for such on contributors' machines; `spawn` is for a child
+whose life the caller follows through a pidfd. Every child gets an explicit environment, no standard input unless one
 is given, and (for `run`) a deadline. Nothing else in the package starts a program.
 """
 
@@ -10,7 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -101,6 +101,45 @@ def _outcome(running: "sh.RunningCommand") -> str:
 def _failure(words: Iterable[str], status: int, said: bytes) -> str:
     last_words = said.decode(errors="replace").strip()[-_QUOTED_BYTES:].replace("\n", "; ")
     return f"exit status {status} from: {shlex.join(words)} ({last_words or 'it said nothing'})"
+
+
+def capture(
+    argv: Argv,
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    all_of_it: bool = False,
+) -> bytes:
+    """Run a command to its end as its user would, in the caller's environment and `env`; what it printed.
+
+    With `all_of_it` that is what it complained of, too. By the standard library alone, so that it works on any system.
+    Files it makes are for their owner to write, and for all to read. Raises CommandError if the command is missing,
+    fails, or is not done after `timeout_s` seconds.
+    """
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if all_of_it else subprocess.PIPE,
+            timeout=timeout_s,
+            start_new_session=True,
+            umask=0o022 if os.name == "posix" else -1,
+            check=True,
+        )
+    except FileNotFoundError as missing:
+        raise CommandError(f"{words[0]}: not installed") from missing
+    except subprocess.TimeoutExpired as late:
+        raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(words)}") from late
+    except subprocess.CalledProcessError as failed:
+        raise CommandError(_failure(words, failed.returncode, failed.stderr or failed.stdout)) from failed
+    except OSError as failed:
+        raise CommandError(f"can't be started ({failed.strerror}): {shlex.join(words)}") from failed
+    return done.stdout
 
 
 def spawn(

@@ -103,6 +103,14 @@ def read(text: str) -> Wishes:
     return wishes
 
 
+def of_job(text: str, filesystem: str) -> Wishes:
+    """What the construir.toml in an image with that file system says. Raises RefusedError."""
+    wanted = read(text)
+    if wanted.space and not filesystem.startswith("ext"):
+        raise RefusedError(f"{FILE}: space: only ext2, ext3 and ext4 images can grow, not {filesystem}")
+    return wanted
+
+
 def render(wanted: Wishes) -> str:
     """The text of a construir.toml that says the same; what is left to the appliance is left out."""
     lines = []

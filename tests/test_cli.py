@@ -16,6 +16,9 @@ from tests.appliance import construir
 from tests.machines import JOBS
 from tests.test_jobs import ARTIFACTS
 
+# What works on nothing that is configured: on a directory, or on these commands themselves.
+UNCONFIGURED = {"init", "pack", "completion", "man"}
+
 
 def commands(command: click.Command, name: str = "construir") -> Iterator[tuple[str, click.Command]]:
     yield name, command
@@ -41,7 +44,7 @@ def test_every_command_and_option_is_explained(name: str, command: click.Command
     ("name", "command"), list(commands(group)), ids=lambda part: part if isinstance(part, str) else ""
 )
 def test_every_command_takes_the_places_it_works_on(name: str, command: click.Command) -> None:
-    if not isinstance(command, click.Group):
+    if not isinstance(command, click.Group) and name.removeprefix("construir ") not in UNCONFIGURED:
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--config", "--spool", "--images"} <= options, name
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import image, pack
+from construir_ftp import image, pack, unpack
 from construir_ftp.config import MachineSection
 from construir_ftp.image import BaseImage
 from tests.appliance import CONFIG, WARM, Appliance
@@ -67,7 +67,7 @@ class Results:
         """What the job left, unpacked into a directory."""
         packed = place / f"{name}.img.zst"
         packed.write_bytes(self.file(name, packed.name))
-        pack.unpack(packed, place / name)
+        unpack.unpack(packed, place / name)
         return place / name
 
 

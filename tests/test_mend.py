@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import extfs, mend, pack
+from construir_ftp import extfs, mend, pack, unpack
 from construir_ftp.errors import ConstruirError
 from tests import images
 from tests.images import KIB, MIB
@@ -34,7 +34,7 @@ def test_what_pack_made_grows_and_keeps_its_content(tmp_path: Path) -> None:
     pack.pack(images.job_directory(tmp_path / "job"), packed, 0, "raw")
     mend.grow(packed, 300 * MIB, 1024 * MIB)
     assert free_bytes(packed) >= 300 * MIB
-    pack.unpack(packed, tmp_path / "found")
+    unpack.unpack(packed, tmp_path / "found")
     assert (tmp_path / "found/run.sh").read_bytes() == (tmp_path / "job/run.sh").read_bytes()
 
 

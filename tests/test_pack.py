@@ -1,17 +1,20 @@
+import hashlib
 import os
 import socket
 import stat
-import struct
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from construir_ftp import codec, gate, pack
+from construir_ftp import codec, gate, pack, unpack
 from construir_ftp.config import GateSection
 from construir_ftp.court import Court
-from construir_ftp.errors import CommandError, ConstruirError, RefusedError, UsageError
+from construir_ftp.errors import CommandError, UsageError
+from construir_ftp.pack import Wrapping, compression, volume
 from tests import images, smalldisk
-from tests.images import CODECS, KIB, MIB
+from tests.images import CODECS, MIB
 
 
 def checked(packed: Path) -> gate.Verdict:
@@ -66,10 +69,10 @@ def rich_job(path: Path) -> Path:
 @pytest.mark.parametrize("name", CODECS)
 def test_what_is_packed_passes_the_gate_and_comes_back(tmp_path: Path, name: str) -> None:
     source, packed = rich_job(tmp_path / "job"), tmp_path / "packed"
-    pack.pack(source, packed, MIB, name)
+    pack.pack_directory(source, packed, Wrapping(space_bytes=MIB, codec=name, keep_times=True))
     found = checked(packed)
     assert (found.codec, found.filesystem) == (name, "ext2")
-    assert pack.unpack(packed, tmp_path / "back") == []
+    assert unpack.unpack(packed, tmp_path / "back") == []
     assert listing(tmp_path / "back") == listing(source)
     assert (tmp_path / "back" / "again").samefile(tmp_path / "back" / "data")
 
@@ -105,7 +108,7 @@ def test_thousands_of_small_files_fit(tmp_path: Path) -> None:
     for number in range(5000):
         (source / f"{number}").write_text(f"{number}")
     pack.pack(source, tmp_path / "packed", 0)
-    pack.unpack(tmp_path / "packed", tmp_path / "back")
+    unpack.unpack(tmp_path / "packed", tmp_path / "back")
     assert len(list((tmp_path / "back").iterdir())) == 5001
 
 
@@ -114,7 +117,7 @@ def test_a_hole_stays_a_hole(tmp_path: Path) -> None:
     images.sparse(source / "hole", b"begin", 5 * 2**30)
     pack.pack(source, tmp_path / "packed", 0)
     assert (tmp_path / "packed").stat().st_size < 100_000
-    pack.unpack(tmp_path / "packed", tmp_path / "back")
+    unpack.unpack(tmp_path / "packed", tmp_path / "back")
     assert (tmp_path / "back" / "hole").stat().st_size == 5 * 2**30
     assert (tmp_path / "back" / "hole").stat().st_blocks < 100
 
@@ -127,9 +130,9 @@ def test_an_image_too_small_for_its_content_is_told_from_other_failures(
     (source / "data").write_bytes(images.noise(10 * MIB))
     for number in range(50):
         (source / f"{number}").touch()
-    assert pack._fill(source, tmp_path / "image", blocks, inodes) is None
+    assert volume.fill(source, tmp_path / "image", blocks, inodes, volume.Times(1)) is None
     with pytest.raises(CommandError, match="No such file"):
-        pack._fill(tmp_path / "missing", tmp_path / "image", blocks, inodes)
+        volume.fill(tmp_path / "missing", tmp_path / "image", blocks, inodes, volume.Times(1))
 
 
 def test_a_socket_is_left_out(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_a_socket_is_left_out(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(source / "socket"))
         pack.pack(source, tmp_path / "packed", 0)
-    pack.unpack(tmp_path / "packed", tmp_path / "back")
+    unpack.unpack(tmp_path / "packed", tmp_path / "back")
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["run.sh"]
 
 
@@ -155,7 +158,7 @@ def test_a_pack_leaves_nothing_but_its_target(tmp_path: Path) -> None:
     ("spoil", "words"),
     [
         ("rm -r job", "job: not a directory; a job is a directory with a run.sh in it"),
-        ("rm job/run.sh", "run.sh: not there, or not a file"),
+        ("rm job/run.sh", "run.sh: not there, or not a file; write one with: construir init"),
         ("rm job/run.sh; mkdir job/run.sh", "run.sh: not there, or not a file"),
         ("chmod 644 job/run.sh", "run.sh: not executable; run: chmod \\+x"),
         ("rmdir place", "place: not a directory; choose another place"),
@@ -197,145 +200,217 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
     assert left == "[]"
 
 
-# -- unpack ----------------------------------------------------------------------------------------------
+# -- the same every time ----------------------------------------------------------------------------------
 
 
-def altered(tmp_path: Path, *commands: str, filesystem: str = "ext2") -> Path:
-    """An image after these commands of debugfs(8)."""
-    path = tmp_path / "image"
-    path.write_bytes(images.image(filesystem, 8 * MIB))
-    for command in commands:
-        images.run("debugfs", "-w", "-R", command, path)
+def made(path: Path, names: list[str], stamp: int) -> Path:
+    """A job with the same files as another, made in another order and at another time."""
+    path.mkdir()
+    for name in names:
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(name * 1000)
+        os.setxattr(path / name, "user.colour", b"blue")
+    os.setxattr(path / "run.sh", "user.first", b"1")
+    (path / "run.sh").chmod(0o755)
+    (path / "to").symlink_to("run.sh")
+    (path / "again").hardlink_to(path / "run.sh")
+    for name in (*names, "to", "."):
+        os.utime(path / name, (stamp, stamp), follow_symlinks=False)
     return path
 
 
-def renamed(path: Path, names: dict[bytes, bytes]) -> Path:
-    """An image in whose directories names were replaced by others of the same length."""
-    data = path.read_bytes()
-    for old, new in names.items():
-        assert data.count(old) == 1
-        assert len(old) == len(new)
-        data = data.replace(old, new)
-    path.write_bytes(data)
+@pytest.mark.parametrize("name", CODECS)
+def test_the_same_files_make_the_same_bytes_whatever_their_times_and_order(tmp_path: Path, name: str) -> None:
+    names = ["run.sh", *(f"d{number % 7}/f{number}" for number in range(60))]
+    for number, order in enumerate((names, names[::-1])):
+        job = made(tmp_path / f"job{number}", order, 10**9 + number * 10**7)
+        pack.pack(job, tmp_path / f"packed{number}", MIB, name)
+        time.sleep(0.01)
+    assert (tmp_path / "packed0").read_bytes() == (tmp_path / "packed1").read_bytes()
+
+
+ELSEWHERE = """
+import hashlib, os, sys
+from pathlib import Path
+small, job = map(Path, sys.argv[1:])
+os.umask(0o077)
+from construir_ftp import pack
+left_out = pack.pack(job, small / "packed", 2**20)
+assert not left_out, left_out
+print(hashlib.sha256((small / "packed").read_bytes()).hexdigest())
+"""
+
+
+def test_the_same_files_make_the_same_bytes_whoever_packs_them_and_on_whatever_file_system(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as shared:
+        Path(shared).chmod(0o755)
+        job = made(Path(shared) / "job", ["run.sh", "data"], 10**9)
+        pack.pack(job, tmp_path / "packed", MIB)
+        digest = smalldisk.run(tmp_path / "small", 64 * MIB, ELSEWHERE, job).strip()
+    assert digest == hashlib.sha256((tmp_path / "packed").read_bytes()).hexdigest()
+
+
+def test_times_are_kept_if_that_is_asked_for_and_otherwise_those_of_source_date_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = made(tmp_path / "job", ["run.sh"], 10**9)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
+    seen = {}
+    for keep in (True, False):
+        pack.pack_directory(job, tmp_path / "packed", Wrapping(codec="raw", keep_times=keep))
+        unpack.unpack(tmp_path / "packed", tmp_path / f"back{keep}")
+        seen[keep] = (tmp_path / f"back{keep}" / "run.sh").stat().st_mtime
+    assert seen == {True: 10**9, False: 1234567890}
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH is 'yesterday'; expected seconds since 1970"):
+        pack.pack(job, tmp_path / "packed", 0)
+
+
+def test_extended_attributes_are_in_the_image(tmp_path: Path) -> None:
+    pack.pack(made(tmp_path / "job", ["run.sh"], 1), tmp_path / "packed", 0, "raw")
+    listed = images.run("debugfs", "-R", "ea_list run.sh", tmp_path / "packed")
+    assert 'user.colour (4) = "blue"' in listed
+    assert 'user.first (1) = "1"' in listed
+
+
+@pytest.mark.parametrize("name", compression.LEVELS)
+def test_a_level_changes_the_size_and_passes_the_gate(tmp_path: Path, name: str) -> None:
+    job = images.job_directory(tmp_path / "job")
+    (job / "text").write_text(" ".join(str(number**3) for number in range(20_000)))
+    lowest, highest, _ = compression.LEVELS[name]
+    sizes = []
+    for level in (lowest, highest):
+        pack.pack_directory(job, tmp_path / "packed", Wrapping(codec=name, level=level))
+        sizes.append((tmp_path / "packed").stat().st_size)
+        assert checked(tmp_path / "packed").codec == name
+    assert sizes[0] != sizes[1]
+    with pytest.raises(UsageError, match=f"{name} has levels from {lowest} to {highest}, not {highest + 1}"):
+        pack.pack_directory(job, tmp_path / "packed", Wrapping(codec=name, level=highest + 1))
+
+
+def test_modes_are_set_in_the_image_where_the_system_has_none(tmp_path: Path) -> None:
+    pack.pack(rich_job(tmp_path / "job"), tmp_path / "image", 0, "raw")
+    volume.set_modes(tmp_path / "image", {b"run.sh": 0o755, b"data": 0o600, b"with space": 0o700, b"link": 0o644})
+    images.run("e2fsck", "-fn", tmp_path / "image")
+    unpack.unpack(tmp_path / "image", tmp_path / "back")
+    found = {path: mode for path, (mode, _, _) in listing(tmp_path / "back").items()}
+    assert (found["run.sh"], found["data"], found["with space"]) == (0o755, 0o600, 0o700)
+
+
+# -- what is packed ---------------------------------------------------------------------------------------
+
+
+def content(packed: Path, back: Path) -> set[str]:
+    unpack.unpack(packed, back)
+    return {str(path.relative_to(back)) for path in back.rglob("*") if not path.is_dir()}
+
+
+def project(path: Path) -> Path:
+    """A directory with files that patterns may name."""
+    images.job_directory(path)
+    for name in ("main.c", "main.o", "sub/keep.o", "sub/build/out", "sub/deep/x.o", "secret"):
+        (path / name).parent.mkdir(exist_ok=True, parents=True)
+        (path / name).write_text(name)
     return path
 
 
-def refused(path: Path, directory: Path, words: str) -> None:
-    with pytest.raises(ConstruirError, match=words):
-        pack.unpack(path, directory)
-    assert list(directory.iterdir()) == []
+def git(place: Path, *words: str) -> str:
+    author = ("-c", "user.name=Alice", "-c", "user.email=alice@example.org")
+    return images.run("git", "-C", place, *author, *words)
 
 
-@pytest.mark.parametrize("name", [b"../escaped", b"/tmp/evil1", b"a/b/c/d/e/"])
-def test_a_name_that_leads_out_of_the_directory_is_never_followed(tmp_path: Path, name: bytes) -> None:
-    path = renamed(altered(tmp_path, "write /etc/passwd XXXXXXXXXX"), {b"XXXXXXXXXX": name})
-    refused(path, tmp_path / "back", "a file in it can't be called")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["back", "image"]
+def committed(path: Path) -> Path:
+    """The same as a git checkout, one of whose ignored files is tracked all the same."""
+    project(path)
+    (path / ".gitignore").write_text("*.o\n/sub/build/\n")
+    (path / "sub/.gitignore").write_text("!keep.o\n")
+    git(path, "init", "-q")
+    git(path, "add", ".")
+    git(path, "add", "-f", "sub/deep/x.o")
+    git(path, "commit", "-qm", "all")
+    return path
 
 
-def test_two_entries_of_one_name_never_write_through_a_symbolic_link(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    image = altered(tmp_path, f"symlink AAAAAAAA {victim}", "write /etc/passwd BBBBBBBB")
-    refused(renamed(image, {b"BBBBBBBB": b"AAAAAAAA"}), tmp_path / "back", "a file in it can't be called 'AAAAAAAA'")
-    assert victim.read_text() == "precious"
+def test_construirignore_leaves_out_what_it_names_and_nothing_is_lost_with_everything(tmp_path: Path) -> None:
+    job = project(tmp_path / "job")
+    (job / ".gitignore").write_text("main.c\n")  # means nothing: this is no checkout
+    (job / ".construirignore").write_text("*.o\n!keep.o\nbuild/\n/secret\n")
+    pack.pack(job, tmp_path / "packed", 0)
+    left = {"run.sh", "main.c", "sub/keep.o", ".gitignore", ".construirignore"}
+    assert content(tmp_path / "packed", tmp_path / "back") == left
+    pack.pack_directory(job, tmp_path / "packed", Wrapping(everything=True))
+    assert content(tmp_path / "packed", tmp_path / "all") == left | {
+        "main.o",
+        "sub/build/out",
+        "sub/deep/x.o",
+        "secret",
+    }
 
 
-def test_a_symbolic_link_is_made_but_never_descended_into(tmp_path: Path) -> None:
-    image = altered(tmp_path, "symlink AAAAAAAA ..", "mkdir BBBBBBBB", "write /etc/passwd BBBBBBBB/escaped")
-    refused(renamed(image, {b"BBBBBBBB": b"AAAAAAAA"}), tmp_path / "back", "a file in it can't be called")
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["back", "image"]
+def test_what_git_ignores_is_left_out_of_a_checkout_but_not_what_it_tracks(tmp_path: Path) -> None:
+    job = committed(tmp_path / "job")
+    (job / "new.c").write_text("not added yet")
+    (job / "main.c").unlink()
+    (job / ".construirignore").write_text("secret")
+    pack.pack(job, tmp_path / "packed", 0)
+    expected = {"run.sh", "new.c", "sub/keep.o", "sub/deep/x.o", ".gitignore", "sub/.gitignore", ".construirignore"}
+    assert content(tmp_path / "packed", tmp_path / "back") == expected
 
 
-@pytest.mark.parametrize("commands", [("mkdir a", "link a a/loop"), ("mkdir a", "mkdir a/b", "link a a/b/loop")])
-def test_directories_that_run_in_circles_end_in_an_error(tmp_path: Path, commands: tuple[str, ...]) -> None:
-    refused(altered(tmp_path, *commands), tmp_path / "back", "a directory in it is in two places")
+def test_a_submodule_is_packed_with_its_checkout_and_no_commit_has_it(tmp_path: Path) -> None:
+    inner, outer = committed(tmp_path / "inner"), committed(tmp_path / "outer")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), "module")
+    git(outer, "commit", "-qm", "module")
+    pack.pack(outer, tmp_path / "packed", 0)
+    found = content(tmp_path / "packed", tmp_path / "back")
+    assert "module/main.c" in found
+    assert not any(name.startswith(".git/") or "/.git/" in name or name == "module/main.o" for name in found)
+    with pytest.raises(UsageError, match="'module' is a submodule, which no commit holds"):
+        pack.pack_commit(str(outer), "HEAD", tmp_path / "packed", Wrapping())
 
 
-def test_directories_nested_without_end_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
-    (tmp_path / "script").write_text("mkdir d\ncd d\n" * 600)
-    image = altered(tmp_path)
-    images.run("debugfs", "-w", "-f", tmp_path / "script", image)
-    refused(image, tmp_path / "back", "nested more than 500 deep")
+def test_a_commit_is_the_same_job_from_a_checkout_a_bare_repository_and_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = committed(tmp_path / "job")
+    bare = tmp_path / "job.git"
+    images.run("git", "clone", "-q", "--bare", job, bare)
+    (job / "run.sh").write_text("changed since")
+    (job / "run.sh").chmod(0o600)
+    packed = []
+    for number, source in enumerate((job, bare, f"file://{bare}")):
+        old = os.umask(0o077 if number else 0o002)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        pack.pack_commit(str(source), "HEAD", tmp_path / "packed", Wrapping())
+        os.umask(old)
+        packed.append((tmp_path / "packed").read_bytes())
+        time.sleep(0.01)
+    assert packed[0] == packed[1] == packed[2]
+    assert "sub/deep/x.o" in content(tmp_path / "packed", tmp_path / "back")
+    committed_at = int(git(job, "log", "-1", "--format=%ct"))
+    assert (tmp_path / "back/run.sh").read_bytes() == images.HELLO
+    assert (tmp_path / "back/run.sh").stat().st_mtime == committed_at
+    with pytest.raises(UsageError, match="git knows of no commit 'nowhere'"):
+        pack.pack_commit(str(bare), "nowhere", tmp_path / "packed", Wrapping())
 
 
-def test_files_that_share_their_blocks_do_not_fill_the_disk(tmp_path: Path) -> None:
-    path = altered(tmp_path)
-    data = bytearray(path.read_bytes())
-    # run.sh: a block of pointers, all to one block of pointers, all to one block: 64 MiB out of an image of 8.
-    data[3000 * KIB : 3001 * KIB] = struct.pack("<256I", *[3001] * 256)
-    data[3001 * KIB : 3002 * KIB] = struct.pack("<256I", *[3002] * 256)
-    inode = images.field(bytes(data), 2048 + 8) * KIB + 11 * images.field(bytes(data), 1112, "<H")
-    assert images.field(bytes(data), inode + 4) == len(images.HELLO)
-    struct.pack_into("<I", data, inode + 4, 64 * MIB)
-    struct.pack_into("<I", data, inode + 40 + 13 * 4, 3000)
-    path.write_bytes(data)
-    refused(path, tmp_path / "back", "share their blocks")
+def test_a_part_of_a_checkout_is_packed_alone(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / ".gitignore").write_text("*.o\n")
+    git(top, "init", "-q")
+    project(top / "job")
+    git(top, "add", ".")
+    git(top, "commit", "-qm", "all")
+    expected = {"run.sh", "main.c", "sub/build/out", "secret"}
+    pack.pack(top / "job", tmp_path / "packed", 0)
+    assert content(tmp_path / "packed", tmp_path / "back") == expected
+    pack.pack_commit(str(top / "job"), "HEAD", tmp_path / "packed", Wrapping())
+    assert content(tmp_path / "packed", tmp_path / "again") == expected
 
 
-def test_set_user_id_bits_do_not_come_out(tmp_path: Path) -> None:
-    pack.unpack(altered(tmp_path, "set_inode_field run.sh mode 0107755"), tmp_path / "back")
-    assert stat.S_IMODE((tmp_path / "back" / "run.sh").stat().st_mode) == 0o755
-
-
-def test_devices_and_pipes_are_left_out_and_told(tmp_path: Path) -> None:
-    image = altered(tmp_path, "mknod disk b 8 0", "mknod null c 1 3", "mknod pipe p")
-    left_out = pack.unpack(image, tmp_path / "back")
-    assert {path.name for path in left_out} == {"disk", "null", "pipe"}
-    assert [path.name for path in (tmp_path / "back").iterdir()] == ["run.sh"]
-
-
-def test_what_is_unpacked_belongs_to_whoever_unpacks_it(tmp_path: Path) -> None:
-    pack.unpack(altered(tmp_path, "set_inode_field run.sh uid 12345"), tmp_path / "back")
-    assert (tmp_path / "back" / "run.sh").stat().st_uid == os.geteuid()
-
-
-def test_an_image_of_a_machine_that_was_switched_off_is_mended_first(tmp_path: Path) -> None:
-    image = altered(tmp_path, "set_super_value state 0", "clri run.sh", filesystem="ext4")
-    pack.unpack(image, tmp_path / "back")
-    assert not (tmp_path / "back" / "run.sh").exists()
-
-
-def test_a_journal_is_replayed_before_anything_is_read(tmp_path: Path) -> None:
-    image = tmp_path / "image"
-    image.write_bytes(images.image("ext4", 16 * MIB, "-O", "^64bit,^metadata_csum"))
-    inode = images.run("debugfs", "-R", "stat run.sh", image)
-    block = int(inode.split("EXTENTS:")[1].split("):")[1].split()[0])
-    (tmp_path / "new").write_bytes(b"#!/bin/sh\necho replayed\n".ljust(1024, b"\n"))
-    script = f"jo\njw -b {block} {tmp_path / 'new'}\njc\n"
-    (tmp_path / "script").write_text(script)
-    images.run("debugfs", "-w", "-f", tmp_path / "script", image)
-    pack.unpack(image, tmp_path / "back")
-    assert b"replayed" in (tmp_path / "back" / "run.sh").read_bytes()
-
-
-def test_a_directory_in_use_is_not_unpacked_into(tmp_path: Path) -> None:
-    image = altered(tmp_path)
-    (tmp_path / "back").mkdir()
-    (tmp_path / "back" / "mine").touch()
-    for directory in (tmp_path / "back", image):
-        with pytest.raises(UsageError, match="not empty; choose a new directory"):
-            pack.unpack(image, directory)
-
-
-def test_an_empty_directory_is_unpacked_into(tmp_path: Path) -> None:
-    (tmp_path / "back").mkdir()
-    pack.unpack(altered(tmp_path), tmp_path / "back")
-    assert [path.name for path in (tmp_path / "back").iterdir()] == ["run.sh"]
-
-
-def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("hello")
-    with pytest.raises(RefusedError, match=r"text: not a file system image \(ASCII text"):
-        pack.unpack(tmp_path / "text", tmp_path / "back")
-    with pytest.raises(ConstruirError, match="missing: No such file"):
-        pack.unpack(tmp_path / "missing", tmp_path / "back")
-    assert not (tmp_path / "back").exists()
-
-
-def test_a_large_mostly_empty_result_is_unpacked_whatever_its_ratio(tmp_path: Path) -> None:
-    packed = tmp_path / "packed"
-    pack.pack(images.job_directory(tmp_path / "job"), packed, 1100 * MIB)
-    assert packed.stat().st_size < 200 * KIB
-    pack.unpack(packed, tmp_path / "back")
-    assert (tmp_path / "back" / "run.sh").read_bytes() == images.HELLO
+def test_a_run_sh_that_is_left_out_is_told(tmp_path: Path) -> None:
+    job = project(tmp_path / "job")
+    (job / ".construirignore").write_text("*.sh\n")
+    with pytest.raises(UsageError, match=r"run\.sh: left out by \.gitignore or \.construirignore"):
+        pack.pack(job, tmp_path / "packed", 0)

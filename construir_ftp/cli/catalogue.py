@@ -18,8 +18,9 @@ _SUMMARY_CHARACTERS = 200
 # By its name on the command line: the module here and the attribute there.
 _COMMANDS = {
     CONTRIBUTORS: {
-        "pack": ("jobs", "pack_command"),
-        "unpack": ("jobs", "unpack_command"),
+        "pack": ("packing", "pack_command"),
+        "inspect": ("packing", "inspect_command"),
+        "unpack": ("packing", "unpack_command"),
         "run": ("jobs", "run_command"),
         "shell": ("shells", "shell_command"),
     },

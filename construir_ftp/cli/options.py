@@ -7,17 +7,35 @@ from typing import Any
 
 import click
 import msgspec
+from rich.console import Console
+from rich.table import Table
 
 from construir_ftp import config
+from construir_ftp.config import JailSection
 from construir_ftp.units import Size
 
 PATH = click.Path(path_type=Path)
 _Command = Callable[..., Any]
+_WIDE_CHARACTERS = 1000
 
 
 def printable(text: str) -> str:
     """Text of unknown origin, safe for a terminal: control and bidirectional characters come as escapes."""
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+
+
+def print_json(value: object) -> None:
+    """As JSON, for a script."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal; whole lines where there is none."""
+    console = Console()
+    console.print(table, width=None if console.is_terminal else _WIDE_CHARACTERS)
 
 
 def configured(command: _Command) -> _Command:
@@ -35,11 +53,7 @@ def configured(command: _Command) -> _Command:
         if images is not None:
             changed_images = msgspec.structs.replace(settings.images, path=str(images.absolute()))
             settings = msgspec.structs.replace(settings, images=changed_images)
-        # Imported here: commands that only speak to a server have no need of it.
-        from construir_ftp import jail
-
-        first = settings.jail.first_uid
-        jail.configure(range(first, first + settings.jail.uids), required=settings.jail.require_jail)
+        _configure_jail(settings.jail)
         return command(settings, **options)
 
     return with_config
@@ -55,3 +69,12 @@ class SizeType(click.ParamType[Size]):
             return value if isinstance(value, Size) else Size.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def _configure_jail(section: JailSection) -> None:
+    try:
+        # Imported here: commands that only speak to a server have no need of it.
+        from construir_ftp import jail
+    except ImportError:  # this is not Linux; a command that jails anything says so
+        return
+    jail.configure(range(section.first_uid, section.first_uid + section.uids), required=section.require_jail)

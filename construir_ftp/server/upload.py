@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from construir_ftp import gate, jobfile, status
 from construir_ftp.court import Court
-from construir_ftp.errors import ConstruirError, RefusedError, one_line
+from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.hearing import Hearing
 from construir_ftp.offer import Offer
 from construir_ftp.room import Room
@@ -259,7 +259,7 @@ class Upload:
 
 def refusal(refused: RefusedError) -> str:
     """The one line of FTP that says why an upload is refused."""
-    return f"{refused.reply} Refused: {one_line(refused)}"
+    return refused.as_reply()
 
 
 def _no_room() -> RefusedError:

@@ -1,0 +1,89 @@
+"""What the gate would say of a file, and why, where there is no server.
+
+The judge is the gate's own, jailed as there where that can be; on a contributor's machine without the means he works in
+this process, on a file that its owner has named. What only an appliance knows is not asked: which base images, layers
+and results it has.
+"""
+
+import importlib.util
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import jobfile, judge, process, wishes
+from construir_ftp.config import Config, GateSection, MachineSection
+from construir_ftp.errors import RefusedError
+from construir_ftp.growth import Whole
+from construir_ftp.stream import Upload
+from construir_ftp.verdict import Verdict
+from construir_ftp.wishes import Terms, Wishes
+
+# What a jail takes at least, on Linux, and the judge's library.
+_PROGRAMS, _LIBRARY = ("setpriv", "prlimit"), "magic"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a file: `reply` is the gate's, and `accepted` whether that is good. Sizes in bytes.
+
+    `asks` is what its construir.toml says, as far as it says anything; what could not be found out is None.
+    """
+
+    file: str
+    accepted: bool
+    reply: str
+    name: str
+    codec: str | None = None
+    filesystem: str | None = None
+    upload_bytes: int | None = None
+    image_bytes: int | None = None
+    upload_sha256: str | None = None
+    asks: dict[str, object] | None = None
+
+
+def inspect(file: Path, config: Config) -> Report:
+    """Judge a file as an upload of its name, by the limits of a configuration. Raises OSError."""
+    report = Report(file=str(file), accepted=False, reply="", name=file.name)
+    try:
+        jobfile.check_upload_name(file.name)
+        report = msgspec.structs.replace(report, name=jobfile.slug(file.name))
+        found = judged(file, config.gate)
+        facts = ("codec", "filesystem", "upload_bytes", "image_bytes", "upload_sha256")
+        report = msgspec.structs.replace(report, **{name: getattr(found, name) for name in facts})
+        wanted = wishes.of_job(found.construir_toml, found.filesystem)
+        report = msgspec.structs.replace(report, asks=_said(wanted), name=wanted.name or report.name)
+        _terms(config.machine, config.gate, wanted).check(wanted, found.image_bytes)
+    except RefusedError as refused:
+        return msgspec.structs.replace(report, reply=refused.as_reply())
+    return msgspec.structs.replace(report, accepted=True, reply="226 Accepted")
+
+
+def judged(file: Path, limits: GateSection) -> Verdict:
+    """What kind of job a file is. Raises RefusedError if it is none, OSError."""
+    if importlib.util.find_spec(_LIBRARY) and all(map(process.find, _PROGRAMS)):
+        # Imported here: neither works everywhere.
+        from construir_ftp import gate
+        from construir_ftp.court import Court
+
+        with Court(limits) as court:
+            return gate.check(file, court)
+    with file.open("rb") as upload:
+        return judge.judge(Upload(upload, Whole(file.stat().st_size)), limits)
+
+
+def _said(wanted: Wishes) -> dict[str, object]:
+    """As a construir.toml would say it; what is left to the appliance is left out."""
+    plain = tomllib.loads(wishes.render(wanted))
+    return {key: value for key, value in plain.items() if value != getattr(Wishes(), key)}
+
+
+def _terms(machine: MachineSection, gate: GateSection, wanted: Wishes) -> Terms:
+    """The most that any appliance with this configuration gives."""
+    return Terms(
+        timeout_s=machine.timeout,
+        idle_timeout_s=machine.timeout,
+        cpus=max(machine.cpus, machine.max_cpus),
+        memory_bytes=int(max(machine.memory, machine.max_memory)),
+        image_bytes=int(gate.max_image),
+        bases=(wanted.base,),
+    )
