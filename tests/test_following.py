@@ -223,7 +223,7 @@ def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_lo
             while sent_bytes < 200 * MIB:
                 sent_bytes += data.send(large[sent_bytes : sent_bytes + MIB])
         taken_bytes = received(house)
-        assert most_bytes < taken_bytes < 2 * most_bytes
+        assert following.LEAST_BEHIND_BYTES < taken_bytes < 2 * most_bytes
         wait_until(lambda: received(house) > taken_bytes, "something is taken now and then")
         with house.connect() as bob:
             assert bob.log_in("bob").ask("NOOP").startswith("200"), "others are served"
@@ -232,6 +232,21 @@ def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_lo
         data.sendall(large[sent_bytes:])
         data.close()
         assert alice.reply().startswith("226 Accepted")
+
+
+def test_what_a_slow_judge_has_still_to_read_is_measured_by_its_pace(tmp_path: Path) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(images.image("ext4", 64 * MIB))
+    with Court(GateSection()) as court:
+        follower = following.Following(court, path)
+        follower.grow(8 * MIB)
+        wait_until(lambda: not follower.is_behind(8 * MIB, part=0.01), "the judge has read so much")
+        assert not follower.is_behind(8 * MIB + following.LEAST_BEHIND_BYTES)
+        assert follower.is_behind(8 * MIB + following.MOST_BEHIND_BYTES + 1)
+        follower._begun_s -= 8.0  # as if that had taken eight seconds
+        assert not follower.is_behind(8 * MIB + following.LEAST_BEHIND_BYTES)
+        assert follower.is_behind(8 * MIB + 2 * following.LEAST_BEHIND_BYTES)
+        follower.close()
 
 
 def test_upload_that_waits_for_its_judge_can_be_aborted(house: House) -> None:

@@ -4,6 +4,7 @@ Where no judge is to be had, or too many are busy, the upload is judged when all
 """
 
 import logging
+import time
 from pathlib import Path
 
 from construir_ftp.court import Court
@@ -16,8 +17,11 @@ log = logging.getLogger("construir.ftp")
 FIRST_BYTES = 128 * 2**10
 # The judge is woken no more often than it is worth.
 _STEP_BYTES = 256 * 2**10
-# How far a judge may fall behind: a second or two for the slowest decompressor.
-MOST_BEHIND_BYTES = 16 * 2**20
+# How far a judge may fall behind: by what it has read in so many seconds up to now, within these bounds. It is the time
+# that counts for the client, who waits for the verdict as long. Measured: 16 MiB of bzip2 took seconds, and on a host
+# that had much else to do a quarter of a minute. With less than a MiB before it the judge might run dry.
+_BEHIND_S = 0.5
+LEAST_BEHIND_BYTES, MOST_BEHIND_BYTES = 2**20, 16 * 2**20
 
 
 class Following:
@@ -28,6 +32,7 @@ class Following:
         self._hearing: Hearing | None = None
         self._try_at_bytes = FIRST_BYTES
         self._told_bytes = -_STEP_BYTES
+        self._begun_s = 0.0
 
     @property
     def hearing(self) -> Hearing | None:
@@ -54,9 +59,14 @@ class Following:
             log.warning("%s; it will be judged when it is whole", error)
             self.close()
 
-    def is_behind(self, size_bytes: int, most_bytes: int = MOST_BEHIND_BYTES) -> bool:
-        """Whether the judge has that much still to read of so many bytes."""
-        return self._hearing is not None and self._hearing.behind_bytes(size_bytes) > most_bytes
+    def is_behind(self, size_bytes: int, part: float = 1.0) -> bool:
+        """Whether of so many bytes the judge has more still to read than it may have, or than that part of it."""
+        if self._hearing is None:
+            return False
+        behind_bytes = self._hearing.behind_bytes(size_bytes)
+        speed = (size_bytes - behind_bytes) / max(1e-3, time.monotonic() - self._begun_s)
+        most_bytes = min(MOST_BEHIND_BYTES, max(LEAST_BEHIND_BYTES, speed * _BEHIND_S))
+        return behind_bytes > part * most_bytes
 
     def take(self, size_bytes: int) -> Hearing | None:
         """The hearing, for whoever concludes it, who has it from now on; its judge knows of all there is."""
@@ -75,6 +85,6 @@ class Following:
     def _begin(self, size_bytes: int) -> None:
         self._try_at_bytes = 2 * size_bytes
         try:
-            self._hearing = self._court.follow(self._path)
+            self._hearing, self._begun_s = self._court.follow(self._path), time.monotonic()
         except (ConstruirError, OSError) as error:
             log.warning("an upload can't be judged while it comes: %s", error)

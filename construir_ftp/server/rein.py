@@ -11,14 +11,14 @@ from typing import Any
 
 from construir_ftp.errors import RefusedError
 from construir_ftp.hearing import Hearing
-from construir_ftp.server.following import MOST_BEHIND_BYTES, Following
+from construir_ftp.server.following import Following
 
 log = logging.getLogger("construir.ftp")
 
 _LOOK_EVERY_S = 0.02
 # Something is read this often, however far behind the judge is: some clients give up on a connection that stands
 # still for 20 s.
-_LONGEST_REST_S = 1.0
+_LONGEST_REST_S = 5.0
 
 
 class Rein:
@@ -57,7 +57,7 @@ class Rein:
 
     def _wait(self, following: Following, size_bytes: int, until: float) -> None:
         def look() -> None:
-            if following.is_behind(size_bytes, MOST_BEHIND_BYTES // 2) and time.monotonic() < until:
+            if following.is_behind(size_bytes, part=0.5) and time.monotonic() < until:
                 self._wait(following, size_bytes, until)
             else:
                 self._channel.add_channel(events=self._channel.ioloop.READ)
