@@ -9,6 +9,7 @@ given several times. What has to be known of a row:
 - An upload to ours is a job: before the 226 it is checked from end to end, by a jailed process, and on stable storage.
   The peers check nothing, and what they have not written yet is dropped after each round.
 - A large upload is a raw ext4 image full of noise. A small one is a real job too, a compressed image of about 4 KiB.
+  How quickly this disk takes in a large one is printed first: no server that waits for it can be quicker.
 - Small files are not curl's: version 7.88 sleeps a second where the answer to EPSV comes at once.
 - Passwords cost the same processor time everywhere; see ftp_peers. Downloads, listings and idle sessions are anyone's.
 - vsftpd has no MLSD: there it is LIST. A directory is listed for the "first" time since the server was started; "anew",
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from construir_ftp.units import Size
 from tests import bench
@@ -209,6 +211,17 @@ def empty(server: Server) -> None:
             path.unlink()
 
 
+def disk_mb_s(place: Place, content: Path) -> float:
+    """How quickly a file's content is written beside it, and put on stable storage, by a program that does no more."""
+    target = place.path / "written"
+    os.sync()
+    try:
+        argv = ["dd", f"if={content}", f"of={target}", "bs=1M", "conv=fsync", "status=none"]
+        return content.stat().st_size / 1e6 / bench.timed(lambda: subprocess.run(argv, check=True))
+    finally:
+        target.unlink()
+
+
 def report(contest: Contest, outcomes: Sequence[Outcome]) -> str:
     """Print a row; return its line of the summary."""
     ours, *peers = outcomes
@@ -237,6 +250,8 @@ def main(size_bytes: int, rounds: int, only: Sequence[str]) -> None:
             material = ftp_material.prepare(place, size_bytes, SMALL_STORES)
             contests = [*large_contests(material), *small_contests(material), *session_contests()]
             listings = list(listing_contests(place))
+            disk = statistics.median(disk_mb_s(place, material.large) for _ in range(rounds))
+            print(f"dd writes and syncs the large file at {disk:.0f} MB/s", flush=True)
             chosen = [each for each in [*contests, *listings] if not only or any(words in each.name for words in only)]
             summary = []
             for contest in chosen:
