@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         " wishes capacity workplace clock section outputs"
     ),
     words("spool jail codec extfs comparison image machine layers results offer demand tree mend picker artifacts"),
-    words("gate court hearing clerk judge verdict inspection pack unpack janitor room status guide"),
+    words("gate court hearing clerk judge verdict inspection pack unpack janitor room status guide client"),
     words("server runner supervisor check refresher"),
     words("cli __main__"),
 )

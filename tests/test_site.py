@@ -70,6 +70,23 @@ def test_site_status_follows_a_job_to_its_end(house: House, anyone: Control) -> 
     assert anyone.ask("SITE STATUS").startswith("501")
 
 
+def test_site_status_knows_a_contributors_own_jobs_by_the_names_they_were_sent_by(
+    house: House, anyone: Control
+) -> None:
+    first = submit(house, "mine.img")
+    with house.connect() as alice, house.connect() as bob:
+        alice.log_in()
+        assert alice.ask("SITE STATUS mine.img").startswith(f"211 {first} is waiting")
+        second = submit(house, "mine.img")
+        assert alice.ask("SITE STATUS mine.img").startswith(f"211 {second} is waiting"), "the last of that name"
+        with house.spool.lock():
+            take(house), take(house)
+            assert alice.ask("SITE STATUS mine.img").startswith(f"211 {second} is running")
+        assert alice.ask(f"SITE STATUS {first}").startswith(f"211 {first} is running")
+        for other in (anyone, bob.log_in("bob")):
+            assert other.ask("SITE STATUS mine.img") == "550 There is no such job."
+
+
 def test_site_commands_are_for_those_who_are_logged_in(house: House) -> None:
     with house.connect() as stranger:
         stranger.reply()

@@ -15,7 +15,7 @@ from construir_ftp.errors import ConstruirError
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 fine, 1 failed, 2 usage, 69 QEMU missing, 78 bad configuration."""
+    """Run the command line and exit: or what README says of exit codes."""
     try:
         sys.exit(construir(standalone_mode=False, prog_name="construir") or 0)
     except click.exceptions.Exit as asked:

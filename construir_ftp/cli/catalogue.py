@@ -23,6 +23,13 @@ _COMMANDS = {
         "unpack": ("packing", "unpack_command"),
         "run": ("jobs", "run_command"),
         "shell": ("shells", "shell_command"),
+        "submit": ("remote", "submit_command"),
+        "watch": ("remote", "watch_command"),
+        "jobs": ("remoteresults", "jobs_command"),
+        "fetch": ("remoteresults", "fetch_command"),
+        "cancel": ("remote", "cancel_command"),
+        "retry": ("remote", "retry_command"),
+        "diff": ("remoteresults", "diff_command"),
     },
     OPERATORS: {
         "serve": ("appliance", "serve_command"),

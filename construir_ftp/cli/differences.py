@@ -1,15 +1,12 @@
-"""How the differences of two images are printed: a line for each, marked as diff(1) does; names made printable."""
+"""How the differences of two base images are printed: a line for each, marked as diff(1) does."""
 
-import os
 from collections.abc import Iterator
 
 import msgspec
 
+from construir_ftp.cli.filelines import file_line, file_objects
 from construir_ftp.cli.options import printable
-from construir_ftp.comparison import Difference, Entry
 from construir_ftp.image.diff import Change, Report
-
-_SHOWN_CHARACTERS = 19  # of a digest: "sha256:" and twelve more
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -34,35 +31,12 @@ def _change(change: Change) -> str:
     return _marked(change, f"{change.what} {values}")
 
 
-def _marked(change: Change | Difference, text: str) -> str:
+def _marked(change: Change, text: str) -> str:
     return f"{'+' if change.old is None else '-' if change.new is None else '~'} {text}"
-
-
-def file_line(difference: Difference) -> str:
-    """One file: what it is if it was added or removed, else what has changed of it."""
-    only = difference.new if difference.old is None else difference.old if difference.new is None else None
-    told = _whole(only) if only else ", ".join(_field(difference, name) for name in difference.fields())
-    return _marked(difference, f"{printable(os.fsdecode(difference.path))} {told}")
-
-
-def _whole(entry: Entry) -> str:
-    words = [entry.kind, entry.mode, entry.owner, f"{entry.size_bytes} B", _short(entry.content)]
-    return " ".join(filter(None, words))
-
-
-def _field(difference: Difference, name: str) -> str:
-    old, new = (_short(str(getattr(entry, name))) for entry in (difference.old, difference.new))
-    return f"{name.partition('_')[0]} {old} -> {new}"
-
-
-def _short(text: str) -> str:
-    return printable(text[:_SHOWN_CHARACTERS] if text.startswith("sha256:") else text)
 
 
 def as_json(report: Report) -> str:
     """A report as JSON; a path that is not UTF-8 has its bytes as escapes."""
     plain = msgspec.to_builtins(msgspec.structs.replace(report, files=[]))
-    plain["files"] = [
-        {"path": printable(os.fsdecode(file.path)), "old": file.old, "new": file.new} for file in report.files
-    ]
+    plain["files"] = file_objects(report.files)
     return msgspec.json.format(msgspec.json.encode(plain)).decode()

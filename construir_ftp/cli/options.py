@@ -12,7 +12,7 @@ from rich.table import Table
 
 from construir_ftp import config
 from construir_ftp.config import JailSection
-from construir_ftp.units import Size
+from construir_ftp.units import Duration, Size
 
 PATH = click.Path(path_type=Path)
 _Command = Callable[..., Any]
@@ -67,6 +67,18 @@ class SizeType(click.ParamType[Size]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         try:
             return value if isinstance(value, Size) else Size.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DurationType(click.ParamType[Duration]):
+    """A duration with its unit on the command line."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Duration:
+        try:
+            return value if isinstance(value, Duration) else Duration.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -64,6 +64,10 @@ class FilingConnection(AnsweringConnection):
         poller.register(self.socket.fileno(), select.POLLRDHUP)
         return not poller.poll(0)
 
+    def job_id(self, name: str) -> str:
+        """The id of the contributor's waiting or running job that was sent as `name`, if that is one; else `name`."""
+        return (self.queue.job(name) if self.queue else None) or name
+
     # -- renaming --------------------------------------------------------------------------------------------
 
     def ftp_RNFR(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so

@@ -40,10 +40,17 @@ class AnsweringConnection(BrowsingConnection):
         told = self.server.notices.summary()
         self._tell(211, f"{told.waiting} waiting, {len(told.running)} running", _lines(told), "More in /status.json.")
 
-    def ftp_SITE_STATUS(self, job_id: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Tell where a job is, and why."""
-        spool = self.server.intake.spool
+    def ftp_SITE_STATUS(self, name: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Tell where a job is, and why: by its id, or by the name that the session's contributor sent it by.
+
+        The latter is how clients that lost the reply to an upload learn what has become of it.
+        """
+        spool, job_id = self.server.intake.spool, self.job_id(name)
         self.answer_later(self.server.background.read, lambda: _words(status.job(spool, job_id)))
+
+    def job_id(self, name: str) -> str:
+        """The id of the job that this session means by `name`."""
+        return name
 
     def answer_later(self, run: Callable[..., None], work: Callable[[], str]) -> None:
         """Have `work` done in the background, and what it returns replied; no other command is obeyed meanwhile."""

@@ -1,0 +1,100 @@
+"""What commands that speak to a server have in common: how it is found, and who logs in."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from construir_ftp.cli.options import PATH, DurationType, printable
+from construir_ftp.client import address, credentials, sent
+from construir_ftp.client.address import Address
+from construir_ftp.client.connection import Server, Tls
+from construir_ftp.client.patience import Patience
+from construir_ftp.client.sent import Memory
+from construir_ftp.errors import ConfigError
+from construir_ftp.units import Duration
+
+_VARIABLE = "CONSTRUIR_SERVER"
+_Command = Callable[..., Any]
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """How servers are reached by a command: what its options, the environment and the memory of this computer say."""
+
+    server: str | None
+    ca_file: Path | None
+    tls: Tls
+    patience_s: float
+    memory: Memory
+
+    def address(self, word: str = "") -> Address:
+        """The server named; else the one that the job `word` was sent to from here; else CONSTRUIR_SERVER's."""
+        known = [job.server for job in self.memory.find(word)[-1:]] if word else []
+        found = [self.server, *known, os.environ.get(_VARIABLE)]
+        text = next(filter(None, found), None)
+        if text is None:
+            raise ConfigError(f"no server is named; set {_VARIABLE}, such as ftp://alice@build.example.org:2121")
+        return address.parse(text)
+
+    def as_anyone(self, where: Address) -> Server:
+        """A server, to look and to fetch."""
+        return Server(where, tls=self.tls, ca_file=self.ca_file)
+
+    def as_contributor(self, where: Address) -> Server:
+        """A server, to send jobs; a password that ~/.netrc doesn't have is asked for on the terminal."""
+        login = credentials.find(where, _ask if sys.stdin.isatty() else None)
+        return Server(where, login, self.tls, self.ca_file)
+
+    def patience(self) -> Patience:
+        """For one errand; what goes wrong on the way is told."""
+        return Patience(self.patience_s, tell)
+
+    def options(self) -> str:
+        """The options that another command needs too, as they are typed."""
+        return f" --ca-file {self.ca_file}" if self.ca_file and "CONSTRUIR_CAFILE" not in os.environ else ""
+
+
+def reaching(command: _Command) -> _Command:
+    """Give a command the options that lead to a server, and hand it the Reach they come to."""
+
+    @click.option("--ca-file", type=PATH, envvar="CONSTRUIR_CAFILE", help="Certificates that prove the server's.")
+    @click.option(
+        "--tls",
+        type=click.Choice(get_args(Tls)),
+        default="auto",
+        envvar="CONSTRUIR_TLS",
+        show_default=True,
+        help="Whether to use TLS with ftp://; auto is where the server offers it.",
+    )
+    @click.option(
+        "--patience",
+        type=DurationType(),
+        default="5min",
+        show_default=True,
+        help="How long to try again when the connection was lost.",
+    )
+    @functools.wraps(command)
+    def with_reach(server: str | None, ca_file: Path | None, tls: Tls, patience: Duration, **options: Any) -> Any:
+        return command(Reach(server, ca_file, tls, float(patience), Memory(sent.place())), **options)
+
+    return with_reach
+
+
+def server_option(command: _Command) -> _Command:
+    """The server, for commands that are about a job: they know it by themselves if the job was sent from here."""
+    text = "Where the job is, as ftp://HOST:PORT; else where it was sent from here, else CONSTRUIR_SERVER."
+    return click.option("--server", help=text)(command)
+
+
+def _ask(question: str, is_secret: bool) -> str:
+    return str(click.prompt(printable(question), hide_input=is_secret, err=True))
+
+
+def tell(text: str) -> None:
+    """A line for whoever watches, not part of what the command is for."""
+    click.echo(f"construir: {printable(text)}", err=True)

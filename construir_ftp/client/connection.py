@@ -1,0 +1,206 @@
+"""A session with a server: plain FTP, or TLS with the server's certificate proved; and what its failures mean.
+
+With `ftp` TLS is used wherever the server offers it (RFC 4217), unless it is forbidden. A certificate that can't be
+proved is never put up with: the password would be anyone's.
+"""
+
+import ftplib
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from construir_ftp.client.address import Address
+from construir_ftp.client.credentials import ANONYMOUS, Login
+from construir_ftp.errors import (
+    AnswerError,
+    ConfigError,
+    ConstruirError,
+    LoginError,
+    TryLaterError,
+    UnreachableError,
+    one_line,
+)
+
+Tls = Literal["auto", "required", "never"]
+
+# Until a server that says nothing is taken for dead; it answers everything but an upload at once.
+TIMEOUT_S = 60.0
+
+# What a connection that is gone looks like, at whichever end it went. A server that stops says 421, one that lost the
+# data connection 425 or 426.
+LOST = (OSError, EOFError, ftplib.error_temp, ftplib.error_proto)
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A server as somebody sees it: whoever isn't said to be a contributor is anonymous."""
+
+    address: Address
+    login: Login = ANONYMOUS
+    tls: Tls = "auto"
+    ca_file: Path | None = None
+
+    def open(self) -> ftplib.FTP:
+        """A session in binary mode; the caller closes it. Raises ConstruirError, and what LOST names."""
+        ftp = self._connect()
+        try:
+            self._log_in(ftp)
+        except BaseException:
+            ftp.close()
+            raise
+        return ftp
+
+    @contextmanager
+    def session(self) -> Iterator[ftplib.FTP]:
+        """The same, closed at the end of the block."""
+        ftp = self.open()
+        try:
+            yield ftp
+            with suppress(*ftplib.all_errors):
+                ftp.quit()
+        finally:
+            ftp.close()
+
+    def _connect(self) -> ftplib.FTP:
+        """A connection whose greeting is read, under TLS if it has to be."""
+        address = self.address
+        if address.scheme == "ftps":
+            return _begun(_Protected(self._context(), is_implicit=True), address)
+        is_required = self.tls == "required" or address.scheme == "ftpes" or self.ca_file is not None
+        if self.tls == "never":
+            return _begun(ftplib.FTP(timeout=TIMEOUT_S), address)
+        ftp = _Protected(self._context())
+        _begun(ftp, address)
+        try:
+            if is_required or _offers_tls(ftp):
+                _protect(ftp, address)
+        except BaseException:
+            ftp.close()
+            raise
+        return ftp
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise ConfigError(f"{self.ca_file}: not a file of certificates ({error.strerror or error})") from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+    def _log_in(self, ftp: ftplib.FTP) -> None:
+        try:
+            ftp.sendcmd(f"USER {self.login.user}")
+            # Python's login() says PASS in an exception's text, if its first reply isn't the expected one.
+            ftp.sendcmd(f"PASS {self.login.password}")
+        except ftplib.error_perm as refused:
+            raise LoginError(f"{self.address} lets {self.login.user} not in: {said(refused)}") from refused
+        if isinstance(ftp, _Protected) and isinstance(ftp.sock, ssl.SSLSocket):
+            ftp.prot_p()
+        ftp.voidcmd("TYPE I")
+
+
+class _Protected(ftplib.FTP_TLS):
+    """FTP that can go over to TLS, or begin with it; data connections resume the TLS session of the control connection,
+    as some servers want it.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, is_implicit: bool = False) -> None:
+        super().__init__(context=context, timeout=TIMEOUT_S)
+        self._is_implicit = is_implicit
+
+    def getresp(self) -> str:
+        # connect() calls this for the greeting, which implicit FTPS sends under TLS already.
+        if self._is_implicit and self.sock is not None and not isinstance(self.sock, ssl.SSLSocket):
+            if self.file is not None:
+                self.file.close()
+            self.sock = self.context.wrap_socket(self.sock, server_hostname=self.host)
+            self.file = self.sock.makefile(mode="r", encoding=self.encoding)
+        return super().getresp()
+
+    def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[Any, int | None]:
+        data, size_bytes = ftplib.FTP.ntransfercmd(self, cmd, rest)
+        if isinstance(self.sock, ssl.SSLSocket):
+            data = self.context.wrap_socket(data, server_hostname=self.host, session=self.sock.session)
+        return data, size_bytes
+
+
+def _begun(ftp: ftplib.FTP, address: Address) -> ftplib.FTP:
+    try:
+        with _proving(address):
+            ftp.connect(address.host, address.port)
+    except BaseException:
+        ftp.close()
+        raise
+    return ftp
+
+
+def _offers_tls(ftp: ftplib.FTP) -> bool:
+    try:
+        return bool(re.search(r"^ AUTH TLS", ftp.sendcmd("FEAT"), re.MULTILINE | re.IGNORECASE))
+    except ftplib.error_perm:
+        return False
+
+
+def _protect(ftp: "_Protected", address: Address) -> None:
+    try:
+        with _proving(address):
+            ftp.auth()
+    except ftplib.error_perm as refused:
+        raise ConfigError(
+            f"{address} speaks no TLS ({said(refused)}); to speak to it in clear: --tls never"
+        ) from refused
+
+
+@contextmanager
+def _proving(address: Address) -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLCertVerificationError as unproved:
+        remedy = "name its authority with --ca-file or CONSTRUIR_CAFILE"
+        raise ConfigError(
+            f"the certificate of {address} can't be proved ({unproved.verify_message}); {remedy}"
+        ) from unproved
+
+
+# -- what failures mean --------------------------------------------------------------------------------------
+
+
+def said(reply: object) -> str:
+    """A reply of the server's as part of a message: its last line, without the code."""
+    lines = str(reply).rstrip().splitlines() or [""]
+    return one_line(re.sub(r"^[0-9]{3}[ -]?", "", lines[-1]))
+
+
+def code(reply: object) -> int:
+    """A reply's three digits; 0 where there are none."""
+    digits = str(reply)[:3]
+    return int(digits) if re.fullmatch("[0-9]{3}", digits) else 0
+
+
+def meaning(error: Exception, address: Address) -> ConstruirError:
+    """What an exception of a session means to a person."""
+    if isinstance(error, ftplib.error_temp):
+        return TryLaterError(f"{address} can't do it now: {said(error)}; try again later")
+    if isinstance(error, ftplib.error_perm | ftplib.error_reply | ftplib.error_proto):
+        return AnswerError(f"{address} answers: {said(error) or 'nothing that makes sense'}")
+    why = (error.strerror if isinstance(error, OSError) else "") or str(error) or "the connection was closed"
+    if isinstance(error, socket.gaierror):
+        why = f"no such host ({why})"
+    return UnreachableError(f"{address} can't be reached: {one_line(why)}; is the address right, does it run?")
+
+
+@contextmanager
+def plainly(address: Address) -> Iterator[None]:
+    """Failures of the session within raise a ConstruirError that says what is wrong.
+
+    Around nothing but the session: an OSError of a file would be taken for the server's.
+    """
+    try:
+        yield
+    except (ftplib.Error, OSError, EOFError, UnicodeDecodeError) as error:
+        raise meaning(error, address) from error
