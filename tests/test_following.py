@@ -224,6 +224,9 @@ def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_lo
                 sent_bytes += data.send(large[sent_bytes : sent_bytes + MIB])
         taken_bytes = received(house)
         assert following.LEAST_BEHIND_BYTES < taken_bytes < 2 * most_bytes
+        (channel,) = [session.data_channel for session in house.listener.sessions if session.upload]
+        clamp_bytes = channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
+        assert clamp_bytes == following.LEAST_BEHIND_BYTES, "nor does the kernel take much more"
         wait_until(lambda: received(house) > taken_bytes, "something is taken now and then")
         with house.connect() as bob:
             assert bob.log_in("bob").ask("NOOP").startswith("200"), "others are served"

@@ -5,13 +5,14 @@ verdict after its last byte, and no client waits long. So the connection rests w
 """
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 from construir_ftp.errors import RefusedError
 from construir_ftp.hearing import Hearing
-from construir_ftp.server.following import Following
+from construir_ftp.server.following import LEAST_BEHIND_BYTES, Following
 
 log = logging.getLogger("construir.ftp")
 
@@ -37,6 +38,8 @@ class Rein:
             # Its descriptor is closed, and will be somebody else's.
             self._watch.close()
         if following.is_behind(size_bytes):
+            # What lies in the kernel's memory counts too: by itself it grows to 6 MB (tcp(7): tcp_rmem).
+            self._channel.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, LEAST_BEHIND_BYTES)
             self._channel.del_channel()
             self._wait(following, size_bytes, time.monotonic() + _LONGEST_REST_S)
 
