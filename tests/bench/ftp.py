@@ -1,6 +1,6 @@
 """Our FTP server against vsftpd, pure-ftpd and proftpd, beside each other on loopback and on one file system.
 
-    python -m tests.bench.ftp [--size 1GiB] [--rounds 5] [--only WORDS]
+    python -m tests.bench.ftp [--size 1GiB] [--rounds 3] [--only WORDS]
 
 For each row every server's figure, and ours as a multiple of the best peer's: above 1 is in our favour. Beside it how
 long another client, who does nothing but NOOP, had to wait meanwhile. WORDS are part of a row's name, and --only may be
@@ -267,7 +267,7 @@ def main(size_bytes: int, rounds: int, only: Sequence[str]) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.ftp", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", type=Size.parse, default=Size.parse("1GiB"), help="of a large file (default: 1GiB)")
-    parser.add_argument("--rounds", type=int, default=5, help="of each row (default: 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each row (default: 3)")
     parser.add_argument("counts", type=int, nargs="*", help="as other benchmarks take them: the first is the rounds")
     parser.add_argument("--only", action="append", default=[], metavar="WORDS", help="rows with these in their name")
     return parser.parse_args()
