@@ -14,10 +14,12 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import certificate, disk, gate, image, jail, pack, process
+from construir_ftp import architecture, certificate, disk, gate, image, jail, pack, process
+from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
 from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError
+from construir_ftp.image import emulation
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.spool import STATES
@@ -66,6 +68,7 @@ def check(config: Config) -> list[Finding]:
         finding
         for look in (
             _qemu,
+            _other_architectures,
             _tools,
             _jail,
             _libmagic,
@@ -90,7 +93,28 @@ def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
 
 
 def _qemu(config: Config) -> Iterator[Finding]:
-    yield _attempt("QEMU", "apt install qemu-system-x86", lambda: qemu.version(config.machine.qemu))
+    kind = architecture.find(architecture.native())
+    remedy = f"apt install {kind.package}"
+    yield _attempt("QEMU", remedy, lambda: qemu.version(config.machine.qemu or kind.qemu, kind.package))
+
+
+def _other_architectures(config: Config) -> Iterator[Finding]:
+    built = {base.manifest.architecture for base in image.every(config.images_path())}
+    for kind in architecture.KNOWN.values():
+        if kind.name != architecture.native():
+            yield _machines_of(kind, kind.name in built)
+
+
+def _machines_of(kind: Architecture, is_wanted: bool) -> Finding:
+    """Whether images of another architecture can be run here, and built."""
+    if not process.find(kind.qemu):
+        state: State = "problem" if is_wanted else "ok"
+        return Finding(
+            f"machines of {kind.name}", state, f"none: {kind.qemu} is missing", f"apt install {kind.package}"
+        )
+    text = f"can run here, emulated by {kind.qemu}"
+    problem = "" if emulation.runs_here(kind.name) else emulation.why_not(kind.name)
+    return Finding(f"machines of {kind.name}", "ok", text + (f"; images can't be built: {problem}" if problem else ""))
 
 
 def _tools(_config: Config) -> Iterator[Finding]:

@@ -34,6 +34,8 @@ class ImagesSection(Section, frozen=True):
     keep: tuple[str, ...] = ()
     mirror: str = ""
     keyring: str = ""
+    ubuntu_mirror: str = ""
+    ubuntu_keyring: str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
     snapshot_mirror: str = ""
     refresh: Duration = Duration(0)
 
@@ -112,7 +114,7 @@ class MachineSection(Section, frozen=True):
 
     above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout")
 
-    qemu: str = "qemu-system-x86_64"
+    qemu: str = ""
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1

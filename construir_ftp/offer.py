@@ -11,13 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import capacity, image, results, wishes
+from construir_ftp import architecture, capacity, image, process, results, wishes
 from construir_ftp.config import Config, LayersSection, MachineSection
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image import BaseImage
 from construir_ftp.layers.archive import Archive, Plan
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
+from construir_ftp.machine import accelerator, qemu
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.spool import Job, Spool
@@ -96,7 +97,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             cpus=max(machine.cpus, min(machine.max_cpus, len(os.sched_getaffinity(0)))),
             memory_bytes=int(most_memory),
             image_bytes=self.max_image_bytes,
-            bases=tuple(base.name for base in image.every(self.images)),
+            bases=tuple(base.name for base in image.every(self.images) if not why_not_run(base)),
         )
 
     def _check_packages(self, wanted: Wishes) -> None:
@@ -116,7 +117,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def base(self, wanted: Wishes) -> BaseImage:
         """The base image a job wants. Raises ConstruirError."""
-        return image.find(self.images, wanted.base or self.default_base)
+        base = image.find(self.images, wanted.base or self.default_base)
+        if problem := why_not_run(base):
+            raise DependencyError(f"base image '{base.name}' can't be run here: {problem}")
+        return base
 
     def store(self) -> Store:
         """Where the layers are."""
@@ -135,12 +139,17 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         return archive.resolve(packages)
 
     def shape(self, wanted: Wishes, base: BaseImage, usual: Shape) -> Shape:
-        """The machine a job wants, its other sizes and its accelerator being the usual ones."""
+        """The machine a job wants, its other sizes and, if it can be, its accelerator being the usual ones."""
         needs = wanted.dependencies
+        is_usual = base.manifest.architecture == usual.base.manifest.architecture
         disks = len(needs.results) + len(needs.layers) + bool(needs.packages)
         return msgspec.structs.replace(
             usual,
+            qemu=qemu.program(self.machine, base),
             base=base,
+            accelerator=usual.accelerator
+            if is_usual
+            else accelerator.choose(self.machine, self.images, base).accelerator,
             memory_bytes=int(wanted.memory or usual.memory_bytes),
             cpus=wanted.cpus or usual.cpus,
             # Few kinds of machine, so that there are few templates.
@@ -203,3 +212,15 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                 )
             )
         return found
+
+
+def why_not_run(base: BaseImage) -> str:
+    """Why there are no machines of another architecture for a base image; empty if there are, or it is the host's."""
+    name = base.manifest.architecture
+    if name == architecture.native():
+        return ""  # what its machines lack is mended, and jobs wait for it
+    try:
+        kind = architecture.find(name)
+    except ConstruirError as error:
+        return str(error)
+    return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"

@@ -22,6 +22,7 @@ def publish(
     packages: dict[str, str] | None = None,
     approve: Approve = lambda base: None,
     recipe: str = "",
+    architecture: str = "amd64",
 ) -> BaseImage:
     """Make a version of `name` with these files the live one, as a build does."""
     with versions.draft(images, name) as draft, tempfile.TemporaryDirectory() as tree:
@@ -31,15 +32,15 @@ def publish(
         subprocess.run(["mke2fs", "-q", "-d", tree, draft / image.ROOT, "1M"], check=True, capture_output=True)
         (draft / image.KERNEL).write_text("kernel")
         (draft / image.INITRD).write_text("initrd")
-        _write_manifest(draft, name, packages or PACKAGES, recipe)
+        _write_manifest(draft, name, packages or PACKAGES, recipe, architecture)
         return versions.publish(images, name, draft, approve)
 
 
-def _write_manifest(draft: Path, name: str, packages: dict[str, str], recipe: str) -> None:
+def _write_manifest(draft: Path, name: str, packages: dict[str, str], recipe: str, architecture: str) -> None:
     manifest = image.Manifest(
         name=name,
         suite="bookworm",
-        architecture="amd64",
+        architecture=architecture,
         include=[],
         recipe=recipe,
         kernel_release="6.1",

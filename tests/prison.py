@@ -116,3 +116,23 @@ def named(name: str) -> list[int]:
             if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
                 found.append(pid)
     return found
+
+
+def only_qemu() -> int:
+    """The one machine of this process, by pid."""
+    found = [pid for pid in descendants(os.getpid()) if Path(f"/proc/{pid}/comm").read_text().startswith("qemu")]
+    assert len(found) == 1
+    return found[0]
+
+
+def check_walls(pid: int) -> None:
+    """Of a machine: who it is, what it may do, what it sees."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid = int(status["Uid"].split()[0])
+    assert uid in jail.UIDS if os.geteuid() == 0 else uid == os.geteuid()
+    assert (status["CapEff"], status["NoNewPrivs"], status["Seccomp"]) == ("0" * 16, "1", "2")
+    assert int(status["Seccomp_filters"]) == 2  # ours and QEMU's own
+    assert not Path(f"/proc/{pid}/root/home").exists()
+    for kind in ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup"):
+        assert Path(f"/proc/{pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()

@@ -1,6 +1,5 @@
 """The programs that belong in a jail do their work in it."""
 
-import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.verdict import Verdict
 from tests import images, machines
 from tests.machines import JOBS
-from tests.prison import MIB, descendants, nothing_left, run, running
+from tests.prison import MIB, check_walls, nothing_left, only_qemu, run, running
 
 
 @pytest.fixture(autouse=True)
@@ -121,24 +120,6 @@ def test_a_whole_machine_runs_in_its_cell(shape: Shape, tmp_path: Path) -> None:
     assert ending.usage.peak_memory_bytes > 32 * MIB
     assert task.output.read_bytes().startswith(b"hello from Linux")
     assert b"UTC" in task.disk.read_bytes()  # made-by-run.txt
-
-
-def only_qemu() -> int:
-    found = [pid for pid in descendants(os.getpid()) if Path(f"/proc/{pid}/comm").read_text().startswith("qemu")]
-    assert len(found) == 1
-    return found[0]
-
-
-def check_walls(pid: int) -> None:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    uid = int(status["Uid"].split()[0])
-    assert uid in jail.UIDS if os.geteuid() == 0 else uid == os.geteuid()
-    assert (status["CapEff"], status["NoNewPrivs"], status["Seccomp"]) == ("0" * 16, "1", "2")
-    assert int(status["Seccomp_filters"]) == 2  # ours and QEMU's own
-    assert not Path(f"/proc/{pid}/root/home").exists()
-    for kind in ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup"):
-        assert Path(f"/proc/{pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
 
 
 def test_a_program_beside_the_system_is_seen_with_what_belongs_to_it(tmp_path: Path) -> None:

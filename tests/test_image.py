@@ -3,10 +3,11 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from construir_ftp import image
+from construir_ftp import architecture, image
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import BaseImage, recipe
 from tests.appliance import construir
@@ -16,6 +17,11 @@ from tests.baseimages import publish
 def inside(base: BaseImage, command: str) -> str:
     """What debugfs says of the root disk."""
     return subprocess.run(["debugfs", "-R", command, base.root], capture_output=True, text=True, check=True).stdout
+
+
+def plain(**told: Any) -> recipe.Recipe:
+    """A recipe that says what it has to, and what a test wants of it."""
+    return recipe.Recipe(**{"name": "x", "suite": "bookworm", "architecture": architecture.native()} | told)
 
 
 @pytest.fixture
@@ -86,8 +92,8 @@ def test_manifest_names_every_part_and_package(base: BaseImage) -> None:
 
 
 def test_image_of_the_same_recipe_is_not_built_again(tmp_path: Path) -> None:
-    name = recipe.default_name("bookworm")
-    built = publish(tmp_path, name, {}, recipe=recipe.Recipe(name=name, suite="bookworm").digest())
+    name = recipe.default_name("bookworm", architecture.native())
+    built = publish(tmp_path, name, {}, recipe=plain(name=name).digest())
     said = construir("image", "build", name, f"--images={tmp_path}", check=True).stdout
     assert said.startswith(f"{name} is there already")
     assert image.find(tmp_path, name) == built
@@ -96,13 +102,13 @@ def test_image_of_the_same_recipe_is_not_built_again(tmp_path: Path) -> None:
 def test_recipe_changes_with_anything_it_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied = shutil.copytree(recipe.source(), tmp_path / "base-image")
     monkeypatch.setattr(recipe, "source", lambda: copied)
-    plain = recipe.Recipe(name="x", suite="bookworm")
-    digests = {plain.digest(), recipe.Recipe(name="x", suite="trixie").digest()}
-    digests.add(recipe.Recipe(name="x", suite="bookworm", include=("gcc",)).digest())
+    bare = plain()
+    digests = {bare.digest(), plain(suite="trixie").digest()}
+    digests.add(plain(include=("gcc",)).digest())
     (copied / "packages").write_text("less\n")
-    digests.add(plain.digest())
+    digests.add(bare.digest())
     (copied / "overlay" / "root" / "runjob").chmod(0o644)
-    digests.add(plain.digest())
+    digests.add(bare.digest())
     assert len(digests) == 5
 
 
@@ -115,26 +121,26 @@ def test_list_and_verify_speak_of_what_is_there(base: BaseImage) -> None:
 
 
 def test_snapshot_takes_every_source_from_the_mirror_that_is_configured() -> None:
-    plain = recipe.Recipe(name="x", suite="bookworm")
-    assert plain.sources() == []
+    bare = plain()
+    assert bare.sources() == []
     mirror = "http://mirror.example.org/archive/"
-    pinned = recipe.Recipe(name="x", suite="bookworm", snapshot="20260131T000000Z", snapshot_mirror=mirror)
+    pinned = plain(snapshot="20260131T000000Z", snapshot_mirror=mirror)
     kept = "deb [check-valid-until=no] http://mirror.example.org/archive"
     assert pinned.sources() == [
         f"{kept}/debian/20260131T000000Z bookworm main",
         f"{kept}/debian/20260131T000000Z bookworm-updates main",
         f"{kept}/debian-security/20260131T000000Z bookworm-security main",
     ]
-    assert pinned.digest() != plain.digest()
+    assert pinned.digest() != bare.digest()
     with pytest.raises(UsageError, match=r"set images\.snapshot_mirror"):
-        recipe.Recipe(name="x", suite="bookworm", snapshot="20260131T000000Z")
+        plain(snapshot="20260131T000000Z")
     with pytest.raises(UsageError, match="is no time of a snapshot"):
-        recipe.Recipe(name="x", suite="bookworm", snapshot="yesterday", snapshot_mirror=mirror)
+        plain(snapshot="yesterday", snapshot_mirror=mirror)
 
 
-def test_a_name_says_its_suite_and_each_suite_has_a_kernel() -> None:
-    here = recipe.architecture()
-    assert recipe.default_suite(f"trixie-{here}") == "trixie"
-    assert recipe.default_suite(f"sid-{here}-gcc") == "sid"
-    assert recipe.default_suite("mine") == "bookworm"
-    assert recipe.kernel_package("trixie").startswith("linux-image-")
+def test_a_name_says_suite_and_architecture_and_each_has_a_kernel() -> None:
+    assert recipe.meant_by("trixie-amd64") == ("trixie", "amd64")
+    assert recipe.meant_by("sid-arm64-gcc") == ("sid", "arm64")
+    assert recipe.meant_by("mine") == recipe.meant_by("my-own") == ("bookworm", architecture.native())
+    for name in architecture.KNOWN:
+        assert recipe.kernel_package("trixie", name).startswith("linux-image-")

@@ -28,8 +28,8 @@ def words(text: str) -> frozenset[str]:
 # once, for all that is in it.
 FLOORS: tuple[frozenset[str], ...] = (
     words(
-        "errors process disk certificate config users jobfile growth confinement stream superblock terminal turns units"
-        " wishes capacity workplace clock section outputs"
+        "errors process architecture disk certificate config users jobfile growth confinement stream superblock"
+        " terminal turns units wishes capacity workplace clock section outputs"
     ),
     words("spool jail codec extfs comparison image machine layers results offer demand tree mend picker artifacts"),
     words("gate court hearing clerk judge verdict inspection pack unpack janitor room status guide client"),

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import process
-from construir_ftp.config import Config
+from construir_ftp import architecture, process
 from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.machine import qmp
 from construir_ftp.machine.qmp import Monitor
@@ -30,7 +29,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture
 def qemu(pair: tuple[socket.socket, socket.socket]) -> Iterator["subprocess.Popen[bytes]"]:
     """A QEMU without a machine, which is all its monitor needs."""
-    argv = [Config().machine.qemu, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none"]
+    program = architecture.find(architecture.native()).qemu
+    argv = [program, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none"]
     theirs = pair[1].fileno()
     running = process.spawn([*argv, *qmp.args(theirs)], pass_fds=[theirs])
     pair[1].close()

@@ -248,7 +248,7 @@ def test_shape_has_another_key_with_everything_that_makes_another_machine(
     keys = [shape.key(), *(msgspec.structs.replace(shape, **other).key() for other in others)]
     qemu.write_text("another version")
     keys.append(msgspec.structs.replace(shape, qemu=str(qemu)).key())
-    monkeypatch.setattr(guest, "kernel_line", lambda _accelerator: "panic=1")
+    monkeypatch.setattr(guest, "kernel_line", lambda _kind, _accelerator: "panic=1")
     keys.append(shape.key())
     assert len(set(keys)) == len(keys)
 

@@ -8,12 +8,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from construir_ftp import demand, image, supervisor
+from construir_ftp import architecture, demand, image, supervisor
 from construir_ftp.cli import differences, disks, shells
 from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage, bootable, collect, diff, recipe, versions
+from construir_ftp.image import BaseImage, bootable, collect, diff, recipe, suites, versions
 from construir_ftp.image import build as imagebuild
 from construir_ftp.layers.store import Store
 from construir_ftp.runner import selftest
@@ -28,6 +28,7 @@ def image_group() -> None:
 @image_group.command("build")
 @click.argument("name", required=False)
 @click.option("--suite", help="Debian's name for the release; what NAME begins with, else bookworm.")
+@click.option("--arch", help="Debian's name for the architecture; what NAME ends with, else this host's.")
 @click.option("--include", help="Further packages, separated by commas.")
 @click.option("--mirror", help="Archive to take packages from, as images.mirror; a URL or a line of sources.list.")
 @click.option("--keyring", help="File of the keys that sign the archive, as images.keyring.")
@@ -40,6 +41,7 @@ def image_build(
     settings: Config,
     name: str | None,
     suite: str | None,
+    arch: str | None,
     include: str | None,
     mirror: str | None,
     keyring: str | None,
@@ -51,18 +53,22 @@ def image_build(
     """Build the base image NAME (SUITE-ARCHITECTURE unless given); root is not needed.
 
     What takes the place of another has to pass a self-test first: a job in a machine of it. Jobs that start
-    afterwards use it, those that run keep theirs. An option that is left out is, for an image that is there, what it
-    was built with.
+    afterwards use it, those that run keep theirs. Suite, architecture and packages that are left out are, for an
+    image that is there, what it was built with.
     """
     images = settings.images_path()
-    name = name or recipe.default_name(suite or recipe.DEFAULT_SUITE)
+    name = name or recipe.default_name(suite or recipe.DEFAULT_SUITE, arch or architecture.native())
     built = _built(images, name)
+    suite_meant, arch_meant = (built.suite, built.architecture) if built else recipe.meant_by(name)
+    suite = suite or suite_meant
+    mirror, keyring = suites.archive(suite, settings.images, mirror, keyring)
     wanted = recipe.Recipe(
         name=name,
-        suite=suite or (built.suite if built else recipe.default_suite(name)),
+        suite=suite,
+        architecture=arch or arch_meant,
         include=_words(include) if include is not None or built is None else tuple(built.include),
-        mirror=settings.images.mirror if mirror is None else mirror,
-        keyring=settings.images.keyring if keyring is None else keyring,
+        mirror=mirror,
+        keyring=keyring,
         snapshot=snapshot,
         snapshot_mirror=settings.images.snapshot_mirror,
     )

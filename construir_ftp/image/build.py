@@ -16,7 +16,7 @@ import msgspec
 
 from construir_ftp import disk, extfs, image, process
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
-from construir_ftp.image import BaseImage, collect, initramfs, kernel, recipe, versions
+from construir_ftp.image import BaseImage, collect, emulation, initramfs, kernel, recipe, versions
 from construir_ftp.image.recipe import Recipe
 from construir_ftp.units import Size
 
@@ -88,7 +88,7 @@ def _clear(work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _as_builder() -> list[str]:
+def _as_builder() -> list[str | Path]:
     """What to put before a command so that it sees the tree's files with the owners they will have."""
     return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
 
@@ -103,8 +103,9 @@ def _export(root: Path, out: Path, wanted: Recipe) -> None:
     process.run(
         recipe.mmdebstrap_argv(root, wanted), timeout_s=_TIMEOUT_S, env=env | {"SOURCE_DATE_EPOCH": told or "1"}
     )
+    builder = emulation.prefix(wanted.architecture, recipe.source() / "emulate") or _as_builder()
     process.run(
-        [*_as_builder(), recipe.source() / "export", root, out, str(_ROOT_BYTES)],
+        [*builder, recipe.source() / "export", root, out, str(_ROOT_BYTES)],
         timeout_s=_TIMEOUT_S,
         env=env | ({"SOURCE_DATE_EPOCH": told} if told else {}),
     )
@@ -114,7 +115,7 @@ def _write_manifest(exported: Path, draft: Path, wanted: Recipe, epoch_s: int) -
     manifest = image.Manifest(
         name=wanted.name,
         suite=wanted.suite,
-        architecture=recipe.architecture(),
+        architecture=wanted.architecture,
         include=sorted(wanted.include),
         recipe=wanted.digest(),
         kernel_release=(exported / "release").read_text().strip(),

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import process
+from construir_ftp import architecture
 from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.image import emulation, suites
 
 # Part of every recipe's digest: raise it when the builder makes something else of the same base-image/.
 _BUILDER_VERSION = 4
 # What is beside the recipe in base-image/ without being part of an image.
-_NO_INGREDIENTS = ("README.md", "rawmount.sh")
+_NO_INGREDIENTS = ("README.md", "emulate", "rawmount.sh")
 # Suites that get no security updates of their own: they are where updates are made.
 _ROLLING = ("sid", "unstable", "experimental")
 DEFAULT_SUITE = "bookworm"
@@ -28,7 +29,7 @@ _HOOK_DIR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build: Debian's name for the release, packages beside those of base-image/packages, the archive.
+    """What to build: Debian's names for release and architecture, packages beside base-image/packages, the archive.
 
     `mirror` is a URL, or a line as in sources.list(5); `keyring` a file of the keys that have to have signed it. Empty:
     Debian's own. `snapshot`, such as 20260131T000000Z, takes packages from the archive as it was then, below
@@ -37,6 +38,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     suite: str
+    architecture: str
     include: tuple[str, ...] = ()
     mirror: str = ""
     keyring: str = ""
@@ -46,14 +48,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.suite):
             raise UsageError(f"'{self.suite}' is no name of a release; such as {DEFAULT_SUITE}")
+        architecture.find(self.architecture)
         if self.snapshot and not re.fullmatch(r"\d{8}T\d{6}Z", self.snapshot):
             raise UsageError(f"'{self.snapshot}' is no time of a snapshot; such as 20260131T000000Z")
         if self.snapshot and not self.snapshot_mirror:
             raise UsageError("no mirror of snapshots is configured; set images.snapshot_mirror")
+        if self.snapshot and suites.is_ubuntu(self.suite):
+            raise UsageError(f"{self.suite} is a release of Ubuntu; snapshots are of Debian's archive")
 
     def digest(self) -> str:
         """Changes whenever the image built from this would be another one, the archive's own changes apart."""
-        told = (_BUILDER_VERSION, self.suite, sorted(self.include), self.mirror, self.snapshot)
+        told = (_BUILDER_VERSION, self.suite, self.architecture, sorted(self.include), self.mirror, self.snapshot)
         hasher = hashlib.sha256(repr(told).encode())
         for name, digest in ingredients().items():
             hasher.update(f"{name} {digest}\n".encode())
@@ -62,7 +67,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     def sources(self) -> list[str]:
         """The archives, as mmdebstrap(1) takes them; none leaves the choice to it."""
         if not self.snapshot:
-            return [self.mirror] if self.mirror else []
+            return self._of_ubuntu() if suites.is_ubuntu(self.suite) else [self.mirror] if self.mirror else []
         base = self.snapshot_mirror.rstrip("/")
         # What was signed for a week may be years old; whoever uses the image's sources later needs to know that too.
         option = "[check-valid-until=no]"
@@ -71,6 +76,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             return [f"{main} {self.suite} main"]
         security = f"deb {option} {base}/debian-security/{self.snapshot} {self.suite}-security main"
         return [f"{main} {self.suite} main", f"{main} {self.suite}-updates main", security]
+
+    def _of_ubuntu(self) -> list[str]:
+        if " " in self.mirror:
+            return [self.mirror]
+        # Some of what Debian has in main is in universe there.
+        pockets = (self.suite, f"{self.suite}-updates", f"{self.suite}-security")
+        return [f"deb {self.mirror} {pocket} main universe" for pocket in pockets]
 
 
 def ingredients() -> dict[str, str]:
@@ -92,37 +104,38 @@ def source() -> Path:
     raise ConstruirError("base-image/ is missing from this installation; install Construir again")
 
 
-def architecture() -> str:
-    """Debian's name for this machine's architecture."""
-    return process.run(["dpkg", "--print-architecture"], timeout_s=10).strip()
+def default_name(suite: str, architecture_name: str) -> str:
+    """What an image is called unless it is given a name."""
+    return f"{suite}-{architecture_name}"
 
 
-def default_name(suite: str) -> str:
-    """What an image of `suite` is called unless it is given a name."""
-    return f"{suite}-{architecture()}"
+def meant_by(name: str) -> tuple[str, str]:
+    """Suite and architecture of an image that is built by its name only: trixie, arm64 for trixie-arm64, or
+    trixie-arm64-gcc.
+    """
+    suite, _, rest = name.partition("-")
+    named = rest.partition("-")[0]
+    return (suite, named) if architecture.is_one(named) else (DEFAULT_SUITE, architecture.native())
 
 
-def default_suite(name: str) -> str:
-    """The suite of an image that is built by its name only: trixie for trixie-amd64, or trixie-amd64-gcc."""
-    suite, found, _ = name.partition(f"-{architecture()}")
-    return suite if found else DEFAULT_SUITE
-
-
-def kernel_package(suite: str) -> str:
-    """The package of the kernel for a suite, by base-image/kernels. Raises ConstruirError where no line is for it."""
+def kernel_package(suite: str, architecture_name: str) -> str:
+    """The package of the kernel, by base-image/kernels. Raises ConstruirError where no line is for it."""
     for line in _lines("kernels"):
         of_suite, of_architecture, package = line.split()
-        if fnmatch.fnmatchcase(suite, of_suite) and fnmatch.fnmatchcase(architecture(), of_architecture):
+        if fnmatch.fnmatchcase(suite, of_suite) and fnmatch.fnmatchcase(architecture_name, of_architecture):
             return package
-    raise ConstruirError(f"no kernel is known for {suite} on {architecture()}; name one in {source() / 'kernels'}")
+    raise ConstruirError(f"no kernel is known for {suite} on {architecture_name}; name one in {source() / 'kernels'}")
 
 
 def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
     """The command that makes the tree `root`; see mmdebstrap(1)."""
-    packages = [*_lines("packages"), kernel_package(recipe.suite), *recipe.include]
+    packages = [*_lines("packages"), kernel_package(recipe.suite, recipe.architecture), *recipe.include]
+    emulated = emulation.prefix(recipe.architecture, source() / "emulate")
     return [
+        *emulated,
         "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        f"--mode={'root' if os.geteuid() == 0 or emulated else 'unshare'}",
+        f"--architectures={recipe.architecture}",
         "--variant=minbase",
         "--format=directory",
         "--quiet",

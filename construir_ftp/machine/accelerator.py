@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, image
+from construir_ftp import architecture, disk, image
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import BaseImage
@@ -36,17 +36,19 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
-    """What `machine.accelerator` ("auto", "kvm" or "tcg") comes to on this host.
+    """What `machine.accelerator` ("auto", "kvm" or "tcg") comes to on this host, for a base image.
 
     The first "auto" on a host boots a machine, which takes up to 10 s; the answer is kept in `images`.
     """
     wanted = machine.accelerator
     if wanted == "tcg":
         return Choice("tcg", "TCG, as configured")
+    if base.manifest.architecture != architecture.native():
+        return Choice("tcg", f"TCG: {base.manifest.architecture} is not this host's own architecture")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         problem = f"{DEVICE} " + ("may not be opened by this user" if DEVICE.exists() else "is missing")
     else:
-        problem = _remembered_probe(machine.qemu, images, base)
+        problem = _remembered_probe(machine, images, base)
     if not problem:
         return Choice("kvm", "KVM: a probe machine came up")
     if wanted == "kvm":
@@ -54,14 +56,15 @@ def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
     return Choice("tcg", f"TCG: {problem}")
 
 
-def _remembered_probe(program: str, images: Path, base: BaseImage) -> str:
-    key = "\n".join([platform.release(), qemu.version(program), base.manifest.parts[image.KERNEL].sha256])
+def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) -> str:
+    program, package = qemu.program(machine, base), architecture.find(base.manifest.architecture).package
+    key = "\n".join([platform.release(), qemu.version(program, package), base.manifest.parts[image.KERNEL].sha256])
     memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
         return memory.read_text()
     except FileNotFoundError:
         pass
-    problem = probe(program, base, "kvm")
+    problem = probe(machine, base, "kvm")
     log.info("KVM probe: %s", problem or "works")
     try:
         disk.replace_durably(memory, problem.encode())
@@ -70,10 +73,10 @@ def _remembered_probe(program: str, images: Path, base: BaseImage) -> str:
     return problem
 
 
-def probe(program: str, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
+def probe(machine: MachineSection, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
     """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words."""
     shape = Shape(
-        qemu=program,
+        qemu=qemu.program(machine, base),
         base=base,
         accelerator=accelerator,
         memory_bytes=_PROBE_MEMORY,
@@ -82,8 +85,8 @@ def probe(program: str, base: BaseImage, accelerator: Accelerator, deadline_s: f
         max_disk_bytes=0,
     )
     try:
-        with Machine.start(shape) as machine:
-            machine.wait_until_ready(deadline_s)
+        with Machine.start(shape) as started:
+            started.wait_until_ready(deadline_s)
     except MachineUnavailableError as error:
         return f"{error} (under {accelerator.upper()})"
     return ""

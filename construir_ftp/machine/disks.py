@@ -10,25 +10,25 @@ from pathlib import Path
 
 from construir_ftp.machine import guest, qmp
 
-# The job's disk, and what can be attached beside it: 24 virtio-mmio transports, four of which the machine has used up.
+# What can be attached beside the job's disk: a microvm has 24 virtio-mmio places, four of which it has used up.
 MOST_READ_ONLY = 18
 
 
-def args(read_only: int) -> list[str]:
-    """QEMU's options for the job's place and `read_only` others."""
-    places = [_place_args(guest.JOB_SERIAL, False)]
-    places += [_place_args(guest.read_only_serial(number), True) for number in range(read_only)]
+def args(read_only: int, transport: str) -> list[str]:
+    """QEMU's options for the job's place and `read_only` others; for `transport` see architecture."""
+    places = [_place_args(guest.JOB_SERIAL, False, transport)]
+    places += [_place_args(guest.read_only_serial(number), True, transport) for number in range(read_only)]
     return [word for place in places for word in place]
 
 
-def _place_args(serial: str, is_read_only: bool) -> list[str]:
+def _place_args(serial: str, is_read_only: bool, transport: str) -> list[str]:
     # raw always: probed, a job could carry a qcow2 header that names a file of the host. werror=report: the default
     # pauses the machine on a full disk until its deadline. Zeros and freed blocks become holes again.
     more = "read-only=on" if is_read_only else "discard=unmap,detect-zeroes=unmap"
     return [
         *("-blockdev", f"driver=null-co,node-name={serial}-file,size=0,read-zeroes=on"),
         *("-blockdev", f"driver=raw,node-name={serial},file={serial}-file,{more}"),
-        *("-device", f"virtio-blk-device,drive={serial},serial={serial},werror=report,rerror=report"),
+        *("-device", f"virtio-blk-{transport},drive={serial},serial={serial},werror=report,rerror=report"),
     ]
 
 

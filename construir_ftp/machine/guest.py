@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp.architecture import Architecture
+
 CONTROL_PORT = "construir.control"
 OUTPUT_PORT = "construir.output"
 JOB_SERIAL = "job"
@@ -106,31 +108,29 @@ def clock() -> bytes:
     return f"{now_ns // 10**9}.{now_ns % 10**9:09d}\n".encode()
 
 
-def kernel_line(accelerator: str) -> str:
+def kernel_line(kind: Architecture, accelerator: str) -> str:
     """The worker kernel's parameters (Documentation/admin-guide/kernel-parameters.rst)."""
-    # reboot=t: a microvm has no keyboard controller, by which a clone's kernel would try to restart it for ever.
-    words = [
-        "console=ttyS0",
-        "quiet",
-        "panic=-1",
-        "reboot=t",
-        "tsc=reliable",
-        "cryptomgr.notests",
-        "rcupdate.rcu_expedited=1",
-    ]
+    words = [f"console={kind.console}", "quiet", "panic=-1", "cryptomgr.notests", "rcupdate.rcu_expedited=1"]
     # Nothing in the guest needs protection from the rest of it: the job is root.
     words += ["mitigations=off", "init_on_alloc=0", "audit=0", "lsm="]
     # What nobody uses in a worker: tracing of the kernel, a self-test of its cryptography. Together 0.1 s under TCG.
     words.append(f"initcall_blacklist={','.join(_LEFT_OUT)}")
     if accelerator == "tcg":
         # Address randomisation defeats the reuse of translated code: 30 bash starts take 1828 ms with, 369 without.
-        words += ["norandmaps", f"tsc_early_khz={_tsc_khz()}"]
+        words.append("norandmaps")
+    if kind.name == "amd64":
+        words += _words_of_a_microvm(accelerator)
     return " ".join(words)
+
+
+def _words_of_a_microvm(accelerator: str) -> list[str]:
+    # reboot=t: it has no keyboard controller, by which a clone's kernel would try to restart it for ever.
+    return ["reboot=t", "tsc=reliable", *([f"tsc_early_khz={_tsc_khz()}"] if accelerator == "tcg" else [])]
 
 
 @functools.cache  # a host with many processors takes its time to describe them
 def _tsc_khz() -> int:
-    # A microvm has no timer to calibrate the time stamp counter by; under TCG it is the host's, whose rate the
+    # Nor has it a timer to calibrate the time stamp counter by; under TCG it is the host's, whose rate the
     # host's kernel tells as bogomips (two per cycle).
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("bogomips"):

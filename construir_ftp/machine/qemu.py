@@ -10,7 +10,8 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import process
+from construir_ftp import architecture, process
+from construir_ftp.architecture import Architecture
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.image import BaseImage
@@ -48,7 +49,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Self:
         """The machine that a configuration asks for."""
         return cls(
-            qemu=machine.qemu,
+            qemu=program(machine, base),
             base=base,
             accelerator=accelerator,
             memory_bytes=int(machine.memory),
@@ -58,15 +59,20 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             read_only_disks=read_only_disks,
         )
 
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the base image."""
+        return architecture.find(self.base.manifest.architecture)
+
     def key(self) -> str:
         """Changes with everything that makes a machine another one: the base image's content, QEMU's program, the
         kernel line, sizes. The state of one can only be given to another of the same key.
         """
-        program = process.find(self.qemu)
-        stat = Path(program).stat() if program else None
-        mark = (program, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
+        found = process.find(self.qemu)
+        stat = Path(found).stat() if found else None
+        mark = (found, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
         sizes = (self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes, self.read_only_disks)
-        line = guest.kernel_line(self.accelerator)
+        line = guest.kernel_line(self.architecture, self.accelerator)
         return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
 
 
@@ -80,12 +86,18 @@ class Ram(msgspec.Struct, frozen=True):
     is_template: bool
 
 
-def version(qemu: str) -> str:
+def program(machine: MachineSection, base: BaseImage) -> str:
+    """The emulator for a base image: the configured one if that has the host's own architecture, else QEMU's."""
+    name = base.manifest.architecture
+    return (name == architecture.native() and machine.qemu) or architecture.find(name).qemu
+
+
+def version(qemu: str, package: str) -> str:
     """The first line of what the program `qemu` says of itself. Raises MachineUnavailableError if it says nothing."""
     try:
         return process.run([qemu, "--version"], timeout_s=_ANSWER_S).partition("\n")[0]
     except CommandError as error:
-        raise MachineUnavailableError(f"{error}; run: apt install qemu-system-x86") from error
+        raise MachineUnavailableError(f"{error}; run: apt install {package}") from error
 
 
 def argv(shape: Shape, wires: Mapping[str, int], ram: Ram | None = None) -> list[str]:
@@ -97,22 +109,24 @@ def argv(shape: Shape, wires: Mapping[str, int], ram: Ram | None = None) -> list
         shape.qemu,
         *_machine_args(shape, ram),
         *(["-incoming", "defer"] if is_clone else _kernel_args(shape)),
-        *_root_args(Path(f"/proc/self/fd/{ram.root_fd}") if ram else shape.base.root),
-        *disks.args(shape.read_only_disks),
-        *_wire_args(wires),
+        *_root_args(Path(f"/proc/self/fd/{ram.root_fd}") if ram else shape.base.root, shape.architecture.transport),
+        *disks.args(shape.read_only_disks, shape.architecture.transport),
+        *_wire_args(wires, shape.architecture.transport),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
     ]
 
 
 def _machine_args(shape: Shape, ram: Ram | None) -> list[str]:
+    kind = shape.architecture
     return [
-        *("-M", f"microvm,rtc=on,acpi=on{',memory-backend=ram' if ram else ''}", "-accel", shape.accelerator),
-        *("-cpu", "host" if shape.accelerator == "kvm" else "qemu64"),
+        *("-M", f"{kind.machine}{',memory-backend=ram' if ram else ''}", "-accel", shape.accelerator),
+        *("-cpu", "host" if shape.accelerator == "kvm" else kind.processor),
         *("-m", f"{shape.memory_bytes // 2**20}M", "-smp", str(shape.cpus)),
         *(_ram_args(shape, ram) if ram else []),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
         # Without a source of entropy the guest's first getrandom() waits for a second.
-        *("-object", "rng-random,id=entropy,filename=/dev/urandom", "-device", "virtio-rng-device,rng=entropy"),
+        *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
+        *("-device", f"virtio-rng-{kind.transport},rng=entropy"),
     ]
 
 
@@ -125,22 +139,22 @@ def _ram_args(shape: Shape, ram: Ram) -> list[str]:
 def _kernel_args(shape: Shape) -> list[str]:
     return [
         *("-kernel", str(shape.base.kernel), "-initrd", str(shape.base.initrd)),
-        *("-append", guest.kernel_line(shape.accelerator)),
+        *("-append", guest.kernel_line(shape.architecture, shape.accelerator)),
     ]
 
 
-def _root_args(root: Path) -> list[str]:
+def _root_args(root: Path, transport: str) -> list[str]:
     # In QEMU's option lists a comma is written twice. werror: see disks.
     file = str(root).replace(",", ",,")
     drive = f"if=none,id=root,file={file},format=raw,snapshot=on,cache=unsafe,werror=report,rerror=report"
-    return ["-drive", drive, "-device", "virtio-blk-device,drive=root,serial=root"]
+    return ["-drive", drive, "-device", f"virtio-blk-{transport},drive=root,serial=root"]
 
 
-def _wire_args(wires: Mapping[str, int]) -> list[str]:
+def _wire_args(wires: Mapping[str, int], transport: str) -> list[str]:
     chardevs = [word for name in WIRES[:3] for word in ("-chardev", f"socket,id={name},fd={wires[name]}")]
     return [
         *chardevs,
-        *("-device", "virtio-serial-device"),
+        *("-device", f"virtio-serial-{transport}"),
         *("-device", f"virtserialport,chardev=control,name={guest.CONTROL_PORT}"),
         *("-device", f"virtserialport,chardev=output,name={guest.OUTPUT_PORT}"),
         *("-serial", "chardev:console"),

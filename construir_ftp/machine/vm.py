@@ -105,7 +105,7 @@ class Machine:
         Raises MachineUnavailableError where there is no QEMU, or no jail, to be started.
         """
         if process.find(shape.qemu) is None:
-            raise MachineUnavailableError(f"{shape.qemu}: not installed; run: apt install qemu-system-x86")
+            raise MachineUnavailableError(f"{shape.qemu}: not installed; run: apt install {shape.architecture.package}")
         with ExitStack() as stack:
             pairs = {name: socket.socketpair() for name in WIRES}
             for ours, theirs in pairs.values():

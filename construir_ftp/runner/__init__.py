@@ -210,7 +210,7 @@ class Runner:
         Raises MachineUnavailableError while it doesn't.
         """
         machine = self._config.machine
-        problem = accelerator.probe(machine.qemu, worker.base, worker.accelerator.accelerator, machine.boot_timeout)
+        problem = accelerator.probe(machine, worker.base, worker.accelerator.accelerator, machine.boot_timeout)
         if problem:
             raise MachineUnavailableError(problem)
         self._machines_fail = False

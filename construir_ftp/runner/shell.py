@@ -209,7 +209,8 @@ def attend(visit: Visit, terminal: Terminal, boot_timeout_s: float, stop: socket
     Raises MachineUnavailableError where there is no machine to be had, ConstruirError when `stop` was readable.
     """
     rows, columns = terminal.size()
-    env = {"TERM": terminal.kind, "LINES": str(rows), "COLUMNS": str(columns)}
+    console = visit.shape.architecture.console
+    env = {"TERM": terminal.kind, "LINES": str(rows), "COLUMNS": str(columns), "CONSOLE": console}
     read_only = tuple(Path(f"/proc/self/fd/{descriptor}") for descriptor in visit.read_only)
     with terminal.raw(), Console.start(visit.shape) as machine:
         errand = msgspec.structs.replace(visit.errand, env=env)

@@ -28,7 +28,7 @@ CLONES = WARM + "waiting = 0\n"
 
 def bare_boot_s(shape: Shape, initrd: Path) -> float:
     """Seconds from starting QEMU, unjailed, to the first word of an init that does nothing else."""
-    line = f"{guest.kernel_line(shape.accelerator)} rdinit=/{bare.INIT}"
+    line = f"{guest.kernel_line(shape.architecture, shape.accelerator)} rdinit=/{bare.INIT}"
     with bare.no_jail():
         return bare.said_s(shape, ["-kernel", shape.base.kernel, "-initrd", initrd, "-append", line], bare.INIT_SAYS)
 

@@ -6,7 +6,7 @@ Run from the repository: .venv/bin/python -m tests.bench.image_build [ROUNDS]
 import shutil
 from pathlib import Path
 
-from construir_ftp import process
+from construir_ftp import architecture, process
 from construir_ftp.config import Config
 from construir_ftp.image import build as imagebuild
 from construir_ftp.image.recipe import Recipe, mmdebstrap_argv
@@ -29,7 +29,7 @@ def ours_s(place: Path, recipe: Recipe) -> float:
 
 
 def main(rounds: int) -> None:
-    recipe = Recipe(name="bench", suite="bookworm", mirror=Config().images.mirror)
+    recipe = Recipe(name="bench", suite="bookworm", architecture=architecture.native(), mirror=Config().images.mirror)
     with bench.workplace() as place:
         place.chmod(0o755)  # mmdebstrap may work as another user
         rows = [
