@@ -153,9 +153,7 @@ class Fetch:
 
     def _receive(self, ftp: ftplib.FTP, item: Item, part: Path, offset: int, patience: Patience) -> str:
         """Write what comes after `offset` into `part`; the digest of all that is in it then."""
-        with _of_this_machine(part):
-            file = part.open("r+b" if offset else "w+b")
-        with file:
+        with _opened(part, "r+b" if offset else "w+b") as file:
             with _of_this_machine(part):
                 hasher = _hashed(file, offset)
                 file.truncate()
@@ -185,6 +183,18 @@ def _of_this_machine(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConstruirError(f"{error.filename or path}: {error.strerror}") from error
+
+
+@contextmanager
+def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
+    """A file here. Closing it may be what fails, since that writes what is left."""
+    with _of_this_machine(path):
+        file = path.open(mode)
+    try:
+        yield file
+    finally:
+        with _of_this_machine(path):
+            file.close()
 
 
 @contextmanager
