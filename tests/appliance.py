@@ -38,10 +38,12 @@ _UP_S = 30
 _RESULT_S = 120
 
 
-def construir(*arguments: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
+def construir(
+    *arguments: str | Path, timeout_s: float = _RESULT_S, **options: Any
+) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, its output captured as text; a test that wants success passes check=True."""
     argv = [sys.executable, "-m", "construir_ftp", *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=_RESULT_S, **options)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, **options)
 
 
 def send(ftp: ftplib.FTP, upload: Path, name: str | None = None) -> str:

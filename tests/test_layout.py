@@ -29,9 +29,11 @@ def words(text: str) -> frozenset[str]:
 FLOORS: tuple[frozenset[str], ...] = (
     words(
         "errors process architecture disk certificate config users jobfile growth confinement stream superblock"
-        " terminal turns units wishes capacity workplace clock section outputs"
+        " terminal turns units wishes capacity workplace clock section outputs keys"
     ),
-    words("spool jail codec extfs comparison image machine layers results offer demand tree mend picker artifacts"),
+    words(
+        "spool jail codec extfs comparison image machine layers results offer demand tree mend picker artifacts project"
+    ),
     words("gate court hearing clerk judge verdict inspection pack unpack janitor room status guide client"),
     words("server runner supervisor check refresher"),
     words("cli __main__"),

@@ -63,6 +63,13 @@ def words(said: str) -> list[str]:
     return said.replace("\r", "").split("\n")
 
 
+def test_run_opens_the_machine_of_a_job_that_failed_if_told_to(tmp_path: Path) -> None:
+    job = jobs.job_directory(tmp_path / "job", b"#!/bin/sh\necho seen >left-behind; exit 3\n")
+    said = visit("run", job, "-o", tmp_path / "result", "--shell-on-failure", script=f"{LOGIN}cat left-behind\n")
+    assert said.returncode == 3, said.stderr
+    assert "seen" in words(said.stdout)
+
+
 # -- a script at the login -------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ _SUMMARY_CHARACTERS = 200
 # By its name on the command line: the module here and the attribute there.
 _COMMANDS = {
     CONTRIBUTORS: {
+        "init": ("packing", "init_command"),
         "pack": ("packing", "pack_command"),
         "inspect": ("packing", "inspect_command"),
         "unpack": ("packing", "unpack_command"),
@@ -30,6 +31,8 @@ _COMMANDS = {
         "cancel": ("remote", "cancel_command"),
         "retry": ("remote", "retry_command"),
         "diff": ("remoteresults", "diff_command"),
+        "completion": ("manual", "completion_command"),
+        "man": ("manual", "man_command"),
     },
     OPERATORS: {
         "serve": ("appliance", "serve_command"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import jobfile, pack
+from construir_ftp import jobfile, pack, project
 from construir_ftp.cli import progress
 from construir_ftp.cli.options import PATH, SizeType, as_json_option, configured, print_json, printable
 from construir_ftp.config import Config
@@ -12,12 +12,41 @@ from construir_ftp.errors import UsageError
 from construir_ftp.pack import Wrapping, checkout
 from construir_ftp.units import Size
 
+_SPACE = f"{pack.SPACE_BYTES >> 20}MiB"
+
+
+@click.command("init")
+@click.argument("directory", type=PATH, default=".")
+@as_json_option
+def init_command(directory: Path, as_json: bool) -> None:
+    """Write a run.sh and a construir.toml for the project in DIRECTORY, here unless named; what is there stays.
+
+    Known are Makefiles, CMake, Meson, autotools, Rust, Go, Python, npm and Debian's source packages. Both files are a
+    beginning, to be changed.
+    """
+    sketch, written, kept = project.write(directory)
+    if as_json:
+        told = {"kind": sketch.kind, "written": [str(path) for path in written], "kept": [str(path) for path in kept]}
+        print_json(told)
+        return
+    click.echo(f"found: {sketch.kind}")
+    for path in written:
+        click.echo(f"wrote {printable(str(path))}")
+    for path in kept:
+        click.echo(f"{printable(str(path))} is there already, and stays as it is")
+
 
 @click.command("pack")
 @click.argument("source", metavar="DIR|GIT")
 @click.option("-o", "output", type=PATH, help="File to write; NAME.img.zst, in this directory, unless given.")
 @click.option("--git", "revision", metavar="REV", help="Pack the tree of this commit; HEAD of a repository GIT.")
-@click.option("--space", type=SizeType(), default="64MiB", show_default=True, help="Free room for the job to fill.")
+@click.option(
+    "--space",
+    type=SizeType(),
+    default=f"{pack.SPACE_BYTES >> 20}MiB",
+    show_default=True,
+    help="Free room for the job to fill.",
+)
 @click.option(
     "--codec", type=click.Choice(list(jobfile.SUFFIXES)), default="zstd", show_default=True, help="Outer format."
 )

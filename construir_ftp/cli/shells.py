@@ -45,6 +45,18 @@ def shell_command(settings: Config, what: str, base: str | None, without_depende
     environment, packages, results and layers are as its construir.toml says. Logging out or poweroff ends the machine,
     Ctrl-] at once. The copy is gone then, unless --keep saves it.
     """
+    look_at(what, settings, base=base, without_dependencies=without_dependencies, keep=keep)
+
+
+def look_at(
+    what: str,
+    settings: Config,
+    *,
+    base: str | None = None,
+    without_dependencies: bool = False,
+    keep: Path | None = None,
+) -> None:
+    """Open the machine that the job `what` had, as `construir shell` does."""
     if keep is not None:
         shell.check_target(keep)
     subject = shell.find(what, settings).in_machine(base, not without_dependencies)

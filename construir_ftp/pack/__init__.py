@@ -20,6 +20,8 @@ from construir_ftp.pack import checkout, compression, selection, staging, volume
 from construir_ftp.pack.volume import Times
 
 RUN = "run.sh"
+# Free in the image unless said otherwise: most jobs leave less.
+SPACE_BYTES = 64 * 2**20
 # The first day that every format of archives can tell of: 2 January 1980.
 _LONG_AGO_S = 315_619_200
 _LATEST_S = 2**31 - 1
@@ -37,7 +39,7 @@ class Wrapping(msgspec.Struct, frozen=True, kw_only=True):
     change; `everything`: nothing is left out of a directory.
     """
 
-    space_bytes: int = 0
+    space_bytes: int = SPACE_BYTES
     codec: str = "zstd"
     level: int | None = None
     keep_times: bool = False

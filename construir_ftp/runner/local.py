@@ -10,6 +10,7 @@ from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.machine import accelerator
 from construir_ftp.offer import Offer
+from construir_ftp.pack import Wrapping
 from construir_ftp.results import Result
 from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Worker
@@ -52,7 +53,7 @@ def run(
 def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
     incoming = spool.receive()
     if source.is_dir():
-        pack.pack(source, incoming.upload, 0)
+        pack.pack_directory(source, incoming.upload, Wrapping())  # as construir pack does, if nothing else is said
     else:
         disk.copy(source, incoming.upload)
     with Court(config.gate) as court:

@@ -1,0 +1,188 @@
+"""`construir man` and `construir completion`: what the commands say of themselves, for man(1) and for shells.
+
+Pages are made of the same help that --help prints, and construir.toml(5) of the keys that construir init explains.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from construir_ftp import __version__
+from construir_ftp.cli.options import PATH
+from construir_ftp.errors import UsageError
+from construir_ftp.keys import KEYS
+
+_ESCAPES = {"\\": "\\e", "-": "\\-", '"': "\\(dq", "~": "\\(ti", "^": "\\(ha"}
+_SHELLS = ("bash", "zsh", "fish")
+_CODES = (
+    ("0", "Fine; the job succeeded."),
+    ("1", "Failed."),
+    ("2", "The command line makes no sense."),
+    (
+        "65-78",
+        "As in sysexits(3): 65 a job was refused, 69 QEMU, a program or the server is missing, 78 bad configuration.",
+    ),
+    ("other", "A job's own, of a command that waits for one."),
+)
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion_command(shell: str) -> None:
+    """Print what has SHELL complete the commands and options of construir.
+
+    For bash: construir completion bash >~/.local/share/bash-completion/completions/construir. For zsh, into a file
+    _construir in a directory of $fpath. For fish: into ~/.config/fish/completions/construir.fish.
+    """
+    kind = get_completion_class(shell)
+    root = click.get_current_context().find_root()
+    assert kind is not None
+    # click's source() would start bash to ask for its version.
+    script = kind(root.command, {}, "construir", "_CONSTRUIR_COMPLETE")
+    click.echo(script.source_template % script.source_vars())
+
+
+@click.command("man")
+@click.option("-o", "output", type=PATH, default="man", show_default=True, help="Directory to write the pages into.")
+def man_command(output: Path) -> None:
+    """Write the manual pages, one for each command, and construir.toml(5).
+
+    Then man -M DIR construir-pack shows one. They are in DIR/man1 and DIR/man5.
+    """
+    root = click.get_current_context().find_root().command
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is no directory; name another with -o")
+    pages = {f"man1/{name.replace(' ', '-')}.1": text for name, text in _pages(root, "construir")}
+    pages["man5/construir.toml.5"] = toml_page()
+    for name, text in pages.items():
+        path = output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {len(pages)} pages into {output}")
+
+
+# -- pages of commands -----------------------------------------------------------------------------------
+
+
+def _pages(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    context = click.Context(command, parent, name.rpartition(" ")[2], **command.context_settings)
+    yield name, command_page(command, name, context)
+    if isinstance(command, click.Group):
+        for sub in command.list_commands(context):
+            below = command.get_command(context, sub)
+            if below is not None:
+                yield from _pages(below, f"{name} {sub}", context)
+
+
+def command_page(command: click.Command, name: str, context: click.Context) -> str:
+    """The text of a page, in man(7)'s macros."""
+    summary, *paragraphs = _paragraphs(command.help or "")
+    first = summary.partition(". ")[0]
+    pieces = command.collect_usage_pieces(context)
+    lines = [
+        _title(name.replace(" ", "-"), 1),
+        ".SH NAME",
+        f"{_text(name.replace(' ', '-'))} \\- {_text(first.rstrip('.'))}",
+        ".SH SYNOPSIS",
+        f".B {_text(name)}",
+        *([_text(" ".join(pieces))] if pieces else []),
+        ".SH DESCRIPTION",
+        _text(summary),
+    ]
+    for paragraph in paragraphs:
+        lines += [".PP", _text(paragraph)]
+    lines += _options(command, context)
+    if isinstance(command, click.Group):
+        lines += _commands(command, name, context)
+    lines += [".SH EXIT STATUS", *_list(_CODES)]
+    lines += [".SH SEE ALSO", _see_also(name)]
+    return "\n".join(lines) + "\n"
+
+
+def _paragraphs(text: str) -> list[str]:
+    found = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text.strip())]
+    return found or [""]
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    options = [parameter for parameter in command.get_params(context) if isinstance(parameter, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
+    if records:
+        yield ".SH OPTIONS"
+        yield from _list(records)
+    named = [
+        (option.envvar, f"Has the meaning of {option.opts[0]}, which wins over it.")
+        for option in options
+        if isinstance(option.envvar, str)
+    ]
+    if named:
+        yield ".SH ENVIRONMENT"
+        yield from _list(named)
+
+
+def _commands(group: click.Group, name: str, context: click.Context) -> Iterator[str]:
+    yield ".SH COMMANDS"
+    for sub in group.list_commands(context):
+        command = group.get_command(context, sub)
+        if command is not None:
+            page = f"{name} {sub}".replace(" ", "-")
+            yield from _list([(f"{page}(1)", command.get_short_help_str(limit=200))])
+
+
+def _see_also(name: str) -> str:
+    above = name.rpartition(" ")[0].replace(" ", "-")
+    pages = [(above, 1)] if above else []
+    return ",\n".join(f".BR {_text(page)} ({section})" for page, section in [*pages, ("construir.toml", 5)])
+
+
+def _list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for term, meaning in entries:
+        yield from (".TP", f".B {_text(term)}", _text(meaning))
+
+
+# -- construir.toml(5) -----------------------------------------------------------------------------------
+
+
+def toml_page() -> str:
+    """The text of construir.toml's page."""
+    lines = [
+        _title("construir.toml", 5),
+        ".SH NAME",
+        "construir.toml \\- what a job needs",
+        ".SH DESCRIPTION",
+        _text("A file construir.toml beside run.sh, in TOML. It is optional, and so is every key in it."),
+        _text("What can't be had is refused in the reply to the upload. Sizes and times have units."),
+        _text("The appliance's own configuration has the same name, and other keys: etc/construir.toml lists them."),
+    ]
+    table = None
+    for key in KEYS:
+        if key.table != table:
+            table = key.table
+            lines += [".SH " + (_text(f"THE TABLE [{table}]") if table else "KEYS")]
+        lines += [*_list([(f"{key.name} = {key.example}", key.meaning)])]
+    lines += [".SH SEE ALSO", ".BR construir-init (1),", ".BR construir-pack (1)"]
+    return "\n".join(lines) + "\n"
+
+
+# -- troff -----------------------------------------------------------------------------------------------
+
+
+def _title(name: str, section: int) -> str:
+    told = os.environ.get("SOURCE_DATE_EPOCH", "")
+    date = datetime.fromtimestamp(int(told) if told.isdecimal() else time.time(), UTC)
+    title = name.upper() if section == 1 else name
+    return f'.TH {_text(title)} {section} {date:%Y-%m-%d} "Construir {__version__}" Construir'
+
+
+def _text(text: str) -> str:
+    """Text as troff takes it (groff_char(7)): a hyphen is a minus, a quotation mark none of a macro's, and what begins
+    a line no macro.
+    """
+    escaped = text.translate({ord(char): name for char, name in _ESCAPES.items()})
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
