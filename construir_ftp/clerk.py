@@ -1,6 +1,6 @@
 """The judges' parent: a program in a jail that waits for uploads, and has a child of its own look at each.
 
-    construir_ftp.clerk LIMITS MOST FILTER     standard input is a socket (SOCK_SEQPACKET)
+    construir_ftp.clerk LIMITS FILTER     standard input is a socket (SOCK_SEQPACKET)
 
 Starting Python and libmagic costs a tenth of a second, a fork a few milliseconds. With each message come two
 descriptors: the upload, and a socket by which the judge is told how far it has grown (growth) and answers (verdict).
@@ -38,16 +38,15 @@ _MOST_FILES = 1024
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What holds for every upload; `most_bytes` is its length at most, `filter` what seccomp is given, if anything."""
+    """What holds for every upload; `filter` is what seccomp is given, if anything."""
 
     limits: GateSection
-    most_bytes: int
     filter: bytes
 
 
 def main() -> None:
     """Take in uploads until nobody is left to send any."""
-    setup = Setup(verdict.decode_limits(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3]))
+    setup = Setup(verdict.decode_limits(sys.argv[1]), bytes.fromhex(sys.argv[2]))
     judge.prepare()
     confinement.hide_memory()
     confinement.be_called("construir-clerk")
@@ -158,7 +157,7 @@ def _give_up(limits: GateSection) -> NoReturn:
 
 def _answer(setup: Setup, file: IO[bytes], wire: socket.socket) -> Answer:
     try:
-        return judge.judge(Upload(file, Told(wire, setup.most_bytes)), setup.limits)
+        return judge.judge(Upload(file, Told(wire)), setup.limits)
     except RefusedError as error:
         return Refusal(reason=str(error), reply=error.reply, is_cut=error.is_cut)
     except MemoryError:

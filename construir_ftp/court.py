@@ -62,15 +62,15 @@ class Court:
     def hear(self, path: Path) -> Hearing:
         """A hearing of a file that is there. Raises OSError, and ConstruirError where there are too many already."""
         with self._lock:
-            return self._begin(path, followed=False)
+            return self._begin(path, _ANY_SIZE, followed=False)
 
-    def follow(self, path: Path) -> Hearing | None:
+    def follow(self, path: Path, most_bytes: int = _ANY_SIZE) -> Hearing | None:
         """A hearing of a file that grows; None while as many are followed as there is memory for. Does not wait.
 
-        Raises OSError.
+        It may have `most_bytes` in the end, if the court allows so many. Raises OSError.
         """
         with self._lock:
-            return self._begin(path, followed=True) if self._followed < self._most_followed else None
+            return self._begin(path, most_bytes, followed=True) if self._followed < self._most_followed else None
 
     def close(self) -> None:
         """End all clerks and judges; on return none is left. Hearings that are not over end without a verdict."""
@@ -80,7 +80,7 @@ class Court:
         for room in rooms:
             room.end()
 
-    def _begin(self, path: Path, *, followed: bool) -> Hearing:
+    def _begin(self, path: Path, most_bytes: int, *, followed: bool) -> Hearing:
         with ExitStack() as undo:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, file)
@@ -90,7 +90,7 @@ class Court:
                 room = self._send(file, theirs.fileno())
             undo.pop_all()
         self._followed += followed
-        return Hearing(_Seat(self, room, followed), file, ours, self._limits)
+        return Hearing(_Seat(self, room, followed), file, ours, self._limits, min(most_bytes, self._most_bytes))
 
     def _send(self, file: int, channel: int) -> "_Room":
         for _ in range(2):
@@ -110,7 +110,7 @@ class Court:
 
     def _open_room(self) -> "_Room":
         if self._room is None:
-            self._room = _Room(_argv(self._limits, self._most_bytes), _walls(self._limits, self._most_followed))
+            self._room = _Room(_argv(self._limits), _walls(self._limits, self._most_followed))
             self._rooms = {room for room in self._rooms if room.thread.is_alive()} | {self._room}
         return self._room
 
@@ -191,11 +191,11 @@ def most_followed(limits: GateSection) -> int:
     return min(_MOST_FOLLOWED, max(_FEWEST_FOLLOWED, memory_bytes // 2 // limits.max_memory))
 
 
-def _argv(limits: GateSection, most_bytes: int) -> list[str]:
+def _argv(limits: GateSection) -> list[str]:
     program = (seccomp.reader() or b"").hex()
     return [
         *(sys.executable, "-I", "-m", "construir_ftp.clerk"),
-        *(verdict.encode_limits(limits), str(most_bytes), program),
+        *(verdict.encode_limits(limits), program),
     ]
 
 

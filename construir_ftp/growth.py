@@ -10,7 +10,7 @@ from typing import Protocol
 
 from construir_ftp.errors import ConstruirError
 
-_MESSAGE = struct.Struct("<Q?")
+_MESSAGE = struct.Struct("<QQ?")
 
 
 class AbandonedError(ConstruirError):
@@ -49,8 +49,8 @@ class Whole:
 class Told:
     """What comes in by `channel`. Raises AbandonedError when it is closed before the upload is whole."""
 
-    def __init__(self, channel: socket.socket, most_bytes: int) -> None:
-        self.size_bytes, self.most_bytes = 0, most_bytes
+    def __init__(self, channel: socket.socket) -> None:
+        self.size_bytes, self.most_bytes = 0, 2**63 - 1
         self.is_whole = False
         self._channel = channel
 
@@ -71,11 +71,10 @@ class Told:
         said = self._channel.recv(_MESSAGE.size, flags)
         if not said:
             raise AbandonedError("nobody waits for the verdict any more")
-        self.size_bytes, self.is_whole = _MESSAGE.unpack(said)
-        if self.is_whole:
-            self.most_bytes = self.size_bytes
+        self.size_bytes, most_bytes, self.is_whole = _MESSAGE.unpack(said)
+        self.most_bytes = self.size_bytes if self.is_whole else most_bytes
 
 
-def message(size_bytes: int, is_whole: bool) -> bytes:
-    """That there are so many bytes, and whether that is all."""
-    return _MESSAGE.pack(size_bytes, is_whole)
+def message(size_bytes: int, most_bytes: int, is_whole: bool) -> bytes:
+    """That there are so many bytes, how many there may be, and whether that is all."""
+    return _MESSAGE.pack(size_bytes, most_bytes, is_whole)

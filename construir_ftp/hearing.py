@@ -44,8 +44,9 @@ class Place(Protocol):
 class Hearing:
     """Close it, or use it as a context: its judge is dead afterwards."""
 
-    def __init__(self, place: Place, file: int, channel: socket.socket, limits: GateSection) -> None:
-        self._place, self._file, self._channel, self._limits = place, file, channel, limits
+    def __init__(self, place: Place, file: int, channel: socket.socket, limits: GateSection, most_bytes: int) -> None:
+        self._place, self._file, self._channel = place, file, channel
+        self._limits, self._most_bytes = limits, most_bytes
         channel.setblocking(False)
         self._pidfd: int | None = None
         self._said = b""
@@ -126,7 +127,7 @@ class Hearing:
     def _tell(self, size_bytes: int, is_whole: bool) -> bool:
         """Whether the message has been sent. What a judge who has ended would have said is for _hear to find out."""
         try:
-            self._channel.send(growth.message(size_bytes, is_whole))
+            self._channel.send(growth.message(size_bytes, self._most_bytes, is_whole))
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):

@@ -137,8 +137,8 @@ def _check_upload(codec: str, volume: Volume, upload: Upload, limits: GateSectio
         _check_size(codec, volume, upload.size_bytes)
     elif codec == "raw" and volume.size_bytes > upload.most_bytes:
         raise RefusedError(
-            f"the image has {_in_units(volume.size_bytes)}, and no upload may have more than"
-            f" {_in_units(upload.most_bytes)}; compress it, for instance with zstd -3",
+            f"the image has {_in_units(volume.size_bytes)}, and this upload may have {_in_units(upload.most_bytes)}"
+            " at most; compress it, for instance with zstd -3",
             552,
         )
     _check_ratio(volume, upload, limits)

@@ -30,7 +30,7 @@ filtered = pytest.mark.skipif(FILTER is None, reason="no system call filter is k
 def clerk_at_work(limits: GateSection, *wrapper: str) -> Iterator[tuple["subprocess.Popen[bytes]", socket.socket]]:
     """A clerk outside of a jail, under a tracer if `wrapper` is one, and the socket it listens to."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    argv = [*wrapper, sys.executable, "-I", "-m", "construir_ftp.clerk", verdict.encode_limits(limits), str(2**40)]
+    argv = [*wrapper, sys.executable, "-I", "-m", "construir_ftp.clerk", verdict.encode_limits(limits)]
     with (
         ours,
         theirs,
@@ -64,7 +64,7 @@ def ask(upload: Path, limits: GateSection, *wrapper: str) -> verdict.Answer:
         judge, pidfd = hand_over(control, upload)
         os.close(pidfd)
         with judge:
-            judge.send(growth.message(upload.stat().st_size, is_whole=True))
+            judge.send(growth.message(upload.stat().st_size, 2**40, is_whole=True))
             answer = verdict.decode_answer(judge.recv(100_000))
         control.close()
         assert child.stderr is not None
@@ -104,7 +104,7 @@ PROBE = """
     from construir_ftp import clerk, confinement
 
     bystander = int(sys.argv[1])
-    setup = clerk.Setup(clerk.GateSection(), 2**40, bytes.fromhex(sys.argv[2]))
+    setup = clerk.Setup(clerk.GateSection(), bytes.fromhex(sys.argv[2]))
     libc = ctypes.CDLL(None, use_errno=True)
     confinement.hide_memory()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -180,7 +180,7 @@ def test_a_file_shorter_than_it_is_said_to_be_is_not_the_uploads_fault(tmp_path:
         judge, pidfd = hand_over(control, upload)
         os.close(pidfd)
         with judge:
-            judge.send(growth.message(upload.stat().st_size + 5000, is_whole=False))
+            judge.send(growth.message(upload.stat().st_size + 5000, 2**40, is_whole=False))
             answer = verdict.decode_answer(judge.recv(100_000))
     assert isinstance(answer, verdict.Refusal)
     assert answer.reply in (452, 550)
@@ -198,7 +198,7 @@ def test_judges_end_with_their_clerk_and_when_nobody_waits_for_them(tmp_path: Pa
     upload = images.sparse(tmp_path / "upload", images.image(), 2**30)
     with clerk_at_work(LIMITS) as (child, control):
         left, abandoned = hand_over(control, upload), hand_over(control, upload)
-        left[0].send(growth.message(2**20, is_whole=False))
+        left[0].send(growth.message(2**20, 2**40, is_whole=False))
         abandoned[0].close()
         assert select.select([abandoned[1]], [], [], LONG_S)[0], "abandoned"
         child.kill()

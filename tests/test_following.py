@@ -241,7 +241,7 @@ def test_what_a_slow_judge_has_still_to_read_is_measured_by_its_pace(tmp_path: P
     path = tmp_path / "upload"
     path.write_bytes(images.image("ext4", 64 * MIB))
     with Court(GateSection()) as court:
-        follower = following.Following(court, path)
+        follower = following.Following(court, path, lambda: 2**40)
         follower.grow(8 * MIB)
         wait_until(lambda: not follower.is_behind(8 * MIB, part=0.01), "the judge has read so much")
         assert not follower.is_behind(8 * MIB + following.LEAST_BEHIND_BYTES)
@@ -269,7 +269,7 @@ def test_upload_that_waits_for_its_judge_can_be_aborted(house: House) -> None:
 
 
 def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Court, "follow", lambda _court, _path: None)
+    monkeypatch.setattr(Court, "follow", lambda _court, _path, _most: None)
     with serving(tmp_path) as house, house.connect() as alice:
         assert alice.log_in().store("/queue/x.img", JOB).startswith("226 Accepted")
         assert alice.store("/queue/x.img", JUNK) == NO_IMAGE
@@ -278,7 +278,7 @@ def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkey
 def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Court, "follow", lambda _court, _path: None)
+    monkeypatch.setattr(Court, "follow", lambda _court, _path, _most: None)
     with serving(tmp_path) as house, house.connect() as alice:
         is_done = threading.Event()
 

@@ -136,9 +136,9 @@ def growing(number: int, data: bytes, path: Path) -> Verdict | str:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, path.open("rb", buffering=0) as file:
         for size in sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(20))):
-            ours.send(growth.message(size, is_whole=False))
-        ours.send(growth.message(len(data), is_whole=True))
-        return outcome(Upload(file, Told(theirs, 2**31)))
+            ours.send(growth.message(size, 2**31, is_whole=False))
+        ours.send(growth.message(len(data), 2**31, is_whole=True))
+        return outcome(Upload(file, Told(theirs)))
 
 
 def belongings() -> tuple[list[str], list[str], list[int]]:

@@ -7,8 +7,8 @@ from tests import images
 from tests.ftpclient import PASSWORD, House, serving, wait_until
 
 JOB = images.image("ext2", 2**20)
-# More than the quota of these tests, and nothing that a judge would have refused before.
-LARGE = images.image("ext2", 8 * 2**20)
+# More than the quota of these tests, and nothing that a judge would have refused before: its length is not said in it.
+LARGE = images.pack("zstd", images.claiming(JOB, 8 * 2**20) + images.noise(7 * 2**20))
 TOO_MANY = "552 Refused: you have 2 jobs waiting; 2 is the most allowed; wait for one to run, or delete one"
 
 
@@ -51,6 +51,18 @@ def test_upload_is_stopped_as_soon_as_it_takes_more_than_allowed_with_what_waits
         assert reply.startswith("552 Refused: your waiting jobs and this one take more than 3145728 bytes"), reply
         assert reply.endswith("wait for one to run, or delete one")
         assert house.names("incoming") == []
+        assert alice.store("/queue/b.img", JOB).startswith("226")
+
+
+def test_image_that_is_larger_than_what_is_left_is_refused_by_its_first_128_kib(tmp_path: Path) -> None:
+    with serving(tmp_path, max_waiting="3MiB") as house, house.connect() as alice:
+        assert alice.log_in().store("/queue/a.img", JOB).startswith("226")
+        with alice.begin("/queue/b.img") as data:
+            data.sendall(images.claiming(JOB, 4 * 2**20)[: 128 * 2**10])
+            reply = alice.reply()
+        assert reply.startswith(
+            "552 Refused: the image has 4.0 MiB, and this upload may have 2.0 MiB at most; compress"
+        )
         assert alice.store("/queue/b.img", JOB).startswith("226")
 
 

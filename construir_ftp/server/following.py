@@ -5,6 +5,7 @@ Where no judge is to be had, or too many are busy, the upload is judged when all
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from construir_ftp.court import Court
@@ -25,10 +26,13 @@ LEAST_BEHIND_BYTES, MOST_BEHIND_BYTES = 2**20, 16 * 2**20
 
 
 class Following:
-    """Used by the event loop while the upload comes; `take` what there is to conclude it elsewhere, or `close` it."""
+    """Used by the event loop while the upload comes; `take` what there is to conclude it elsewhere, or `close` it.
 
-    def __init__(self, court: Court, path: Path) -> None:
-        self._court, self._path = court, path
+    `most_bytes` is asked how long it may become, when its judge is.
+    """
+
+    def __init__(self, court: Court, path: Path, most_bytes: Callable[[], int]) -> None:
+        self._court, self._path, self._most_bytes = court, path, most_bytes
         self._hearing: Hearing | None = None
         self._try_at_bytes = FIRST_BYTES
         self._told_bytes = -_STEP_BYTES
@@ -85,6 +89,6 @@ class Following:
     def _begin(self, size_bytes: int) -> None:
         self._try_at_bytes = 2 * size_bytes
         try:
-            self._hearing, self._begun_s = self._court.follow(self._path), time.monotonic()
+            self._hearing, self._begun_s = self._court.follow(self._path, self._most_bytes()), time.monotonic()
         except (ConstruirError, OSError) as error:
             log.warning("an upload can't be judged while it comes: %s", error)

@@ -18,6 +18,10 @@ class Share:
         self.size_bytes = size_bytes
         self._quotas.check_bytes(self.contributor)
 
+    def most_bytes(self) -> int:
+        """How large it may become, beside what waits and comes now."""
+        return self.size_bytes + self._quotas.left_bytes(self.contributor)
+
     def end(self) -> None:
         """Give it back."""
         self._quotas.under_way.discard(self)
@@ -50,9 +54,17 @@ class Quotas:
 
     def check_bytes(self, contributor: str) -> None:
         """Refuse (RefusedError, 552) what has come, if the contributor has too much waiting and under way with it."""
+        self._check_bytes(self._taken_bytes(contributor))
+
+    def left_bytes(self, contributor: str) -> int:
+        """What may come yet."""
+        return max(0, int(self._ftp.max_waiting) - self._taken_bytes(contributor))
+
+    def _taken_bytes(self, contributor: str) -> int:
+        """What waits and what is coming."""
         self._count()
         coming = sum(share.size_bytes for share in list(self.under_way) if share.contributor == contributor)
-        self._check_bytes(self._bytes[contributor] + coming)
+        return self._bytes[contributor] + coming
 
     def _check_number(self, waiting: int, under_way: int) -> None:
         most = self._ftp.max_waiting_jobs

@@ -151,7 +151,7 @@ class Upload:
         self._intake = intake
         self._refused = self._cut = ""
         self.file = Recording(partial.job.upload, flags, intake.flusher)
-        self.following = Following(intake.court, partial.job.upload)
+        self.following = Following(intake.court, partial.job.upload, share.most_bytes)
 
     @property
     def size_bytes(self) -> int:
