@@ -15,6 +15,7 @@ from tests.bench import Row
 from tests.ftpclient import House, serving
 
 _PIECE_BYTES = 2**20
+_LONGEST_S = 900
 # A file system that is half full of what hardly compresses, and otherwise of what does.
 _NOISE_EVERY = 2
 # They unpack so slowly that once is enough.
@@ -45,7 +46,9 @@ def read_s(path: Path) -> float:
 def reply_s(house: House, path: Path) -> float:
     """Seconds from the last byte of an upload to its reply."""
     with house.connect() as alice:
+        alice.socket.settimeout(_LONGEST_S)
         with alice.log_in().begin("/queue/bench.img") as data, path.open("rb") as file:
+            data.settimeout(_LONGEST_S)
             while piece := file.read(_PIECE_BYTES):
                 data.sendall(piece)
         begun = time.monotonic()
