@@ -103,25 +103,38 @@ def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:
 def put(source: Path, target: Path, offset_bytes: int) -> None:
     """Copy a file into another one, from an offset on, where that holds nothing but zeros; zeros stay holes."""
     with source.open("rb") as file, target.open("r+b") as into:
-        for start in _data(file):
-            file.seek(start)
-            block = file.read(_BLOCK)
-            if block != _ZEROS[: len(block)]:
-                into.seek(offset_bytes + start)
-                into.write(block)
+        _copy_data(file, 0, source.stat().st_size, into, offset_bytes)
 
 
-def _data(file: IO[bytes]) -> Iterator[int]:
-    """Where there is data in a file, in steps of 64 KiB; holes are passed by (lseek(2), SEEK_DATA)."""
-    at, size = 0, os.fstat(file.fileno()).st_size
-    while at < size:
+def take(source: Path, offset_bytes: int, size_bytes: int, target: Path) -> None:
+    """Create `target` with a part of a file; zeros become holes. Raises EOFError if the file has no such part."""
+    if offset_bytes + size_bytes > source.stat().st_size:
+        raise EOFError(f"{source} ends before {offset_bytes + size_bytes}")
+    with source.open("rb") as file, target.open("xb") as into:
+        _copy_data(file, offset_bytes, size_bytes, into, 0)
+        into.truncate(size_bytes)
+
+
+def _copy_data(file: IO[bytes], start: int, size_bytes: int, into: IO[bytes], offset_bytes: int) -> None:
+    """Copy a part of a file to an offset of another one, in pieces of up to 64 KiB; what is zero, is left out."""
+    for at in _data(file, start, start + size_bytes):
+        block = os.pread(file.fileno(), min(_BLOCK, start + size_bytes - at), at)
+        if block != _ZEROS[: len(block)]:
+            into.seek(offset_bytes + at - start)
+            into.write(block)
+
+
+def _data(file: IO[bytes], at: int, end: int) -> Iterator[int]:
+    """Where there is data in a part of a file, in steps of 64 KiB; holes are passed by (lseek(2), SEEK_DATA)."""
+    while at < end:
         try:
-            at = os.lseek(file.fileno(), at, os.SEEK_DATA) // _BLOCK * _BLOCK
+            at = os.lseek(file.fileno(), at, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:  # a hole up to the end
                 return
             raise
-        yield at
+        if at < end:
+            yield at
         at += _BLOCK
 
 

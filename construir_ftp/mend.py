@@ -25,7 +25,7 @@ def repair(image: Path) -> None:
     with image.open("rb") as file:
         if not extfs.Image(file).ext.needs_repair:
             return
-    _check(image)
+    check(image)
 
 
 def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
@@ -39,9 +39,9 @@ def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
         if size_bytes <= image.stat().st_size:
             return
         if step == 0:
-            _check(image)  # resize2fs(8) wants it so
+            check(image)  # resize2fs(8) wants it so
         os.truncate(image, size_bytes)
-        if status := _run(image, "resize2fs", "-f"):
+        if status := run(image, "resize2fs", "-f"):
             raise ConstruirError(f"the image's file system can't be made larger (exit status {status} from resize2fs)")
 
 
@@ -57,15 +57,23 @@ def _needed_bytes(image: Path, free_bytes: int, most_bytes: int) -> int:
     return min(ext.blocks + missing + tables, most_bytes // ext.block_bytes) * ext.block_bytes
 
 
-def _check(image: Path) -> None:
-    status = _run(image, "e2fsck", "-f", "-y")
+def check(image: Path) -> None:
+    """Let e2fsck look at all of a file system, and correct what is wrong. Raises ConstruirError where it can't."""
+    status = run(image, "e2fsck", "-f", "-y")
     if status & ~3:
         raise ConstruirError(f"the image's file system is beyond repair (exit status {status} from e2fsck)")
 
 
-def _run(image: Path, *argv: str) -> int:
+def drop_journal(image: Path) -> None:
+    """Make a file system one without a journal, which was checked before. Raises ConstruirError."""
+    if status := run(image, "tune2fs", "-O", "^has_journal"):
+        raise ConstruirError(f"the image's journal can't be taken off (exit status {status} from tune2fs)")
+
+
+def run(image: Path, *argv: str, readable: tuple[Path, ...] = ()) -> int:
+    """The exit status of a program that is given the image as its last argument, and can't make it longer."""
     image = image.resolve()  # a jail has another working directory
-    walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, writable=image)
+    walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, writable=image, readable=readable)
     # resize2fs wants to see for itself that the image isn't mounted.
     walls = msgspec.structs.replace(walls, proc=True)
     with jail.spawn(walls, [*argv, image]) as tool:

@@ -49,7 +49,8 @@ class Refresher:
 
     def _due(self) -> list[str]:
         horizon_s = time.time() - self._every_s
-        ages = sorted((self._begun_s(base), base.name) for base in image.every(self._images))
+        built = [base for base in image.every(self._images) if not base.manifest.imported]
+        ages = sorted((self._begun_s(base), base.name) for base in built)
         return [name for begun_s, name in ages if begun_s < horizon_s]
 
     def _begun_s(self, base: BaseImage) -> float:

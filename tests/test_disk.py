@@ -94,6 +94,26 @@ def test_sparse_copy_of_a_short_source_is_an_error(tmp_path: Path) -> None:
         disk.write_sparse(io.BytesIO(b"0123456789"), tmp_path / "copy", 11)
 
 
+def test_part_of_a_file_is_taken_out_and_put_back_with_its_holes(tmp_path: Path) -> None:
+    whole, at = tmp_path / "whole", 3 * BLOCK + 17
+    part = os.urandom(BLOCK) + bytes(5 * BLOCK) + os.urandom(100)
+    with whole.open("wb") as file:
+        file.truncate(at)
+        file.seek(at)
+        file.write(part[:BLOCK])
+        file.seek(at + 6 * BLOCK)
+        file.write(part[-100:] + b"after it")
+    disk.take(whole, at, len(part), tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == part
+    assert disk.allocated_bytes(tmp_path / "part") <= 3 * BLOCK
+    with (tmp_path / "again").open("xb") as file:
+        file.truncate(at + len(part))
+    disk.put(tmp_path / "part", tmp_path / "again", at)
+    assert (tmp_path / "again").read_bytes() == bytes(at) + part
+    with pytest.raises(EOFError):
+        disk.take(whole, at, 20 * BLOCK, tmp_path / "more")
+
+
 def test_tree_bytes_counts_room_not_holes(tmp_path: Path) -> None:
     empty_bytes = disk.tree_bytes(tmp_path)
     (tmp_path / "below").mkdir()

@@ -49,6 +49,7 @@ ONLY_IN = {
     "magic": frozenset({"judge"}),
     "schedule": frozenset({"janitor"}),
     "sh": frozenset({"process"}),
+    "elftools": frozenset({"image"}),
     "multiprocessing": frozenset[str](),
     "pty": frozenset[str](),
     "asyncio": frozenset[str](),

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import image
+from construir_ftp import image, supervisor
 from construir_ftp.cli.options import PATH, configured
 from construir_ftp.config import Config
-from construir_ftp.image import bootable, export
+from construir_ftp.image import adopt, bootable, export
+from construir_ftp.runner import selftest
+
+_SUFFIXES = (".raw", ".img", ".qcow2")
 
 
 @click.command("export")
@@ -26,4 +29,25 @@ def image_export(settings: Config, name: str, form: export.Format, output: Path)
     click.echo(f"{output} {form} of {base.name} {base.manifest.digest()}")
 
 
-COMMANDS = (image_export,)
+@click.command("import")
+@click.argument("file", type=PATH)
+@click.option("--name", help="What to call it; else as the file is called.")
+@configured
+def image_import(settings: Config, file: Path, name: str | None) -> None:
+    """Make a base image of the Debian in FILE: raw or qcow2, with one root partition (ext2, ext3 or ext4).
+
+    It gets what makes a worker of it (runjob, root's password "vagrant"), and goes live once a self-test job has
+    succeeded in a machine of it. FILE is not changed.
+    """
+    name = name or file.name.removesuffix(file.suffix if file.suffix in _SUFFIXES else "")
+    image.check_name(name)
+
+    def test(base: image.BaseImage) -> None:
+        with supervisor.stop_signal() as stop:
+            selftest.run(base, settings, stop)
+
+    base = adopt.adopt(settings.images_path(), file, name, test)
+    click.echo(f"{base.name} {base.manifest.digest()}")
+
+
+COMMANDS = (image_export, image_import)

@@ -12,7 +12,7 @@ from construir_ftp import architecture, demand, image, supervisor
 from construir_ftp.cli import differences, disks, shells
 from construir_ftp.cli.options import configured
 from construir_ftp.config import Config
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import BaseImage, bootable, collect, diff, recipe, suites, versions
 from construir_ftp.image import build as imagebuild
 from construir_ftp.layers.store import Store
@@ -59,6 +59,8 @@ def image_build(
     images = settings.images_path()
     name = name or recipe.default_name(suite or recipe.DEFAULT_SUITE, arch or architecture.native())
     built = _built(images, name)
+    if built and built.imported and not force:
+        raise UsageError(f"base image '{name}' was imported, not built; choose another name, or --force to replace it")
     suite_meant, arch_meant = (built.suite, built.architecture) if built else recipe.meant_by(name)
     suite = suite or suite_meant
     mirror, keyring = suites.archive(suite, settings.images, mirror, keyring)

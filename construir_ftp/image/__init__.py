@@ -40,7 +40,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `recipe` is the digest of all that the image was made from, the archive apart; `ingredients` has one for each file
     of base-image/. `sources` are the archives, as in sources.list(5). Nothing in the image is newer than `date`;
     `created` is when it was built, and all that differs between two builds of the same. `disk` is what boots by itself,
-    where that was asked for; being made of the rest, it is no part of what the image is.
+    where that was asked for; being made of the rest, it is no part of what the image is. Of an image that was imported
+    there is no recipe, and `imported` is the digest of the file it came in.
     """
 
     version: int = 1
@@ -58,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[str] = []
     ingredients: dict[str, str] = {}
     disk: Part | None = None
+    imported: str = ""
 
     def digest(self) -> str:
         """What the image is, in one value: the SHA-256 of its parts' digests, in the order of their names."""

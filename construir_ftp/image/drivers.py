@@ -3,19 +3,14 @@
 Sources: depmod(8), modules.dep and modules.builtin.
 """
 
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from construir_ftp import jail
 from construir_ftp.errors import ConstruirError
+from construir_ftp.image.inflate import inflate
 from construir_ftp.image.rootdisk import RootDisk
-from construir_ftp.jail import cell
 
 _UNPACK = {".xz": "xz", ".zst": "zstd", ".gz": "gzip"}
-_TIMEOUT_S = 60
-_MEMORY_BYTES = 256 * 2**20
-_MOST_BYTES = 64 * 2**20
 
 
 def collect(root: RootDisk, release: str, names: Iterable[str]) -> dict[str, bytes]:
@@ -56,17 +51,4 @@ def _name(path: str) -> str:
 def _unpacked(path: str, data: bytes) -> bytes:
     """The driver as the kernel takes it. Since Debian 13 they are compressed, which that kernel is not made to undo."""
     tool = _UNPACK.get(PurePosixPath(path).suffix)
-    return unpack(tool, data) if tool else data
-
-
-def unpack(tool: str, data: bytes) -> bytes:
-    """What a decompressor makes of `data`, in a jail. Raises ConstruirError where that is nothing, or too much."""
-    walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S)
-    with jail.spawn(walls, [tool, "-dc"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        try:
-            said, _ = child.communicate(data, _TIMEOUT_S)
-        except subprocess.TimeoutExpired as late:
-            raise ConstruirError(f"{tool} was not done in time with a file of the root disk") from late
-    if child.returncode or len(said) > _MOST_BYTES:
-        raise ConstruirError(f"a file of the root disk can't be unpacked by {tool}")
-    return said
+    return inflate(tool, data) if tool else data

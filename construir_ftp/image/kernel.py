@@ -6,10 +6,10 @@ clears itself as much as 60 ms.
 
 import shutil
 import struct
-import tempfile
 from pathlib import Path
 
-from construir_ftp import process
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image.inflate import inflate
 
 # The boot protocol's header (Documentation/arch/x86/boot.rst): offsets of its fields, little-endian.
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
@@ -22,7 +22,6 @@ _DECOMPRESSORS = {
     b"\x02\x21\x4c\x18": "lz4",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-_TIMEOUT_S = 120
 
 # elf(5), 64 bits: where the program headers are, how many; in each its type, the segment's place and size in the file.
 _HEADERS_AT, _HEADER_COUNT_AT, _HEADER_BYTES = 32, 56, 56
@@ -37,11 +36,7 @@ def extract(packed: Path, target: Path) -> None:
     if tool is None:
         shutil.copyfile(packed, target)
         return
-    with tempfile.TemporaryFile() as compressed, target.open("wb") as unpacked:
-        compressed.write(payload)
-        compressed.seek(0)
-        process.run([tool, "-dc"], stdin=compressed, stdout=unpacked, timeout_s=_TIMEOUT_S)
-    _leave_zeros_out(target)
+    target.write_bytes(_without_zeros(inflate(tool, payload)))
 
 
 def _payload(image: bytes) -> bytes:
@@ -55,15 +50,24 @@ def _payload(image: bytes) -> bytes:
     return payload if payload.startswith(b"\x1f\x8b") else payload[:-4]
 
 
-def _leave_zeros_out(path: Path) -> None:
-    """Shorten every segment by the zeros it ends with: what the file doesn't hold of one is zero anyway (elf(5))."""
-    image = bytearray(path.read_bytes())
-    if not image.startswith(b"\x7fELF\x02\x01"):
-        return
+def _without_zeros(kernel: bytes) -> bytes:
+    """Every segment is shortened by the zeros it ends with: what the file doesn't hold of one is zero anyway (elf(5)).
+
+    Raises ConstruirError where there are no such segments.
+    """
+    if not kernel.startswith(b"\x7fELF\x02\x01"):
+        return kernel
+    try:
+        return _shortened(bytearray(kernel))
+    except struct.error as error:
+        raise ConstruirError("the kernel is no whole ELF file") from error
+
+
+def _shortened(image: bytearray) -> bytes:
     (first,), (count,) = struct.unpack_from("<Q", image, _HEADERS_AT), struct.unpack_from("<H", image, _HEADER_COUNT_AT)
     for header in range(first, first + count * _HEADER_BYTES, _HEADER_BYTES):
         if struct.unpack_from("<I", image, header) == (_PT_LOAD,):
             (begin,) = struct.unpack_from("<Q", image, header + _OFFSET_AT)
             (size,) = struct.unpack_from("<Q", image, header + _FILE_BYTES_AT)
             struct.pack_into("<Q", image, header + _FILE_BYTES_AT, len(image[begin : begin + size].rstrip(b"\0")))
-    path.write_bytes(image)
+    return bytes(image)

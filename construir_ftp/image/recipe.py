@@ -155,6 +155,12 @@ def _lines(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def modules(architecture_name: str) -> list[str]:
+    """The drivers of our machines' initramfs, by base-image/modules: a name, and for which architectures if not all."""
+    told = [line.split() for line in _lines("modules")]
+    return [name for name, *only in told if not only or architecture_name in only]
+
+
 def drivers() -> list[str]:
     """Those of a disk that boots by itself, by base-image/drivers."""
     return _lines("drivers")
