@@ -67,7 +67,8 @@ def test_submit_prints_the_id_alone_and_wait_ends_as_the_job_does(run: Command, 
         (job_id, True, "done", 7)
     ]
     table = run("jobs").stdout
-    assert re.search(rf"\* +{job_id} +failed", table)
+    (line,) = (line for line in table.splitlines() if job_id in line)
+    assert re.fullmatch(r"\* +\S+ +failed +[\d-]+ [\d:]+ +run\.sh ended with exit status 7", line.strip()), table
     assert "\x1b" not in table
 
     again = run("retry", job_id)
@@ -159,6 +160,15 @@ def test_what_goes_wrong_exits_as_readme_says_in_one_line(run: Command, home: di
     unknown = run("submit", JOBS / "hello")
     assert unknown.returncode == 77
     assert "put into ~/.netrc: machine 127.0.0.1 login NAME password PASSWORD" in unknown.stderr
+
+
+def test_nothing_is_said_to_a_reader_who_has_read_enough(home: dict[str, str], tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-m", "construir_ftp", "jobs", "--json"]
+    said = subprocess.run(argv, env=home, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (said.returncode, said.stderr) == (1, b"")
 
 
 # -- terminals -------------------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ def print_json(value: object) -> None:
 
 def print_table(table: Table) -> None:
     """As wide as the terminal; whole lines where there is none."""
-    console = Console()
-    console.print(table, width=None if console.is_terminal else _WIDE_CHARACTERS)
+    # rich takes 80 for the width of what is no terminal, and gives print() no more than the console has.
+    Console(width=None if Console().is_terminal else _WIDE_CHARACTERS).print(table)
 
 
 def configured(command: _Command) -> _Command:
