@@ -114,7 +114,8 @@ class Runner:
         return min(scan_s, until_resumed_s) if until_resumed_s > 0 else scan_s
 
     def _fill_slots(self) -> None:
-        for slot in self._slots:
+        # First where a machine waits: another slot may still be getting one ready, and its job would wait for that.
+        for slot in sorted(self._slots, key=lambda slot: not slot.is_ready):
             if slot.is_busy:
                 continue
             if time.monotonic() < self._resume_at or not self._has_room():

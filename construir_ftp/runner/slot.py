@@ -36,6 +36,8 @@ class Slot:
         self._thread: threading.Thread | None = None
         self._killer: socket.socket | None = None
         self.is_busy = False
+        # A machine waits here, so that a job need not: only a hint, since it may be about to change.
+        self.is_ready = False
         self.job: Job | None = None
         self.since = 0.0
         self.doing = ""
@@ -105,7 +107,9 @@ class Slot:
             while told is None or told == _LOOK_AGAIN:
                 if machine is None:
                     machine = self._keep_ready(stack)
+                    self.is_ready = machine is not None
                 elif self._is_outdated(machine):
+                    self.is_ready = False
                     return True
                 told = self._told.get()
             if isinstance(told, str):
@@ -118,7 +122,7 @@ class Slot:
                     self._work(worker, job, killed, machine)
             finally:
                 self.job = None
-                self.is_busy = False
+                self.is_ready = self.is_busy = False
                 self._is_free()
             return True
 
