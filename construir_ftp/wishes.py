@@ -20,6 +20,8 @@ MOST_BYTES = 16 * 1024
 
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}-[A-Za-z0-9._-]{1,40}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# With the version that a result has recorded, or the latest.
+_LAYER = re.compile(rf"{_NAME.pattern}(@[0-9a-f]{{12}})?")
 # Debian Policy 5.6.1 (names) and 5.6.12 (versions).
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,7 +47,7 @@ class Dependencies(Section, frozen=True):
     def __post_init__(self) -> None:
         _expect("packages", self.packages, _PACKAGE, 'names of Debian packages, such as "cmake"')
         _expect("results", self.results, _ID, "ids of jobs, as the reply to an upload names them")
-        _expect("layers", self.layers, _NAME, "names of layers, as listed in /layers")
+        _expect("layers", self.layers, _LAYER, "names of layers, as listed in /layers")
 
 
 class Wishes(Section, frozen=True):

@@ -1,6 +1,7 @@
 """A job says what it needs in its construir.toml, through the whole appliance: by FTP in, from done/ out."""
 
 import ftplib
+import os
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,17 @@ from construir_ftp import pack
 from tests.appliance import Appliance
 
 
-def upload(place: Path, script: str, asks: str) -> Path:
+def upload(place: Path, script: str, asks: str, others: dict[str, str] | None = None) -> Path:
+    """A job, as it is uploaded; `others` are programs of its own beside run.sh."""
     job = place / "job"
     job.mkdir(parents=True)
     (job / "run.sh").write_text(f"#!/bin/sh -e\n{script}\n")
     (job / "run.sh").chmod(0o755)
     (job / "construir.toml").write_text(asks)
+    for name, text in (others or {}).items():
+        (job / name).parent.mkdir(exist_ok=True)
+        (job / name).write_text(text)
+        (job / name).chmod(0o755)
     pack.pack(job, place / "job.img.zst", 2**20)
     return place / "job.img.zst"
 
@@ -64,6 +70,31 @@ def test_job_gets_its_machine_its_packages_and_the_result_it_waits_for(
     after = shared_appliance.wait(second)
     assert (after["status"], after["used"]["results"]) == ("success", [first]), after
     assert shared_appliance.fetch(second, "output.log").startswith(b"kept\n")
+
+
+def test_job_gets_the_time_the_program_and_the_processors_it_asks_for(
+    shared_appliance: Appliance, tmp_path: Path
+) -> None:
+    cpus = min(2, len(os.sched_getaffinity(0)))
+    asks = {
+        "late": 'timeout = "4s"',
+        "silent": 'idle_timeout = "3s"',
+        "other": f'run = "./bin/other"\ncpus = {cpus}\ntimeout = "20s"',
+    }
+    script = 'while sleep 1; do [ "$(hostname)" = silent ] || echo busy; done'
+    others = {"bin/other": "#!/bin/sh\nnproc\n"}
+    jobs = {
+        name: shared_appliance.submit(upload(tmp_path / name, script, f'name = "{name}"\n{asked}', others))
+        for name, asked in asks.items()
+    }
+    results = {name: shared_appliance.wait(job) for name, job in jobs.items()}
+    assert {name: result["status"] for name, result in results.items()} == {
+        "late": "timeout",
+        "silent": "idle-timeout",
+        "other": "success",
+    }
+    assert shared_appliance.fetch(jobs["other"], "output.log").decode() == f"{cpus}\n"
+    assert 'timeout = "20s"' in shared_appliance.fetch(jobs["other"], "construir.toml").decode()
 
 
 def test_job_fails_with_the_one_it_depends_on(shared_appliance: Appliance, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ CFLAGS = "-O2 -g"
 [dependencies]
 packages = ["build-essential", "cmake=3.25.1-1"]
 results = ["20261122T104102Z-7f3a-zlib"]
-layers = ["ghc-9.8"]
+layers = ["ghc-9.8", "gcc@0123456789ab"]
 """
 
 
@@ -81,6 +81,7 @@ def test_nothing_asked_for_is_everything_by_default() -> None:
         ("[dependencies]\npackages = ['gcc', 'gcc']", "dependencies.packages: the same"),
         ("[dependencies]\nresults = ['../x']", "dependencies.results: expected"),
         ("[dependencies]\nlayers = ['/etc']", "dependencies.layers: expected"),
+        ("[dependencies]\nlayers = ['ghc@latest']", "dependencies.layers: expected"),
         ("[dependencies", "not valid TOML"),
         ("x = " + "[" * 100_000, "not valid TOML"),
     ],

@@ -77,14 +77,19 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
             codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
 
     def note(self, job: Job, usual: MachineSection) -> None:
-        """Write into the result the construir.toml that the job is run by, with what it left to us."""
+        """Write into the result the construir.toml that the job is run by, with what it left to us, and layers by their
+        versions: with what else result.json tells, the same machine can be had again.
+        """
+        published = tuple(layer.name for layer in self.layers if layer.manifest.kind == "published")
         resolved = msgspec.structs.replace(
             self.wishes,
             base=self.shape.base.name,
             timeout=self.wishes.timeout or usual.timeout,
-            idle_timeout=self.wishes.idle_timeout or usual.idle_timeout,
+            # No more than may be asked for, so that it can be sent again as it is.
+            idle_timeout=self.wishes.idle_timeout or min(usual.idle_timeout, usual.timeout),
             cpus=self.shape.cpus,
             memory=Size(self.shape.memory_bytes),
+            dependencies=msgspec.structs.replace(self.wishes.dependencies, layers=published),
         )
         (job.path / WISHES).write_text(wishes.render(resolved))
 
