@@ -4,6 +4,7 @@ Asked twice: at the door whether a job can have what its construir.toml asks for
 themselves. What has gone in between, or can't be made, is a DependencyError, told to whoever sent the job.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from construir_ftp import architecture, capacity, image, process, results, wishe
 from construir_ftp.config import Config, LayersSection, MachineSection
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image import BaseImage
-from construir_ftp.layers.archive import Archive, Plan
+from construir_ftp.layers.archive import Archive, Plan, plainly
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine import accelerator, qemu
@@ -23,6 +24,8 @@ from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.spool import Job, Spool
 from construir_ftp.wishes import Terms, Wishes
+
+log = logging.getLogger(__name__)
 
 INSTALLING = "its Debian packages are being installed"
 _QUOTED_CHARACTERS = 100
@@ -108,8 +111,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         except CommandError as error:
             raise RefusedError("the package archive can't be reached at the moment; try again later", 452) from error
         if plan.installed_bytes > self.layers.max_installed:
+            largest = max(plan.packages, key=lambda package: package.installed_bytes)
             raise RefusedError(
-                f"{wishes.FILE}: dependencies.packages: they take {plan.installed_bytes >> 20} MiB,"
+                f"{wishes.FILE}: dependencies.packages: {_in_short(wanted.dependencies.packages)} with all they need"
+                f" take {plan.installed_bytes >> 20} MiB, {largest.name} alone {largest.installed_bytes >> 20} MiB;"
                 f" at most {self.layers.max_installed >> 20} MiB can be had here"
             )
 
@@ -185,8 +190,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         except (RefusedError, InstallationError) as error:
             raise DependencyError(str(error)) from error
         except CommandError as error:
-            names = ", ".join(needs.packages)[:_QUOTED_CHARACTERS]
-            raise DependencyError(f"no layer can be made of the packages {names}: {error}") from error
+            names = _in_short(needs.packages)
+            log.warning("no layer can be made of the packages %s: %s", names, error)
+            raise DependencyError(f"no layer can be made of the packages {names}: {plainly(error)}") from error
         return chain
 
     def results_of(self, wanted: Wishes) -> list[Dependency]:
@@ -224,3 +230,8 @@ def why_not_run(base: BaseImage) -> str:
     except ConstruirError as error:
         return str(error)
     return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"
+
+
+def _in_short(packages: tuple[str, ...]) -> str:
+    names = ", ".join(packages)
+    return names if len(names) <= _QUOTED_CHARACTERS else names[:_QUOTED_CHARACTERS] + "..."

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.errors import ConstruirError, RefusedError
+from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image import BaseImage
-from construir_ftp.layers.archive import Archive
+from construir_ftp.layers.archive import Archive, plainly
 from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
@@ -89,6 +89,12 @@ def test_unknown_package_is_refused_by_its_name(archive: Archive) -> None:
         archive.resolve(("hello", "no-such-thing"))
     with pytest.raises(RefusedError, match=r"Version '0\.1' for 'hello' was not found"):
         archive.resolve(("hello=0.1",))
+
+
+def test_what_apt_says_is_told_without_paths_of_the_host() -> None:
+    words = "exit status 100 from: apt-get update (E: Failed to fetch http://deb.debian.org/debian/x  404; E: /y is)"
+    told = plainly(CommandError(words))
+    assert told == "Failed to fetch http://deb.debian.org/debian/x  404 ... is"
 
 
 def test_what_the_base_image_has_already_is_no_part_of_a_plan(archive: Archive) -> None:

@@ -95,7 +95,7 @@ class Archive:
         try:
             said = self._apt("get", "install", "--simulate", *wanted, timeout_s=_SIMULATE_S)
         except CommandError as error:
-            raise RefusedError(f"dependencies.packages: {_plainly(str(error))}") from error
+            raise RefusedError(f"dependencies.packages: {plainly(error)}") from error
         found = _STEP.findall(said)
         if removed := [name for step, name, _, _ in found if step == "Remv"]:
             raise RefusedError(f"dependencies.packages: can't be had without removing {', '.join(removed)}")
@@ -212,11 +212,13 @@ def _steps(found: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]
         found = found[same:]
 
 
-def _plainly(words: str) -> str:
-    """apt's own words for what is wrong, out of the message of a failed command."""
+def plainly(error: CommandError) -> str:
+    """apt's own words for what is wrong, out of the message of a failed command; no path of the host is in them."""
+    words = str(error)
     said = re.findall(r"E: ([^;)]*)", words)
     depends = re.findall(r"((?:\S+ : )?(?:Pre)?Depends: [^;]*?) *(?:;|$)", words)
-    return " ".join(part.strip() for part in [*said, *depends])[:300] or words[:300]
+    plain = " ".join(part.strip() for part in [*said, *depends]) or words
+    return re.sub(r"(?<![\w:/.])/[^\s,;'\")]+", "...", plain)[:300]
 
 
 def name_of(base: BaseImage, plan: Plan, recipe: int) -> str:

@@ -5,19 +5,21 @@ file on its own disk, and the host only carries those bytes from the one jail in
 """
 
 import errno
+import logging
 import shlex
 import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, extfs, image, process
-from construir_ftp.errors import ConstruirError
+from construir_ftp import disk, extfs, image, process, results
+from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.layers import archive, store
 from construir_ftp.layers.archive import Archive, Plan
 from construir_ftp.layers.squash import squash
@@ -25,6 +27,9 @@ from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.results import OurFault
+
+log = logging.getLogger(__name__)
 
 # Part of every layer's name: raise it when this module makes something else of the same packages.
 RECIPE = 1
@@ -92,8 +97,11 @@ class Workshop(msgspec.Struct, frozen=True):
 
     def _build_or_say_why(self, plan: Plan, name: str) -> Layer:
         self._demand_room(plan)
+        begun = time.monotonic()
         try:
-            return self._build(plan, name)
+            made = self._build(plan, name)
+            log.info("layer %s: made of %d packages in %.1f s", name, len(plan.packages), time.monotonic() - begun)
+            return made
         except OSError as error:
             # Its job is told: tried again and again it would fill the disk each time, and no other job would be taken.
             if error.errno != errno.ENOSPC:
@@ -110,8 +118,7 @@ class Workshop(msgspec.Struct, frozen=True):
             filled = _make_disk(draft, _script(plan, new), list(new.values()), plan)
             ending = self._install(draft, filled, chain)
             _check(ending, draft / "output.log")
-            with filled.open("rb") as file:
-                squash(_tar(extfs.Image(file)), draft / store.IMAGE, filled.stat().st_size)
+            _pack(filled, draft / store.IMAGE)
             part = image.measure(draft / store.IMAGE)
             manifest = store.Manifest(
                 name=name,
@@ -195,17 +202,31 @@ def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
 
 
 def _check(ending: Ending, output: Path) -> None:
-    report = ending.report
+    report, verdict = ending.report, results.judge(ending)
     if report.exit_code == 0 and report.clean:
         return
+    if isinstance(verdict, OurFault) and ending.killed != "stopped":
+        raise ConstruirError(f"the machine that was to install packages: {verdict.reason}")
     last_words = output.read_text(errors="replace").strip()[-_QUOTED_CHARACTERS:].replace("\n", "; ")
     why = ending.killed or report.error or f"exit code {report.exit_code}"
     raise InstallationError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
+
+
+def _pack(filled: Path, target: Path) -> None:
+    """Make the squashfs image. What is wrong with the tar file is the packages' doing: they were root there."""
+    try:
+        with filled.open("rb") as file:
+            squash(_tar(extfs.Image(file)), target, filled.stat().st_size)
+    except CommandError as error:
+        log.warning("%s", error)  # it has paths of the host, which are nobody else's business
+        raise InstallationError("the packages can't be made a layer of: they packed no proper tar file") from error
+    except ConstruirError as error:
+        raise InstallationError(f"the packages can't be made a layer of: {error}") from error
 
 
 def _tar(filled: extfs.Image) -> Iterator[bytes]:
     """The tar file at the root of a disk, in pieces."""
     inode = filled.find(_TAR.encode())
     if inode is None or inode.kind != stat.S_IFREG or inode.size_bytes > filled.ext.blocks * filled.ext.block_bytes:
-        raise ConstruirError("the machine that installed the packages left no layer")
+        raise ConstruirError("they left no tar file of what they changed")
     return filled.stream(inode)
