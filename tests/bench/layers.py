@@ -1,7 +1,8 @@
 """Layers: what they cost a job's start, what making one costs, and how small it is.
 
-(a) is the same machine without layers; (b) dpkg with the same package files in a machine of the same accelerator, which
-makes no layer of it. Run from the repository: .venv/bin/python -m tests.bench.layers [ROUNDS [ROUNDS OF MAKING]]
+(a) is the same machine without layers; (b) apt-get install of the same set in a machine of the same accelerator, from
+files that it has already, and without making a layer of it.
+Run from the repository: .venv/bin/python -m tests.bench.layers [ROUNDS [ROUNDS OF MAKING]]
 """
 
 import shutil
@@ -30,7 +31,10 @@ COUNTS = (0, 1, 4, 8)
 # Of any size that matters, yet made in a minute or so without KVM.
 PACKAGES = ("make", "file", "tree")
 TIMEOUT_S = 600
-DPKG = b"#!/bin/sh -e\nexport DEBIAN_FRONTEND=noninteractive\ndpkg --force-unsafe-io -i debs/*.deb\n"
+APT = b"""#!/bin/sh -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get install --yes --no-install-recommends ./debs/*.deb
+"""
 
 
 def start_rows(place: Path, template: Template) -> list[Row]:
@@ -47,9 +51,9 @@ def start_rows(place: Path, template: Template) -> list[Row]:
 
 
 def installed_s(place: Path, shape: Shape, files: list[Path]) -> float:
-    """dpkg's run in a machine, from its start to its end."""
+    """apt-get install in a machine, from its start to its end."""
     shutil.rmtree(place / "debs-job", ignore_errors=True)
-    job = job_directory(place / "debs-job", DPKG)
+    job = job_directory(place / "debs-job", APT)
     (job / "debs").mkdir()
     for file in files:
         shutil.copyfile(file, job / "debs" / file.name)
@@ -82,7 +86,7 @@ def main(rounds: int, making_rounds: int) -> None:
             plan = archive.resolve(PACKAGES)
             files = archive.fetch(plan)
             rows = [
-                Row("(b) dpkg in a machine, no layer", lambda: installed_s(place, shape, files)),
+                Row("(b) apt-get install in a machine, no layer", lambda: installed_s(place, shape, files)),
                 Row("the layer", lambda: timed(lambda: make(place, shape, archive, plan))),
             ]
             bench.print_table(f"installing {' '.join(PACKAGES)}", bench.take_turns(rows, making_rounds), "s", 1)
