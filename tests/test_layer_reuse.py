@@ -97,6 +97,20 @@ def test_package_that_was_fetched_once_comes_out_of_the_cache(spool: Spool, base
     assert packages.fetch(wanted) == [fetched]
 
 
+def test_archive_of_a_spool_that_was_moved_is_found_where_it_is_now(
+    spool: Spool, base: BaseImage, tmp_path: Path
+) -> None:
+    ours = DebArchive(tmp_path / "archive")
+    ours.add("wanted")
+    ours.serve(spool.path, base)
+    Archive(spool.state("layers") / ARCHIVES, base).refresh()
+    moved = Spool.prepare(spool.path.rename(tmp_path / "moved"))
+    ours.serve(moved.path, base)  # its sources are not those of the base image
+    packages = Archive(moved.state("layers") / ARCHIVES, base)
+    packages.refresh()
+    assert packages.resolve(("wanted",)).versions() == ["wanted:all=1.0"]
+
+
 def test_package_that_is_not_what_its_archive_has_signed_is_not_used(
     spool: Spool, base: BaseImage, tmp_path: Path
 ) -> None:

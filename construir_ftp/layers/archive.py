@@ -144,9 +144,9 @@ class Archive:
             yield
 
     def prepare(self) -> None:
-        """Take out of the base image what apt has to know, unless that was done before."""
-        configuration = self.place / "apt.conf"
-        if configuration.exists():
+        """Take out of the base image what apt has to know, unless that was done before, here and on such a host."""
+        configuration, wanted = self.place / "apt.conf", self._configuration().encode()
+        if configuration.exists() and configuration.read_bytes() == wanted:
             return
         for name in ("lists/partial", "archives/partial", "log"):
             (self.place / name).mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ class Archive:
             image = extfs.Image(file)
             for name in (_STATE, *_SETTINGS):
                 _take_out(image, name, self.place / "base" / name)
-        disk.replace_durably(configuration, self._configuration().encode())
+        disk.replace_durably(configuration, wanted)
 
     def _configuration(self) -> str:
         base, root = self.place / "base", self.place
