@@ -136,9 +136,9 @@ class Appliance:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
-    def wait(self, job: str) -> dict[str, Any]:
+    def wait(self, job: str, patience_s: float = _RESULT_S) -> dict[str, Any]:
         """Wait for the job's result, and return result.json, by anonymous FTP."""
-        deadline = time.monotonic() + _RESULT_S
+        deadline = time.monotonic() + patience_s
         while not (self.spool / "done" / job).exists():
             assert time.monotonic() < deadline, f"no result of {job}: {self.log.read_text()[-4000:]}"
             time.sleep(0.05)
