@@ -1,7 +1,9 @@
 """The command line: what it says, what it exits with, and that every option is explained."""
 
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,54 @@ def test_every_command_takes_the_places_it_works_on(name: str, command: click.Co
         options = {option for parameter in command.params for option in parameter.opts}
         speaks_to_a_server = "--ca-file" in options
         assert {"--config", "--spool", "--images"} <= options or speaks_to_a_server, name
+
+
+# Whatever lists something, or says what it has found or deleted.
+LISTINGS = {
+    *("check", "status", "prune", "user list", "image list", "image diff", "image gc"),
+    *("layer list", "layer show", "layer gc", "inspect", "init", "pack", "jobs", "diff"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands(group)), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_every_listing_can_be_had_as_json(name: str, command: click.Command) -> None:
+    if name.removeprefix("construir ") in LISTINGS:
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}
+
+
+def test_listings_of_an_empty_appliance_are_json_in_whole_lines_and_without_colour(tmp_path: Path) -> None:
+    spool, images = f"--spool={tmp_path / 'spool'}", f"--images={tmp_path / 'images'}"
+    (tmp_path / "images").mkdir()
+    construir("user", "add", "alice", "--password-stdin", spool, input="correct horse\n", check=True)
+    for words in ("status", "prune", "user list", "image list", "image gc", "layer list", "layer gc"):
+        said = construir(*words.split(), "--json", spool, images, check=True)
+        assert msgspec.json.decode(said.stdout) in ([], ["alice"]) or words == "status", words
+        assert said.stderr == ""
+
+
+def test_no_table_is_cut_or_coloured_where_there_is_no_terminal(images: Path) -> None:
+    listed = construir("image", "list", env={**os.environ, "COLUMNS": "20", "FORCE_COLOR": ""}, check=True).stdout
+    assert "bookworm-amd64 " in listed
+    assert "\x1b" not in listed
+    name, *_, digest = listed.splitlines()[1].split()
+    assert (name.startswith("bookworm"), len(digest)) == (True, 16)
+
+
+def test_no_color_is_obeyed_on_a_terminal_and_a_bar_is_seen_there_only(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "construir_ftp", "pack", str(JOBS / "hello"), "-o"])
+    seen = {}
+    for colour in ("", "1"):
+        env = {**os.environ, "NO_COLOR": colour, "TERM": "xterm"}
+        argv = ["script", "-qec", f"{command} {tmp_path}/a{colour}.zst", "/dev/null"]
+        seen[colour] = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "packing with zstd" in seen[""]
+    assert "packing with zstd" in seen["1"]
+    assert "\x1b[3" in seen[""]
+    assert "\x1b[3" not in seen["1"]
+    quiet = construir("pack", JOBS / "hello", "-o", tmp_path / "b.zst", check=True)
+    assert (quiet.stderr, quiet.stdout.count("\n")) == ("", 1)
 
 
 def test_places_can_be_named_in_the_environment(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import check, confinement, guide, janitor, status, supervisor
-from construir_ftp.cli.options import configured, printable
+from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
 from construir_ftp.config import Config
 from construir_ftp.offer import Offer
 from construir_ftp.refresher import Refresher
@@ -94,13 +93,13 @@ def _command(*words: str) -> list[str]:
 
 
 @click.command("check")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@as_json_option
 @configured
 def check_command(settings: Config, as_json: bool) -> int:
     """Say whether everything the appliance needs is here, and what to do where it isn't."""
     findings = check.check(settings)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+        print_json(findings)
     for finding in [] if as_json else findings:
         click.echo(f"{finding.state:<8} {finding.subject}: {printable(finding.text)}")
         if finding.remedy:
@@ -109,7 +108,7 @@ def check_command(settings: Config, as_json: bool) -> int:
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@as_json_option
 @configured
 def status_command(settings: Config, as_json: bool) -> None:
     """Say what waits and why, what runs, and how much room there is."""
@@ -117,14 +116,13 @@ def status_command(settings: Config, as_json: bool) -> None:
     summary, done = status.summary(spool, settings.spool.min_free), len(spool.names("done"))
     runner = status.runner(spool)
     if as_json:
-        told = {**msgspec.to_builtins(summary), "done": done, "runner": msgspec.to_builtins(runner)}
-        click.echo(msgspec.json.encode(told).decode())
+        print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner})
         return
     table = Table("state", "jobs", "first", box=None)
     table.add_row("queue", str(summary.waiting), summary.queue[0] if summary.queue else "")
     table.add_row("running", str(len(summary.running)), summary.running[0].job if summary.running else "")
     table.add_row("done", str(done), "")
-    Console().print(table)
+    print_table(table)
     for line in filter(None, (summary.why, runner.pause_detail if runner else "")):
         click.echo(printable(line))
     click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
@@ -132,9 +130,10 @@ def status_command(settings: Config, as_json: bool) -> None:
 
 @click.command("prune")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@as_json_option
 @configured
-def prune_command(settings: Config, dry_run: bool) -> None:
+def prune_command(settings: Config, dry_run: bool, as_json: bool) -> None:
     """Delete the results that the limits of the configuration no longer allow, once, now."""
     spool = Spool.find(settings.spool_path())
-    for job, reason in janitor.prune(spool, settings.janitor, settings.spool.min_free, datetime.now(UTC), dry_run):
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {job.id}: {reason}")
+    gone = janitor.prune(spool, settings.janitor, settings.spool.min_free, datetime.now(UTC), dry_run)
+    print_gone(((job.id, reason) for job, reason in gone), "delete", dry_run=dry_run, as_json=as_json)

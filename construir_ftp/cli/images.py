@@ -5,12 +5,11 @@ from typing import NoReturn
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import architecture, demand, image, supervisor
 from construir_ftp.cli import differences, disks, shells
-from construir_ftp.cli.options import configured
+from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import BaseImage, bootable, collect, diff, recipe, suites, versions
@@ -115,7 +114,7 @@ def _test(base: BaseImage, settings: Config) -> None:
 
 @image_group.command("list")
 @click.option("--all", "everything", is_flag=True, help="Older versions, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifests as JSON.")
+@as_json_option
 @configured
 def image_list(settings: Config, everything: bool, as_json: bool) -> None:
     """Print what base images there are; of each name the live version comes first."""
@@ -123,14 +122,14 @@ def image_list(settings: Config, everything: bool, as_json: bool) -> None:
     found = [base for name in image.names(images) for base in _versions(images, name, everything)]
     if as_json:
         plain = [msgspec.to_builtins(base.manifest) | {"digest": base.manifest.digest()} for base in found]
-        click.echo(msgspec.json.format(msgspec.json.encode(plain)).decode())
+        print_json(plain)
         return
     table = Table("name", "suite", "kernel", "built", "digest", box=None)
     for base in found:
         manifest = base.manifest
         digest = manifest.digest().removeprefix("sha256:")[:16]
         table.add_row(base.name, manifest.suite, manifest.kernel_release, f"{manifest.created:%Y-%m-%d}", digest)
-    Console().print(table)
+    print_table(table)
 
 
 def _versions(images: Path, name: str, everything: bool) -> list[BaseImage]:
@@ -152,7 +151,7 @@ def image_verify(settings: Config, name: str) -> None:
 @image_group.command("diff")
 @click.argument("old")
 @click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@as_json_option
 @configured
 def image_diff(settings: Config, old: str, new: str, as_json: bool) -> int:
     """Say why the base image NEW is not the same as OLD: recipe, packages, files. Exits with 1 if it isn't.
@@ -186,17 +185,18 @@ def _named(images: Path, text: str) -> BaseImage:
 
 @image_group.command("gc")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@as_json_option
 @configured
-def image_gc(settings: Config, dry_run: bool) -> None:
+def image_gc(settings: Config, dry_run: bool, as_json: bool) -> None:
     """Remove what nothing needs: old versions, names that nothing names, rests of builds.
 
     What configuration, jobs or layers name stays, and what a machine or a template uses.
     """
     images = settings.images_path()
     needed = {settings.images.default, *settings.images.keep, *_asked_for(settings)}
-    for gone in collect.plan(images, needed) if dry_run else collect.collect(images, needed):
-        what = f"{gone.what}: {gone.reason}; {gone.size_bytes // 2**20} MiB"
-        click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+    gone = collect.plan(images, needed) if dry_run else collect.collect(images, needed)
+    told = ((one.what, f"{one.reason}; {one.size_bytes // 2**20} MiB") for one in gone)
+    print_gone(told, "remove", dry_run=dry_run, as_json=as_json)
 
 
 def _asked_for(settings: Config) -> set[str]:

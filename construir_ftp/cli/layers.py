@@ -5,11 +5,10 @@ from pathlib import PurePosixPath
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import image, results
-from construir_ftp.cli.options import configured
+from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.image import BaseImage
@@ -49,19 +48,15 @@ def _told(store: Store, layer: Layer) -> _Told:
     return _Told(msgspec.to_builtins(layer.manifest), layer.last_used(), _is_current(store, layer))
 
 
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
-
-
 @layer_group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifests as JSON.")
+@as_json_option
 @configured
 def layer_list(settings: Config, as_json: bool) -> None:
     """Print what layers there are; of a published one, an asterisk marks the version that jobs get."""
     store = _store(settings)
     found = store.every()
     if as_json:
-        _print_json([_told(store, layer) for layer in found])
+        print_json([_told(store, layer) for layer in found])
         return
     table = Table("name", "", "MiB", "contents", "last used", "digest", box=None)
     for layer in found:
@@ -74,12 +69,12 @@ def layer_list(settings: Config, as_json: bool) -> None:
             f"{layer.last_used():%Y-%m-%d}",
             layer.manifest.sha256.removeprefix("sha256:")[:12],
         )
-    Console().print(table)
+    print_table(table)
 
 
 @layer_group.command("show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@as_json_option
 @configured
 def layer_show(settings: Config, name: str, as_json: bool) -> None:
     """Print what is known of the layer NAME."""
@@ -88,7 +83,7 @@ def layer_show(settings: Config, name: str, as_json: bool) -> None:
     if layer is None:
         raise UsageError(f"there is no layer {name!a}; see them all with: construir layer list")
     if as_json:
-        _print_json(_told(store, layer))
+        print_json(_told(store, layer))
         return
     manifest = layer.manifest
     click.echo(f"{layer.name}: {manifest.kind}, {manifest.architecture}, {manifest.sha256}")
@@ -152,9 +147,10 @@ def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None
 
 @layer_group.command("gc")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@as_json_option
 @configured
-def layer_gc(settings: Config, dry_run: bool) -> None:
+def layer_gc(settings: Config, dry_run: bool, as_json: bool) -> None:
     """Delete the layers that layers.max_total no longer allows, and what interrupted commands left, now."""
     spool = Spool.find(settings.spool_path())
-    for name, reason in collect.collect(spool, settings.layers.max_total, datetime.now(UTC), dry_run):
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {name}: {reason}")
+    gone = collect.collect(spool, settings.layers.max_total, datetime.now(UTC), dry_run)
+    print_gone(gone, "delete", dry_run=dry_run, as_json=as_json)

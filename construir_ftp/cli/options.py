@@ -1,7 +1,7 @@
 """What commands have in common: the options that lead to the configuration, sizes, and safe printing."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print it 
 def print_json(value: object) -> None:
     """As JSON, for a script."""
     click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_gone(gone: Iterable[tuple[str, str]], verb: str, *, dry_run: bool, as_json: bool) -> None:
+    """What was deleted or removed, or would be, and why."""
+    if as_json:
+        print_json([{"name": name, "reason": reason, verb + "d": not dry_run} for name, reason in gone])
+        return
+    for name, reason in gone:
+        click.echo(f"{f'would {verb}' if dry_run else f'{verb}d'} {printable(name)}: {printable(reason)}")
 
 
 def print_table(table: Table) -> None:

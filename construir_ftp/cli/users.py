@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from construir_ftp.cli.options import configured
+from construir_ftp.cli.options import as_json_option, configured, print_json
 from construir_ftp.config import Config
 from construir_ftp.spool import Spool
 from construir_ftp.users import Users
@@ -49,8 +49,12 @@ def user_remove(settings: Config, name: str) -> None:
 
 
 @user_group.command("list")
+@as_json_option
 @configured
-def user_list(settings: Config) -> None:
+def user_list(settings: Config, as_json: bool) -> None:
     """Print the contributors' names, one a line."""
-    for name in Users(settings.users_path()).names():
+    names = list(Users(settings.users_path()).names())
+    if as_json:
+        print_json(names)
+    for name in [] if as_json else names:
         click.echo(name)
