@@ -230,6 +230,11 @@ def test_top_level_holds_what_the_design_lists() -> None:
     assert {path.relative_to(PROJECT).parts[0] for path in repository()} == TOP_LEVEL
 
 
+def test_nothing_holds_the_marks_of_a_merge() -> None:
+    marks = re.compile(rb"^(<{7}|>{7})( |$)", re.MULTILINE)
+    assert [path for path in repository() if marks.search(path.read_bytes())] == []
+
+
 def mirrors() -> set[str]:
     """Hosts that this machine takes packages from, or reaches the network through, and that others can't know."""
     sources = [*Path("/etc/apt").rglob("*.list"), *Path("/etc/apt").rglob("*.sources"), Path("/etc/pip.conf")]

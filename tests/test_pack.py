@@ -162,7 +162,6 @@ def test_a_pack_leaves_nothing_but_its_target(tmp_path: Path) -> None:
         ("rm job/run.sh; mkdir job/run.sh", "run.sh: not there, or not a file"),
         ("chmod 644 job/run.sh", "run.sh: not executable; run: chmod \\+x"),
         ("rmdir place", "place: not a directory; choose another place"),
-        ("rmdir place; ln -s job place", "packed: inside the directory that is packed"),
     ],
 )
 def test_what_is_no_job_is_not_packed(tmp_path: Path, spoil: str, words: str) -> None:
@@ -414,3 +413,21 @@ def test_a_run_sh_that_is_left_out_is_told(tmp_path: Path) -> None:
     (job / ".construirignore").write_text("*.sh\n")
     with pytest.raises(UsageError, match=r"run\.sh: left out by \.gitignore or \.construirignore"):
         pack.pack(job, tmp_path / "packed", 0)
+
+
+def test_an_image_made_in_the_directory_it_is_made_of_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = project(tmp_path / "job")
+    monkeypatch.chdir(job)
+    for target in ("job.img.zst", "sub/job.img.zst"):
+        made = []
+        for _ in range(2):
+            pack.pack(Path(), Path(target))
+            made.append((job / target).read_bytes())
+            killed = (job / target).with_name(".job.img.zst.abcd1234")
+            killed.mkdir(exist_ok=True)
+            (killed / "disk.img").write_text("left by a kill -9")
+        assert made[0] == made[1]
+        (job / target).unlink()
+        images.run("rm", "-r", killed)

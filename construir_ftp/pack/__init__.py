@@ -58,16 +58,17 @@ def pack(source: Path, target: Path, space_bytes: int = 0, codec: str = "zstd", 
 
 
 def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
-    """Make `target`, a job, of the directory `source`, but for what .gitignore and .construirignore leave out.
+    """Make `target`, a job, of the directory `source`, but for what .gitignore and .construirignore leave out; and for
+    `target` itself, which may be in it.
 
     Visible under its name only when it is complete; what had that name is replaced. Returns what could not be
     packed, such as sockets, in words. Raises UsageError if `source` is no job, ConstruirError if no image can be made.
     """
     wrapping.check()
     _check_target(target)
-    _check_source(source, target)
+    _check_source(source)
     with _plainly(source):
-        paths = selection.select(source, everything=wrapping.everything)
+        paths = list(_without(target, source, selection.select(source, everything=wrapping.everything)))
         if RUN not in paths:
             raise UsageError(f"{source / RUN}: left out by .gitignore or {selection.IGNORE}; a job needs it")
         return _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
@@ -89,7 +90,7 @@ def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping
         if not (tree / RUN).is_file():
             raise UsageError(f"{repository}: {revision} has no {RUN}; write one, and commit it: construir init")
         everything = msgspec.structs.replace(wrapping, everything=False, keep_times=False)
-        _check_source(tree, target)
+        _check_source(tree)
         return _pack(tree, selection.select(tree), target, everything, seconds, tell)
 
 
@@ -107,7 +108,7 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target.parent}: not a directory; choose another place with -o")
 
 
-def _check_source(source: Path, target: Path) -> None:
+def _check_source(source: Path) -> None:
     run = source / RUN
     if not source.is_dir():
         raise UsageError(f"{source}: not a directory; a job is a directory with a run.sh in it")
@@ -115,8 +116,17 @@ def _check_source(source: Path, target: Path) -> None:
         raise UsageError(f"{run}: not there, or not a file; write one with: construir init {source}")
     if not run.stat().st_mode & 0o111 and (staging.HAS_MODES or not staging.is_script(run)):
         raise UsageError(f"{run}: not executable; run: chmod +x {run}")
-    if target.parent.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{target}: inside the directory that is packed; choose another place with -o")
+
+
+def _without(target: Path, source: Path, paths: list[str]) -> Iterator[str]:
+    """Leave out the target, if it is in the directory, and drafts of it that were killed."""
+    place = target.parent.resolve()
+    inside = place.is_relative_to(source.resolve())
+    above = (place.relative_to(source.resolve()).as_posix() + "/").removeprefix("./") if inside else ""
+    for path in paths:
+        is_own = path == above + target.name or path.startswith(f"{above}.{target.name}.")
+        if not (inside and is_own):
+            yield path
 
 
 def _epoch_s(otherwise: int) -> int:
