@@ -162,6 +162,12 @@ def test_a_server_that_is_not_there_is_not_waited_for(small: Parcel) -> None:
         send(at(1), small, patience_s=1000)
 
 
+def test_a_file_that_has_gone_meanwhile_is_not_the_connections_fault(house: House, small: Parcel) -> None:
+    small.path.unlink()
+    with pytest.raises(UsageError, match="No such file"):
+        send(at(house.server.address[1]), small, patience_s=1000)
+
+
 def test_names_that_start_nothing_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
     path = tmp_path / "x.part"
     path.touch()

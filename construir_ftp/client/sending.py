@@ -55,6 +55,13 @@ class Parcel(msgspec.Struct, frozen=True):
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
 
+    def open(self) -> IO[bytes]:
+        """The file, to be read again. Raises UsageError, since an OSError would be taken for the connection's."""
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise UsageError(f"{self.path}: {error.strerror}") from error
+
 
 class Receipt(msgspec.Struct, frozen=True):
     """What the server has accepted the job as, and where it stands in the queue, in words."""
@@ -115,7 +122,10 @@ class Errand:
         if found and found != self._older:
             return Receipt(found, "its reply was lost on the way")
         for job_id in sorted(filter(standing.is_name, reading.names(ftp, "/done")), reverse=True)[:_MOST_RECENT]:
-            ended = standing.result(ftp, job_id)
+            try:
+                ended = standing.result(ftp, job_id)
+            except MissingError:
+                continue  # pruned just now
             is_new = ended.received and self._begun and ended.received >= self._begun
             if is_new and ended.upload_sha256 == self._parcel.sha256:
                 return Receipt(job_id, "and done already")
@@ -123,7 +133,7 @@ class Errand:
 
     def _store(self, ftp: ftplib.FTP, offset: int) -> str:
         """STOR from `offset` on; the reply. Raises ftplib.error_perm and error_temp, and what LOST names."""
-        with self._parcel.path.open("rb") as file:
+        with self._parcel.open() as file:
             file.seek(offset)
             self._progress(offset)
             with ftp.transfercmd(f"STOR {self._path}", offset or None) as data:
