@@ -1,5 +1,6 @@
 """Artifacts: what `outputs` names comes out of an image as files, and nothing else does, however hostile the image."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -12,8 +13,8 @@ from construir_ftp.artifacts import Artifacts
 from construir_ftp.config import ArtifactsSection
 from construir_ftp.outputs import Asked, Limits
 from construir_ftp.units import Duration, Size
-from tests import images
-from tests.images import MIB, TIB
+from tests import images, smalldisk
+from tests.images import KIB, MIB, TIB
 
 LIMITS = ArtifactsSection(max_files=5, max_total=Size(8 * MIB))
 
@@ -230,3 +231,28 @@ def test_picker_that_was_taken_over_writes_nothing_but_artifacts_within_their_li
 
 def _octal(text: str) -> str:
     return "".join(f"\\0{ord(character):03o}" for character in text)
+
+
+# Takes them again once there is room, as a runner does.
+ON_A_FULL_DISK = """
+import sys
+from pathlib import Path
+from construir_ftp import artifacts
+from construir_ftp.config import ArtifactsSection
+place, image = Path(sys.argv[1]), Path(sys.argv[2])
+filler = place / "filler"
+filler.write_bytes(bytes(200 * 1024))
+try:
+    artifacts.take(image, ("out/*.deb",), place / "artifacts", ArtifactsSection())
+except OSError as error:
+    print(error.errno)
+filler.unlink()
+taken = artifacts.take(image, ("out/*.deb",), place / "artifacts", ArtifactsSection())
+print(sorted((path.name, path.stat().st_size) for path in (place / "artifacts").iterdir()), taken.left_out)
+"""
+
+
+def test_full_disk_is_no_artifact_left_out_but_tried_again(tree: Path, tmp_path: Path) -> None:
+    image = image_of(tree)
+    said = smalldisk.run(tmp_path / "small", 256 * KIB, ON_A_FULL_DISK, image).splitlines()
+    assert said == [str(errno.ENOSPC), "[('a.deb', 100000), ('b.deb', 1)] ()"]
