@@ -35,21 +35,33 @@ def construir(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def build(images: Path, name: str) -> BaseImage:
-    construir("image", "build", name, f"--images={images}")
+def build(images: Path, name: str, *more: str) -> BaseImage:
+    construir("image", "build", name, f"--images={images}", *more)
     return image.find(images, name)
 
 
 @pytest.mark.parametrize("suite", ["trixie", "sid"])
-def test_image_of_another_release_is_built_and_runs_a_job(tmp_path: Path, suite: str) -> None:
-    base = build(tmp_path / "images", f"{suite}-amd64")
+def test_image_of_another_release_is_built_and_runs_jobs_with_and_without_packages(
+    base: BaseImage, tmp_path: Path, suite: str
+) -> None:
+    """From the mirror that the default image is from, which may be behind the times."""
+    mirror = f"deb [check-valid-until=no] {base.manifest.sources[0].split()[1]} {suite} main"
+    other = build(tmp_path / "images", f"{suite}-amd64", f"--mirror={mirror}")
+    assert other.manifest.suite == suite
     config = tmp_path / "construir.toml"
-    config.write_text(f'[images]\npath = "{tmp_path}/images"\ndefault = "{base.name}"\n')
-    said = construir(
-        "run", JOBS / "hello", "-o", tmp_path / "result", f"--config={config}", f"--spool={tmp_path}/spool"
-    )
-    assert said.startswith("hello from Linux")
-    assert base.manifest.suite == suite
+    config.write_text(f'[images]\npath = "{tmp_path}/images"\ndefault = "{other.name}"\n')
+    places = (f"--config={config}", f"--spool={tmp_path}/spool")
+    assert construir("run", JOBS / "hello", "-o", tmp_path / "bare", *places).startswith("hello from Linux")
+    assert construir("run", greeting(tmp_path / "greets"), "-o", tmp_path / "with", *places) == "Hello, world!\n"
+
+
+def greeting(job: Path) -> Path:
+    """A job that needs a package."""
+    job.mkdir()
+    (job / "construir.toml").write_text('[dependencies]\npackages = ["hello"]\n')
+    (job / "run.sh").write_text("#!/bin/sh\nexec hello\n")
+    (job / "run.sh").chmod(0o755)
+    return job
 
 
 @pytest.fixture(scope="module")
