@@ -52,7 +52,11 @@ def debian(tmp_path: Path) -> Path:
         "var/lib/dpkg/status": STATUS.format(architecture=architecture.native()),
         f"boot/vmlinuz-{RELEASE}": "kernel",
         f"boot/vmlinuz-{RELEASE.replace('1-', '10-')}": "newer",
-        f"lib/modules/{RELEASE}/modules.dep": "kernel/virtio_blk.ko: kernel/virtio.ko\nkernel/virtio.ko:\n",
+        f"lib/modules/{RELEASE}/modules.dep": "kernel/virtio_blk.ko: kernel/virtio.ko\nkernel/virtio.ko:\n"
+        "kernel/sum-generic.ko:\n",
+        f"lib/modules/{RELEASE}/modules.softdep": "softdep virtio-blk pre: crypto-sum post: late\n",
+        f"lib/modules/{RELEASE}/modules.alias": "# made\nalias crypto-sum sum_generic\nalias pci:v* virtio_pci\n",
+        f"lib/modules/{RELEASE}/kernel/sum-generic.ko": "sum",
         f"lib/modules/{RELEASE}/kernel/virtio.ko": "ring",
         f"lib/modules/{RELEASE}/kernel/virtio_blk.ko": "disk",
         f"usr/lib/{place}/perl-base/strict.pm": "1;",
@@ -155,8 +159,10 @@ def test_what_makes_a_worker_is_added_and_secrets_are_removed(debian: Path, tmp_
     assert "has_journal" not in features
     assert base.manifest.packages == {"dpkg": "1.21"}
     assert base.kernel.read_text() == "kernel", "of the newest kernel with drivers"
-    names = subprocess.run(["cpio", "-t"], input=base.initrd.read_bytes(), capture_output=True, check=True).stdout
+    packed = base.initrd.read_bytes()
+    names = subprocess.run(["cpio", "-t"], input=packed, capture_output=True, check=True).stdout
     assert {"init", "usr/bin/perl", "modules/virtio.ko", "modules/virtio_blk.ko"} <= set(names.decode().split())
+    assert b"sum_generic.ko\nvirtio.ko\nvirtio_blk.ko\n" in packed, "in the order in which the kernel takes them"
 
 
 def test_file_system_without_partitions_is_taken_too(debian: Path, tmp_path: Path, own: Path) -> None:

@@ -1,9 +1,10 @@
 """Drivers out of a root disk, for an initramfs: those asked for, and those they need, in the order to load them.
 
-Sources: depmod(8), modules.dep and modules.builtin.
+Sources: depmod(8), modules.dep(5); modprobe.d(5) for softdep: what a driver asks the kernel for by the name of what it
+does, such as ext4, which computes no check sum by itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from construir_ftp.errors import ConstruirError
@@ -23,12 +24,12 @@ def collect(root: RootDisk, release: str, names: Iterable[str]) -> dict[str, byt
     if not needs:
         raise ConstruirError(f"there are no drivers in {place} on the root disk")
     paths = {_name(path): path for path in needs}
+    before = _asked_for(root.text(f"{place}/modules.softdep"), root.text(f"{place}/modules.alias"))
     found: dict[str, bytes] = {}
-    for name in names:
-        for path in _with_needs(paths.get(name), needs):
-            file = f"{_name(path)}.ko"
-            if file not in found:
-                found[file] = _unpacked(path, root.read(f"{place}/{path}"))
+    for path in _in_order(names, paths, needs, before):
+        file = f"{_name(path)}.ko"
+        if file not in found:
+            found[file] = _unpacked(path, root.read(f"{place}/{path}"))
     return found
 
 
@@ -36,6 +37,33 @@ def _parse(text: str) -> Iterable[tuple[str, list[str]]]:
     for line in text.splitlines():
         path, _, needed = line.partition(":")
         yield path.strip(), needed.split()
+
+
+def _asked_for(softdep: str, alias: str) -> dict[str, list[str]]:
+    """Driver -> the drivers it wants to be loaded before it, of those that go by a name all."""
+    known: dict[str, list[str]] = {}
+    for line in alias.splitlines():
+        _, name, driver = [*line.split(), "", "", ""][:3]
+        known.setdefault(name, []).append(_name(driver))
+    wanted = {}
+    for line in softdep.splitlines():
+        _, driver, *words = [*line.split(), "", ""]
+        before = words[words.index("pre:") + 1 :] if "pre:" in words else []
+        names = before[: before.index("post:")] if "post:" in before else before
+        wanted[_name(driver)] = [each for name in names if name for each in known.get(name, [_name(name)])]
+    return wanted
+
+
+def _in_order(
+    names: Iterable[str], paths: Mapping[str, str], needs: Mapping[str, list[str]], before: Mapping[str, list[str]]
+) -> Iterator[str]:
+    """The paths of drivers and of all they need, those first; some come more than once."""
+    for name in names:
+        all_of_it = _with_needs(paths.get(name), needs)
+        for driver in all_of_it:
+            for other in before.get(_name(driver), []):
+                yield from _with_needs(paths.get(other), needs)
+        yield from all_of_it
 
 
 def _with_needs(path: str | None, needs: Mapping[str, list[str]]) -> list[str]:
