@@ -93,7 +93,8 @@ class Cutter:
             finally:
                 with self._lock:
                     self._open.discard(listener)
-            self._relay(client, socket.create_connection((self._target[0], port), LONG_S), self._counted())
+            with client:  # the server may have given up the port, if its session was cut
+                self._relay(client, socket.create_connection((self._target[0], port), LONG_S), self._counted())
 
     def _counted(self) -> Callable[[bytes], bytes]:
         most_bytes, poured_bytes = None, 0

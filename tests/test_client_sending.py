@@ -1,7 +1,9 @@
 """client.sending: one job, whatever cuts the connection; what a reply means; TLS."""
 
+import ftplib
 import itertools
 import json
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +130,33 @@ def test_what_another_command_has_begun_is_continued_only_if_it_is_the_same(
 
 def test_what_is_kept_is_sent_whole_where_nothing_of_it_is_kept(house: House, small: Parcel) -> None:
     assert send(at(house.server.address[1]), small, was_begun=True).id
+
+
+def test_an_upload_that_something_on_the_way_has_ended_goes_on(house: House, large: Parcel) -> None:
+    class Ending(ftplib.FTP):
+        """A connection that ends the first upload early, but in good order."""
+
+        endings = 1
+
+        def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
+            data, size_bytes = super().ntransfercmd(cmd, rest)
+            if cmd.startswith("STOR") and Ending.endings:
+                Ending.endings -= 1
+                data.sendall(large.path.read_bytes()[: 9 * MIB])
+                data.shutdown(socket.SHUT_WR)
+            return data, size_bytes
+
+    class Through(Server, frozen=True):
+        def _connect(self) -> ftplib.FTP:
+            ftp = Ending(timeout=60)
+            ftp.connect(self.address.host, self.address.port)
+            return ftp
+
+    server = Through(Address("ftp", *house.server.address), ALICE)
+    told: list[int] = []
+    receipt = Errand(server, large, Patience(10, lambda _: None), told.append).send(was_begun=False)
+    assert house.names("queue") == [receipt.id]
+    assert 9 * MIB - 1 in told
 
 
 def test_what_is_no_job_is_refused_with_65(house: House, tmp_path: Path) -> None:

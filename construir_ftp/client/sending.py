@@ -26,6 +26,8 @@ _PIECE_BYTES = 256 * 1024
 # A large image is judged while it comes, but the last of it only then; the server has a deadline of its own.
 _VERDICT_S = 15 * 60.0
 _ACCEPTED = re.compile(r"226 Accepted as job (\S+?), (.*); its result will be in")
+# What the server says of an upload that lacks nothing but its end.
+_KEPT = re.compile(r"go on after the [0-9]+ bytes that are kept")
 # Of the results there are, those that a job can be among that was sent a moment ago.
 _MOST_RECENT = 20
 # Not now, and not in a moment either: no room, or a fault of the server's.
@@ -94,9 +96,14 @@ class Errand:
                     self._patience.begin()
                     return self._go_on(ftp, may_continue=may_continue)
             except ftplib.error_perm as refused:
-                if code(refused) != 554 or not may_continue:
+                if not self._is_all_sent and _KEPT.search(str(refused)):
+                    # Something on the way closed the data connection in good order, and so it ended early.
+                    self._patience.wait(refused, self._server.address)
+                    may_continue = True
+                elif code(refused) == 554 and may_continue:
+                    may_continue = False  # nothing is kept, or not so much
+                else:
                     raise RefusedError(f"{said(refused)}", code(refused) or 550) from refused
-                may_continue = False  # nothing is kept, or not so much
             except ftplib.error_temp as refused:
                 if code(refused) in _PUT_OFF:
                     raise RefusedError(said(refused), code(refused)) from refused
@@ -133,6 +140,7 @@ class Errand:
 
     def _store(self, ftp: ftplib.FTP, offset: int) -> str:
         """STOR from `offset` on; the reply. Raises ftplib.error_perm and error_temp, and what LOST names."""
+        self._is_all_sent = False
         with self._parcel.open() as file:
             file.seek(offset)
             self._progress(offset)
