@@ -23,7 +23,7 @@ import msgspec
 
 from construir_ftp import confinement, judge, verdict
 from construir_ftp.config import GateSection
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.growth import AbandonedError, Told
 from construir_ftp.stream import Upload
 from construir_ftp.verdict import Answer, Refusal
@@ -47,7 +47,10 @@ class Setup(msgspec.Struct, frozen=True):
 def main() -> None:
     """Take in uploads until nobody is left to send any."""
     setup = Setup(verdict.decode_limits(sys.argv[1]), bytes.fromhex(sys.argv[2]))
-    judge.prepare()
+    try:
+        judge.prepare()
+    except ConstruirError as error:
+        sys.exit(str(error))
     confinement.hide_memory()
     confinement.be_called("construir-clerk")
     signal.signal(signal.SIGCHLD, _reap)

@@ -5,7 +5,6 @@ this process, on a file that its owner has named. What only an appliance knows i
 and results it has.
 """
 
-import importlib.util
 import tomllib
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from construir_ftp.stream import Upload
 from construir_ftp.verdict import Verdict
 from construir_ftp.wishes import Terms, Wishes
 
-# What a jail takes at least, on Linux, and the judge's library.
-_PROGRAMS, _LIBRARY = ("setpriv", "prlimit"), "magic"
+# What a jail takes at least, on Linux.
+_PROGRAMS = ("setpriv", "prlimit")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +59,7 @@ def inspect(file: Path, config: Config) -> Report:
 
 def judged(file: Path, limits: GateSection) -> Verdict:
     """What kind of job a file is. Raises RefusedError if it is none, OSError."""
-    if importlib.util.find_spec(_LIBRARY) and all(map(process.find, _PROGRAMS)):
+    if judge.LIBMAGIC and all(map(process.find, _PROGRAMS)):
         # Imported here: neither works everywhere.
         from construir_ftp import gate
         from construir_ftp.court import Court

@@ -46,7 +46,9 @@ _REMEMBERED_BYTES = 16 * 2**20
 
 
 def prepare() -> None:
-    """Have libmagic read its database, before files can't be opened any more."""
+    """Have libmagic read its database, before files can't be opened any more. Raises ConstruirError without one."""
+    if not LIBMAGIC:
+        raise ConstruirError("libmagic is missing, so that no upload can be judged; run: apt install libmagic1")
     _describe(b"")
 
 

@@ -206,3 +206,11 @@ def test_judges_end_with_their_clerk_and_when_nobody_waits_for_them(tmp_path: Pa
         left[0].close()
         for _, pidfd in (left, abandoned):
             os.close(pidfd)
+
+
+def test_without_libmagic_there_is_no_clerk_and_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['magic'] = None; from construir_ftp import clerk; clerk.main()"
+    argv = [sys.executable, "-c", code, verdict.encode_limits(LIMITS), ""]
+    ended = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG_S, check=False)
+    missing = "libmagic is missing, so that no upload can be judged; run: apt install libmagic1\n"
+    assert (ended.returncode, ended.stderr) == (1, missing)
