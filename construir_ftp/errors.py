@@ -4,6 +4,10 @@ A message is one line: what, which, and what to do. Only cli prints one and exit
 where it has one; a job's end has others, see `exit_code_of`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 # What a command that waits for a job ends with where there is no code of the job's own: 124 and 126 as timeout(1) and
 # the shells have them.
 _ENDS = {
@@ -122,3 +126,12 @@ class RefusedError(ConstruirError):
     def as_reply(self) -> str:
         """The one line of FTP that says so."""
         return f"{self.reply} Refused: {one_line(self)}"
+
+
+@contextmanager
+def plainly(what: Path) -> Iterator[None]:
+    """Within, an OSError is said in one line, as a ConstruirError; of `what`, where it names no file itself."""
+    try:
+        yield
+    except OSError as error:
+        raise ConstruirError(f"{error.filename or what}: {error.strerror}") from error

@@ -8,13 +8,12 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from construir_ftp import codec, extfs, inspection, mend, process, stream, tree
 from construir_ftp.config import GateSection
-from construir_ftp.errors import ConstruirError, RefusedError, UsageError
+from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.growth import Whole
 from construir_ftp.units import Size
 from construir_ftp.verdict import Verdict
@@ -33,7 +32,7 @@ def unpack(file: Path, directory: Path) -> list[Path]:
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory}: not empty; choose a new directory")
-    with _plainly(file):
+    with plainly(file):
         found = _check(file)
         directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -54,15 +53,6 @@ def _check(file: Path) -> Verdict:
         return inspection.judged(file, _NO_LIMITS)
     except RefusedError as error:
         raise RefusedError(f"{file}: {error}", error.reply) from error
-
-
-@contextmanager
-def _plainly(what: Path) -> Iterator[None]:
-    """An OSError of the system, said in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise ConstruirError(f"{error.filename or what}: {error.strerror}") from error
 
 
 def _unwrap(found: Verdict, file: Path, image: Path) -> None:

@@ -81,7 +81,8 @@ def test_submit_prints_the_id_alone_and_wait_ends_as_the_job_does(run: Command, 
 
 def test_ctrl_c_while_waiting_detaches_and_the_job_goes_on(home: dict[str, str], run: Command, tmp_path: Path) -> None:
     slow = job(tmp_path / "slow", "echo begun; sleep 4")
-    argv = [sys.executable, "-m", "construir_ftp", "submit", str(slow), "--wait"]
+    # What a shell starts in the background ignores Ctrl-C, and so would these tests and what they start.
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", "construir_ftp", "submit", str(slow), "--wait"]
     with subprocess.Popen(
         argv, env=home, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as waiting:

@@ -9,13 +9,12 @@ extended attributes are kept.
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp import jobfile, wishes
-from construir_ftp.errors import ConstruirError, RefusedError, UsageError
+from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.pack import checkout, compression, selection, staging, volume
 from construir_ftp.pack.volume import Times
 
@@ -67,7 +66,7 @@ def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = 
     wrapping.check()
     _check_target(target)
     _check_source(source)
-    with _plainly(source):
+    with plainly(source):
         paths = list(_without(target, source, selection.select(source, everything=wrapping.everything)))
         if RUN not in paths:
             raise UsageError(f"{source / RUN}: left out by .gitignore or {selection.IGNORE}; a job needs it")
@@ -81,7 +80,7 @@ def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping
     """
     wrapping.check()
     _check_target(target)
-    with _plainly(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+    with plainly(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
         tree = Path(place) / "tree"
         tree.mkdir()
         with checkout.opened(repository, revision) as (directory, commit):
@@ -92,15 +91,6 @@ def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping
         everything = msgspec.structs.replace(wrapping, everything=False, keep_times=False)
         _check_source(tree)
         return _pack(tree, selection.select(tree), target, everything, seconds, tell)
-
-
-@contextmanager
-def _plainly(what: Path) -> Iterator[None]:
-    """An OSError of the system, said in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise ConstruirError(f"{error.filename or what}: {error.strerror}") from error
 
 
 def _check_target(target: Path) -> None:
