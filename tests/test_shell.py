@@ -254,7 +254,7 @@ def test_job_that_never_ran_gets_what_it_asks_for(tmp_path: Path) -> None:
     [
         (f"[dependencies]\nresults = ['{FIRST}']", 1, f"job {FIRST} has no result, or not any more; --without-depend"),
         ("[dependencies]\nlayers = ['tool']", 1, "there is no layer tool any more; --without-depend"),
-        ("[dependencies]\npackages = ['hello']", 1, "packages: none can be had here; put them into the image; --without-"),
+        ("[dependencies]\npackages = ['hello']", 1, "packages: none can be had here; put them into the image; --with"),
         ("base = 'woody-i386'", 1, "run: construir image build woody-i386; or name another with --base"),
         ("memory = '4TiB'", 65, "construir.toml: memory: at most"),
         ("tiemout = '1h'", 65, "construir.toml: tiemout: no such key"),
