@@ -40,6 +40,7 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Itera
     archive.add("heavy", installed_kib=200 * 1024)
     archive.add("laden", depends="heavy")
     archive.add("wanted", "ls /sys/class/net >/usr/share/interfaces")
+    archive.add("common")
     archive.add("garbler", AS_TAR.format("echo garbage >/job/layer.tar"))
     archive.add("linker", AS_TAR.format("ln -s /etc/passwd /job/layer.tar"))
     archive.add("withholder", AS_TAR.format("exit 0"))
@@ -76,6 +77,16 @@ def test_package_that_fails_ends_its_job_with_dpkgs_own_words(packaged: Applianc
     assert "the moon is in the wrong phase" in result["reason"]
     assert "post-installation script subprocess returned error exit status 7" in result["reason"]
     assert layers(packaged) == []
+
+
+def test_operator_has_a_set_ready_before_the_first_job_asks(packaged: Appliance, tmp_path: Path) -> None:
+    build = ("layer", "build", "common", f"--config={packaged.config}", f"--spool={packaged.spool}")
+    (name, digest), again = (construir(*build, check=True).stdout.split() for _ in range(2))
+    assert again == [name, digest]
+    result = packaged.wait(packaged.submit(asking(tmp_path / "job", "common", script="cat /usr/share/common")))
+    assert (result["status"], result["used"]["layers"][0]["name"]) == ("success", name)
+    assert f"{digest.removeprefix('sha256:')[:12]}" in construir("layer", "list", f"--spool={packaged.spool}").stdout
+    assert f"layer {name}: made of" not in packaged.log.read_text()
 
 
 @pytest.mark.parametrize(
