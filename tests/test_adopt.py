@@ -166,12 +166,25 @@ def test_what_makes_a_worker_is_added_and_secrets_are_removed(debian: Path, tmp_
 
 
 def test_file_system_without_partitions_is_taken_too(debian: Path, tmp_path: Path, own: Path) -> None:
-    adopt.adopt(own, disks.ext(tmp_path / "root", debian, "48M"), "premade", lambda base: None)
+    base = adopt.adopt(own, disks.ext(tmp_path / "root", debian, "48M"), "premade", lambda base: None)
+    assert base.manifest.packages == {"dpkg": "1.21"}
+    assert image.find(own, "premade").path == base.path
 
 
 def test_other_partitions_do_not_matter(debian: Path, tmp_path: Path, own: Path) -> None:
     (tmp_path / "file").write_text("efi")
-    adopt.adopt(own, disk_of(debian, tmp_path / "d", disks.fat(tmp_path / "fat", tmp_path / "file")), "premade", print)
+    disk = disk_of(debian, tmp_path / "d", disks.fat(tmp_path / "fat", tmp_path / "file"))
+    base = adopt.adopt(own, disk, "premade", lambda base: None)
+    assert base.manifest.packages == {"dpkg": "1.21"}
+    assert image.find(own, "premade").path == base.path
+
+
+def test_disk_that_has_grown_since_it_was_partitioned_is_taken(debian: Path, tmp_path: Path, own: Path) -> None:
+    disk = disk_of(debian, tmp_path / "disk")
+    os.truncate(disk, disk.stat().st_size + 64 * MIB)  # as qemu-img resize does
+    base = adopt.adopt(own, disk, "premade", lambda base: None)
+    assert base.manifest.packages == {"dpkg": "1.21"}
+    assert image.find(own, "premade").path == base.path
 
 
 def test_stock_debian_with_systemd_and_its_generic_kernel_becomes_a_base_image(
@@ -238,10 +251,18 @@ def test_what_lacks_what_a_worker_needs_is_refused(
     assert said in refused(disk_of(debian, tmp_path / "disk"), own)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * MIB, random.Random(1).randbytes(MIB), b"QFI\xfb" + bytes(600)])
-def test_garbage_is_refused(tmp_path: Path, own: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no partition with an ext2, ext3 or ext4 file system"),
+        (b"\x00" * MIB, "no partition with an ext2, ext3 or ext4 file system"),
+        (random.Random(1).randbytes(MIB), "no partition with an ext2, ext3 or ext4 file system"),
+        (b"QFI\xfb" + bytes(600), "qemu-img can't read it as qcow2"),
+    ],
+)
+def test_garbage_is_refused(tmp_path: Path, own: Path, content: bytes, said: str) -> None:
     (tmp_path / "garbage").write_bytes(content)
-    refused(tmp_path / "garbage", own)
+    assert said in refused(tmp_path / "garbage", own)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path, own: Path) -> None:
@@ -266,13 +287,13 @@ def test_qcow2_that_is_vast_or_cut_is_refused(debian: Path, tmp_path: Path, own:
     cut = tmp_path / "cut"
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk_of(debian, tmp_path / "disk"), cut)
     os.truncate(cut, cut.stat().st_size // 2)
-    refused(cut, own)
+    assert "no Debian on its root partition" in refused(cut, own)
 
 
 def test_partition_that_ends_after_the_disk_is_refused(debian: Path, tmp_path: Path, own: Path) -> None:
     disk = disk_of(debian, tmp_path / "disk")
     os.truncate(disk, disk.stat().st_size // 2)
-    refused(disk, own)
+    assert "no partition with an ext2, ext3 or ext4 file system" in refused(disk, own)
 
 
 def test_names_in_the_image_lead_nowhere_else(debian: Path, tmp_path: Path, own: Path) -> None:

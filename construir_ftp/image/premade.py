@@ -78,7 +78,7 @@ def _unpacked(file: Path, target: Path) -> Path:
     walls = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=size_bytes)
     walls = msgspec.structs.replace(walls, readable=(copy.resolve(),), writable=(target.resolve(),))
     argv: list[str | Path] = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", copy.resolve(), target.resolve()]
-    status, said = _said(walls, argv)
+    status, said = _said(walls, argv, stderr=subprocess.STDOUT)
     copy.unlink()
     if status:
         reason = said.decode(errors="replace").strip().rpartition(": ")[2]
@@ -142,7 +142,8 @@ def _table(raw: Path, scratch: Path) -> list[_Partition]:
         copy.truncate(size_bytes)
     scratch.chmod(0o444)
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, readable=(scratch.resolve(),))
-    status, said = _said(walls, ["sfdisk", "--json", scratch.resolve()])
+    # It warns of a disk that has grown, or was cut, since its table was made.
+    status, said = _said(walls, ["sfdisk", "--json", scratch.resolve()], stderr=subprocess.DEVNULL)
     scratch.unlink()
     if status:
         return []
@@ -152,8 +153,8 @@ def _table(raw: Path, scratch: Path) -> list[_Partition]:
         raise ConstruirError(f"sfdisk says what is no partition table: {error}") from error
 
 
-def _said(walls: cell.Cell, argv: list[str | Path]) -> tuple[int, bytes]:
+def _said(walls: cell.Cell, argv: list[str | Path], stderr: int) -> tuple[int, bytes]:
     """How a program in a jail ended, and what it said, as far as anyone would read it."""
-    with jail.spawn(walls, argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as tool:
+    with jail.spawn(walls, argv, stdout=subprocess.PIPE, stderr=stderr) as tool:
         said = cast(IO[bytes], tool.stdout).read(_MOST_SAID_BYTES)
         return tool.wait(), said
