@@ -3,9 +3,11 @@
 import ftplib
 import io
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ import msgspec
 
 from tests.ftpclient import users_text
 
+_PROJECT = Path(__file__).parent.parent
 NAME, PASSWORD = "alice", "correct horse"
 # For an appliance that lives for a job or two: to build a template, and to keep machines waiting, takes longer than to
 # boot one for each.
@@ -44,6 +47,13 @@ def construir(
     """Run the command to its end, its output captured as text; a test that wants success passes check=True."""
     argv = [sys.executable, "-m", "construir_ftp", *map(str, arguments)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, **options)
+
+
+def copy_program(place: Path) -> None:
+    """Construir and all it needs, for a Python of this version to import from `place`, wherever that is brought."""
+    shutil.copytree(sysconfig.get_path("purelib"), place, dirs_exist_ok=True)
+    for part in ("construir_ftp", "base-image"):
+        shutil.copytree(_PROJECT / part, place / part)
 
 
 def send(ftp: ftplib.FTP, upload: Path, name: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Small base images for tests of how they are kept: a few files in a real ext4, no kernel; and copies of real ones."""
+"""Base images for tests: small ones (a few files in a real ext4, no kernel), real ones, and copies of those."""
 
 import subprocess
 import tempfile
@@ -10,9 +10,11 @@ import msgspec
 
 from construir_ftp import image
 from construir_ftp.image import BaseImage, versions
+from tests.appliance import construir
 
 Approve = Callable[[BaseImage], None]
 PACKAGES = {"bash": "5.2-1"}
+BUILD_S = 900
 
 
 def publish(
@@ -71,3 +73,18 @@ def publish_copy(
         published = versions.publish(images, base.name, draft, approve)
     image.note_proof(published)  # as a build does
     return published
+
+
+def build(images: Path, name: str, *options: str) -> BaseImage:
+    """Build a real one by the command."""
+    built = construir("image", "build", name, *options, f"--images={images}", timeout_s=BUILD_S)
+    assert built.returncode == 0, built.stderr
+    return image.find(images, name)
+
+
+def twin_of(built: BaseImage, base: BaseImage, images: Path) -> BaseImage:
+    """What another build of `built` has made: `base`, where that was made of the same, else a new one in `images`."""
+    one, other = built.manifest, base.manifest
+    if (one.recipe, one.packages) == (other.recipe, other.packages):
+        return base
+    return build(images, built.name)

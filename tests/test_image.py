@@ -10,6 +10,7 @@ import pytest
 from construir_ftp import architecture, image
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import BaseImage, recipe
+from construir_ftp.image.inflate import inflate
 from tests.appliance import construir
 from tests.baseimages import publish
 
@@ -144,3 +145,8 @@ def test_a_name_says_suite_and_architecture_and_each_has_a_kernel() -> None:
     assert recipe.meant_by("mine") == recipe.meant_by("my-own") == ("bookworm", architecture.native())
     for name in architecture.KNOWN:
         assert recipe.kernel_package("trixie", name).startswith("linux-image-")
+
+
+def test_decompressor_that_is_missing_is_named() -> None:
+    with pytest.raises(ConstruirError, match="no-such-tool: not installed"):
+        inflate("no-such-tool", b"")

@@ -5,10 +5,8 @@ the default image, which deploy/test has built, if that was made of the same; el
 """
 
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +15,10 @@ import pytest
 
 from construir_ftp import image
 from construir_ftp.image import BaseImage, versions
-from tests.appliance import construir
-from tests.baseimages import publish_copy
+from tests.appliance import construir, copy_program
+from tests.baseimages import BUILD_S, publish_copy, twin_of
 
 HERE = Path(__file__).parent
-BUILD_S = 900
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +72,14 @@ def interpreter(place: Path) -> Path:
         pytest.skip(f"{python} is missing: an ordinary user can't run the interpreter of these tests")
     run([str(python), "-m", "venv", "--without-pip", str(place / "venv")])
     packages = place / "venv" / "lib" / python.name / "site-packages"
-    shutil.copytree(sysconfig.get_path("purelib"), packages, dirs_exist_ok=True)
-    for part in ("construir_ftp", "base-image"):
-        shutil.copytree(HERE.parent / part, packages / part)
+    copy_program(packages)
     return place / "venv" / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
 def twin(place: Path, base: BaseImage, refreshed: BaseImage) -> BaseImage:
     """The same image, built here: the default one, where it was made of the same."""
-    if (base.manifest.recipe, base.manifest.packages) == (refreshed.manifest.recipe, refreshed.manifest.packages):
-        return base
-    build("image", "build", base.name, f"--images={place / 'mine'}")
-    return image.find(place / "mine", base.name)
+    return twin_of(refreshed, base, place / "mine")
 
 
 def build(*arguments: str) -> str:

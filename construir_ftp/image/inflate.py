@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 from typing import IO, cast
 
-from construir_ftp import jail
+from construir_ftp import jail, process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import cell
 
@@ -15,6 +15,8 @@ _MOST_BYTES = 256 * 2**20
 
 def inflate(tool: str, data: bytes) -> bytes:
     """`data` unpacked by gzip, xz, zstd, ... Raises ConstruirError where it can't be, or is too much."""
+    if not process.find(tool):
+        raise ConstruirError(f"{tool}: not installed; a part of the image is packed by it")
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_CPU_S)
     with tempfile.TemporaryFile() as packed:
         packed.write(data)
