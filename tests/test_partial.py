@@ -11,6 +11,7 @@ import pytest
 from construir_ftp import janitor
 from construir_ftp.config import JanitorSection
 from construir_ftp.server.partial import Partials
+from construir_ftp.spool import Spool
 from construir_ftp.units import Duration
 from tests import images
 from tests.ftpclient import Control, House, serving, wait_until
@@ -203,6 +204,23 @@ def test_another_session_takes_over_what_a_dead_connection_was_sending(house: Ho
             again.ask("REST 399999")
             assert again.store("/queue/x.img", JOB[399_999:]).startswith("226")
     assert only_job(house) == JOB
+
+
+def test_what_is_kept_while_something_newer_comes_and_goes_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partials = Partials(Spool.prepare(tmp_path), 5, 10**6)
+    old = partials.begin("x.img", "alice")
+    old.job.upload.write_bytes(JOB[:1000])
+
+    def meanwhile(descriptor: int) -> None:
+        monkeypatch.undo()
+        partials.delete(partials.begin("x.img", "alice"))
+        os.fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    assert partials.keep(old, is_whole=False) == 0
+    assert list((tmp_path / "incoming").iterdir()) == []
 
 
 def test_two_sessions_that_send_the_same_name_send_two_jobs(house: House, alice: Control) -> None:

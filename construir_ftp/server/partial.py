@@ -132,7 +132,7 @@ class Partials:
             partial.begun_bytes = partial.status().st_size
             partial.note(self._boot)
         except BaseException:
-            partial.is_busy = False
+            self.give_back(partial)
             raise
 
     def forget(self, partial: Partial) -> None:
@@ -164,8 +164,8 @@ class Partials:
                     os.fsync(file.fileno())
                     partial.is_whole = is_whole
                     partial.note(boot="")
-                    self._give_up(partial)
-                    return size_bytes
+                    if self._let_go(partial):
+                        return size_bytes
         except OSError:
             log.exception("incoming %s: could not be kept", partial.job.id)
         self.delete(partial)
@@ -189,7 +189,8 @@ class Partials:
     def finish(self, partial: Partial) -> None:
         """Forget it: it has become a job, or is gone."""
         self.forget(partial)
-        self._give_up(partial)
+        partial.is_busy = False
+        self._tidy(partial)
 
     def rename(self, partial: Partial, name: str) -> None:
         """Give it another name that starts nothing; what was there under that is deleted."""
@@ -197,7 +198,24 @@ class Partials:
         partial.name = name
         self._make_latest(partial)
         partial.note(boot="")
-        self._give_up(partial)
+        self.give_back(partial)
+
+    def give_back(self, partial: Partial) -> None:
+        """It was taken, and is kept on; unless something newer has its name by now."""
+        if not self._let_go(partial):
+            self.delete(partial)
+
+    def _let_go(self, partial: Partial) -> bool:
+        """Have it no longer busy, if it is the latest of its name; whoever comes later deletes it then, and not before.
+
+        One that is not the latest stays busy, and its own to delete: what has come later may be gone already.
+        """
+        with self._lock:
+            is_kept = self.is_latest(partial)
+            partial.is_busy = not is_kept
+        if is_kept:
+            self._tidy(partial)
+        return is_kept
 
     def _make_latest(self, partial: Partial) -> None:
         """Have it found under its name, in the place of what was."""
@@ -205,10 +223,9 @@ class Partials:
             partial.replaced = self._latest.get((partial.contributor, partial.name))
             self._latest[partial.contributor, partial.name] = partial
 
-    def _give_up(self, partial: Partial) -> None:
-        """It is no longer busy; delete what it has replaced, and the contributor's oldest that are too many now."""
+    def _tidy(self, partial: Partial) -> None:
+        """Delete what it has replaced, and the contributor's oldest that are too many now."""
         replaced, partial.replaced = partial.replaced, None
-        partial.is_busy = False
         if replaced is not None and not replaced.is_busy:
             self.delete(replaced)
         kept = sorted((part for part in self.of(partial.contributor) if not part.is_busy), key=_age, reverse=True)

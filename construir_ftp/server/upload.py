@@ -91,7 +91,7 @@ class Intake:
             try:
                 return Upload(self, partial, share, os.O_APPEND)
             except OSError:
-                partial.is_busy = False
+                self.partials.give_back(partial)
                 raise
 
     def admit(self, partial: Partial, name: str, wanted: Callable[[], bool], hearing: Hearing | None = None) -> Outcome:
