@@ -21,6 +21,7 @@ from pyftpdlib.ioloop import IOLoop
 from construir_ftp.server import lines
 from construir_ftp.server.background import Background, Bell
 from construir_ftp.server.listing import ListingError, Listings, Reader
+from construir_ftp.spool import Spool
 from tests import tlsclient
 from tests.ftpclient import Control, House, serving, wait_until
 
@@ -49,7 +50,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def full(house: House, results: Path) -> Iterator[House]:
-    """A server with very many results."""
+    """A server with very many results, none of which it has looked at yet."""
+    house.listener.bell.call(house.listener.read_ahead.close)
     done = house.spool.state("done")
     done.rmdir()
     results.rename(done)
@@ -280,6 +282,24 @@ def test_a_listing_can_be_aborted_and_the_session_goes_on(full: House, form: str
         assert anyone.reply().startswith("226")
         assert len(rest(data)) < ENTRIES * 255
         assert sorted(names(anyone.fetch(f"{form} /done"))) == RESULTS
+
+
+def test_results_that_the_server_has_found_are_read_before_anyone_asks_and_kept(tmp_path: Path, results: Path) -> None:
+    done = Spool.prepare(tmp_path / "spool").state("done")
+    done.rmdir()
+    results.rename(done)
+    try:
+        with serving(tmp_path) as house:
+            listings = house.listener.listings
+            wait_until(lambda: any(listing.is_complete for listing in listings._shared), "all of it is read")
+            (kept,) = listings._shared
+            listings._kept_s = 0.0
+            house.listener.bell.call(listings._sweep)
+            with browsing(house) as anyone:
+                assert sorted(names(anyone.fetch("MLSD /done"))) == RESULTS
+            assert listings._shared == [kept]
+    finally:
+        done.rename(results)
 
 
 def test_clients_that_vanish_leave_nothing_open(full: House) -> None:

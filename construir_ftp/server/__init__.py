@@ -30,9 +30,11 @@ from construir_ftp.server.notices import Notices
 from construir_ftp.server.partial import Partials
 from construir_ftp.server.passwords import Passwords
 from construir_ftp.server.quota import Quotas
+from construir_ftp.server.readahead import ReadAhead
 from construir_ftp.server.recording import Flusher
-from construir_ftp.server.session import Session
+from construir_ftp.server.session import FACTS, Session
 from construir_ftp.server.upload import Intake
+from construir_ftp.server.view import View
 from construir_ftp.spool import Spool
 from construir_ftp.users import Users
 
@@ -86,6 +88,8 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         self.bell = Bell(ioloop)
         self.background = Background(self.bell)
         self.listings = Listings(self.background, ioloop)
+        view = View(intake.spool, None, notices, None)
+        self.read_ahead = ReadAhead(ioloop, self.listings, view, FACTS)
         self.passwords = Passwords(users, self.background, ioloop, ftp)
 
     def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
@@ -147,7 +151,7 @@ class Server:
         log.info("FTP on %s port %d", *self.address)
         if self.implicit_port is not None:
             log.info("FTPS on %s port %d", self.address[0], self.implicit_port)
-        wait_s = None
+        wait_s: float | None = 0.0
         while not self._listener.is_stopping:
             wait_s = self._listener.ioloop.loop(wait_s, blocking=False)
 
@@ -164,6 +168,7 @@ class Server:
         """
         self.stop()
         self._listener.passwords.close()
+        self._listener.read_ahead.close()
         for session in [session for session in self._listener.sessions if not session.is_held]:
             session.close()
         self._listener.background.close()

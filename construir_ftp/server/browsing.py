@@ -16,12 +16,14 @@ from pyftpdlib.utils import strerror
 
 from construir_ftp.server import lines
 from construir_ftp.server.lines import Entry, Line
-from construir_ftp.server.listing import Begin, Pieces, Reader
+from construir_ftp.server.listing import Begin, Pieces, Reader, Version
 from construir_ftp.server.login import IdentifiedConnection
 from construir_ftp.server.view import View, Walked
 
 Order = Callable[[Iterable[Entry], Line], Iterator[bytes]]
 Renew = Callable[[Line, deque[bytes]], Line]
+# What listings are opened by: see Listings.open.
+Request = tuple[Version | None, Begin]
 
 
 def _anew(line: Line, _former: deque[bytes]) -> Line:
@@ -36,18 +38,17 @@ class BrowsingConnection(IdentifiedConnection):
     def ftp_MLSD(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Send the entries of a directory with their facts; RFC 3659, 7.2.1: 501 for what isn't one."""
         if self.fs.isdir(path):
-            facts = sorted(self._current_facts)
-            self._send_listing(path, f"MLSD {facts}", lines.as_they_come, lines.mlsd(facts), lines.remembering)
+            self._send_listing(path, partial(with_facts, self.fs, path, self._current_facts))
         else:
             self.respond("501 No such directory.")
 
     def ftp_LIST(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Send the entries of a directory, or a file's, as ls -l shows them."""
-        self._send_listing(path, "LIST", lines.in_order, lines.long(time.time()))
+        self._send_listing(path, partial(_requested, self.fs, path, "LIST", lines.in_order, lines.long(time.time())))
 
     def ftp_NLST(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Send the names in a directory, or a file's."""
-        self._send_listing(path, "NLST", lines.in_order, lines.short)
+        self._send_listing(path, partial(_requested, self.fs, path, "NLST", lines.in_order, lines.short))
 
     def ftp_STAT(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Say how the session is; with a path, what LIST would say, as far as it can be said in one breath."""
@@ -67,19 +68,26 @@ class BrowsingConnection(IdentifiedConnection):
         else:
             self.respond("450 Too many entries for STAT; use LIST.")
 
-    def _send_listing(self, path: str, form: str, order: Order, line: Line, renew: Renew = _anew) -> None:
+    def _send_listing(self, path: str, request: Callable[[], Request]) -> None:
         try:
-            reader = self._reader(path, form, partial(_lines, self.fs, path, order, line, renew))
+            reader: Reader = self.server.listings.open(path, *request())
         except (OSError, FilesystemError) as error:
             self.respond(f"550 {strerror(error)}.")
         else:
-            self.push_dtp_data(reader, isproducer=True, file=reader, cmd=form)
+            self.push_dtp_data(reader, isproducer=True, file=reader, cmd="LIST")
 
-    def _reader(self, path: str, form: str, begin: Begin) -> Reader:
-        found = self.fs.version(path)
-        version = None if found is None else ((found[0], form), found[1])
-        reader: Reader = self.server.listings.open(path, version, begin)
-        return reader
+
+def with_facts(view: View, path: str, facts: Iterable[str]) -> Request:
+    """The listing that MLSD sends. Raises OSError."""
+    chosen = sorted(facts)
+    line = lines.mlsd(chosen)
+    return _requested(view, path, f"MLSD {chosen}", lines.as_they_come, line, lines.remembering)
+
+
+def _requested(view: View, path: str, form: str, order: Order, line: Line, renew: Renew = _anew) -> Request:
+    found = view.version(path)
+    version = None if found is None else ((found[0], form), found[1])
+    return version, partial(_lines, view, path, order, line, renew)
 
 
 def _lines(

@@ -246,6 +246,7 @@ class Listings:
         self._background, self._ioloop = background, ioloop
         self._most_bytes, self._kept_s = most_bytes, kept_s
         self._shared: list[Listing] = []
+        self._lasting: set[object] = set()
         self._sweeping: Any = None
 
     @property
@@ -260,6 +261,10 @@ class Listings:
         """
         kept = (listing for listing in self._shared if listing.is_kept and listing.version == version)
         return Reader(next(kept, None) or self._begin(version, lines), name)
+
+    def keep(self, version: Version) -> None:
+        """Of this directory in this form, keep the latest listing however long nobody asks for it."""
+        self._lasting.add(version[0])
 
     def close(self) -> None:
         """Keep nothing any longer."""
@@ -296,7 +301,8 @@ class Listings:
     def _sweep(self) -> None:
         """Forget the listings that nobody has asked for in a while; those that are being sent are looked at again."""
         for listing in self._shared:
-            if time.monotonic() - listing.used_s >= self._kept_s:
+            is_lasting = listing.is_kept and listing.version is not None and listing.version[0] in self._lasting
+            if time.monotonic() - listing.used_s >= self._kept_s and not is_lasting:
                 listing.outdate()
         self._shared = [listing for listing in self._shared if not listing.is_closed]
         if self._sweeping is not None and not self._sweeping.cancelled:

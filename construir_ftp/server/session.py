@@ -19,6 +19,7 @@ from construir_ftp.server.view import Permissions, View
 
 log = logging.getLogger("construir.ftp")
 
+FACTS = ("type", "size", "modify")
 _STOU = "502 A job has the name it is sent under; use STOR."
 _OVER_DATA_CONNECTION = ("STOR", "APPE", "RETR", "LIST", "NLST", "MLSD")
 _ABORTED = "426 Transfer aborted.\r\n226 Abort done."
@@ -46,8 +47,8 @@ class Session(ReceivingConnection):
         self.masquerade_address = server.ftp.masquerade_address or None
         super().__init__(conn, server, ioloop)
         # What MLSD may tell of a file; the host's owners, modes and inode numbers are left out.
-        self._current_facts = ["type", "size", "modify"]
-        self._available_facts = ["type", "size", "modify"]
+        self._current_facts = list(FACTS)
+        self._available_facts = list(FACTS)
 
     def handle(self) -> None:
         """Called when the connection is accepted and within the limits."""

@@ -12,20 +12,24 @@ given several times. What has to be known of a row:
   How quickly this disk takes in a large one is printed first: no server that waits for it can be quicker.
 - Small files are not curl's: version 7.88 sleeps a second where the answer to EPSV comes at once.
 - Passwords cost the same processor time everywhere; see ftp_peers. Downloads, listings and idle sessions are anyone's.
-- vsftpd has no MLSD: there it is LIST. A directory is listed for the "first" time since the server was started; "anew",
-  after another result has come and gone; and "again", with nothing changed. Ours keeps a listing, and of one that has
-  changed the lines of the results that were there; theirs is always made from the beginning.
+- The processor time is that of all the server's processes, ours with judge and clerk; and that of the clients. It tells
+  what a row is bound by: where a client takes all of one processor, no server is quicker.
+- vsftpd has no MLSD: there it is LIST. A directory is listed for the "first" time since the server was started;
+  "anew", after another result has come and gone; and "again", with nothing changed. Ours has read the results that it
+  found some seconds after its start, and of a listing that has changed keeps the lines of those that were there; theirs
+  is always made from the beginning.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +40,7 @@ from tests.bench import ftp_bystander, ftp_clients, ftp_material
 from tests.bench.ftp_clients import crowd_s, fetching, logging_in, storing
 from tests.bench.ftp_material import RESULTS, SMALL_FILES, Material
 from tests.bench.ftp_peers import Place
-from tests.bench.ftp_servers import Server, running
+from tests.bench.ftp_servers import Server, install, running
 
 LOGINS, LOGINS_AT_ONCE = 40, 4
 CROWDS = (100, 300)
@@ -46,6 +50,8 @@ _MOST_LOGINS = 300
 SMALL_STORES = 40
 # A directory that has not changed for a moment: see _SETTLED_NS in listing.
 SETTLED_S = 0.3
+# Ours begins to read the listing of its results a second after its start.
+STARTED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,15 @@ class Contest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a server came to in a row, and how long the bystander waited meanwhile, in milliseconds."""
+    """What a server came to in a row, how long the bystander waited meanwhile, in milliseconds, and the processor time
+    that a round took the server and its clients, in seconds.
+    """
 
     server: str
     figure: float
     waits_ms: Sequence[float]
+    server_s: float
+    clients_s: float
 
 
 # -- rows ------------------------------------------------------------------------------------------------------
@@ -170,19 +180,31 @@ def check_listings(place: Place, servers: Sequence[Server]) -> None:
 def run(contest: Contest, servers: Sequence[Server], rounds: int) -> list[Outcome]:
     """Each server in turn, for some rounds."""
     waits_ms: dict[str, list[float]] = {server.name: [] for server in servers}
+    cpu_s: dict[str, list[tuple[float, float]]] = {server.name: [] for server in servers}
 
     def take(server: Server) -> float:
         # What another server, or the round before, has left to be written is not to be waited for now.
         os.sync()
         with ftp_bystander.watching(server.port) as waited:
+            before = server.cpu_s(), clients_cpu_s()
             figure = contest.take(server)
+            cpu_s[server.name].append((server.cpu_s() - before[0], clients_cpu_s() - before[1]))
         waits_ms[server.name] += waited
         clear(server, contest.uploads)
         return figure
 
+    def outcome(line: bench.Line) -> Outcome:
+        server_s, clients_s = map(statistics.median, zip(*cpu_s[line.name], strict=True))
+        return Outcome(line.name, statistics.median(line.values), waits_ms[line.name], server_s, clients_s)
+
     rows = [bench.Row(server.name, partial(take, server)) for server in servers]
-    lines = bench.take_turns(rows, min(rounds, contest.most_rounds))
-    return [Outcome(line.name, statistics.median(line.values), waits_ms[line.name]) for line in lines]
+    return [outcome(line) for line in bench.take_turns(rows, min(rounds, contest.most_rounds))]
+
+
+def clients_cpu_s() -> float:
+    """Processor time, in seconds, that this process and those it has waited for have taken: the clients are these."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def measure(contest: Contest, servers: Sequence[Server], rounds: int) -> str:
@@ -230,7 +252,10 @@ def report(contest: Contest, outcomes: Sequence[Outcome]) -> str:
     print(f"\n{contest.name}, {contest.unit}, {'more' if contest.is_more_better else 'less'} is better")
     for outcome in outcomes:
         verdict = f"{ratio:8.2f} x best peer" if outcome is ours else " " * 20
-        print(f"  {outcome.server:10}{outcome.figure:10.1f}{verdict}    {waits(outcome.waits_ms)}", flush=True)
+        spent = f"cpu: server {outcome.server_s:5.2f} s, clients {outcome.clients_s:5.2f} s"
+        print(
+            f"  {outcome.server:10}{outcome.figure:10.1f}{verdict}    {spent}    {waits(outcome.waits_ms)}", flush=True
+        )
     return f"{contest.name:44}{ratio:8.2f}    {waits(ours.waits_ms)}"
 
 
@@ -246,22 +271,27 @@ def waits(waits_ms: Sequence[float]) -> str:
 def main(size_bytes: int, rounds: int, only: Sequence[str]) -> None:
     with bench.workplace() as path:
         place = Place(path)
-        with running(place) as servers:
+        ports = install(place)
+        summary = []
+        with running(place, ports) as servers:
             material = ftp_material.prepare(place, size_bytes, SMALL_STORES)
-            contests = [*large_contests(material), *small_contests(material), *session_contests()]
-            listings = list(listing_contests(place))
             disk = statistics.median(disk_mb_s(place, material.large) for _ in range(rounds))
             print(f"dd writes and syncs the large file at {disk:.0f} MB/s", flush=True)
-            chosen = [each for each in [*contests, *listings] if not only or any(words in each.name for words in only)]
-            summary = []
-            for contest in chosen:
-                if contest in listings and contest == next(each for each in chosen if each in listings):
-                    ftp_material.add_results(place)
-                summary.append(measure(contest, servers, rounds))
-            if set(listings) & set(chosen):
+            contests = [*large_contests(material), *small_contests(material), *session_contests()]
+            summary += [measure(contest, servers, rounds) for contest in chosen(contests, only)]
+        if listings := chosen(listing_contests(place), only):
+            ftp_material.add_results(place)
+            with running(place, ports) as servers:
+                time.sleep(STARTED_S)
+                summary += [measure(contest, servers, rounds) for contest in listings]
                 check_listings(place, servers)
     print(f"\nours as a multiple of the best peer's, above 1 is better; medians of {rounds}; and who waits for us")
     print(*summary, sep="\n")
+
+
+def chosen(contests: Iterable[Contest], only: Sequence[str]) -> list[Contest]:
+    """Those that have any of the words in their names; all, if there are no words."""
+    return [contest for contest in contests if not only or any(words in contest.name for words in only)]
 
 
 def arguments() -> argparse.Namespace:

@@ -53,6 +53,10 @@ class Server:
         """Memory of all its processes; what several share is divided among them (Pss, proc(5))."""
         return sum(map(_pss_bytes, self._processes()))
 
+    def cpu_s(self) -> float:
+        """Processor time that its processes have taken up to now, and those of its that have ended, in seconds."""
+        return sum(map(_cpu_s, self._processes()))
+
     def _processes(self) -> set[int]:
         parents = _parents()
         found = more = {self.process.pid}
@@ -90,8 +94,20 @@ def _parents() -> dict[int, int]:
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(entry.name)] = int(_stat(int(entry.name))[1])
     return found
+
+
+def _stat(pid: int) -> list[str]:
+    """Of proc(5)'s /proc/PID/stat what comes after the name, from the third field on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _cpu_s(pid: int) -> float:
+    """Fields 14 to 17: user and system time, and those of the children that were waited for."""
+    with contextlib.suppress(OSError):
+        return sum(map(int, _stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _pss_bytes(pid: int) -> int:
@@ -101,15 +117,22 @@ def _pss_bytes(pid: int) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def running(place: Place) -> Iterator[list[Server]]:
-    """All of them, ours first."""
+def install(place: Place) -> dict[str, int]:
+    """Get all of them ready to be started, ours first: by name the port of each."""
     if os.geteuid() != 0:
         sys.exit("the peers need root: they change users, and have an /etc of their own")
     place.path.chmod(0o755)
+    place.spool.mkdir()
     ports = dict(zip((OURS, *ftp_peers.NAMES), _free_ports(1 + len(ftp_peers.NAMES)), strict=True))
     ftp_peers.unpack(place)
     ftp_peers.configure(place, ports)
+    _configure_ours(place)
+    return ports
+
+
+@contextlib.contextmanager
+def running(place: Place, ports: dict[str, int]) -> Iterator[list[Server]]:
+    """All of them."""
     with contextlib.ExitStack() as stack:
         servers = []
         for name, port in ports.items():
@@ -120,13 +143,18 @@ def running(place: Place) -> Iterator[list[Server]]:
         yield servers
 
 
-def _start_ours(place: Place, port: int) -> Server:
-    configuration = place.path / "construir.toml"
-    configuration.write_text(_CONFIG.format(certificate=place.certificate))
-    place.spool.mkdir(exist_ok=True)
+def _configure_ours(place: Place) -> None:
+    _configuration(place).write_text(_CONFIG.format(certificate=place.certificate))
     Users(place.spool / "users.toml").add(NAME, PASSWORD)
+
+
+def _configuration(place: Place) -> Path:
+    return place.path / "construir.toml"
+
+
+def _start_ours(place: Place, port: int) -> Server:
     argv = [sys.executable, "-m", "construir_ftp", "serve", "ftp", f"--port={port}"]
-    argv += [f"--config={configuration}", f"--spool={place.spool}"]
+    argv += [f"--config={_configuration(place)}", f"--spool={place.spool}"]
     return Server(OURS, port, "/queue/", place.spool / "queue", _spawn(place, OURS, argv))
 
 
