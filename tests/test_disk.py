@@ -1,5 +1,6 @@
 """Promises of disk: what is said to be durable was synced, and no reader sees half a file."""
 
+import hashlib
 import io
 import os
 import threading
@@ -112,6 +113,30 @@ def test_part_of_a_file_is_taken_out_and_put_back_with_its_holes(tmp_path: Path)
     assert (tmp_path / "again").read_bytes() == bytes(at) + part
     with pytest.raises(EOFError):
         disk.take(whole, at, 20 * BLOCK, tmp_path / "more")
+
+
+@pytest.mark.parametrize("holes", [(0, 3 * BLOCK), (BLOCK + 17, 5 * BLOCK), (2 * BLOCK, 2 * BLOCK), (0, 0)])
+def test_digest_and_copy_of_a_file_with_holes_are_those_of_its_content(tmp_path: Path, holes: tuple[int, int]) -> None:
+    before, after = holes
+    content = bytes(before) + os.urandom(BLOCK + 5) + bytes(after)
+    with (tmp_path / "file").open("wb") as file:
+        file.seek(before)
+        file.write(content[before : before + BLOCK + 5])
+        file.truncate(len(content))
+    assert disk.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    disk.copy(tmp_path / "file", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
+    assert disk.allocated_bytes(tmp_path / "copy") <= 3 * BLOCK
+
+
+def test_copy_of_an_empty_file_and_of_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    disk.copy(tmp_path / "empty", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b""
+    assert disk.sha256(tmp_path / "copy") == hashlib.sha256(b"").hexdigest()
+    with pytest.raises(FileNotFoundError):
+        disk.copy(tmp_path / "missing", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_tree_bytes_counts_room_not_holes(tmp_path: Path) -> None:

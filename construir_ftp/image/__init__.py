@@ -210,7 +210,6 @@ def _mark(path: Path) -> tuple[int, int, int]:
 def measure(path: Path) -> Part:
     """Size and SHA-256 of a file; of a missing one, neither."""
     try:
-        with path.open("rb") as file:
-            return Part(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        return Part(path.stat().st_size, disk.sha256(path))
     except FileNotFoundError:
         return Part(0, "")

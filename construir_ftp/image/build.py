@@ -55,8 +55,7 @@ def _fill(draft: Path, wanted: Recipe) -> None:
         epoch_s = int((exported / "date").read_text())
         kernel.extract(exported / "vmlinuz", draft / image.KERNEL)
         initramfs.pack(exported / "initramfs", draft / image.INITRD, epoch_s)
-        with (exported / image.ROOT).open("rb") as root:
-            disk.write_sparse(root, draft / image.ROOT, _ROOT_BYTES)
+        disk.take(exported / image.ROOT, 0, _ROOT_BYTES, draft / image.ROOT)
         with (draft / image.ROOT).open("r+b") as root:
             extfs.Image(root).settle_times(epoch_s)
         _write_manifest(exported, draft, wanted, epoch_s)
