@@ -1,7 +1,10 @@
 """Promises of quotas: one contributor never has more waiting than allowed, and is told what to do about it."""
 
+import subprocess
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from tests import images
 from tests.ftpclient import PASSWORD, House, serving, wait_until
@@ -64,6 +67,51 @@ def test_image_that_is_larger_than_what_is_left_is_refused_by_its_first_128_kib(
             "552 Refused: the image has 4.0 MiB, and this upload may have 2.0 MiB at most; compress"
         )
         assert alice.store("/queue/b.img", JOB).startswith("226")
+
+
+@pytest.mark.parametrize(
+    ("announced", "reply"),
+    [
+        ("2097153", "552 Refused: your waiting jobs and this one take more than 3145728 bytes"),
+        ("2097153 R 512", "552 Refused: your waiting jobs and this one take more than 3145728 bytes"),
+        ("9000000", "552 Refused: larger than 8388608 bytes, the most this server takes"),
+        ("999999999999999999", "552 Refused: larger than"),
+    ],
+)
+def test_upload_that_is_announced_as_too_large_is_refused_before_a_byte(
+    tmp_path: Path, announced: str, reply: str
+) -> None:
+    with serving(tmp_path, max_waiting="3MiB", max_upload="8MiB") as house, house.connect() as alice:
+        assert alice.log_in().store("/queue/a.img", JOB).startswith("226")
+        with alice.passive():
+            assert alice.ask(f"ALLO {announced}").startswith("200")
+            assert alice.ask("STOR /queue/b.img").startswith(reply)
+        assert house.names("incoming") == []
+        assert alice.store("/queue/b.img", JOB).startswith("226"), "that was said of the upload before"
+
+
+@pytest.mark.parametrize("announced", [len(JOB), len(JOB) - 5, 0, 2 * len(JOB)])
+def test_announced_size_is_no_promise(tmp_path: Path, announced: int) -> None:
+    with serving(tmp_path, max_waiting="3MiB") as house, house.connect() as alice:
+        assert alice.log_in().ask(f"ALLO {announced}").startswith("200")
+        assert alice.store("/queue/a.img", JOB).startswith("226")
+        assert not shares(house)
+
+
+@pytest.mark.parametrize("words", ["much", "-1", "1.5", "1" * 19, "5 R", "5 R x", "٣"])
+def test_announcement_without_a_number_is_told_so(tmp_path: Path, words: str) -> None:
+    with serving(tmp_path) as house, house.connect() as alice:
+        assert alice.log_in().ask(f"ALLO {words}") == "501 Send ALLO with a number of bytes."
+
+
+def test_lftp_announces_what_it_sends(tmp_path: Path) -> None:
+    (tmp_path / "large.img.zst").write_bytes(LARGE)
+    with serving(tmp_path, max_waiting="3MiB") as house:
+        script = f'open -u "alice,{PASSWORD}" {house.url("/")}; put -O queue large.img.zst'
+        lftp = subprocess.run(["lftp", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert lftp.returncode == 1
+        assert "552 Refused: your waiting jobs and this one take more than 3145728 bytes" in lftp.stderr
+        assert house.names("incoming") == []
 
 
 def test_bytes_of_all_uploads_under_way_count_together(tmp_path: Path) -> None:

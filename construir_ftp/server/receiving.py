@@ -1,10 +1,11 @@
-"""The commands that send a job: STOR and APPE, and REST in front of STOR. The reply is the verdict on the upload.
+"""The commands that send a job: STOR and APPE, with REST and ALLO in front. The reply is the verdict on the upload.
 
 An upload whose connections were cut is none, and what has come of it is kept, to be continued at its end and nowhere
 else: REST says where that is, or the client has asked for its SIZE before APPE.
 """
 
 import logging
+import re
 from typing import Any
 
 from construir_ftp.errors import RefusedError
@@ -18,9 +19,17 @@ log = logging.getLogger("construir.ftp")
 # As pyftpdlib's table of commands has them; their paths are looked at here.
 COMMANDS: dict[str, dict[str, Any]] = {
     "STOR": {"perm": None, "auth": True, "arg": True, "help": "Syntax: STOR <SP> file-name (send a job)."},
+    "ALLO": {
+        "perm": None,
+        "auth": True,
+        "arg": True,
+        "help": "Syntax: ALLO <SP> bytes (how large the next upload is).",
+    },
     "APPE": {"perm": None, "auth": True, "arg": True, "help": "Syntax: APPE <SP> file-name (continue an upload)."},
 }
 
+# RFC 959, 4.1.3: bytes, and perhaps the largest record, which a file has none of.
+_ANNOUNCEMENT = re.compile(r"([0-9]{1,18})( R [0-9]+)?", re.ASCII)
 _CUT_SHORT = "426 Transfer aborted."
 _TAKEN_OVER = "426 Another session of yours sends it."
 
@@ -30,6 +39,7 @@ class ReceivingConnection(FilingConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.upload: Upload | None = None
+        self._announced_bytes = 0
         self._is_received = False
         self._drain: Drain | None = None
         super().__init__(*args, **kwargs)
@@ -37,6 +47,14 @@ class ReceivingConnection(FilingConnection):
     def is_busy(self) -> bool:
         """Whether a command has not come to its end yet."""
         return self.upload is not None or super().is_busy()
+
+    def ftp_ALLO(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Hear how large the next upload is to be: what is too much is refused before a byte of it is sent."""
+        if announced := _ANNOUNCEMENT.fullmatch(line):
+            self._announced_bytes = int(announced[1])
+            self.respond("200 Now send it.")
+        else:
+            self.respond("501 Send ALLO with a number of bytes.")
 
     def ftp_STOR(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
         """Begin an upload, or continue one where REST says; or refuse it before a byte is received."""
@@ -49,8 +67,9 @@ class ReceivingConnection(FilingConnection):
         self._begin(path, None)
 
     def _begin(self, path: str, offset: int | None) -> None:
+        announced_bytes, self._announced_bytes = self._announced_bytes, 0
         try:
-            self.upload = self._open(self._name(path), offset)
+            self.upload = self._open(self._name(path), offset, announced_bytes)
         except RefusedError as refused:
             log.info("%s: %a: %s", self.who, path, refusal(refused))
             self.respond(refusal(refused))
@@ -72,15 +91,18 @@ class ReceivingConnection(FilingConnection):
             raise RefusedError("jobs go into /queue", 553)
         return name
 
-    def _open(self, name: str, offset: int | None) -> Upload:
-        """The upload to be written to; `offset` in bytes, None for wherever it ends. Raises RefusedError, OSError."""
+    def _open(self, name: str, offset: int | None, announced_bytes: int) -> Upload:
+        """The upload to be written to; `offset` in bytes, None for wherever it ends. Raises RefusedError, OSError.
+
+        What was announced of one that goes on may be its rest or all of it, and is not counted.
+        """
         assert self.contributor is not None
         assert self.queue is not None
         partial = self.intake.partials.find(self.contributor, name)
         if partial is None and offset is None and name in self.queue.told:
             raise RefusedError(f"{name} is complete already, or gone; send it whole, with STOR")
         if offset == 0 or (partial is None and offset is None):
-            return self.intake.begin(name, self.contributor)
+            return self.intake.begin(name, self.contributor, announced_bytes)
         if partial is None:
             raise RefusedError(f"nothing is kept of {name}; send it whole, without REST", 554)
         self._check_end(partial, self.queue.told.get(name) if offset is None else offset)

@@ -55,16 +55,28 @@ class Intake:
         self.flusher.close()
         self.court.close()
 
-    def begin(self, name: str, contributor: str) -> "Upload":
+    def begin(self, name: str, contributor: str, announced_bytes: int = 0) -> "Upload":
         """An upload to be written to. Raises RefusedError (553, 552, 452) and OSError, with nothing left behind."""
         jobfile.check_upload_name(name)
         with self._share(contributor, 0) as share:
+            if announced_bytes > self.grow(share, announced_bytes):
+                raise _no_room()
             partial = self.partials.begin(name, contributor)
             try:
                 return Upload(self, partial, share, os.O_CREAT | os.O_EXCL)
             except OSError:
                 self.partials.delete(partial)
                 raise
+
+    def grow(self, share: Share, size_bytes: int) -> int:
+        """An upload is, or is going to be, so large. What may come beside it; raises RefusedError (552, 452)."""
+        if size_bytes > self.max_upload:
+            raise RefusedError(f"larger than {self.max_upload} bytes, the most this server takes", 552)
+        share.grow(size_bytes)
+        spare_bytes = self.room.for_more()
+        if spare_bytes < 0:
+            raise _no_room()
+        return spare_bytes
 
     @contextmanager
     def _share(self, contributor: str, size_bytes: int) -> Iterator[Share]:
@@ -173,12 +185,7 @@ class Upload:
 
         The memory is the caller's again afterwards, and what is received next may be put into it.
         """
-        if self.size_bytes + len(chunk) > self._intake.max_upload:
-            raise RefusedError(f"larger than {self._intake.max_upload} bytes, the most this server takes", 552)
-        self._share.grow(self.size_bytes + len(chunk))
-        spare_bytes = self._intake.room.for_more()
-        if spare_bytes < 0:
-            raise _no_room()
+        spare_bytes = self._intake.grow(self._share, self.size_bytes + len(chunk))
         with _full_is_refused():
             self.file.write(chunk, spare_bytes)
         self.following.grow(self.size_bytes)
