@@ -182,4 +182,4 @@ def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
 def require(wanted: Wanted) -> None:
     """Raises RefusedError (426) if nobody waits for the verdict any more."""
     if not wanted():
-        raise RefusedError("the connection that sent it is gone", 426)
+        raise RefusedError("its connection is gone, or the server is stopping; send it again", 426)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,6 +217,26 @@ def delegated() -> Iterator[Path]:
     for below in (group / "construir-owner", group):
         if below.exists():
             cgroup._remove(below)
+
+
+def test_groups_of_others_that_come_and_go_during_a_sweep_are_passed_by(place: Place) -> None:
+    parent, is_over = place.parents[0], threading.Event()
+
+    def come_and_go() -> None:
+        others = [parent / f"passing-{number}" for number in range(50)]
+        while not is_over.is_set():
+            for other in others:
+                other.mkdir()
+            for other in others:
+                other.rmdir()
+
+    others = threading.Thread(target=come_and_go)
+    others.start()
+    try:
+        assert [cgroup.sweep() for _ in range(100)] == [[]] * 100
+    finally:
+        is_over.set()
+        others.join()
 
 
 def test_a_delegated_group_is_divided(delegated: Path) -> None:

@@ -74,15 +74,11 @@ class Results:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Results]:
     place = tmp_path_factory.mktemp("jobs")
-    appliance = Appliance(place, WARM)
-    appliance.start()
-    ids = {}
-    for name in QUICK:
-        upload = place / f"{name}.img.zst"
+    uploads = {name: place / f"{name}.img.zst" for name in QUICK}
+    for name, upload in uploads.items():
         pack.pack(JOBS / name, upload, 4 * 2**20)
-        ids[name] = appliance.submit(upload)
-    yield Results(appliance, ids)
-    appliance.stop()
+    with Appliance(place, WARM).running() as appliance:
+        yield Results(appliance, {name: appliance.submit(upload) for name, upload in uploads.items()})
 
 
 def test_hello_leaves_its_file_and_its_line(results: Results, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/; systemd.io/CGROUP_DELEGATIO
 """
 
 import errno
+import fnmatch
 import itertools
 import os
 import re
@@ -214,11 +215,13 @@ def sweep() -> list[Path]:
     Looks everywhere: an owner may have been in another group than this process is.
     """
     used = [mount.point for mount in _mounts() if mount.version == 2 or {*CONTROLLERS} & {*mount.controllers}]
+    # Groups of others come and go meanwhile: os.walk passes by what has vanished, where Path.rglob fails.
     found = [
-        path
+        Path(parent, name)
         for point in used
-        for path in point.rglob(f"{_PREFIX}*-*.*")
-        if os.access(path, os.W_OK) and leftovers.is_gone(path.name.removeprefix(_PREFIX).rpartition(".")[0])
+        for parent, names, _ in os.walk(point)
+        for name in fnmatch.filter(names, f"{_PREFIX}*-*.*")
+        if os.access(Path(parent, name), os.W_OK) and leftovers.is_gone(name.removeprefix(_PREFIX).rpartition(".")[0])
     ]
     for path in found:
         _remove(path)
