@@ -118,15 +118,14 @@ def take(source: Path, offset_bytes: int, size_bytes: int, target: Path) -> None
 
 def _copy_data(file: IO[bytes], start: int, size_bytes: int, into: IO[bytes], offset_bytes: int) -> None:
     """Copy a part of a file to an offset of another one, in pieces of up to 64 KiB; what is zero, is left out."""
-    for at in _data(file, start, start + size_bytes):
-        block = os.pread(file.fileno(), min(_BLOCK, start + size_bytes - at), at)
+    for at, block in _data(file, start, start + size_bytes):
         if block != _ZEROS[: len(block)]:
             into.seek(offset_bytes + at - start)
             into.write(block)
 
 
-def _data(file: IO[bytes], at: int, end: int) -> Iterator[int]:
-    """Where there is data in a part of a file, in steps of 64 KiB; holes are passed by (lseek(2), SEEK_DATA)."""
+def _data(file: IO[bytes], at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Where there is data in a part of a file, and what, in pieces of up to 64 KiB; without its holes (lseek(2))."""
     while at < end:
         try:
             at = os.lseek(file.fileno(), at, os.SEEK_DATA)
@@ -135,7 +134,7 @@ def _data(file: IO[bytes], at: int, end: int) -> Iterator[int]:
                 return
             raise
         if at < end:
-            yield at
+            yield at, os.pread(file.fileno(), min(_BLOCK, end - at), at)
         at += _BLOCK
 
 
@@ -153,9 +152,8 @@ def sha256(path: Path) -> str:
     digest, end = hashlib.sha256(), 0
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        for at in _data(file, 0, size_bytes):
+        for at, block in _data(file, 0, size_bytes):
             _digest_zeros(digest, at - end)
-            block = os.pread(file.fileno(), min(_BLOCK, size_bytes - at), at)
             digest.update(block)
             end = at + len(block)
         _digest_zeros(digest, size_bytes - end)

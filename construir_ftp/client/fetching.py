@@ -20,7 +20,15 @@ import msgspec
 from construir_ftp.client import reading, standing
 from construir_ftp.client.connection import LOST, Server, said
 from construir_ftp.client.patience import Patience
-from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError, one_line
+from construir_ftp.errors import (
+    AnswerError,
+    ConstruirError,
+    DamagedError,
+    MissingError,
+    TryLaterError,
+    one_line,
+    plainly,
+)
 
 SUMS = "SHA256SUMS"
 _SESSIONS = 4
@@ -133,7 +141,7 @@ class Fetch:
     def _bring(self, ftp: ftplib.FTP, item: Item, patience: Patience) -> None:
         target = self._directory / item.name
         part = target.with_name(f".{target.name}.part")
-        with _of_this_machine(target):
+        with plainly(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists() and _digest(target) == item.sha256:
                 self._progress(item.size_bytes)
@@ -145,7 +153,7 @@ class Fetch:
             # What was kept may have been of something else.
             self._progress(-item.size_bytes)
             digest = self._receive(ftp, item, part, 0, patience)
-        with _of_this_machine(target):
+        with plainly(target):
             if digest != item.sha256:
                 part.unlink()
                 raise DamagedError(f"{item.name} is not what {SUMS} says, and was deleted; fetch it again")
@@ -154,7 +162,7 @@ class Fetch:
     def _receive(self, ftp: ftplib.FTP, item: Item, part: Path, offset: int, patience: Patience) -> str:
         """Write what comes after `offset` into `part`; the digest of all that is in it then."""
         with _opened(part, "r+b" if offset else "w+b") as file:
-            with _of_this_machine(part):
+            with plainly(part):
                 hasher = _hashed(file, offset)
                 file.truncate()
             self._progress(offset)
@@ -166,7 +174,7 @@ class Fetch:
                 if came_bytes > item.size_bytes:
                     raise DamagedError(f"{item.name} is longer than the server said; fetch it again")
                 hasher.update(piece)
-                with _of_this_machine(part):
+                with plainly(part):
                     file.write(piece)
                 self._progress(len(piece))
                 patience.succeed()
@@ -177,23 +185,14 @@ class Fetch:
 
 
 @contextmanager
-def _of_this_machine(path: Path) -> Iterator[None]:
-    """An OSError of a file here, which is none of the connection's."""
-    try:
-        yield
-    except OSError as error:
-        raise ConstruirError(f"{error.filename or path}: {error.strerror}") from error
-
-
-@contextmanager
 def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
     """A file here. Closing it may be what fails, since that writes what is left."""
-    with _of_this_machine(path):
+    with plainly(path):
         file = path.open(mode)
     try:
         yield file
     finally:
-        with _of_this_machine(path):
+        with plainly(path):
             file.close()
 
 
