@@ -24,23 +24,14 @@ from construir_ftp.config import ArtifactsSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import cell
 from construir_ftp.outputs import SAYING_CHARACTERS, Asked, End, Found, Limits
+from construir_ftp.result import Artifact
 
 log = logging.getLogger(__name__)
 
-PLACE = "artifacts"
 # Python, and what is remembered of some hundred thousand files.
 _MEMORY_BYTES = 512 * 2**20
 _LINE_BYTES = 256 * 1024
 _NONSENSE = "the reader of the image did not say what was asked for"
-
-
-class Artifact(msgspec.Struct, frozen=True):
-    """A file in artifacts/; `path` is where it was in the image, in ASCII, and cut if it is very long."""
-
-    name: str
-    path: str
-    bytes: int
-    sha256: str
 
 
 class Artifacts(msgspec.Struct, frozen=True):

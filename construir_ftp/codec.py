@@ -1,6 +1,4 @@
-"""The outer formats of a job, packed and unpacked by the system's tools.
-
-    raw  gzip  bzip2  xz  zstd  lz4
+"""An image into an outer format and back, by the system's tools.
 
 For images that have passed the gate, and for images of our own: a tool is no judge of a stream. Each reads
 standard input and writes standard output; files are written here, so that holes stay holes and a full disk is
@@ -17,65 +15,14 @@ from pathlib import Path
 from threading import Timer
 from typing import IO, cast
 
-import msgspec
-
-from construir_ftp import disk, jail, stream, superblock
-from construir_ftp.errors import CommandError, ConstruirError, UsageError
+from construir_ftp import disk, formats, jail, superblock
+from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.jail import cell
-from construir_ftp.jobfile import SUFFIXES
 
 _COPY_BYTES = 1024 * 1024
 _QUOTED_CHARACTERS = 400
-# xz is allowed stream.MEMORY_BYTES to unpack; packing with all cores takes it more, which reader adds for each.
-_TOOL_BYTES = 2 * stream.MEMORY_BYTES
-
-
-class Codec(msgspec.Struct, frozen=True):
-    """An outer format: its name, the end of its file names, and the commands that pack and unpack it.
-
-    The same disk packs to the same bytes every time, on any number of cores.
-    """
-
-    name: str
-    suffix: str
-    pack_argv: tuple[str, ...] = ()
-    unpack_argv: tuple[str, ...] = ()
-
-
-# Unpacking takes no more memory than the gate allowed (stream); gzip, bzip2 and lz4 never need more than 8 MiB.
-CODECS = {
-    codec.name: codec
-    for codec in (
-        Codec("raw", SUFFIXES["raw"]),
-        Codec("gzip", SUFFIXES["gzip"], ("gzip", "-6nc"), ("gzip", "-dc")),
-        Codec("bzip2", SUFFIXES["bzip2"], ("bzip2", "-9qc"), ("bzip2", "-dqc")),
-        Codec(
-            "xz",
-            SUFFIXES["xz"],
-            ("xz", "-3qc", "-T0"),
-            ("xz", "-dqc", "-T1", f"--memlimit-decompress={stream.MEMORY_BYTES}"),
-        ),
-        Codec(
-            "zstd",
-            SUFFIXES["zstd"],
-            ("zstd", "-3qc", "-T0"),
-            ("zstd", "-dqc", f"--memory={2**stream.ZSTD_WINDOW_LOG}"),
-        ),
-        Codec("lz4", SUFFIXES["lz4"], ("lz4", "-1qzc"), ("lz4", "-dqc")),
-    )
-}
-
-
-def find(name: str) -> Codec:
-    """The codec called `name`. Raises UsageError."""
-    if name not in CODECS:
-        raise UsageError(f"no codec is called {name!r}; choose one of {', '.join(CODECS)}")
-    return CODECS[name]
-
-
-def of_name(name: str) -> Codec:
-    """The codec whose suffix a file's name ends with; raw for any other name."""
-    return next((codec for codec in CODECS.values() if codec.suffix and name.endswith(codec.suffix)), CODECS["raw"])
+# xz is allowed formats.MEMORY_BYTES to unpack; packing with all cores takes it more, which reader adds for each.
+_TOOL_BYTES = 2 * formats.MEMORY_BYTES
 
 
 def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float) -> None:
@@ -86,7 +33,7 @@ def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeou
     be written, with errno ENOSPC if the disk is full. Nothing is left of `target` then.
     """
     try:
-        with _new(target), _reading(find(codec_name).unpack_argv, source, timeout_s) as unpacked:
+        with _new(target), _reading(formats.find(codec_name).unpack_argv, source, timeout_s) as unpacked:
             disk.write_sparse(unpacked, target, image_bytes)
             if len(unpacked.read(superblock.MAX_BLOCK_BYTES)) == superblock.MAX_BLOCK_BYTES:
                 raise ConstruirError(f"{source.name} holds more than its {image_bytes} bytes; fetch or send it again")
@@ -102,7 +49,7 @@ def pack(codec_name: str, image: Path, target: Path, timeout_s: float) -> None:
     Raises CommandError if the tool fails or is not done after `timeout_s` seconds; OSError if `target` can't be
     written, with errno ENOSPC if the disk is full. Nothing is left of `target` then. Nothing is fsynced.
     """
-    with _new(target), _reading(find(codec_name).pack_argv, image, timeout_s) as packed:
+    with _new(target), _reading(formats.find(codec_name).pack_argv, image, timeout_s) as packed:
         if codec_name == "raw":
             disk.write_sparse(packed, target, image.stat().st_size)
             return

@@ -16,9 +16,6 @@ _TEMPORARY = re.compile(r"\..+|tmp\..+|.+\.(filepart|part|partial|tmp)")
 _SUFFIX = re.compile(r"\.(gz|bz2|xz|zst|zstd|lz4|img|raw|ext[234]|btrfs|xfs|bin)$", re.IGNORECASE)
 _SLUG_CHARACTERS = 40
 
-# The outer formats, and how the names of files in them end.
-SUFFIXES = {"raw": "", "gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst", "lz4": ".lz4"}
-
 # How far apart two times are whose ids differ in any case.
 STEP = timedelta(microseconds=16)
 

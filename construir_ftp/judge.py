@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from construir_ftp import extfs, stream, superblock, wishes
+from construir_ftp import extfs, formats, stream, superblock, wishes
 from construir_ftp.config import GateSection
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.stream import Upload
@@ -24,21 +24,6 @@ except ImportError:  # on a contributor's own machine: `inspection`
 
 LIBMAGIC = magic is not None
 
-_OUTER = {
-    "gzip compressed data": "gzip",
-    "bzip2 compressed data": "bzip2",
-    "XZ compressed data": "xz",
-    "Zstandard compressed data": "zstd",
-    "LZ4 compressed data (v1.4+)": "lz4",
-}
-# How they begin, for where there is no libmagic.
-_BEGINNINGS = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x04\x22\x4d\x18": "lz4",
-}
 _UNKNOWN = "of an unknown kind"
 _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
@@ -87,9 +72,8 @@ def _codec(upload: Upload) -> str:
     if not head:
         raise RefusedError("the upload is empty; make a job with: construir pack DIR")
     if not LIBMAGIC:
-        return next((codec for start, codec in _BEGINNINGS.items() if head.startswith(start)), "raw")
-    words = _describe(head)
-    return next((codec for start, codec in _OUTER.items() if words.startswith(start)), "raw")
+        return formats.of_content(head).name
+    return formats.of_libmagic(_describe(head)).name
 
 
 def _describe(data: bytes) -> str:

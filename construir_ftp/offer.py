@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import architecture, capacity, image, process, results, wishes
+from construir_ftp import architecture, capacity, image, process, wishes
 from construir_ftp.config import Config, LayersSection, MachineSection
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image import BaseImage
@@ -22,6 +22,7 @@ from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.qemu import Shape
+from construir_ftp.result import read_result
 from construir_ftp.spool import Job, Spool
 from construir_ftp.wishes import Terms, Wishes
 
@@ -201,7 +202,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         for job_id in wanted.dependencies.results:
             job = Job(self.spool.state("done") / job_id)
             try:
-                result = results.read(job)
+                result = read_result(job)
             except ConstruirError as error:
                 raise DependencyError(f"job {job_id} has no result, or not any more") from error
             if result.status != "success" or result.image is None:

@@ -16,8 +16,9 @@ on are unpacked before it begins; where they don't fit it goes back into the que
 import time
 from contextlib import suppress
 
-from construir_ftp import artifacts, disk, results
+from construir_ftp import disk
 from construir_ftp.errors import RefusedError
+from construir_ftp.result import ARTIFACTS, image_name
 from construir_ftp.spool import Job, Spool, Ticket
 
 # How old the count of what is kept may be while an upload is written, piece by piece.
@@ -79,7 +80,7 @@ def _may_yet_write(job: Job, ticket: Ticket) -> int:
     with suppress(FileNotFoundError):
         # It may have been made larger than it came.
         needs = max(needs, 2 * job.disk.lstat().st_size + ticket.artifacts_bytes)
-    written = (job.disk, job.path / results.image_name(ticket), *job.path.glob(f"{artifacts.PLACE}/*"))
+    written = (job.disk, job.path / image_name(ticket), *job.path.glob(f"{ARTIFACTS}/*"))
     for file in written:
         with suppress(FileNotFoundError):
             taken += disk.allocated_bytes(file)

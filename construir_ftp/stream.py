@@ -17,6 +17,7 @@ from typing import IO, Protocol
 import lz4.frame
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.formats import FORMATS, MEMORY_BYTES, ZSTD_WINDOW_LOG
 from construir_ftp.growth import Growth, Whole
 
 if sys.version_info >= (3, 14):
@@ -24,18 +25,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-# The most an xz stream may ask for, whatever is configured: codec's xz works within the same bound.
-MEMORY_BYTES = 2**30
-# 128 MiB: the largest window zstd(1) unpacks unless told otherwise (--memory), so codec's zstd does too.
-ZSTD_WINDOW_LOG = 27
-
 _READ_BYTES = 256 * 1024
 _BLOCK_BYTES = 1024 * 1024
-
-_RECOMPRESS = {
-    "xz": "compress again with xz -6",
-    "zstd": "compress again with zstd -3, without --ultra and --long",
-}
 
 
 class Upload:
@@ -215,7 +206,7 @@ def _decompress(codec: str, decoder: _Decoder, data: bytes) -> bytes:
 
 
 def _too_much_memory(codec: str) -> RefusedError:
-    cure = _RECOMPRESS.get(codec, "compress again at a lower level")
+    cure = FORMATS[codec].recompress
     return RefusedError(f"unpacking this {codec} stream takes more memory than is given here; {cure}")
 
 

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from construir_ftp import codec, extfs, inspection, mend, process, stream, tree
+from construir_ftp import codec, extfs, formats, inspection, mend, process, stream, tree
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.growth import Whole
@@ -57,7 +57,7 @@ def _check(file: Path) -> Verdict:
 
 def _unwrap(found: Verdict, file: Path, image: Path) -> None:
     """The image in a file, made in a jail if the tool for that is here, else by a library; zeros become holes."""
-    argv = codec.find(found.codec).unpack_argv
+    argv = formats.find(found.codec).unpack_argv
     if not argv or process.find(argv[0]):
         codec.unpack(found.codec, file, image, found.image_bytes, _TIMEOUT_S)
         return

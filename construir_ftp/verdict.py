@@ -11,6 +11,7 @@ import msgspec
 from construir_ftp import section, wishes
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
+from construir_ftp.formats import FORMATS
 from construir_ftp.units import Duration, Size
 
 # A judge's first words, said before it has read anything.
@@ -23,7 +24,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `construir_toml` is the text of that file in it, which nobody has looked into yet.
     """
 
-    codec: Annotated[str, msgspec.Meta(pattern="^(raw|gzip|bzip2|xz|zstd|lz4)$")]
+    codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
     filesystem: Annotated[str, msgspec.Meta(pattern="^(ext2|ext3|ext4|btrfs|xfs)$")]
     upload_bytes: Annotated[int, msgspec.Meta(ge=1)]
     image_bytes: Annotated[int, msgspec.Meta(ge=1)]

@@ -115,7 +115,7 @@ def test_a_whole_machine_runs_in_its_cell(shape: Shape, tmp_path: Path) -> None:
         machine.wait_until_ready(60)
         check_walls(only_qemu())
         ending = machine.run(task)
-    assert (ending.report.exit_code, ending.report.clean, ending.qemu_status) == (0, True, 0), ending
+    assert (ending.claims.exit_code, ending.claims.clean, ending.qemu_status) == (0, True, 0), ending
     assert ending.usage.cpu_seconds > 0.1
     assert ending.usage.peak_memory_bytes > 32 * MIB
     assert task.output.read_bytes().startswith(b"hello from Linux")

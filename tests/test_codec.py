@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import codec, disk, stream
+from construir_ftp import codec, disk, formats, stream
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from tests import images, smalldisk
 from tests.images import CODECS, COMPRESSED, MIB
@@ -69,7 +69,7 @@ def test_a_stream_that_is_not_the_one_admitted_leaves_no_image(tmp_path: Path, n
 def test_a_tool_that_fails_is_quoted_and_leaves_no_image(tmp_path: Path, name: str) -> None:
     packed, target = tmp_path / "packed", tmp_path / "image"
     packed.write_bytes(images.pack(name, images.noise(MIB))[:-1000])
-    with pytest.raises(CommandError, match=f"exit status .* from: {codec.CODECS[name].unpack_argv[0]} "):
+    with pytest.raises(CommandError, match=f"exit status .* from: {formats.FORMATS[name].unpack_argv[0]} "):
         codec.unpack(name, packed, target, MIB, TIMEOUT_S)
     assert not target.exists()
 
@@ -96,7 +96,7 @@ def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
 FULL = """
 import errno, sys
 from pathlib import Path
-from construir_ftp import codec
+from construir_ftp import formats, codec
 small, verb, name, source = sys.argv[1:]
 target = Path(small) / "target"
 try:
@@ -124,7 +124,7 @@ def test_an_unknown_codec_is_named_with_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_xz_unpacks_within_the_memory_the_gate_allows(tmp_path: Path) -> None:
-    assert f"--memlimit-decompress={stream.MEMORY_BYTES}" in codec.CODECS["xz"].unpack_argv
+    assert f"--memlimit-decompress={formats.MEMORY_BYTES}" in formats.FORMATS["xz"].unpack_argv
     packed, target = tmp_path / "packed", tmp_path / "target"
     packed.write_bytes(images.greedy_xz(images.image()))
     with pytest.raises(CommandError, match="Memory usage limit"):

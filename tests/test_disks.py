@@ -63,7 +63,7 @@ def test_layers_cover_the_root_and_each_other_in_their_order(roomy: Shape, tmp_p
     task = assignment(tmp_path / "run", job(tmp_path / "job", script), errand=errand, layers=tuple(layers))
     before = [path.read_bytes() for path in layers]
     ending, output = said(roomy, task)
-    assert ending.report.exit_code == 0, output
+    assert ending.claims.exit_code == 0, output
     assert output.split() == ["/data:", "x", "/usr/share/l:", *map(str, range(LAYERS)), "all", "7/usr/bin/env"]
     assert [path.read_bytes() for path in layers] == before
 
@@ -76,7 +76,7 @@ def test_earlier_results_are_there_to_read_and_not_to_write(roomy: Shape, tmp_pa
     errand = Errand(hostname="deps", filesystem="ext2", results=(("zlib", "ext2"), ("other", "ext2")))
     task = assignment(tmp_path / "run", job(tmp_path / "job", script), errand=errand, results=(left, left))
     ending, output = said(roomy, task)
-    assert ending.report.exit_code == 0, output
+    assert ending.claims.exit_code == 0, output
     assert output.split().count("run.sh") == 2
 
 
@@ -86,7 +86,7 @@ def test_program_and_environment_are_those_of_the_errand(roomy: Shape, tmp_path:
     (place / "other").chmod(0o755)
     errand = Errand(hostname="env", filesystem="ext2", run="./other", env={"WORDS": "a b=c 'd'\n$e", "EMPTY": ""})
     ending, output = said(roomy, assignment(tmp_path / "run", place, errand=errand))
-    assert (ending.report.exit_code, output.startswith("a b=c 'd'\n$e,/job/bin:")) == (0, True), output
+    assert (ending.claims.exit_code, output.startswith("a b=c 'd'\n$e,/job/bin:")) == (0, True), output
     assert output.endswith("./other\n")
 
 
@@ -101,7 +101,7 @@ def test_clone_finds_its_layers_as_a_booted_machine_does(roomy: Shape, tmp_path:
             ending = machine.run(task)
     finally:
         template.close()
-    assert (ending.boot_path, ending.report.exit_code, task.output.read_text()) == ("pooled", 0, "1.0")
+    assert (ending.boot_path, ending.claims.exit_code, task.output.read_text()) == ("pooled", 0, "1.0")
 
 
 def test_changes_to_the_root_are_kept_on_the_jobs_disk_where_asked_for(roomy: Shape, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_changes_to_the_root_are_kept_on_the_jobs_disk_where_asked_for(roomy: Sh
     errand = Errand(hostname="builder", filesystem="ext2", keeps_changes=True)
     task = assignment(tmp_path / "run", job(tmp_path / "job", script), errand=errand)
     ending, output = said(roomy, task)
-    assert (ending.report.exit_code, ending.report.clean) == (0, True), output
+    assert (ending.claims.exit_code, ending.claims.clean) == (0, True), output
     assert "character special" in debugfs(task.disk, "stat /changes/usr/bin/env")
     assert debugfs(task.disk, "cat /changes/etc/kept") == "kept\n"
 
@@ -119,5 +119,5 @@ def test_broken_layer_is_named(roomy: Shape, tmp_path: Path) -> None:
     errand = Errand(hostname="broken", filesystem="ext2", layers=1)
     task = assignment(tmp_path / "run", job(tmp_path / "job", "true"), errand=errand, layers=(tmp_path / "garbage",))
     ending, _ = said(roomy, task)
-    assert ending.report.error is not None
-    assert ending.report.error.startswith("layer 0 can't be mounted")
+    assert ending.claims.error is not None
+    assert ending.claims.error.startswith("layer 0 can't be mounted")

@@ -4,7 +4,7 @@ import typing
 
 import pytest
 
-from construir_ftp import results
+from construir_ftp import result as results
 from construir_ftp.errors import RefusedError, exit_code_of
 
 

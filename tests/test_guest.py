@@ -6,17 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from construir_ftp.machine import guest
+from construir_ftp.result import Claims
 
 
-def told(*lines: str) -> guest.Report:
-    report = guest.Report()
+def told(*lines: str) -> Claims:
+    claims = Claims()
     for line in lines:
-        report.take(line)
-    return report
+        guest.take(claims, line)
+    return claims
 
 
-def test_report_follows_the_messages_of_a_good_run() -> None:
-    assert told("ready", "started", "exit 3", "clean") == guest.Report(True, True, 3, None, True)
+def test_claims_follows_the_messages_of_a_good_run() -> None:
+    assert told("ready", "started", "exit 3", "clean") == Claims(True, True, 3, None, True)
 
 
 def test_exit_status_is_believed_once() -> None:
@@ -28,7 +29,7 @@ def test_status_beyond_a_byte_is_cut_to_one() -> None:
 
 
 def test_nonsense_is_ignored() -> None:
-    assert told("", "exit", "exit x", "exit -1", "exit ²", "go", "ready now") == guest.Report(ready=True)
+    assert told("", "exit", "exit x", "exit -1", "exit ²", "go", "ready now") == Claims(ready=True)
 
 
 @given(st.lists(st.binary(max_size=2000)))
@@ -38,7 +39,7 @@ def test_any_bytes_give_short_printable_lines_and_no_growing_memory(blocks: list
         for line in messages.feed(block):
             assert len(line) <= 4 * guest.MAX_LINE_BYTES
             assert line.isascii()
-            guest.Report().take(line)
+            guest.take(Claims(), line)
         assert len(messages._partial) <= guest.MAX_LINE_BYTES
 
 

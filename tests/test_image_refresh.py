@@ -64,7 +64,7 @@ def test_machine_and_template_keep_the_version_they_run_on(own: Path, base: Base
     try:
         assert collect.collect(own, {base.name}) == []
         with template.clone() as clone:
-            assert clone.ending.report.ready
+            assert clone.ending.claims.ready
     finally:
         template.close()
     assert [gone.path for gone in collect.collect(own, {base.name})] == [old.path]

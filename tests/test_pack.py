@@ -12,7 +12,8 @@ from construir_ftp import codec, gate, pack, unpack
 from construir_ftp.config import GateSection
 from construir_ftp.court import Court
 from construir_ftp.errors import CommandError, UsageError
-from construir_ftp.pack import Wrapping, compression, volume
+from construir_ftp.formats import FORMATS
+from construir_ftp.pack import Wrapping, volume
 from tests import images, smalldisk
 from tests.images import CODECS, MIB
 
@@ -272,12 +273,14 @@ def test_extended_attributes_are_in_the_image(tmp_path: Path) -> None:
     assert 'user.first (1) = "1"' in listed
 
 
-@pytest.mark.parametrize("name", compression.LEVELS)
+@pytest.mark.parametrize("name", images.COMPRESSED)
 def test_a_level_changes_the_size_and_passes_the_gate(tmp_path: Path, name: str) -> None:
     job = images.job_directory(tmp_path / "job")
     (job / "text").write_text(" ".join(str(number**3) for number in range(20_000)))
-    lowest, highest, _ = compression.LEVELS[name]
+    levels = FORMATS[name].levels
+    assert levels is not None
     sizes = []
+    lowest, highest, _ = levels
     for level in (lowest, highest):
         pack.pack_directory(job, tmp_path / "packed", Wrapping(codec=name, level=level))
         sizes.append((tmp_path / "packed").stat().st_size)

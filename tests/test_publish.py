@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from construir_ftp import jail, pack, results
+from construir_ftp import jail, pack
+from construir_ftp import result as results
 from construir_ftp.cli import construir
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.jail import cell

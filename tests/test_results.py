@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import results
-from construir_ftp.machine import guest
+from construir_ftp import outcome
 from construir_ftp.machine.vm import Ending
-from construir_ftp.results import OurFault, Verdict
+from construir_ftp.outcome import OurFault, Outcome
+from construir_ftp.result import Claims
 
 WENT_WELL = {"ready": True, "started": True}
 
 
-def judged(report: dict[str, Any], **ending: Any) -> Verdict | OurFault:
-    return results.judge(Ending(report=guest.Report(**report), booted=0.0, **{"qemu_status": 0, **ending}))
+def judged(report: dict[str, Any], **ending: Any) -> Outcome | OurFault:
+    return outcome.judge(Ending(claims=Claims(**report), booted=0.0, **{"qemu_status": 0, **ending}))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_job_that_had_its_machine_is_judged(
     report: dict[str, Any], ending: dict[str, Any], status: str, exit_code: int | None
 ) -> None:
     verdict = judged(report, **ending)
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, Outcome)
     assert (verdict.status, verdict.exit_code) == (status, exit_code)
 
 

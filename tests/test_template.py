@@ -57,7 +57,7 @@ def run_clone(template: Template, task: Assignment, pooled: bool = False) -> End
 def test_clone_runs_a_job_whatever_the_size_of_its_disk(template: Template, tmp_path: Path, pooled: bool) -> None:
     for number, size in enumerate(["1M", "64M"]):
         ending = run_clone(template, assignment(tmp_path / f"job-{number}", JOBS / "hello", size=size), pooled)
-        assert (ending.report.exit_code, ending.report.clean) == (0, True)
+        assert (ending.claims.exit_code, ending.claims.clean) == (0, True)
         assert ending.boot_path == ("pooled" if pooled else "warm")
 
 
@@ -105,7 +105,7 @@ def test_hostile_clone_changes_nothing_for_the_next(
 ) -> None:
     run_clone(template, assignment(tmp_path / job, JOBS / job))
     assert digests(template) == before
-    assert run_clone(template, assignment(tmp_path / "after", JOBS / "hello")).report.exit_code == 0
+    assert run_clone(template, assignment(tmp_path / "after", JOBS / "hello")).claims.exit_code == 0
 
 
 def digests(template: Template) -> list[str]:
@@ -220,7 +220,7 @@ def test_job_boots_cold_when_the_machine_that_waited_for_it_has_died(
 
 def test_machine_that_has_had_a_job_takes_no_other(template: Template, tmp_path: Path) -> None:
     with template.waiting() as machine:
-        assert machine.run(assignment(tmp_path / "first", JOBS / "hello")).report.clean
+        assert machine.run(assignment(tmp_path / "first", JOBS / "hello")).claims.clean
         assert machine._qemu.returncode == 0
         machine.run(assignment(tmp_path / "second", JOBS / "hello"))
         assert (tmp_path / "second" / "output.log").read_bytes() == b""
@@ -285,7 +285,7 @@ def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
             qemu.write_text(qemu.read_text() + "# of another version\n")
             second = found(templates, shape)
             # A clone outlives the template that it was made of.
-            assert machine.run(assignment(tmp_path / "job", JOBS / "hello")).report.exit_code == 0
+            assert machine.run(assignment(tmp_path / "job", JOBS / "hello")).claims.exit_code == 0
         assert (is_thrown_away(first), is_thrown_away(second)) == (True, False)
         larger = found(templates, msgspec.structs.replace(shape, memory_bytes=2 * shape.memory_bytes))
         assert (is_thrown_away(second), is_thrown_away(larger)) == (True, False)

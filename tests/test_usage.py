@@ -11,8 +11,8 @@ import pytest
 
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template
-from construir_ftp.machine.usage import Usage
 from construir_ftp.machine.vm import Machine
+from construir_ftp.result import Usage
 from tests.images import job_directory
 from tests.machines import JOBS, assignment
 
@@ -39,7 +39,7 @@ def start(request: pytest.FixtureRequest, shape: Shape, template: Template) -> S
 def used(start: Start, place: Path, job: Path) -> Usage:
     with start() as machine:
         ending = machine.run(assignment(place / "machine", job, size="64M"))
-    assert ending.report.exit_code == 0
+    assert ending.claims.exit_code == 0
     return ending.usage
 
 

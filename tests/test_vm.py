@@ -52,7 +52,7 @@ def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: Shape) ->
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hello"))
-    assert (ending.report.exit_code, ending.report.clean, ending.killed) == (0, True, None)
+    assert (ending.claims.exit_code, ending.claims.clean, ending.killed) == (0, True, None)
     assert ending.usage.cpu_seconds > 0
     assert ending.usage.peak_memory_bytes > 2**20
 
@@ -60,19 +60,19 @@ def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_is_killed_at_its_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hangs", timeout_s=1))
-    assert (ending.killed, ending.report.started, ending.report.exit_code) == ("timeout", True, None)
+    assert (ending.killed, ending.claims.started, ending.claims.exit_code) == ("timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hangs", idle_timeout_s=1))
-    assert (ending.killed, ending.report.started, ending.report.exit_code) == ("idle-timeout", True, None)
+    assert (ending.killed, ending.claims.started, ending.claims.exit_code) == ("idle-timeout", True, None)
 
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hello", boot_timeout_s=0.2))
-    assert (ending.killed, ending.report.ready) == ("boot-timeout", False)
+    assert (ending.killed, ending.claims.ready) == ("boot-timeout", False)
 
 
 @pytest.mark.usefixtures("no_machine_left")

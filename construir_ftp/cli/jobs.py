@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import results, supervisor
+from construir_ftp import supervisor
 from construir_ftp.cli import shells
 from construir_ftp.cli.options import PATH, configured, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError, exit_code_of
+from construir_ftp.result import OUTPUT
 from construir_ftp.runner import local
 
 
@@ -27,7 +28,7 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop:
         place, result = local.run(source, output, settings, stop)
-    with (place / results.OUTPUT).open(errors="replace") as log:
+    with (place / OUTPUT).open(errors="replace") as log:
         for line in log:
             click.echo(printable(line), nl=False)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)

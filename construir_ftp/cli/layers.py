@@ -7,7 +7,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp import image, results
+from construir_ftp import image
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
@@ -19,6 +19,7 @@ from construir_ftp.machine import accelerator
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.offer import Offer
+from construir_ftp.result import read_result
 from construir_ftp.spool import Job, Spool
 
 
@@ -132,7 +133,7 @@ def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None
     if job_id not in spool.names("done"):
         raise UsageError(f"there is no result {job_id!a} in {spool.state('done')}")
     job = Job(spool.state("done") / job_id)
-    ran_on = results.read(job).base_image
+    ran_on = read_result(job).base_image
     base = image.find(settings.images_path(), ran_on.name if ran_on else settings.images.default)
     layer = publish.publish(
         _store(settings),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import jobfile, pack, project
+from construir_ftp import formats, jobfile, pack, project
 from construir_ftp.cli import progress
 from construir_ftp.cli.options import PATH, SizeType, as_json_option, configured, print_json, printable
 from construir_ftp.config import Config
@@ -48,7 +48,7 @@ def init_command(directory: Path, as_json: bool) -> None:
     help="Free room for the job to fill.",
 )
 @click.option(
-    "--codec", type=click.Choice(list(jobfile.SUFFIXES)), default="zstd", show_default=True, help="Outer format."
+    "--codec", type=click.Choice(list(formats.FORMATS)), default="zstd", show_default=True, help="Outer format."
 )
 @click.option("--level", type=int, help="Its level: lower is quicker, higher is smaller.")
 @click.option("--keep-times", is_flag=True, help="Keep when files were last changed; the image depends on it then.")
@@ -67,7 +67,7 @@ def pack_command(
     same patterns, in any directory.
     """
     is_repository = revision is not None or checkout.is_repository(source)
-    target = output or Path(f"{jobfile.name_of(Path(source.removesuffix('.git')))}.img{jobfile.SUFFIXES[codec]}")
+    target = output or Path(f"{jobfile.name_of(Path(source.removesuffix('.git')))}.img{formats.FORMATS[codec].suffix}")
     how = Wrapping(space_bytes=int(space), codec=codec, **wrapping)  # type: ignore[arg-type]
     with progress.bar() as tell:
         if is_repository:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from construir_ftp import jobfile, pack
+from construir_ftp import formats, jobfile, pack
 from construir_ftp.cli import progress
 from construir_ftp.cli.options import PATH, SizeType, printable
 from construir_ftp.cli.remoteresults import bring
@@ -118,7 +118,7 @@ def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[Parcel]:
         yield Parcel.of(source, jobfile.name_of(source))
         return
     with tempfile.TemporaryDirectory(prefix="construir-") as place:
-        target = Path(place) / f"{jobfile.name_of(source)}.img{jobfile.SUFFIXES[wrapping.codec]}"
+        target = Path(place) / f"{jobfile.name_of(source)}.img{formats.FORMATS[wrapping.codec].suffix}"
         with progress.bar() as show:
             left_out = pack.pack_directory(source, target, wrapping, show)
         for words in left_out:

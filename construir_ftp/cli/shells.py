@@ -66,7 +66,7 @@ def look_at(
         ending = _attend(visit, settings, stop)
         if keep is not None and visit.disk is not None:
             shell.keep(visit.disk, keep)
-            torn = "" if ending.report.clean else "; it was not unmounted, and may need e2fsck"
+            torn = "" if ending.claims.clean else "; it was not unmounted, and may need e2fsck"
             click.echo(f"construir: kept in {printable(str(keep))} ({keep.stat().st_size} bytes){torn}", err=True)
 
 

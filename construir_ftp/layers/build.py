@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, extfs, image, process, results
+from construir_ftp import disk, extfs, image, outcome, process
 from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.layers import archive, store
 from construir_ftp.layers.archive import Archive, Plan
@@ -27,7 +27,7 @@ from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Assignment, Ending, Machine
-from construir_ftp.results import OurFault
+from construir_ftp.outcome import OurFault
 
 log = logging.getLogger(__name__)
 
@@ -202,13 +202,13 @@ def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
 
 
 def _check(ending: Ending, output: Path) -> None:
-    report, verdict = ending.report, results.judge(ending)
-    if report.exit_code == 0 and report.clean:
+    claims, judged = ending.claims, outcome.judge(ending)
+    if claims.exit_code == 0 and claims.clean:
         return
-    if isinstance(verdict, OurFault) and ending.killed != "stopped":
-        raise ConstruirError(f"the machine that was to install packages: {verdict.reason}")
+    if isinstance(judged, OurFault) and ending.killed != "stopped":
+        raise ConstruirError(f"the machine that was to install packages: {judged.reason}")
     last_words = output.read_text(errors="replace").strip()[-_QUOTED_CHARACTERS:].replace("\n", "; ")
-    why = ending.killed or report.error or f"exit code {report.exit_code}"
+    why = ending.killed or claims.error or f"exit code {claims.exit_code}"
     raise InstallationError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from construir_ftp import codec, extfs, image, mend, results, tree
+from construir_ftp import codec, extfs, image, mend, tree
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.layers import store
 from construir_ftp.layers.squash import squash
 from construir_ftp.layers.store import Layer, Store
+from construir_ftp.result import read_result
 from construir_ftp.spool import Job
 from construir_ftp.units import Size
 
@@ -41,7 +42,7 @@ def publish(
     None is the whole image, without what is only there for the job. Raises UsageError, ConstruirError.
     """
     check_name(name)
-    result = results.read(job)
+    result = read_result(job)
     if result.status != "success" or result.image is None:
         raise UsageError(f"{job.id} ended as {result.status}: only what a successful job left can be published")
     with layers.alone(name), layers.draft() as draft:

@@ -55,10 +55,10 @@ class Console(Machine):
         return self.ending
 
     def _follow_visit(self) -> None:
-        report = self.ending.report
+        claims = self.ending.claims
         self._set_deadlines({"timeout": _VISIT_S, "idle-timeout": _NUDGE_S})
-        self._follow(lambda: report.finished() or report.started)
-        if report.started:  # the guest knows no such order, and took it for the usual one
+        self._follow(lambda: claims.finished() or claims.started)
+        if claims.started:  # the guest knows no such order, and took it for the usual one
             self._kill("stopped")
         self._set_deadlines({"power-off-timeout": POWER_OFF_S})
         self._follow(lambda: False)

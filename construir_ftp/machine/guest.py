@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.architecture import Architecture
+from construir_ftp.result import Claims
 
 CONTROL_PORT = "construir.control"
 OUTPUT_PORT = "construir.output"
@@ -25,33 +26,20 @@ _SEED_BYTES = 64
 _LEFT_OUT = ("init_kprobe_trace", "init_trace_printk_function_export", "crypto_kdf108_init")
 
 
-class Report(msgspec.Struct):
-    """What the guest has said of itself so far."""
-
-    ready: bool = False
-    started: bool = False
-    exit_code: int | None = None
-    error: str | None = None
-    clean: bool = False
-
-    def finished(self) -> bool:
-        """Whether the guest has said how the job ended, or why it can't."""
-        return self.exit_code is not None or self.error is not None
-
-    def take(self, line: str) -> None:
-        """Note one message. Each is believed once, the first time; nonsense is ignored."""
-        word, _, rest = line.partition(" ")
-        match word:
-            case "ready":
-                self.ready = True
-            case "started":
-                self.started = True
-            case "exit" if self.exit_code is None and rest.isascii() and rest.isdigit():
-                self.exit_code = min(int(rest), 255)
-            case "error" if self.error is None:
-                self.error = rest[:200]
-            case "clean":
-                self.clean = True
+def take(claims: Claims, line: str) -> None:
+    """Note one message of the guest's. Each is taken once, the first time; nonsense is ignored."""
+    word, _, rest = line.partition(" ")
+    match word:
+        case "ready":
+            claims.ready = True
+        case "started":
+            claims.started = True
+        case "exit" if claims.exit_code is None and rest.isascii() and rest.isdigit():
+            claims.exit_code = min(int(rest), 255)
+        case "error" if claims.error is None:
+            claims.error = rest[:200]
+        case "clean":
+            claims.clean = True
 
 
 class Messages:

@@ -9,28 +9,10 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from construir_ftp import jail
+from construir_ftp.result import Usage
 
 _ACCOUNT_BYTES = 4096
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a machine's whole life, unless it says otherwise.
-
-    `cpu_seconds`: QEMU's processor time, for its start, for the guest's boot or rehearsal, for the job.
-    `peak_memory_bytes`: the most of QEMU that was resident at once: the guest's memory, as far as it was touched, with
-    QEMU's own. What a clone has in common with its template counts in full, though it is there once for all clones;
-    what the guest changed of its root disk does not count.
-    `written_bytes`: what QEMU wrote since the guest was given its job: to the job's disk, every time, and to what the
-    root disk forgets. Blocks of zeros are not written, they become holes. None where there was no job, or where the
-    kernel keeps no account.
-    """
-
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-    written_bytes: int | None = None
 
 
 class Meter:

@@ -23,7 +23,8 @@ from construir_ftp.jail import cell
 from construir_ftp.machine import disks, guest, qemu, qmp
 from construir_ftp.machine.logfile import CappedLog
 from construir_ftp.machine.qemu import WIRES, Ram, Shape
-from construir_ftp.machine.usage import Meter, Usage
+from construir_ftp.machine.usage import Meter
+from construir_ftp.result import BootPath, Claims, Usage
 
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
@@ -33,8 +34,6 @@ POWER_OFF_S = 300.0
 # Why a machine was ended by us: the job took too long, or was silent for too long; it never got as far as run.sh;
 # it did not switch itself off; nobody wants it any more.
 Killed = Literal["timeout", "idle-timeout", "boot-timeout", "power-off-timeout", "stopped"]
-# How a machine came to its job: it booted for it, was cloned for it, or had been waiting for it.
-BootPath = Literal["cold", "warm", "pooled"]
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,13 +57,13 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, kw_only=True):
-    """How a machine ended. `report` is what the guest claims, all else was measured from outside.
+    """How a machine ended. `claims` is what the guest claims, all else was measured from outside.
 
     Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
     job; what a waiting machine did before is not counted.
     """
 
-    report: guest.Report
+    claims: Claims
     boot_path: BootPath = "cold"
     killed: Killed | None = None
     qemu_status: int | None = None
@@ -82,7 +81,7 @@ class Machine:
 
     def __init__(self, shape: Shape, prisoner: jail.Prisoner, wires: dict[str, socket.socket]) -> None:
         self.shape = shape
-        self.ending = Ending(report=guest.Report(), booted=time.time())
+        self.ending = Ending(claims=Claims(), booted=time.time())
         self._prisoner = prisoner
         self._qemu = prisoner.process
         self._meter = Meter(prisoner)
@@ -139,8 +138,8 @@ class Machine:
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the guest waits for an order. Raises MachineUnavailableError; the machine is dead then."""
         self._set_deadlines({"boot-timeout": timeout_s})
-        self._follow(lambda: self.ending.report.ready)
-        if not self.ending.report.ready:
+        self._follow(lambda: self.ending.claims.ready)
+        if not self.ending.claims.ready:
             if self.ending.killed:
                 raise MachineUnavailableError(f"a machine hung for {timeout_s:g} s")
             how = self.ending.qemu_words or f"QEMU ended with status {self.ending.qemu_status}"
@@ -149,14 +148,14 @@ class Machine:
     def rehearse(self, disk_fd: int, timeout_s: float) -> None:
         """Have the guest do a job that leaves nothing behind, so that the real one finds everything warm."""
         disks.insert(self.monitor(), disk_fd)
-        self.ending.report = guest.Report()
+        self.ending.claims = Claims()
         self._go("rehearse", guest.Errand(hostname="rehearsal", filesystem="ext2"))
         self.wait_until_ready(timeout_s)
 
     def became(self, boot_path: BootPath) -> None:
         """Note that the guest is ready without having booted."""
         self.ending.boot_path = boot_path
-        self.ending.report = guest.Report(ready=True)
+        self.ending.claims = Claims(ready=True)
 
     # -- the job -----------------------------------------------------------------------------------------------
 
@@ -176,13 +175,13 @@ class Machine:
             if self.ending.boot_path != "cold":
                 self.ending.booted = time.time()
             self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
-            self._follow(lambda: self.ending.report.ready)
+            self._follow(lambda: self.ending.claims.ready)
             if self.ending.qemu_status is None:
                 self._begin(assignment)
                 self._follow(lambda: self._began(assignment))
-                self._follow(self.ending.report.finished)
+                self._follow(self.ending.claims.finished)
                 self._meter.look()
-                if self.ending.report.finished():
+                if self.ending.claims.finished():
                     self._set_deadlines({"power-off-timeout": POWER_OFF_S})
                 self._follow(lambda: False)
             self._drain()
@@ -203,11 +202,11 @@ class Machine:
         self._say(guest.order(word, errand))
 
     def _began(self, assignment: Assignment) -> bool:
-        report = self.ending.report
-        if report.started:
+        claims = self.ending.claims
+        if claims.started:
             self.ending.started = time.time()
             self._set_deadlines({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
-        return report.started or report.finished()
+        return claims.started or claims.finished()
 
     # -- following it --------------------------------------------------------------------------------------------
 
@@ -252,7 +251,7 @@ class Machine:
         for line in self._messages.feed(block):
             if line == "clock":
                 self._say(guest.clock())
-            self.ending.report.take(line)
+            guest.take(self.ending.claims, line)
 
     def _say(self, message: bytes) -> None:
         with suppress(OSError):  # it has just died: its end is noticed by its pidfd

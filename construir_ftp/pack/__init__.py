@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import jobfile, wishes
+from construir_ftp import formats, wishes
 from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.pack import checkout, compression, selection, staging, volume
 from construir_ftp.pack.volume import Times
@@ -46,8 +46,7 @@ class Wrapping(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raise UsageError if there is no such codec, or level of it."""
-        if self.codec not in jobfile.SUFFIXES:
-            raise UsageError(f"no codec is called {self.codec!r}; choose one of {', '.join(jobfile.SUFFIXES)}")
+        formats.find(self.codec)
         compression.check_level(self.codec, self.level)
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 import lz4.frame
 
 from construir_ftp.errors import UsageError
+from construir_ftp.formats import FORMATS
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,10 +25,6 @@ else:
 
 _PIECE_BYTES = 2**20
 _MOST_WORKERS = 8
-
-# The lowest and the highest level, and the one to be had unless another is asked for. What takes more memory to unpack
-# than the gate gives (zstd's above 19) is not to be had.
-LEVELS = {"gzip": (1, 9, 6), "bzip2": (1, 9, 9), "xz": (0, 9, 3), "zstd": (1, 19, 3), "lz4": (0, 12, 1)}
 
 
 class _Encoder(Protocol):
@@ -39,9 +36,10 @@ def check_level(codec: str, level: int | None) -> None:
     """Raise UsageError if the codec has no such level."""
     if level is None:
         return
-    if codec not in LEVELS:
+    levels = FORMATS[codec].levels
+    if levels is None:
         raise UsageError(f"--level: {codec} has no levels")
-    lowest, highest, _ = LEVELS[codec]
+    lowest, highest, _ = levels
     if not lowest <= level <= highest:
         raise UsageError(f"--level: {codec} has levels from {lowest} to {highest}, not {level}")
 
@@ -51,7 +49,9 @@ def compress(codec: str, image: Path, target: Path, level: int | None, tell: Cal
 
     Raw is not made here: the image is it.
     """
-    chosen = LEVELS[codec][2] if level is None else level
+    levels = FORMATS[codec].levels
+    assert levels is not None, "raw is not compressed"
+    chosen = levels[2] if level is None else level
     size_bytes = image.stat().st_size
     with image.open("rb") as source, target.open("xb") as packed:
         if codec == "lz4":

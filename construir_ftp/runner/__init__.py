@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from construir_ftp import capacity, image, jail, results, status
+from construir_ftp import capacity, image, jail, status
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
@@ -22,6 +22,7 @@ from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.offer import Offer
+from construir_ftp.result import moment
 from construir_ftp.room import Room
 from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.spare import Spare
@@ -150,9 +151,7 @@ class Runner:
         jobs = [(slot.job, slot.since, slot.doing) for slot in self._slots]
         report = Report(
             slots=len(self._slots),
-            busy=tuple(
-                status.Slot(job.id, results.moment(since), doing) for job, since, doing in jobs if job is not None
-            ),
+            busy=tuple(status.Slot(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
             pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._why_paused[1] if paused else "",
             accelerator=self._latest.accelerator.accelerator if self._latest else None,

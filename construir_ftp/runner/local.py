@@ -11,7 +11,7 @@ from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.machine import accelerator
 from construir_ftp.offer import Offer
 from construir_ftp.pack import Wrapping
-from construir_ftp.results import Result
+from construir_ftp.result import Result
 from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Worker
 from construir_ftp.spool import Spool

@@ -13,7 +13,7 @@ from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Assignment
 from construir_ftp.offer import Dependency, Offer
-from construir_ftp.results import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
+from construir_ftp.result import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
 from construir_ftp.spool import Job, Ticket
 from construir_ftp.units import Size
 from construir_ftp.verdict import Verdict

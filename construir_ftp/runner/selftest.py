@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import results
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import BaseImage
+from construir_ftp.result import OUTPUT
 from construir_ftp.runner import local
 from construir_ftp.units import Duration
 
@@ -40,7 +40,7 @@ def run(base: BaseImage, config: Config, stop: socket.socket) -> None:
         config = msgspec.structs.replace(config, machine=machine)
         place, result = local.run(job, Path(name) / "result", config, stop, base)
         if result.status != "success":
-            said = (place / results.OUTPUT).read_text(errors="replace").splitlines() or [""]
+            said = (place / OUTPUT).read_text(errors="replace").splitlines() or [""]
             raise ConstruirError(
                 f"base image '{base.name}': its new version did not pass the self-test, and is not used: "
                 f"{result.reason} (its last words: {said[-1]!a})"

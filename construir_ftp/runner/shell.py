@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, gate, jobfile, results, wishes, workplace
+from construir_ftp import codec, formats, gate, jobfile, wishes, workplace
 from construir_ftp.config import Config
 from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, MachineUnavailableError, UsageError
@@ -25,6 +25,7 @@ from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Ending
 from construir_ftp.offer import DependencyError, Offer
+from construir_ftp.result import WISHES, BaseImageUsed, Status
 from construir_ftp.runner import exports
 from construir_ftp.runner.needs import CODEC_S, Needs
 from construir_ftp.spool import Job, Spool
@@ -70,9 +71,9 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
 class _Result(msgspec.Struct):
     """The part of result.json that is needed here."""
 
-    status: results.Status
+    status: Status
     image: str | None
-    base_image: results.BaseImageUsed | None = None
+    base_image: BaseImageUsed | None = None
 
 
 # -- what is to be looked at ---------------------------------------------------------------------------------
@@ -109,8 +110,8 @@ def _in_result(place: Path, config: Config) -> Subject:
         raise UsageError(f"{place} lacks the image that its result.json names, {image.name!r}; fetch it too")
     subject = _judged(image, config)
     wanted = subject.wanted
-    if (place / results.WISHES).is_file():
-        with (place / results.WISHES).open("rb") as file:
+    if (place / WISHES).is_file():
+        with (place / WISHES).open("rb") as file:
             wanted = wishes.read(wishes.decode(file.read(_MOST_WISHES_BYTES)))
     base = wanted.base or (result.base_image.name if result.base_image else "")
     # It has been given its space already.
@@ -196,7 +197,7 @@ def keep(disk: int, target: Path) -> None:
     """Pack a disk, by its descriptor, into `target`, in the codec that its suffix says; what is there is complete."""
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
         packed = Path(draft) / target.name
-        codec.pack(codec.of_name(target.name).name, Path(f"/proc/self/fd/{disk}"), packed, CODEC_S)
+        codec.pack(formats.of_file_name(target.name).name, Path(f"/proc/self/fd/{disk}"), packed, CODEC_S)
         packed.rename(target)
 
 
@@ -223,7 +224,7 @@ def _check(ending: Ending, base: BaseImage, terminal: Terminal) -> None:
     """Raise ConstruirError unless the machine was switched off, or left, by whoever was at it."""
     if terminal.has_left:
         return
-    if ending.report.started or ending.report.error:  # a login says neither; a guest that knows of none runs the job
+    if ending.claims.started or ending.claims.error:  # a login says neither; a guest that knows of none runs the job
         raise ConstruirError(f"base image '{base.name}' is too old for this; run: construir image build {base.name}")
     if ending.killed == "stopped":
         raise ConstruirError("stopped by a signal; the machine is gone, and nothing was kept")

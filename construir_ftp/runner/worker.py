@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import artifacts, codec, image, results, wishes
+from construir_ftp import artifacts, codec, image, outcome, results, wishes
 from construir_ftp.artifacts import Artifacts
 from construir_ftp.config import ArtifactsSection, MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
@@ -23,7 +23,8 @@ from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Templates
 from construir_ftp.machine.vm import Ending, Machine
 from construir_ftp.offer import DependencyError, Offer
-from construir_ftp.results import OurFault, Verdict
+from construir_ftp.outcome import OurFault, Outcome
+from construir_ftp.result import ARTIFACTS, Result, encode, image_name, moment
 from construir_ftp.runner.needs import CODEC_S, Needs
 from construir_ftp.runner.spare import Spare
 from construir_ftp.spool import MAX_ATTEMPTS, Job, Spool, Ticket
@@ -39,7 +40,7 @@ class Published(msgspec.Struct, frozen=True):
     """The job is in done/."""
 
     job: Job
-    result: results.Result
+    result: Result
 
 
 class Requeued(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         except DependencyError as error:
             if stopped(stop):
                 return self._stopped(job)
-            return _publish(self.spool, job, ticket, Verdict("dependency-failed", str(error)))
+            return _publish(self.spool, job, ticket, Outcome("dependency-failed", str(error)))
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
         with self.spare.lend(needs.extra_memory_bytes(self.shape()), lambda: stopped(stop)) as has_memory:
@@ -126,12 +127,12 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
         run = needs, ending
-        verdict = results.judge(ending)
+        verdict = outcome.judge(ending)
         if ending.killed == "stopped":
             if not job.is_cancelled():
                 job.forgive_attempt()
                 return Requeued(self.spool.requeue(job), "")
-            verdict = Verdict("cancelled", "cancelled by its contributor while it ran; the machine was killed")
+            verdict = Outcome("cancelled", "cancelled by its contributor while it ran; the machine was killed")
         if isinstance(verdict, OurFault):
             if job.attempts() >= MAX_ATTEMPTS:
                 return self._give_up(job, ticket, verdict.reason, run)
@@ -144,7 +145,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             try:
                 with machine as quick:
                     ending = self._give(job, ticket, needs, quick, stop, min(_QUICK_BOOT_S, self.machine.boot_timeout))
-                fault = results.judge(ending)
+                fault = outcome.judge(ending)
                 if ending.killed == "stopped" or not isinstance(fault, OurFault):
                     return ending
                 why = fault.reason
@@ -192,7 +193,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         self,
         job: Job,
         ticket: Ticket,
-        verdict: Verdict,
+        verdict: Outcome,
         run: tuple[Needs, Ending],
         wait: Callable[[float], bool],
     ) -> Published | Requeued:
@@ -204,7 +205,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
                 if not is_packed:
                     self._pack(job, ticket)
                     is_packed = True  # as the machine left it: taking artifacts may mend the disk
-                patterns, place = run[0].wishes.outputs, job.path / artifacts.PLACE
+                patterns, place = run[0].wishes.outputs, job.path / ARTIFACTS
                 taken = artifacts.take(job.disk, patterns, place, self.artifact_limits)
                 return _publish(self.spool, job, ticket, verdict, run, taken)
             except OSError as error:
@@ -217,12 +218,12 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             pause_s = min(60.0, pause_s * 2)
 
     def _pack(self, job: Job, ticket: Ticket) -> None:
-        target = job.path / results.image_name(ticket)
+        target = job.path / image_name(ticket)
         target.unlink(missing_ok=True)
         codec.pack(ticket.codec, job.disk, target, CODEC_S)
 
     def _give_up(self, job: Job, ticket: Ticket, reason: str, run: tuple[Needs, Ending] | None = None) -> Published:
-        return _publish(self.spool, job, ticket, Verdict("lost", reason), run)
+        return _publish(self.spool, job, ticket, Outcome("lost", reason), run)
 
 
 def stopped(stop: socket.socket) -> bool:
@@ -236,20 +237,20 @@ def publish_cancelled(spool: Spool, job: Job) -> Published:
         ticket = job.ticket()
     except ConstruirError:
         ticket = _unknown(job)
-    return _publish(spool, job, ticket, Verdict("cancelled", "cancelled by its contributor before it ran"))
+    return _publish(spool, job, ticket, Outcome("cancelled", "cancelled by its contributor before it ran"))
 
 
 def _publish(
     spool: Spool,
     job: Job,
     ticket: Ticket,
-    verdict: Verdict,
+    verdict: Outcome,
     run: tuple[Needs, Ending] | None = None,
     taken: Artifacts = _NO_ARTIFACTS,
 ) -> Published:
     described = (run[0].shape, run[0].used(), run[1]) if run else None
     result = results.describe(job, ticket, verdict, described, taken)
-    encoded = results.encode(result)
+    encoded = encode(result)
     results.write_sums(job, ticket, taken, encoded)
     return Published(spool.finish(job, encoded), result)
 
@@ -265,5 +266,5 @@ def _unknown(job: Job) -> Ticket:
         upload_bytes=job.upload.stat().st_size if job.upload.exists() else 0,
         image_bytes=0,
         upload_sha256="",
-        received=results.moment(arrived),
+        received=moment(arrived),
     )

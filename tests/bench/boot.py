@@ -14,7 +14,7 @@ import msgspec
 from construir_ftp import pack
 from construir_ftp.machine import guest
 from construir_ftp.machine.qemu import Shape
-from construir_ftp.results import Result
+from construir_ftp.result import Result
 from tests import bench
 from tests.appliance import CONFIG, WARM, Appliance, construir
 from tests.bench import Row, bare, stock

@@ -62,7 +62,7 @@ def installed_s(place: Path, shape: Shape, files: list[Path]) -> float:
     begun = time.monotonic()
     with Machine.start(shape) as machine:
         ending = machine.run(task)
-    assert ending.report.exit_code == 0, task.output.read_text()
+    assert ending.claims.exit_code == 0, task.output.read_text()
     return time.monotonic() - begun
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import pack
-from construir_ftp.results import Result
+from construir_ftp.result import Result
 from tests import bench
 from tests.appliance import CONFIG, WARM, Appliance, send
 from tests.bench import Line
