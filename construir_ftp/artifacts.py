@@ -51,28 +51,28 @@ def take(image: Path, patterns: tuple[str, ...], target: Path, limits: Artifacts
     if not patterns:
         return Artifacts()
     target.mkdir()
-    files: list[Artifact] = []
+    written: list[Artifact] = []
     asked = Asked(patterns, Limits(limits.max_files, int(limits.max_total)))
     try:
         mend.repair(image)
-        left_out = tuple(_receive(image, asked, limits.timeout, target, files).left_out)
+        left_out = tuple(_receive(image, asked, limits.timeout, target, written).left_out)
     except ConstruirError as error:
         log.warning("%s: artifacts were left out: %s", image.parent.name, error)
         left_out = (_printable(f"looking for artifacts came to an end: {error}"),)
-    if not files:
+    if not written:
         target.rmdir()
-    return Artifacts(tuple(files), left_out)
+    return Artifacts(tuple(written), left_out)
 
 
-def _receive(image: Path, asked: Asked, timeout_s: float, target: Path, files: list[Artifact]) -> End:
-    """Write what the picker finds, and add it to `files`. Raises ConstruirError if it does not come to its end."""
+def _receive(image: Path, asked: Asked, timeout_s: float, target: Path, written: list[Artifact]) -> End:
+    """Write what the picker finds, and add it to `written`. Raises ConstruirError if it does not come to its end."""
     left = asked.limits
     with _picking(image, asked, timeout_s) as picker:
         while isinstance(said := _message(picker), Found):
             left = Limits(left.files - 1, left.bytes - said.bytes)
             if left.files < 0 or left.bytes < 0:
                 raise ConstruirError(_NONSENSE)
-            files.append(_write(said, picker, target, files))
+            written.append(_write(said, picker, target, written))
         return said
 
 
@@ -105,9 +105,9 @@ def _message(picker: "subprocess.Popen[bytes]") -> Found | End:
         raise ConstruirError(_NONSENSE) from error
 
 
-def _write(said: Found, picker: "subprocess.Popen[bytes]", target: Path, files: list[Artifact]) -> Artifact:
+def _write(said: Found, picker: "subprocess.Popen[bytes]", target: Path, written: list[Artifact]) -> Artifact:
     path = target / said.name
-    twin = next((file for file in files if file.name == said.like), None)
+    twin = next((file for file in written if file.name == said.like), None)
     if path.exists() or (said.like and (twin is None or twin.bytes != said.bytes)):
         raise ConstruirError(_NONSENSE)
     if twin:

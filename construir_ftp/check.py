@@ -234,17 +234,17 @@ def _users(config: Config) -> Iterator[Finding]:
 
 
 def _certificate(config: Config) -> Iterator[Finding]:
-    files = config.tls.files()
-    if files is None:
+    pair = config.tls.files()
+    if pair is None:
         return
     try:
-        certificate.load(*files)
-        ends = certificate.expires(files[0])
+        certificate.load(*pair)
+        ends = certificate.expires(pair[0])
     except ConstruirError as error:
         yield Finding("certificate", "problem", str(error), "until it is mended the FTP server doesn't start")
         return
     now = datetime.now(UTC)
-    text = f"{files[0]}, until {ends:%Y-%m-%d}"
+    text = f"{pair[0]}, until {ends:%Y-%m-%d}"
     if ends < now:
         yield Finding("certificate", "problem", f"{text}: expired", _RENEW)
     elif ends < now + _TIME_TO_RENEW:

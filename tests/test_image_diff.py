@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from construir_ftp import image
-from construir_ftp.cli import differences
+from construir_ftp.cli.differences import lines
 from construir_ftp.image import BaseImage, diff
 from tests.appliance import construir
 from tests.baseimages import publish
@@ -60,7 +60,7 @@ def test_recipe_is_compared_too(base: BaseImage) -> None:
     assert {change.what for change in report.settings} == {"suite", "included packages", "snapshot", "sources", "date"}
     assert [(change.what, change.new) for change in report.ingredients] == [("hooks/30-trim", None), ("packages", "3")]
     assert (report.parts, report.files, report.is_same()) == ([], [], True)
-    assert "  ~ suite bookworm -> trixie" in list(differences.lines(report))
+    assert "  ~ suite bookworm -> trixie" in list(lines(report))
 
 
 def test_name_made_to_upset_a_terminal_is_escaped(tmp_path: Path, base: BaseImage) -> None:

@@ -9,7 +9,7 @@ from construir_ftp.cli.options import printable
 from construir_ftp.image.diff import Change, Report
 
 
-def lines(report: Report) -> Iterator[str]:
+def difference_lines(report: Report) -> Iterator[str]:
     """All of a report; a line that says so if there is no difference."""
     if report.is_same():
         yield "the same, byte for byte"
@@ -35,7 +35,7 @@ def _marked(change: Change, text: str) -> str:
     return f"{'+' if change.old is None else '-' if change.new is None else '~'} {text}"
 
 
-def as_json(report: Report) -> str:
+def difference_json(report: Report) -> str:
     """A report as JSON; a path that is not UTF-8 has its bytes as escapes."""
     plain = msgspec.to_builtins(msgspec.structs.replace(report, files=[]))
     plain["files"] = file_objects(report.files)

@@ -8,7 +8,8 @@ import msgspec
 from rich.table import Table
 
 from construir_ftp import architecture, demand, image, supervisor
-from construir_ftp.cli import differences, disks, shells
+from construir_ftp.cli import disks, shells
+from construir_ftp.cli.differences import difference_json, difference_lines
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
@@ -161,9 +162,9 @@ def image_diff(settings: Config, old: str, new: str, as_json: bool) -> int:
     images = settings.images_path()
     report = diff.compare(_named(images, old), _named(images, new))
     if as_json:
-        click.echo(differences.as_json(report))
+        click.echo(difference_json(report))
     else:
-        for line in differences.lines(report):
+        for line in difference_lines(report):
             click.echo(line)
     return int(not report.is_same())
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from construir_ftp import formats, jobfile, pack, project
-from construir_ftp.cli import progress
 from construir_ftp.cli.options import PATH, SizeType, as_json_option, configured, print_json, printable
+from construir_ftp.cli.progress import bar
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.pack import Wrapping, checkout
@@ -69,7 +69,7 @@ def pack_command(
     is_repository = revision is not None or checkout.is_repository(source)
     target = output or Path(f"{jobfile.name_of(Path(source.removesuffix('.git')))}.img{formats.FORMATS[codec].suffix}")
     how = Wrapping(space_bytes=int(space), codec=codec, **wrapping)  # type: ignore[arg-type]
-    with progress.bar() as tell:
+    with bar() as tell:
         if is_repository:
             left_out = pack.pack_commit(source, revision or "HEAD", target, how, tell)
         else:

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from construir_ftp import formats, jobfile, pack
-from construir_ftp.cli import progress
 from construir_ftp.cli.options import PATH, SizeType, printable
+from construir_ftp.cli.progress import bar
 from construir_ftp.cli.remoteresults import bring
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import jobs, sending
@@ -119,7 +119,7 @@ def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[Parcel]:
         return
     with tempfile.TemporaryDirectory(prefix="construir-") as place:
         target = Path(place) / f"{jobfile.name_of(source)}.img{formats.FORMATS[wrapping.codec].suffix}"
-        with progress.bar() as show:
+        with bar() as show:
             left_out = pack.pack_directory(source, target, wrapping, show)
         for words in left_out:
             tell(f"left out: {words}")
@@ -131,7 +131,7 @@ def _send(reach: Reach, server: Server, parcel: Parcel, source: Path, wrapping: 
     where = str(server.address)
     was_begun = reach.memory.begin(where, parcel.name, parcel.sha256)
     try:
-        with progress.bar() as show, plainly(server.address):
+        with bar() as show, plainly(server.address):
             told = functools.partial(show, f"sending {parcel.name}")
             errand = sending.Errand(server, parcel, reach.patience(), lambda sent: told(sent, parcel.size_bytes))
             receipt = errand.send(was_begun=was_begun)

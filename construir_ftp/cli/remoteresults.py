@@ -8,8 +8,9 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from construir_ftp.cli import filelines, progress
+from construir_ftp.cli.filelines import file_line, file_objects
 from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
+from construir_ftp.cli.progress import bar
 from construir_ftp.cli.servers import Reach, reaching, server_option
 from construir_ftp.client import contrast, fetching, jobs, standing
 from construir_ftp.client.address import Address
@@ -73,7 +74,7 @@ def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
         print_json(
             {
                 **msgspec.to_builtins(msgspec.structs.replace(found, files=[])),
-                "files": filelines.file_objects(found.files),
+                "files": file_objects(found.files),
             }
         )
     else:
@@ -96,7 +97,7 @@ def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tupl
 
 def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: list[fetching.Item]) -> None:
     all_bytes, came = sum(item.size_bytes for item in items), 0
-    with progress.bar() as show, plainly(where):
+    with bar() as show, plainly(where):
 
         def add(more_bytes: int) -> None:
             nonlocal came
@@ -140,6 +141,6 @@ def _lines(found: Contrast) -> list[str]:
     lines += [printable(line) for line in found.output]
     lines += ["... and more"] if found.output_is_cut else []
     lines += [f"files: {len(found.files)}"] if found.files else []
-    lines += [f"  {filelines.file_line(file, without='modified_ns')}" for file in found.files]
+    lines += [f"  {file_line(file, without='modified_ns')}" for file in found.files]
     lines += [f"files: {found.touched} more differ in nothing but their time"] if found.touched else []
     return lines + ([f"files: not compared: {found.files_unknown}"] if found.files_unknown else [])

@@ -47,7 +47,7 @@ class Reach(msgspec.Struct, frozen=True):
 
     def as_contributor(self, where: Address) -> Server:
         """A server, to send jobs; a password that ~/.netrc doesn't have is asked for on the terminal."""
-        login = credentials.find(where, _ask if sys.stdin.isatty() else None)
+        login = credentials.login_for(where, _ask if sys.stdin.isatty() else None)
         return Server(where, login, self.tls, self.ca_file)
 
     def patience(self) -> Patience:

@@ -26,7 +26,7 @@ class Login(msgspec.Struct, frozen=True):
 ANONYMOUS = Login("anonymous", "construir@")
 
 
-def find(address: Address, ask: Ask) -> Login:
+def login_for(address: Address, ask: Ask) -> Login:
     """Who logs in to send a job. Raises LoginError where that can't be found out, ConfigError for a bad ~/.netrc."""
     user, password = _noted(address.host)
     if address.user and address.user != user:

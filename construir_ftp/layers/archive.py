@@ -108,10 +108,10 @@ class Archive:
         with self._alone():
             if names:
                 self._apt("get", "install", "--download-only", *names, timeout_s=_FETCH_S)
-        files = [self.place / "archives" / package.file for package in plan.packages]
-        if missing := [file.name for file in files if not file.exists()]:
+        debs = [self.place / "archives" / package.file for package in plan.packages]
+        if missing := [file.name for file in debs if not file.exists()]:
             raise CommandError(f"apt did not fetch {missing[0]}; try again later")
-        return files
+        return debs
 
     def _described(self, chosen: dict[str, tuple[str, str]]) -> Iterator[Package]:
         if not chosen:
@@ -196,8 +196,8 @@ def _take_out(image: extfs.Image, name: str, target: Path) -> None:
         target.write_bytes(image.text(inode))
     elif inode.kind == stat.S_IFDIR:
         target.mkdir(parents=True, exist_ok=True)
-        files = {entry: image.inode(number) for entry, number in image.entries(inode)}
-        for entry, file in files.items():
+        inodes = {entry: image.inode(number) for entry, number in image.entries(inode)}
+        for entry, file in inodes.items():
             if file.kind == stat.S_IFREG:
                 (target / os.fsdecode(entry)).write_bytes(image.text(file))
 

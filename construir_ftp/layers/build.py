@@ -112,8 +112,8 @@ class Workshop(msgspec.Struct, frozen=True):
         below = self._largest_subset(plan)
         chain = self.layers.chain(below) if below else []
         has = set(below.manifest.contents) if below else set()
-        files = zip(plan.packages, self.packages.fetch(plan), strict=True)
-        new = {package.name: file for package, file in files if package.label not in has}
+        debs = zip(plan.packages, self.packages.fetch(plan), strict=True)
+        new = {package.name: file for package, file in debs if package.label not in has}
         with self.layers.hold(chain), self.layers.draft() as draft:
             filled = _make_disk(draft, _script(plan, new), list(new.values()), plan)
             ending = self._install(draft, filled, chain)
@@ -186,13 +186,13 @@ def _script(plan: Plan, new: dict[str, Path]) -> str:
     return _BEGIN + "".join(lines) + _END
 
 
-def _make_disk(draft: Path, script: str, files: list[Path], plan: Plan) -> Path:
+def _make_disk(draft: Path, script: str, debs: list[Path], plan: Plan) -> Path:
     size_bytes = plan.download_bytes + 2 * plan.installed_bytes + _SPARE_BYTES
     filled = draft / "disk.img"
     with tempfile.TemporaryDirectory(dir=draft) as name:
         tree = Path(name)
         (tree / "debs").mkdir()
-        for file in files:
+        for file in debs:
             shutil.copyfile(file, tree / "debs" / file.name)
         (tree / "run.sh").write_text(script)
         (tree / "run.sh").chmod(0o755)
