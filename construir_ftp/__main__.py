@@ -1,5 +1,5 @@
 """`python -m construir_ftp` is `construir`."""
 
-from construir_ftp.cli import main
+from construir_ftp.cli.main import main
 
 main()

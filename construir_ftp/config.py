@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from construir_ftp.errors import ConfigError
-from construir_ftp.section import Count, Positive, Section, parse_section
+from construir_ftp.schema import Count, Positive, Section, parse_section
 from construir_ftp.units import Duration, Size
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]

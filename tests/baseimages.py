@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import image
-from construir_ftp.image import BaseImage, versions
+from construir_ftp.image import baseimage, versions
+from construir_ftp.image.baseimage import BaseImage
 from tests.appliance import construir
 
 Approve = Callable[[BaseImage], None]
@@ -31,15 +31,15 @@ def publish(
         for path, content in files.items():
             (Path(tree) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(tree) / path).write_text(content)
-        subprocess.run(["mke2fs", "-q", "-d", tree, draft / image.ROOT, "1M"], check=True, capture_output=True)
-        (draft / image.KERNEL).write_text("kernel")
-        (draft / image.INITRD).write_text("initrd")
+        subprocess.run(["mke2fs", "-q", "-d", tree, draft / baseimage.ROOT, "1M"], check=True, capture_output=True)
+        (draft / baseimage.KERNEL).write_text("kernel")
+        (draft / baseimage.INITRD).write_text("initrd")
         _write_manifest(draft, name, packages or PACKAGES, recipe, architecture)
         return versions.publish(images, name, draft, approve)
 
 
 def _write_manifest(draft: Path, name: str, packages: dict[str, str], recipe: str, architecture: str) -> None:
-    manifest = image.Manifest(
+    manifest = baseimage.Manifest(
         name=name,
         suite="bookworm",
         architecture=architecture,
@@ -47,10 +47,10 @@ def _write_manifest(draft: Path, name: str, packages: dict[str, str], recipe: st
         recipe=recipe,
         kernel_release="6.1",
         created=datetime.now(UTC),
-        parts={part: image.measure(draft / part) for part in image.PARTS},
+        parts={part: baseimage.measure(draft / part) for part in baseimage.PARTS},
         packages=packages,
     )
-    (draft / image.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    (draft / baseimage.MANIFEST).write_bytes(msgspec.json.encode(manifest))
 
 
 def publish_copy(
@@ -62,16 +62,16 @@ def publish_copy(
     """Make a copy of a real base image the live version of its name, after `change` was made to its files."""
     with versions.draft(images, base.name) as draft:
         # cp knows where the holes are, and need not read two gigabytes of them.
-        files = [base.path / part for part in image.PARTS]
+        files = [base.path / part for part in baseimage.PARTS]
         subprocess.run(["cp", "--sparse=always", "--no-preserve=mode", *files, draft], check=True)
-        before = {part: (draft / part).stat().st_mtime_ns for part in image.PARTS}
+        before = {part: (draft / part).stat().st_mtime_ns for part in baseimage.PARTS}
         change(draft)
-        changed = [part for part in image.PARTS if (draft / part).stat().st_mtime_ns != before[part]]
-        parts = base.manifest.parts | {part: image.measure(draft / part) for part in changed}
+        changed = [part for part in baseimage.PARTS if (draft / part).stat().st_mtime_ns != before[part]]
+        parts = base.manifest.parts | {part: baseimage.measure(draft / part) for part in changed}
         manifest = msgspec.structs.replace(base.manifest, parts=parts, created=datetime.now(UTC))
-        (draft / image.MANIFEST).write_bytes(msgspec.json.encode(manifest))
+        (draft / baseimage.MANIFEST).write_bytes(msgspec.json.encode(manifest))
         published = versions.publish(images, base.name, draft, approve)
-    image.note_proof(published)  # as a build does
+    baseimage.note_proof(published)  # as a build does
     return published
 
 
@@ -79,7 +79,7 @@ def build(images: Path, name: str, *options: str) -> BaseImage:
     """Build a real one by the command."""
     built = construir("image", "build", name, *options, f"--images={images}", timeout_s=BUILD_S)
     assert built.returncode == 0, built.stderr
-    return image.find(images, name)
+    return baseimage.find(images, name)
 
 
 def twin_of(built: BaseImage, base: BaseImage, images: Path) -> BaseImage:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image, pack
 from construir_ftp.config import Config
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template
-from construir_ftp.spool import Spool
+from construir_ftp.pack import pack
 from tests import machines
 from tests.appliance import Appliance
 from tests.ftpclient import Control, House, serving
@@ -33,7 +34,7 @@ def images() -> Path:
 @pytest.fixture(scope="session")
 def base(images: Path) -> BaseImage:
     """The default base image."""
-    return image.find(images, Config().images.default)
+    return baseimage.find(images, Config().images.default)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from construir_ftp.image import BaseImage
-from construir_ftp.layers.archive import Archive
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.layers.apt import Archive
 from construir_ftp.layers.store import ARCHIVES
 from tests.images import run
 

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from construir_ftp import disk
+from construir_ftp import files
 from tests.images import MIB, run
 
 
@@ -17,7 +17,7 @@ def partitioned(target: Path, partitions: Sequence[Path], label: str = "gpt") ->
     subprocess.run(["sfdisk", "-q", target], input=f"label: {label}\n{table}", text=True, check=True)
     at_mib = 1
     for path, size in zip(partitions, sizes, strict=True):
-        disk.put(path, target, at_mib * MIB)
+        files.put(path, target, at_mib * MIB)
         at_mib += size
     return target
 

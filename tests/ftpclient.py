@@ -16,12 +16,13 @@ from typing import Self
 
 import argon2
 
-from construir_ftp import jail, section
+from construir_ftp import schema
 from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
-from construir_ftp.offer import Offer
-from construir_ftp.server import Server, open_server
-from construir_ftp.spool import STATES, Spool
-from construir_ftp.users import Users
+from construir_ftp.ftp.server import Server, open_server
+from construir_ftp.ftp.users import Users
+from construir_ftp.jail import jail
+from construir_ftp.jobs.spool import STATES, Spool
+from construir_ftp.layers.resolver import Offer
 from tests.prison import clerks
 
 PASSWORD = "correct horse"
@@ -172,7 +173,7 @@ class House:
         self.spool = Spool.prepare(path / "spool")
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text("alice", "bob"))
-        ftp = section.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
+        ftp = schema.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
         offer = Offer.of(self.spool, Config())
         self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, README)
         self.thread = threading.Thread(target=self.server.run)

@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Callable
 
-from construir_ftp.server.session import Session
+from construir_ftp.ftp.session import Session
 
 CRLF = b"\r\n"
 RESULT = "20261122T104102Z-7f3a-hello"

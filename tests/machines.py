@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from construir_ftp.config import MachineSection
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape

@@ -11,8 +11,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from construir_ftp import image
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine.qemu import Shape
 from tests import baseimages
 from tests.appliance import construir, copy_program
@@ -37,7 +37,7 @@ def build(name: str, day: datetime, shape: Shape, place: Path) -> BaseImage:
     unpacked = construir("unpack", disk, place / "unpacked", timeout_s=baseimages.BUILD_S)
     assert unpacked.returncode == 0, unpacked.stderr
     assert (place / "unpacked" / "images" / name).exists(), console.read_text(errors="replace")[-4000:]
-    return image.find(place / "unpacked" / "images", name)
+    return baseimage.find(place / "unpacked" / "images", name)
 
 
 def _disk(place: Path) -> Path:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import jail
-from construir_ftp.jail import Jail, Prisoner, cell, leftovers
+from construir_ftp.jail import cell, jail, orphans
+from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell, Limits
-from construir_ftp.jail.walls import Means
+from construir_ftp.jail.jail import Jail, Prisoner
 
 MIB = 2**20
 LOOKING = Cell(proc=True, scratch_bytes=MIB)
@@ -31,7 +31,7 @@ def nothing_left() -> Iterator[None]:
     assert list(Path("/proc/self/fd").iterdir()) == before
     assert descendants(os.getpid()) == [os.getpid()]
     for parent in groups.parents if groups else ():
-        assert list(parent.glob(f"construir.{leftovers.owner()}.*")) == []
+        assert list(parent.glob(f"construir.{orphans.owner()}.*")) == []
 
 
 def run(prison: Jail, kind: Cell, argv: Sequence[str | Path]) -> tuple[int, str]:

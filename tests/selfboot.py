@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from construir_ftp import extfs
-from construir_ftp.image import bootable
+from construir_ftp.diskimage import extfs
+from construir_ftp.image import bootdisk
 from construir_ftp.image.rootdisk import RootDisk
 from tests.images import run
 
@@ -94,7 +94,7 @@ class _Partition:
         self._file = file
 
     def pread(self, size_bytes: int, offset_bytes: int) -> bytes:
-        return os.pread(self._file.fileno(), size_bytes, offset_bytes + bootable.ROOT_AT_BYTES)
+        return os.pread(self._file.fileno(), size_bytes, offset_bytes + bootdisk.ROOT_AT_BYTES)
 
 
 def file_on_root(disk: Path, path: str) -> bytes:

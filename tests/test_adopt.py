@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import architecture, image
+from construir_ftp import architecture
+from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.image import BaseImage, adopt, bootable, recipe, rootdisk, versions
-from construir_ftp.refresher import Refresher
+from construir_ftp.image import baseimage, bootdisk, importer, recipe, rootdisk, versions
+from construir_ftp.image.baseimage import BaseImage
 from tests import disks
 from tests.appliance import construir
 from tests.images import MIB, run
@@ -83,10 +84,10 @@ def disk_of(tree: Path, place: Path, *others: Path) -> Path:
 def refused(file: Path, own: Path) -> str:
     """Why it is; nothing of it is left, and the message is one line."""
     with pytest.raises(ConstruirError) as caught:
-        adopt.adopt(own, file, "premade", lambda base: None)
+        importer.adopt(own, file, "premade", lambda base: None)
     said = str(caught.value)
     assert "\n" not in said
-    assert image.names(own) == []
+    assert baseimage.names(own) == []
     assert versions.leftovers(own) == []
     assert versions.every(own, "premade") == []
     return said
@@ -104,11 +105,20 @@ def imported(
         pytest.skip("one format is enough: both only with --all")
     place = tmp_path_factory.mktemp("imported")
     file = place / f"premade.{request.param}"
-    run("qemu-img", "convert", "-f", "raw", "-O", request.param, bootable.ensure(images, base).path / image.DISK, file)
+    run(
+        "qemu-img",
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        request.param,
+        bootdisk.ensure(images, base).path / baseimage.DISK,
+        file,
+    )
     argv = [sys.executable, "-m", "construir_ftp", "image", "import", str(file), f"--images={place / 'images'}"]
     said = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     assert said.returncode == 0, said.stderr
-    yield image.find(place / "images", "premade")
+    yield baseimage.find(place / "images", "premade")
     shutil.rmtree(place)
 
 
@@ -141,7 +151,7 @@ def test_imported_image_is_never_replaced_by_a_built_one(imported: BaseImage) ->
 
 
 def test_what_makes_a_worker_is_added_and_secrets_are_removed(debian: Path, tmp_path: Path, own: Path) -> None:
-    base = adopt.adopt(own, disk_of(debian, tmp_path / "disk"), "premade", lambda base: None)
+    base = importer.adopt(own, disk_of(debian, tmp_path / "disk"), "premade", lambda base: None)
     overlay = recipe.source() / "overlay"
     with rootdisk.opened(base.root) as root:
         for name in ("root/runjob", "root/shell", "usr/local/sbin/poweroff", "etc/profile.d/job.sh"):
@@ -166,25 +176,25 @@ def test_what_makes_a_worker_is_added_and_secrets_are_removed(debian: Path, tmp_
 
 
 def test_file_system_without_partitions_is_taken_too(debian: Path, tmp_path: Path, own: Path) -> None:
-    base = adopt.adopt(own, disks.ext(tmp_path / "root", debian, "48M"), "premade", lambda base: None)
+    base = importer.adopt(own, disks.ext(tmp_path / "root", debian, "48M"), "premade", lambda base: None)
     assert base.manifest.packages == {"dpkg": "1.21"}
-    assert image.find(own, "premade").path == base.path
+    assert baseimage.find(own, "premade").path == base.path
 
 
 def test_other_partitions_do_not_matter(debian: Path, tmp_path: Path, own: Path) -> None:
     (tmp_path / "file").write_text("efi")
     disk = disk_of(debian, tmp_path / "d", disks.fat(tmp_path / "fat", tmp_path / "file"))
-    base = adopt.adopt(own, disk, "premade", lambda base: None)
+    base = importer.adopt(own, disk, "premade", lambda base: None)
     assert base.manifest.packages == {"dpkg": "1.21"}
-    assert image.find(own, "premade").path == base.path
+    assert baseimage.find(own, "premade").path == base.path
 
 
 def test_disk_that_has_grown_since_it_was_partitioned_is_taken(debian: Path, tmp_path: Path, own: Path) -> None:
     disk = disk_of(debian, tmp_path / "disk")
     os.truncate(disk, disk.stat().st_size + 64 * MIB)  # as qemu-img resize does
-    base = adopt.adopt(own, disk, "premade", lambda base: None)
+    base = importer.adopt(own, disk, "premade", lambda base: None)
     assert base.manifest.packages == {"dpkg": "1.21"}
-    assert image.find(own, "premade").path == base.path
+    assert baseimage.find(own, "premade").path == base.path
 
 
 def test_stock_debian_with_systemd_and_its_generic_kernel_becomes_a_base_image(
@@ -204,7 +214,7 @@ def test_stock_debian_with_systemd_and_its_generic_kernel_becomes_a_base_image(
     argv = [sys.executable, "-m", "construir_ftp", "image", "import", tmp_path / "stock.qcow2", f"--images={own}"]
     said = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=600, check=False)
     assert said.returncode == 0, said.stderr
-    base = image.find(own, "stock")
+    base = baseimage.find(own, "stock")
     assert "systemd" in base.manifest.packages
     with rootdisk.opened(base.root) as disk_now:
         assert disk_now.names("/etc/ssh") != []
@@ -216,13 +226,13 @@ def test_stock_debian_with_systemd_and_its_generic_kernel_becomes_a_base_image(
 
 def test_image_that_fails_its_self_test_never_goes_live(debian: Path, tmp_path: Path, own: Path) -> None:
     disk = disk_of(debian, tmp_path / "disk")
-    live = adopt.adopt(own, disk, "premade", lambda base: None)
+    live = importer.adopt(own, disk, "premade", lambda base: None)
     (debian / "etc" / "more").touch()
     other = disk_of(debian, tmp_path / "other")
     failed = construir("image", "import", other, "--name", "premade", f"--images={own}")
     assert failed.returncode != 0
     assert failed.stderr.count("\n") == 1, failed.stderr
-    assert image.find(own, "premade").path == live.path
+    assert baseimage.find(own, "premade").path == live.path
     assert len(versions.every(own, "premade")) == 1
 
 
@@ -310,7 +320,7 @@ def test_names_in_the_image_lead_nowhere_else(debian: Path, tmp_path: Path, own:
     perl = (debian / "usr/bin/perl").read_bytes()
     climbing = b"/../../../../tmp/evil.so.2".ljust(len(b"/lib64/ld-linux-x86-64.so.2"), b"\0")
     (debian / "usr/bin/perl").write_bytes(perl.replace(b"/lib64/ld-linux-x86-64.so.2", climbing))
-    base = adopt.adopt(own, disk_of(debian, tmp_path / "three"), "premade", lambda base: None)
+    base = importer.adopt(own, disk_of(debian, tmp_path / "three"), "premade", lambda base: None)
     names = subprocess.run(["cpio", "-t"], input=base.initrd.read_bytes(), capture_output=True, check=True).stdout
     assert b".." not in names
     assert b"evil" not in names
@@ -328,7 +338,7 @@ def test_spoiled_images_end_in_one_line_or_a_base_image(
             struct.pack_into("B", spoiled, choose.choice(metadata), choose.randrange(256))
         (tmp_path / "spoiled").write_bytes(spoiled)
         try:
-            adopt.adopt(own, tmp_path / "spoiled", "premade", lambda base: None)
+            importer.adopt(own, tmp_path / "spoiled", "premade", lambda base: None)
         except ConstruirError as error:
             assert "\n" not in str(error)
         assert versions.leftovers(own) == []
@@ -336,4 +346,4 @@ def test_spoiled_images_end_in_one_line_or_a_base_image(
 
 def test_name_that_is_none_is_refused(tmp_path: Path, own: Path) -> None:
     with pytest.raises(UsageError, match="no name"):
-        adopt.adopt(own, tmp_path / "file", "../up", lambda base: None)
+        importer.adopt(own, tmp_path / "file", "../up", lambda base: None)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import gate
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
 from construir_ftp.errors import MachineUnavailableError
-from construir_ftp.pack import volume
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.pack import filesystem
 from tests import images
 
 # What Python has on Linux only, or not on Windows; and what `pip install construir` leaves to the extra "appliance".
@@ -32,7 +32,7 @@ for name in {_OF_OS}:
         delattr(os, name)
 import ctypes
 ctypes.CDLL = None
-from construir_ftp.cli import main
+from construir_ftp.cli.main import main
 main()
 """
 
@@ -60,7 +60,7 @@ def test_packing_takes_nothing_that_only_linux_has_and_finds_mke2fs_on_path(tmp_
     assert (said.returncode, said.stderr) == (0, "")
     assert (mke2fs / "started").exists()
     with Court(GateSection()) as court:
-        assert gate.check(packed, court).filesystem == "ext2"
+        assert admission.check(packed, court).filesystem == "ext2"
 
 
 def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_install() -> None:
@@ -79,20 +79,20 @@ def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_insta
 
 def test_a_missing_mke2fs_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(volume, "_PLACES", (str(tmp_path),))
+    monkeypatch.setattr(filesystem, "_PLACES", (str(tmp_path),))
     remedies = {"linux": "apt install e2fsprogs", "darwin": "brew install e2fsprogs", "win32": "Cygwin"}
     for platform, remedy in remedies.items():
         monkeypatch.setattr(sys, "platform", platform)
         with pytest.raises(MachineUnavailableError, match=f"packing needs mke2fs, which is not here; .*{remedy}"):
-            volume.find_mke2fs()
+            filesystem.find_mke2fs()
 
 
 def test_homebrews_mke2fs_is_found_where_it_hides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keg = "/opt/homebrew/opt/e2fsprogs/sbin"
-    assert keg in volume._PLACES
+    assert keg in filesystem._PLACES
     (tmp_path / "mke2fs").write_text("#!/bin/sh\n")
     (tmp_path / "mke2fs").chmod(0o755)
     monkeypatch.setenv("PATH", "/nowhere")
-    places = tuple(str(tmp_path) if place == keg else "/nowhere" for place in volume._PLACES)
-    monkeypatch.setattr(volume, "_PLACES", places)
-    assert volume.find_mke2fs() == str(tmp_path / "mke2fs")
+    places = tuple(str(tmp_path) if place == keg else "/nowhere" for place in filesystem._PLACES)
+    monkeypatch.setattr(filesystem, "_PLACES", places)
+    assert filesystem.find_mke2fs() == str(tmp_path / "mke2fs")

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image, pack
-from construir_ftp.image import BaseImage
-from construir_ftp.jail import leftovers
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jail import orphans
+from construir_ftp.pack import pack
 from tests.appliance import CONFIG, WARM, Appliance, construir
 from tests.images import job_directory
 from tests.machines import JOBS
@@ -99,8 +100,8 @@ def test_start_ends_what_a_killed_runner_had_left(appliance: Appliance) -> None:
     wait_until_gone(str(appliance.spool))
     gone = subprocess.Popen(["true"])
     gone.wait()
-    mark = f"{leftovers.owner().partition('-')[0]}-{gone.pid}-1"
-    env = {"PATH": "/usr/bin:/bin", leftovers.VARIABLE: mark}
+    mark = f"{orphans.owner().partition('-')[0]}-{gone.pid}-1"
+    env = {"PATH": "/usr/bin:/bin", orphans.VARIABLE: mark}
     with subprocess.Popen(["sleep", "1000"], env=env) as left:
         appliance.start()
         assert left.wait(30) == -signal.SIGKILL
@@ -284,8 +285,8 @@ def test_damaged_base_image_stops_jobs_and_says_so(tmp_path: Path, hello: Path, 
         (copy / part.name).symlink_to(part)
     kernel = bytearray(base.kernel.read_bytes())
     kernel[len(kernel) // 2] ^= 1
-    (copy / image.KERNEL).unlink()
-    (copy / image.KERNEL).write_bytes(kernel)
+    (copy / baseimage.KERNEL).unlink()
+    (copy / baseimage.KERNEL).write_bytes(kernel)
     appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{copy.parent}"\n')
     appliance.start()
     try:

@@ -7,17 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import architecture, image, process
+from construir_ftp import architecture, process
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config, ImagesSection
 from construir_ftp.errors import RefusedError
-from construir_ftp.image import recipe, suites
+from construir_ftp.image import baseimage, recipe
+from construir_ftp.jobs.request import Wishes
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.resolver import DependencyError, Offer
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.machine.qemu import WIRES, Shape
 from construir_ftp.machine.vm import Machine
-from construir_ftp.offer import DependencyError, Offer
-from construir_ftp.spool import Spool
-from construir_ftp.wishes import Wishes
 from tests import machines
 from tests.appliance import construir
 from tests.baseimages import publish
@@ -38,7 +38,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.name)
 def test_machine_is_put_together_for_the_architecture_of_its_image(images: Path, kind: Architecture) -> None:
-    shape = machines.shape(images, image.find(images, f"bookworm-{kind.name}"))
+    shape = machines.shape(images, baseimage.find(images, f"bookworm-{kind.name}"))
     argv = qemu.argv(shape, dict.fromkeys(WIRES, 3))
     options = dict(itertools.pairwise(argv))
     assert argv[0] == kind.qemu
@@ -54,7 +54,7 @@ def test_machine_is_put_together_for_the_architecture_of_its_image(images: Path,
 def test_qemu_takes_all_the_devices_of_such_a_machine_and_is_jailed(images: Path, kind: Architecture) -> None:
     if process.find(kind.qemu) is None:
         pytest.skip(f"{kind.qemu} is not installed: {kind.package}")
-    base = image.find(images, f"bookworm-{kind.name}")
+    base = baseimage.find(images, f"bookworm-{kind.name}")
     with Machine.start(Shape.of(machines.SMALL, base, "tcg", 2**20, read_only_disks=18)) as machine:
         assert machine.monitor().ask("query-status")["status"] == "running"
         check_walls(only_qemu())
@@ -62,7 +62,7 @@ def test_qemu_takes_all_the_devices_of_such_a_machine_and_is_jailed(images: Path
 
 def test_configured_emulator_is_for_the_hosts_own_architecture(images: Path) -> None:
     machine = msgspec.structs.replace(machines.SMALL, qemu="/opt/qemu")
-    own, other = (image.find(images, f"bookworm-{name}") for name in (architecture.native(), FOREIGN[0].name))
+    own, other = (baseimage.find(images, f"bookworm-{name}") for name in (architecture.native(), FOREIGN[0].name))
     assert qemu.program(machine, own) == "/opt/qemu"
     assert qemu.program(machine, other) == FOREIGN[0].qemu
 
@@ -70,7 +70,7 @@ def test_configured_emulator_is_for_the_hosts_own_architecture(images: Path) -> 
 def test_kvm_is_never_tried_for_another_architecture(images: Path) -> None:
     wanted = msgspec.structs.replace(machines.SMALL, accelerator="kvm")
     for kind in FOREIGN:
-        choice = accelerator.choose(wanted, images, image.find(images, f"bookworm-{kind.name}"))
+        choice = accelerator.choose(wanted, images, baseimage.find(images, f"bookworm-{kind.name}"))
         assert (choice.accelerator, kind.name in choice.reason) == ("tcg", True)
 
 
@@ -133,9 +133,9 @@ def test_ubuntu_is_taken_from_all_its_pockets_and_by_its_own_keys(tmp_path: Path
     keyring = tmp_path / "ubuntu.gpg"
     keyring.touch()
     told = ImagesSection(mirror="http://debian", ubuntu_mirror="http://ubuntu", ubuntu_keyring=str(keyring))
-    assert suites.archive("noble", told, None, None) == ("http://ubuntu", str(keyring))
-    assert suites.archive("trixie", told, None, None) == ("http://debian", "")
-    mirror, keys = suites.archive("noble", told, None, None)
+    assert recipe.archive("noble", told, None, None) == ("http://ubuntu", str(keyring))
+    assert recipe.archive("trixie", told, None, None) == ("http://debian", "")
+    mirror, keys = recipe.archive("noble", told, None, None)
     wanted = recipe.Recipe(name="x", suite="noble", architecture="amd64", mirror=mirror, keyring=keys)
     argv = [str(word) for word in recipe.mmdebstrap_argv(tmp_path / "root", wanted)]
     assert f"--keyring={keyring}" in argv

@@ -2,10 +2,10 @@
 
 import pytest
 
-from construir_ftp import section
+from construir_ftp import schema
 from construir_ftp.config import FtpSection
-from construir_ftp.server import backoff
-from construir_ftp.server.backoff import Backoff
+from construir_ftp.ftp import backoff
+from construir_ftp.ftp.backoff import Backoff
 
 FTP = FtpSection()
 HOME, ELSEWHERE, BAD = "192.0.2.1", "192.0.2.2", "198.51.100.7"
@@ -120,7 +120,7 @@ def test_memory_is_bounded_and_who_guessed_last_is_remembered(pauses: Backoff, m
 
 
 def test_delay_of_a_name_fits_into_any_login_timeout() -> None:
-    ftp = section.convert({"login_timeout": "400ms"}, FtpSection)
+    ftp = schema.convert({"login_timeout": "400ms"}, FtpSection)
     pauses = Backoff(ftp)
     pauses.note_right(HOME, "alice", 0.0)
     for _ in range(10):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image
-from construir_ftp.image import BaseImage, bootable
+from construir_ftp.image import baseimage, bootdisk
+from construir_ftp.image.baseimage import BaseImage
 from tests import selfboot
 from tests.images import run
 from tests.selfboot import booted
@@ -23,7 +23,7 @@ exit 3
 @pytest.fixture(scope="session")
 def disk(images: Path, base: BaseImage) -> Path:
     """The disk of the default base image; made once, and kept with it."""
-    return bootable.ensure(images, base).path / image.DISK
+    return bootdisk.ensure(images, base).path / baseimage.DISK
 
 
 @pytest.fixture
@@ -112,18 +112,18 @@ def test_disk_runs_a_job_on_buses_of_other_hypervisors_and_by_uefi(
 
 
 def test_same_base_image_makes_the_same_disk(disk: Path, base: BaseImage, tmp_path: Path) -> None:
-    bootable.make(base, tmp_path / "disk.img")
-    fresh = image.measure(tmp_path / "disk.img")
-    if fresh != image.measure(disk):  # another GRUB made that one, perhaps
+    bootdisk.make(base, tmp_path / "disk.img")
+    fresh = baseimage.measure(tmp_path / "disk.img")
+    if fresh != baseimage.measure(disk):  # another GRUB made that one, perhaps
         (tmp_path / "again").mkdir()
-        bootable.make(base, tmp_path / "again" / "disk.img")
-        assert image.measure(tmp_path / "again" / "disk.img") == fresh
+        bootdisk.make(base, tmp_path / "again" / "disk.img")
+        assert baseimage.measure(tmp_path / "again" / "disk.img") == fresh
 
 
 def test_disk_is_proved_with_its_image_and_no_part_of_what_the_image_is(
     disk: Path, images: Path, base: BaseImage
 ) -> None:
-    found = image.find(images, base.name)
+    found = baseimage.find(images, base.name)
     assert found.manifest.disk is not None
     assert found.manifest.digest() == base.manifest.digest()
-    run("cmp", f"--bytes={2**20}", f"--ignore-initial={bootable.ROOT_AT_BYTES}:0", disk, base.root)
+    run("cmp", f"--bytes={2**20}", f"--ignore-initial={bootdisk.ROOT_AT_BYTES}:0", disk, base.root)

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import status
-from construir_ftp.image import BaseImage
-from construir_ftp.spool import Spool
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import status
+from construir_ftp.jobs.spool import Spool
 from tests.appliance import CONFIG, Appliance, construir
 
 

@@ -6,9 +6,9 @@ import time
 
 import msgspec
 
-from construir_ftp import capacity
 from construir_ftp.config import MachineSection
-from construir_ftp.runner.spare import Spare
+from construir_ftp.machine import capacity
+from construir_ftp.machine.capacity import Spare
 from construir_ftp.units import Size
 
 CORES = len(os.sched_getaffinity(0))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import gate, jail
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
-from construir_ftp.jail import cell
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jail import cell, jail
 from construir_ftp.machine import vm
 from construir_ftp.machine.qemu import Shape
-from construir_ftp.verdict import Verdict
 from tests import images, machines
 from tests.machines import JOBS
 from tests.prison import MIB, check_walls, nothing_left, only_qemu, run, running
@@ -31,7 +31,7 @@ def judged(data: bytes, tmp_path: Path) -> Verdict:
     upload.write_bytes(data)
     upload.chmod(0o600)
     with Court(GateSection()) as court:
-        return gate.check(upload, court)
+        return admission.check(upload, court)
 
 
 @pytest.mark.parametrize("codec", images.CODECS)

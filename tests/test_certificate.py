@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import certificate, check, config
-from construir_ftp.certificate import Certificate
-from construir_ftp.check import Finding
+from construir_ftp import config
+from construir_ftp.appliance import check
+from construir_ftp.appliance.check import Finding
 from construir_ftp.config import Config, FtpSection, TlsSection
 from construir_ftp.errors import CommandError, ConfigError
+from construir_ftp.ftp import certificate
+from construir_ftp.ftp.certificate import Certificate
 from tests import images
 from tests.tlsclient import make_certificate
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import jail, process
+from construir_ftp import process
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import cell, cgroup
+from construir_ftp.jail import cell, cgroup, jail
 from construir_ftp.jail.cell import Cell, Limits
 from construir_ftp.jail.cgroup import Group, Place
 from tests import ordinaryuser

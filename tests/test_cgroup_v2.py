@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from construir_ftp.config import Config
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.runner import local
 
 _PROJECT = Path(__file__).parent.parent

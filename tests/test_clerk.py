@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import clerk, growth, process, verdict
+from construir_ftp import process
 from construir_ftp.config import GateSection
+from construir_ftp.diskimage import growth
+from construir_ftp.intake import judge_server, verdict
 from construir_ftp.jail import seccomp
 from tests import images
 from tests.ftpclient import LONG_S
@@ -30,7 +32,7 @@ filtered = pytest.mark.skipif(FILTER is None, reason="no system call filter is k
 def clerk_at_work(limits: GateSection, *wrapper: str) -> Iterator[tuple["subprocess.Popen[bytes]", socket.socket]]:
     """A clerk outside of a jail, under a tracer if `wrapper` is one, and the socket it listens to."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    argv = [*wrapper, sys.executable, "-I", "-m", "construir_ftp.clerk", verdict.encode_limits(limits)]
+    argv = [*wrapper, sys.executable, "-I", "-m", "construir_ftp.intake.judge_server", verdict.encode_limits(limits)]
     with (
         ours,
         theirs,
@@ -101,18 +103,19 @@ def test_a_judge_reads_only_when_it_is_confined_and_then_does_nothing_else(tmp_p
 
 PROBE = """
     import ctypes, errno, json, mmap, os, resource, signal, socket, sys
-    from construir_ftp import clerk, confinement
+    from construir_ftp.intake import judge_server
+    from construir_ftp.jail import privileges
 
     bystander = int(sys.argv[1])
-    setup = clerk.Setup(clerk.GateSection(), bytes.fromhex(sys.argv[2]))
+    setup = judge_server.Setup(judge_server.GateSection(), bytes.fromhex(sys.argv[2]))
     libc = ctypes.CDLL(None, use_errno=True)
-    confinement.hide_memory()
+    privileges.hide_memory()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     file = os.open("/dev/zero", os.O_RDONLY)
     out = os.dup(1)
     report = os.fdopen(out, "w")
     keep = report.fileno()
-    clerk._confine(setup)
+    judge_server._confine(setup)
     tries = {
         "open": lambda: os.open("/dev/null", os.O_RDONLY),
         "socket": socket.socket,
@@ -187,11 +190,11 @@ def test_a_file_shorter_than_it_is_said_to_be_is_not_the_uploads_fault(tmp_path:
 
 
 def test_the_clerk_imports_nothing_it_does_not_need() -> None:
-    code = "import sys, construir_ftp.clerk; print(*sorted(sys.modules))"
+    code = "import sys, construir_ftp.intake.judge_server; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"click", "rich", "pyftpdlib", "sh", "asyncio", "schedule", "argon2", "construir_ftp.spool"}
+    heavy = {"click", "rich", "pyftpdlib", "sh", "asyncio", "schedule", "argon2", "construir_ftp.jobs.spool"}
     assert heavy.isdisjoint(done.stdout.split())
-    assert clerk.__name__ in done.stdout.split()
+    assert judge_server.__name__ in done.stdout.split()
 
 
 def test_judges_end_with_their_clerk_and_when_nobody_waits_for_them(tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_judges_end_with_their_clerk_and_when_nobody_waits_for_them(tmp_path: Pa
 
 
 def test_without_libmagic_there_is_no_clerk_and_it_says_what_to_install() -> None:
-    code = "import sys; sys.modules['magic'] = None; from construir_ftp import clerk; clerk.main()"
+    code = "import sys; sys.modules['magic'] = None; from construir_ftp.intake import judge_server; judge_server.main()"
     argv = [sys.executable, "-c", code, verdict.encode_limits(LIMITS), ""]
     ended = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG_S, check=False)
     missing = "libmagic is missing, so that no upload can be judged; run: apt install libmagic1\n"

@@ -11,9 +11,9 @@ import click
 import msgspec
 import pytest
 
-from construir_ftp import pack
-from construir_ftp.cli import construir as group
+from construir_ftp.cli.main import construir as group
 from construir_ftp.cli.options import printable
+from construir_ftp.pack import pack
 from tests.appliance import construir
 from tests.machines import JOBS
 from tests.test_jobs import ARTIFACTS

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client import address, credentials
-from construir_ftp.client.address import Address
-from construir_ftp.client.credentials import Ask, Login
+from construir_ftp.client import address
+from construir_ftp.client.address import Address, Ask, Login
 from construir_ftp.errors import ConfigError, LoginError
 
 
@@ -56,34 +55,34 @@ def asking(*answers: str) -> Ask:
 
 def test_the_password_comes_from_netrc(netrc: Path) -> None:
     netrc.write_text("machine here login alice password one\nmachine there login bob password two\n")
-    assert credentials.login_for(address.parse("there"), None) == Login("bob", "two")
-    assert credentials.login_for(address.parse("alice@here:2121"), None) == Login("alice", "one")
-    assert "one" not in repr(credentials.login_for(address.parse("here"), None))
+    assert address.login_for(address.parse("there"), None) == Login("bob", "two")
+    assert address.login_for(address.parse("alice@here:2121"), None) == Login("alice", "one")
+    assert "one" not in repr(address.login_for(address.parse("here"), None))
 
 
 def test_what_netrc_does_not_have_is_asked_for_or_said(netrc: Path) -> None:
     netrc.write_text("machine here login alice password one\n")
-    assert credentials.login_for(address.parse("carol@here"), asking("three")) == Login("carol", "three")
-    assert credentials.login_for(address.parse("elsewhere"), asking("dan", "four")) == Login("dan", "four")
+    assert address.login_for(address.parse("carol@here"), asking("three")) == Login("carol", "three")
+    assert address.login_for(address.parse("elsewhere"), asking("dan", "four")) == Login("dan", "four")
     with pytest.raises(LoginError, match="machine elsewhere login NAME password PASSWORD"):
-        credentials.login_for(address.parse("elsewhere"), None)
+        address.login_for(address.parse("elsewhere"), None)
     netrc.unlink()
     with pytest.raises(LoginError, match="machine here login carol password PASSWORD"):
-        credentials.login_for(address.parse("carol@here"), None)
+        address.login_for(address.parse("carol@here"), None)
 
 
 def test_a_netrc_that_cant_be_used_is_named(netrc: Path) -> None:
     netrc.write_text("machin here\n")
     with pytest.raises(ConfigError, match="netrc"):
-        credentials.login_for(address.parse("here"), None)
+        address.login_for(address.parse("here"), None)
     netrc.write_text("machine here login alice password one\n")
     netrc.chmod(0o644)
     with pytest.raises(ConfigError, match="permissions"):
-        credentials.login_for(address.parse("here"), None)
+        address.login_for(address.parse("here"), None)
 
 
 def test_no_login_can_hold_a_command(netrc: Path) -> None:
     with pytest.raises(LoginError):
-        credentials.login_for(address.parse("here"), asking("alice", "x\r\nDELE /queue/y"))
+        address.login_for(address.parse("here"), asking("alice", "x\r\nDELE /queue/y"))
     with pytest.raises(LoginError):
-        credentials.login_for(address.parse("a%0d%0aDELE%20x@here"), asking("x"))
+        address.login_for(address.parse("a%0d%0aDELE%20x@here"), asking("x"))

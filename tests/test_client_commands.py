@@ -234,8 +234,8 @@ def test_what_a_hostile_server_says_reaches_no_terminal(home: dict[str, str], ru
 
 
 def test_the_contributors_side_needs_nothing_of_the_appliances() -> None:
-    modules = "construir_ftp.cli.remote", "construir_ftp.cli.remoteresults"
-    forbidden = {"pyftpdlib", "magic", "sh", "schedule", "argon2", "construir_ftp.jail", "construir_ftp.disk"}
+    modules = "construir_ftp.cli.submit", "construir_ftp.cli.results"
+    forbidden = {"pyftpdlib", "magic", "sh", "schedule", "argon2", "construir_ftp.jail.jail", "construir_ftp.files"}
     script = f"import sys, {', '.join(modules)}; print('\\n'.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not forbidden & set(loaded.split())

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client import fetching
+from construir_ftp.client import fetch
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Server, plainly
-from construir_ftp.client.fetching import Fetch, Item
-from construir_ftp.client.patience import Patience
+from construir_ftp.client.connection import Patience, Server, plainly
+from construir_ftp.client.fetch import Fetch, Item
 from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError
 from tests import images, smalldisk
 from tests.cutter import Cutter
@@ -33,7 +32,7 @@ SUMS = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, cont
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses that are over soon."""
-    monkeypatch.setattr("construir_ftp.client.patience._FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("construir_ftp.client.connection._FIRST_PAUSE_S", 0.05)
 
 
 @pytest.fixture
@@ -51,8 +50,8 @@ def bring(port: int, directory: Path, *only: str, patience_s: float = 10.0) -> i
     came: list[int] = []
     with plainly(server.address):
         with server.session() as ftp:
-            items = fetching.contents(ftp, ID)
-        chosen = fetching.choose(items, only, "hello.img.zst")
+            items = fetch.contents(ftp, ID)
+        chosen = fetch.choose(items, only, "hello.img.zst")
         Fetch(server, ID, directory, came.append).bring(chosen, lambda: Patience(patience_s, lambda _: None))
     return sum(came)
 
@@ -145,17 +144,17 @@ def test_a_disk_that_cant_be_written_is_not_taken_for_the_servers_fault(
 ON_A_FULL_DISK = """
 import sys
 from pathlib import Path
-from construir_ftp.client import fetching
+from construir_ftp.client import fetch
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Server
-from construir_ftp.client.fetching import Fetch
-from construir_ftp.client.patience import Patience
+from construir_ftp.client.fetch import Fetch
+from construir_ftp.client.connection import Patience
 from construir_ftp.errors import ConstruirError
 
 directory, port, job_id = sys.argv[1:]
 server = Server(Address("ftp", "127.0.0.1", int(port)))
 with server.session() as ftp:
-    items = fetching.contents(ftp, job_id)
+    items = fetch.contents(ftp, job_id)
 try:
     Fetch(server, job_id, Path(directory), lambda _: None).bring(items, lambda: Patience(1000, print))
 except ConstruirError as error:
@@ -175,9 +174,9 @@ def test_a_result_that_is_not_there_yet_is_for_later_and_one_that_never_was_is_m
         job_id = alice.log_in().store("/queue/x.img", images.image("ext2", MIB)).split()[4].rstrip(",")
     with server.session() as ftp:
         with pytest.raises(TryLaterError, match="construir watch"):
-            fetching.contents(ftp, job_id)
+            fetch.contents(ftp, job_id)
         with pytest.raises(MissingError):
-            fetching.contents(ftp, ID)
+            fetch.contents(ftp, ID)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from construir_ftp.spool import STATES
+from construir_ftp.jobs.spool import STATES
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, wait_until
 

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Server, Tls, plainly
-from construir_ftp.client.credentials import Login
-from construir_ftp.client.patience import Patience
-from construir_ftp.client.sending import Errand, Parcel, Receipt
+from construir_ftp.client.address import Address, Login
+from construir_ftp.client.connection import Patience, Server, Tls, plainly
+from construir_ftp.client.submit import Errand, Parcel, Receipt
 from construir_ftp.errors import (
     AnswerError,
     ConfigError,
@@ -38,7 +36,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses that are over soon."""
-    monkeypatch.setattr("construir_ftp.client.patience._FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("construir_ftp.client.connection._FIRST_PAUSE_S", 0.05)
 
 
 @pytest.fixture

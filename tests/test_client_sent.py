@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client.sent import Memory, Sent, matching
+from construir_ftp.client.history import Memory, Sent, matching
 from construir_ftp.errors import ConstruirError
-from construir_ftp.pack import Wrapping
+from construir_ftp.pack.pack import Wrapping
 
 FIRST, SECOND = "20261122T104102Z-7f3a-hello", "20261122T104103Z-7f3a-hello-world"
 
@@ -52,7 +52,7 @@ def test_what_was_begun_is_continued_only_if_it_is_the_same_for_the_same_server(
 
 
 def test_the_oldest_are_forgotten(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("construir_ftp.client.sent._MOST_REMEMBERED", 2)
+    monkeypatch.setattr("construir_ftp.client.history._MOST_REMEMBERED", 2)
     for number in range(4):
         memory.remember(job(f"2026-{number}-x"))
     assert [kept.id for kept in memory.all()] == ["2026-2-x", "2026-3-x"]

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import status
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Server
-from construir_ftp.client.patience import Patience
-from construir_ftp.client.standing import Ended, Standing
-from construir_ftp.client.watching import Event, Printed, Restarted, Watch
+from construir_ftp.client.connection import Patience, Server
+from construir_ftp.client.status import Ended, Standing
+from construir_ftp.client.watch import Event, Printed, Restarted, Watch
 from construir_ftp.errors import AnswerError, MissingError, UnreachableError
-from construir_ftp.spool import Job
-from construir_ftp.status import Report, Slot
+from construir_ftp.jobs import status
+from construir_ftp.jobs.spool import Job
+from construir_ftp.jobs.status import Report, Slot
 from tests import images
 from tests.cutter import Cutter
 from tests.fakeserver import FakeServer
@@ -26,8 +25,8 @@ JOB = images.image("ext2", 2**20)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks and pauses that are over soon."""
-    monkeypatch.setattr("construir_ftp.client.patience._FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr("construir_ftp.client.watching._LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("construir_ftp.client.connection._FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("construir_ftp.client.watch._LOOK_EVERY_S", 0.02)
 
 
 def events(port: int, job_id: str, patience_s: float = 10.0) -> Iterator[Event]:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import codec, disk, formats, stream
+from construir_ftp import files, formats
+from construir_ftp.diskimage import codec, stream
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from tests import images, smalldisk
 from tests.images import CODECS, COMPRESSED, MIB
@@ -26,7 +27,7 @@ def test_a_disk_comes_back_byte_for_byte_with_its_holes(tmp_path: Path, name: st
     codec.pack(name, image, packed, TIMEOUT_S)
     codec.unpack(name, packed, again, 8 * MIB, TIMEOUT_S)
     assert again.read_bytes() == image.read_bytes()
-    assert disk.allocated_bytes(again) < MIB
+    assert files.allocated_bytes(again) < MIB
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -96,7 +97,7 @@ def test_an_existing_file_is_not_written_over(tmp_path: Path) -> None:
 FULL = """
 import errno, sys
 from pathlib import Path
-from construir_ftp import formats, codec
+from construir_ftp.diskimage import codec
 small, verb, name, source = sys.argv[1:]
 target = Path(small) / "target"
 try:

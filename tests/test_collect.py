@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from construir_ftp import janitor
+from construir_ftp.appliance import janitor
+from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection, LayersSection
-from construir_ftp.janitor import Janitor
-from construir_ftp.layers.collect import collect
+from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.layers.gc import collect
 from construir_ftp.layers.store import IMAGE, Layer, Manifest, Store
-from construir_ftp.spool import Job, Spool, Ticket
 from construir_ftp.units import Size
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import comparison
+from construir_ftp.diskimage import compare
 from construir_ftp.errors import ConstruirError
 from tests import images
 from tests.images import MIB
@@ -48,12 +48,12 @@ def copied(tree: Path, name: str = "new") -> Path:
 
 
 def test_images_of_the_same_files_do_not_differ(tree: Path) -> None:
-    assert comparison.compare(made(tree), made(copied(tree))) == []
+    assert compare.compare_images(made(tree), made(copied(tree))) == []
 
 
 def test_entry_says_kind_mode_owner_size_and_content(tree: Path) -> None:
     tree.joinpath("directory", "file").chmod(0o640)
-    found = comparison.entries(made(tree))
+    found = compare.entries(made(tree))
     file = found[b"/directory/file"]
     assert (file.kind, file.mode, file.size_bytes, file.modified_ns) == ("file", "0640", 8, EPOCH * 10**9)
     assert file.owner == f"{os.geteuid()}:{tree.stat().st_gid}"
@@ -77,7 +77,7 @@ def test_every_change_is_found_and_named(tree: Path) -> None:
     (new / "pipe").mkdir()
     settled(new)
     os.utime(new / "holes", (EPOCH, EPOCH + 1))
-    found = {difference.path: difference for difference in comparison.compare(made(tree), made(new))}
+    found = {difference.path: difference for difference in compare.compare_images(made(tree), made(new))}
     assert {path: difference.fields() for path, difference in found.items() if difference.old and difference.new} == {
         b"/directory/below": ["mode"],
         b"/directory/file": ["content"],
@@ -96,7 +96,7 @@ def test_devices_are_told_by_their_numbers(tree: Path) -> None:
     # As the kernel writes numbers above 255 (new_encode_dev); debugfs can't.
     for field, number in (("block[0]", 0), ("block[1]", 70000 & 0xFF | 259 << 8 | (70000 & ~0xFF) << 12)):
         images.run("debugfs", "-w", "-R", f"set_inode_field wide {field} {number}", path)
-    found = comparison.entries(path)
+    found = compare.entries(path)
     assert (found[b"/narrow"].kind, found[b"/narrow"].content) == ("character device", "1:3")
     assert (found[b"/wide"].kind, found[b"/wide"].content) == ("block device", "259:70000")
 
@@ -105,10 +105,10 @@ def test_name_that_is_not_text_is_told_apart(tree: Path) -> None:
     new = copied(tree)
     Path(os.fsdecode(os.fsencode(new) + b"/\xff\n")).touch()
     settled(new)
-    assert [difference.path for difference in comparison.compare(made(tree), made(new))] == [b"/\xff\n"]
+    assert [difference.path for difference in compare.compare_images(made(tree), made(new))] == [b"/\xff\n"]
 
 
 def test_what_is_no_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("no image")
     with pytest.raises(ConstruirError, match="not an ext2, ext3 or ext4 image"):
-        comparison.entries(tmp_path / "notes")
+        compare.entries(tmp_path / "notes")

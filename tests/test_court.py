@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import court as courts
-from construir_ftp import gate, jail, process, verdict
+from construir_ftp import process
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.hearing import Hearing
+from construir_ftp.intake import admission, verdict
+from construir_ftp.intake import judge_pool as courts
+from construir_ftp.intake.judge_handle import Hearing
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jail import jail
 from construir_ftp.units import Duration, Size
-from construir_ftp.verdict import Verdict
 from tests import images
 from tests.ftpclient import LONG_S, wait_until
 from tests.images import CODECS, KIB, MIB
@@ -95,7 +97,7 @@ def test_verdict_on_a_file_that_grew_is_the_one_on_the_whole(
         data = data[-MIB:] if step < 1000 else data
     growing, whole = tmp_path / "growing", tmp_path / "whole"
     whole.write_bytes(data)
-    assert outcome(lambda: grown(court, growing, data, step)) == outcome(lambda: gate.check(whole, court))
+    assert outcome(lambda: grown(court, growing, data, step)) == outcome(lambda: admission.check(whole, court))
 
 
 def test_judge_reads_while_the_file_grows_and_has_read_all_but_the_last_step_before_its_end(
@@ -175,12 +177,12 @@ def test_judge_of_an_upload_that_was_cut_ends_without_a_verdict(tmp_path: Path, 
         hearing.tell(MIB)
         judge = the_judge()
     wait_for_end(judge)
-    assert gate.check(path, court).filesystem == "ext2"
+    assert admission.check(path, court).filesystem == "ext2"
 
 
 def test_nobody_waits_for_a_verdict_nobody_wants(tmp_path: Path, court: Court) -> None:
     with pytest.raises(RefusedError) as refused:
-        gate.check(big(tmp_path / "upload"), court, wanted=lambda: False)
+        admission.check(big(tmp_path / "upload"), court, wanted=lambda: False)
     assert refused.value.reply == 426
     wait_until(lambda: not judges(), "the judge ends")
 
@@ -205,7 +207,7 @@ def test_judge_that_crashes_refuses_its_upload_and_no_other(
             with pytest.raises(RefusedError, match=BROKEN):
                 waiting.result()
         hearing.close()
-        assert gate.check(sound, court).filesystem == "ext2", "by a new clerk"
+        assert admission.check(sound, court).filesystem == "ext2", "by a new clerk"
         assert innocent.conclude(8 * MIB, always).filesystem == "ext4", "by the old one"
     assert "a judge ended without a verdict" in caplog.text
     wait_until(lambda: ("status -11" in caplog.text) == (ending == signal.SIGSEGV), "the clerk's word")
@@ -214,14 +216,14 @@ def test_judge_that_crashes_refuses_its_upload_and_no_other(
 def test_no_upload_goes_to_a_clerk_whose_judge_has_crashed(tmp_path: Path, court: Court) -> None:
     path = tmp_path / "upload"
     path.write_bytes(images.image())
-    gate.check(path, court)
+    admission.check(path, court)
     wait_until(lambda: not judges(), "the first judge ends")
     first = court._room
     with followed(court, path) as hearing:
         os.kill(the_judge(), signal.SIGKILL)
         with pytest.raises(RefusedError, match=BROKEN):
             hearing.conclude(4 * MIB, always)
-    assert gate.check(path, court).codec == "raw"
+    assert admission.check(path, court).codec == "raw"
     assert court._room is not first
     assert first is not None
     first.thread.join(LONG_S)
@@ -259,18 +261,18 @@ def test_clerk_that_is_killed_refuses_what_its_judges_had_and_the_next_upload_ha
         os.kill(clerks()[0], signal.SIGKILL)
         with pytest.raises(RefusedError, match=BROKEN):
             hearing.conclude(4 * MIB, always)
-    assert gate.check(path, court).filesystem == "ext2"
+    assert admission.check(path, court).filesystem == "ext2"
 
 
 def test_idle_clerk_that_is_killed_is_replaced_when_there_is_an_upload(tmp_path: Path, court: Court) -> None:
     path = tmp_path / "upload"
     path.write_bytes(images.image())
-    gate.check(path, court)
+    admission.check(path, court)
     room = court._room
     assert room is not None
     os.kill(clerks()[0], signal.SIGKILL)
     room.thread.join(LONG_S)
-    assert gate.check(path, court).filesystem == "ext2"
+    assert admission.check(path, court).filesystem == "ext2"
 
 
 def test_clerk_is_replaced_after_so_many_uploads(tmp_path: Path, court: Court, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +282,7 @@ def test_clerk_is_replaced_after_so_many_uploads(tmp_path: Path, court: Court, m
     clerks = set()
     for _ in range(7):
         clerks.add(court._room)
-        assert gate.check(path, court).filesystem == "ext2"
+        assert admission.check(path, court).filesystem == "ext2"
     assert len(clerks - {None}) == 2
     wait_until(
         lambda: len(court._rooms) and not [room for room in court._rooms - {court._room} if room.thread.is_alive()],
@@ -295,7 +297,7 @@ def test_uploads_beyond_what_memory_allows_are_not_followed_but_judged(tmp_path:
     with Court(limits) as court:
         hearings = [followed(court, path) for _ in range(courts.most_followed(limits))]
         assert court.follow(path) is None
-        assert gate.check(path, court).filesystem == "ext2"
+        assert admission.check(path, court).filesystem == "ext2"
         hearings.pop().close()
         hearings.append(followed(court, path))
         for hearing in hearings:
@@ -314,11 +316,11 @@ def test_no_jail_to_be_had_is_our_fault_and_not_the_uploads(
 
     monkeypatch.setattr(jail, "host", nowhere)
     with Court(GateSection()) as court, pytest.raises(ConstruirError, match="can't be had") as error:
-        gate.check(path, court)
+        admission.check(path, court)
     assert not isinstance(error.value, RefusedError)
     monkeypatch.setattr(jail, "host", lambda: kept)
     with Court(GateSection()) as court:
-        assert gate.check(path, court).filesystem == "ext2"
+        assert admission.check(path, court).filesystem == "ext2"
 
 
 def test_many_uploads_at_once_each_have_their_own_verdict(tmp_path: Path, court: Court) -> None:
@@ -357,7 +359,7 @@ def test_closing_the_court_ends_hearings_that_are_not_over(tmp_path: Path) -> No
 PARENT = """
     import sys, time
     from pathlib import Path
-    from construir_ftp.court import Court
+    from construir_ftp.intake.judge_pool import Court
     from construir_ftp.config import GateSection
     court = Court(GateSection())
     hearing = court.follow(Path(sys.argv[1]))

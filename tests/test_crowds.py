@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import pack
-from construir_ftp.image import BaseImage
-from construir_ftp.users import Users
+from construir_ftp.ftp.users import Users
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.pack import pack
 from tests.appliance import CONFIG, PASSWORD, WARM, Appliance, send
 from tests.machines import JOBS
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import pack, process
-from construir_ftp.image import BaseImage
-from construir_ftp.layers.archive import Archive
+from construir_ftp import process
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.layers.apt import Archive
+from construir_ftp.pack import pack
 from tests.appliance import CONFIG, Appliance
 
 # The last two are what hello's own Build-Depends has beside debhelper: dpkg-buildpackage begins nothing without them.

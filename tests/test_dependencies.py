@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import pack
+from construir_ftp.pack import pack
 from tests.appliance import Appliance
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from construir_ftp import disk
+from construir_ftp import files
 
 BLOCK = 64 * 1024
 
@@ -20,7 +20,7 @@ def test_write_durably_never_overwrites_and_never_follows_a_link(tmp_path: Path)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for name in ("there", "link"):
         with pytest.raises(FileExistsError):
-            disk.write_durably(tmp_path / name, b"new")
+            files.write_durably(tmp_path / name, b"new")
     assert (tmp_path / "there").read_bytes() == b"old"
     assert not (tmp_path / "elsewhere").exists()
 
@@ -28,7 +28,7 @@ def test_write_durably_never_overwrites_and_never_follows_a_link(tmp_path: Path)
 def test_write_durably_gives_content_and_mode(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        disk.write_durably(tmp_path / "file", b"content", 0o600)
+        files.write_durably(tmp_path / "file", b"content", 0o600)
     finally:
         os.umask(before)
     assert (tmp_path / "file").read_bytes() == b"content"
@@ -36,8 +36,8 @@ def test_write_durably_gives_content_and_mode(tmp_path: Path) -> None:
 
 
 def test_replace_durably_leaves_nothing_else_behind(tmp_path: Path) -> None:
-    disk.replace_durably(tmp_path / "file", b"one")
-    disk.replace_durably(tmp_path / "file", b"two")
+    files.replace_durably(tmp_path / "file", b"one")
+    files.replace_durably(tmp_path / "file", b"two")
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"two")]
 
 
@@ -45,14 +45,14 @@ def test_replace_durably_that_fails_keeps_the_old_and_leaves_no_draft(tmp_path: 
     target = tmp_path / "file"
     target.mkdir()
     with pytest.raises(IsADirectoryError):
-        disk.replace_durably(target, b"content")
+        files.replace_durably(target, b"content")
     assert list(tmp_path.iterdir()) == [target]
 
 
 def test_reader_of_a_replaced_file_sees_old_or_new_never_a_part(tmp_path: Path) -> None:
     path = tmp_path / "file"
     contents = {bytes([letter]) * 20_000 for letter in b"ab"}
-    disk.replace_durably(path, min(contents))
+    files.replace_durably(path, min(contents))
     done = threading.Event()
     seen = set()
 
@@ -64,7 +64,7 @@ def test_reader_of_a_replaced_file_sees_old_or_new_never_a_part(tmp_path: Path) 
     reader.start()
     for _ in range(50):
         for content in contents:
-            disk.replace_durably(path, content)
+            files.replace_durably(path, content)
     done.set()
     reader.join()
     assert seen
@@ -80,19 +80,19 @@ def test_sparse_copy_equals_its_source(tmp_path: Path, pieces: list[bytes], more
     content = b"".join(pieces)
     path = tmp_path / "copy"
     path.unlink(missing_ok=True)
-    disk.write_sparse(io.BytesIO(content + more), path, len(content))
+    files.write_sparse(io.BytesIO(content + more), path, len(content))
     assert path.read_bytes() == content
 
 
 def test_sparse_copy_leaves_holes(tmp_path: Path) -> None:
-    disk.write_sparse(io.BytesIO(bytes(64 * BLOCK) + b"x" * BLOCK + bytes(64 * BLOCK)), tmp_path / "copy", 129 * BLOCK)
+    files.write_sparse(io.BytesIO(bytes(64 * BLOCK) + b"x" * BLOCK + bytes(64 * BLOCK)), tmp_path / "copy", 129 * BLOCK)
     assert (tmp_path / "copy").stat().st_size == 129 * BLOCK
-    assert disk.allocated_bytes(tmp_path / "copy") <= 4 * BLOCK
+    assert files.allocated_bytes(tmp_path / "copy") <= 4 * BLOCK
 
 
 def test_sparse_copy_of_a_short_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EOFError, match="1 bytes short of 11"):
-        disk.write_sparse(io.BytesIO(b"0123456789"), tmp_path / "copy", 11)
+        files.write_sparse(io.BytesIO(b"0123456789"), tmp_path / "copy", 11)
 
 
 def test_part_of_a_file_is_taken_out_and_put_back_with_its_holes(tmp_path: Path) -> None:
@@ -104,15 +104,15 @@ def test_part_of_a_file_is_taken_out_and_put_back_with_its_holes(tmp_path: Path)
         file.write(part[:BLOCK])
         file.seek(at + 6 * BLOCK)
         file.write(part[-100:] + b"after it")
-    disk.take(whole, at, len(part), tmp_path / "part")
+    files.take(whole, at, len(part), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == part
-    assert disk.allocated_bytes(tmp_path / "part") <= 3 * BLOCK
+    assert files.allocated_bytes(tmp_path / "part") <= 3 * BLOCK
     with (tmp_path / "again").open("xb") as file:
         file.truncate(at + len(part))
-    disk.put(tmp_path / "part", tmp_path / "again", at)
+    files.put(tmp_path / "part", tmp_path / "again", at)
     assert (tmp_path / "again").read_bytes() == bytes(at) + part
     with pytest.raises(EOFError):
-        disk.take(whole, at, 20 * BLOCK, tmp_path / "more")
+        files.take(whole, at, 20 * BLOCK, tmp_path / "more")
 
 
 @pytest.mark.parametrize("holes", [(0, 3 * BLOCK), (BLOCK + 17, 5 * BLOCK), (2 * BLOCK, 2 * BLOCK), (0, 0)])
@@ -123,36 +123,36 @@ def test_digest_and_copy_of_a_file_with_holes_are_those_of_its_content(tmp_path:
         file.seek(before)
         file.write(content[before : before + BLOCK + 5])
         file.truncate(len(content))
-    assert disk.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
-    disk.copy(tmp_path / "file", tmp_path / "copy")
+    assert files.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    files.copy(tmp_path / "file", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == content
-    assert disk.allocated_bytes(tmp_path / "copy") <= 3 * BLOCK
+    assert files.allocated_bytes(tmp_path / "copy") <= 3 * BLOCK
 
 
 def test_copy_of_an_empty_file_and_of_none(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    disk.copy(tmp_path / "empty", tmp_path / "copy")
+    files.copy(tmp_path / "empty", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b""
-    assert disk.sha256(tmp_path / "copy") == hashlib.sha256(b"").hexdigest()
+    assert files.sha256(tmp_path / "copy") == hashlib.sha256(b"").hexdigest()
     with pytest.raises(FileNotFoundError):
-        disk.copy(tmp_path / "missing", tmp_path / "none")
+        files.copy(tmp_path / "missing", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_tree_bytes_counts_room_not_holes(tmp_path: Path) -> None:
-    empty_bytes = disk.tree_bytes(tmp_path)
+    empty_bytes = files.tree_bytes(tmp_path)
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "full").write_bytes(b"x" * 2**20)
     with (tmp_path / "below" / "hole").open("wb") as file:
         file.truncate(2**30)
     (tmp_path / "below" / "link").symlink_to("/usr")
-    disk.fsync(tmp_path / "below" / "full")  # some file systems count blocks only once they are written
-    assert 2**20 <= disk.tree_bytes(tmp_path) - empty_bytes < 2 * 2**20
+    files.fsync(tmp_path / "below" / "full")  # some file systems count blocks only once they are written
+    assert 2**20 <= files.tree_bytes(tmp_path) - empty_bytes < 2 * 2**20
 
 
 def test_free_bytes_is_what_an_ordinary_user_may_write(tmp_path: Path) -> None:
     status = os.statvfs(tmp_path)
-    assert 0 <= disk.free_bytes(tmp_path) <= status.f_bfree * status.f_frsize
+    assert 0 <= files.free_bytes(tmp_path) <= status.f_bfree * status.f_frsize
 
 
 def test_remove_takes_files_trees_and_links_but_not_what_links_point_to(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_remove_takes_files_trees_and_links_but_not_what_links_point_to(tmp_path
     dangling.symlink_to("nowhere")
     file.touch()
     for path in (doomed, link, dangling, file):
-        disk.remove(path)
+        files.remove(path)
     assert list(tmp_path.iterdir()) == [kept]
     assert list(kept.iterdir()) == [kept / "below"]
 
@@ -174,8 +174,8 @@ def test_remove_takes_files_trees_and_links_but_not_what_links_point_to(tmp_path
 def test_fsync_takes_files_and_directories_and_leaks_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names only
-    disk.fsync(tmp_path / "file")
-    disk.fsync(tmp_path)
+    files.fsync(tmp_path / "file")
+    files.fsync(tmp_path)
     with pytest.raises(FileNotFoundError):
-        disk.fsync(tmp_path / "gone")
+        files.fsync(tmp_path / "gone")
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208

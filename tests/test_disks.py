@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape

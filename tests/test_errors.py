@@ -4,8 +4,8 @@ import typing
 
 import pytest
 
-from construir_ftp import result as results
 from construir_ftp.errors import RefusedError, exit_code_of
+from construir_ftp.jobs import result as results
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import image
 from construir_ftp.errors import UsageError
-from construir_ftp.image import BaseImage, bootable, export
+from construir_ftp.image import baseimage, bootdisk, export
+from construir_ftp.image.baseimage import BaseImage
 from tests import selfboot
 from tests.appliance import construir
 from tests.images import run
@@ -18,14 +18,14 @@ from tests.images import run
 @pytest.fixture
 def small(tmp_path: Path) -> BaseImage:
     """A base image with a disk that holds nothing but noise, between zeros."""
-    disk = tmp_path / "small" / image.DISK
+    disk = tmp_path / "small" / baseimage.DISK
     disk.parent.mkdir()
     with disk.open("wb") as file:
         for at in (0, 3 * 2**20, 9 * 2**20):
             file.seek(at)
             file.write(random.Random(at).randbytes(200_000))
         file.truncate(16 * 2**20)
-    manifest = image.Manifest(
+    manifest = baseimage.Manifest(
         name="small",
         suite="bookworm",
         architecture="amd64",
@@ -35,7 +35,7 @@ def small(tmp_path: Path) -> BaseImage:
         created=datetime.now(UTC),
         parts={},
         packages={},
-        disk=image.measure(disk),
+        disk=baseimage.measure(disk),
     )
     return BaseImage(disk.parent, "small", manifest)
 
@@ -50,14 +50,14 @@ def test_exported_disk_holds_the_same_and_is_the_same_file_every_time(
         export.export(small, form, file)
     assert {file.read_bytes() for file in files} == {files[0].read_bytes()}
     assert f'"format": "{form}"' in run("qemu-img", "info", "-f", form, "--output=json", files[0])
-    run("qemu-img", "compare", "-f", "raw", "-F", form, small.path / image.DISK, files[0])
+    run("qemu-img", "compare", "-f", "raw", "-F", form, small.path / baseimage.DISK, files[0])
     assert files[0].stat().st_blocks * 512 < 4 * 2**20
 
 
 @pytest.mark.parametrize("form", ["vmdk", "vdi"])
 def test_other_disk_is_not_taken_for_the_same(small: BaseImage, tmp_path: Path, form: export.Format) -> None:
     export.export(small, form, tmp_path / "one")
-    part = image.Part(small.manifest.disk.bytes if small.manifest.disk else 0, "0" * 64)
+    part = baseimage.Part(small.manifest.disk.bytes if small.manifest.disk else 0, "0" * 64)
     other = msgspec.structs.replace(small, manifest=msgspec.structs.replace(small.manifest, disk=part))
     export.export(other, form, tmp_path / "other")
     assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
@@ -65,7 +65,7 @@ def test_other_disk_is_not_taken_for_the_same(small: BaseImage, tmp_path: Path, 
 
 def test_failed_export_leaves_what_was_there(small: BaseImage, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
-    (small.path / image.DISK).unlink()
+    (small.path / baseimage.DISK).unlink()
     with pytest.raises(Exception, match="qemu-img"):
         export.export(small, "qcow2", tmp_path / "kept")
     assert (tmp_path / "kept").read_text() == "kept"
@@ -82,7 +82,7 @@ def test_exported_disk_boots(
         pytest.skip("a boot in each format takes a minute: only with --all")
     exported = tmp_path / f"disk.{form}"
     construir("image", "export", base.name, "--format", form, "-o", exported, f"--images={images}", check=True)
-    disk = bootable.ensure(images, base).path / image.DISK
+    disk = bootdisk.ensure(images, base).path / baseimage.DISK
     run("qemu-img", "compare", "-f", "raw", "-F", form, disk, exported)
     with selfboot.booted([(exported, form)]) as machine:
         machine.choose_debian()

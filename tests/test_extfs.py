@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from construir_ftp import extfs
+from construir_ftp.diskimage import extfs
 from construir_ftp.errors import ConstruirError
 from tests import images
 from tests.images import KIB, MIB

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import disk
+from construir_ftp import files
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
-from construir_ftp.server import drain, following
-from construir_ftp.server.recording import Flusher, Recording
+from construir_ftp.ftp import lingering_close
+from construir_ftp.intake import live_check
+from construir_ftp.intake.file_writer import Flusher, Recording
+from construir_ftp.intake.judge_pool import Court
 from construir_ftp.units import Size
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, serving, wait_until
@@ -39,12 +40,12 @@ def received(house: House) -> int:
 
 def test_judge_comes_with_the_first_128_kib_and_not_before(house: House) -> None:
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
-        data.sendall(JOB[: following.FIRST_BYTES - 1])
-        wait_until(lambda: received(house) == following.FIRST_BYTES - 1, "it has arrived")
+        data.sendall(JOB[: live_check.FIRST_BYTES - 1])
+        wait_until(lambda: received(house) == live_check.FIRST_BYTES - 1, "it has arrived")
         assert judges() == []
-        data.sendall(JOB[following.FIRST_BYTES - 1 :][:1])
+        data.sendall(JOB[live_check.FIRST_BYTES - 1 :][:1])
         wait_until(judges, "the judge is there")
-        data.sendall(JOB[following.FIRST_BYTES :])
+        data.sendall(JOB[live_check.FIRST_BYTES :])
         data.close()
         assert alice.reply().startswith("226 Accepted")
     wait_until(lambda: not judges(), "the judge ends")
@@ -122,7 +123,7 @@ def test_client_shows_why_it_was_refused_although_it_had_more_to_send(
     refused = [line for line in caplog.messages if "Refused" in line]
     assert refused, caplog.messages
     kept_bytes = int(refused[0].split(" bytes")[0].split()[-1])
-    assert kept_bytes < 2 * following.MOST_BEHIND_BYTES, "it was refused long before its end"
+    assert kept_bytes < 2 * live_check.MOST_BEHIND_BYTES, "it was refused long before its end"
     assert house.is_untouched()
 
 
@@ -145,14 +146,14 @@ def send_on(data: socket.socket) -> None:
 
 
 def test_no_more_is_thrown_away_than_is_reasonable(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_MOST_BYTES", MIB)
+    monkeypatch.setattr(lingering_close, "_MOST_BYTES", MIB)
     alice, data = refused(house)
     with alice, data, pytest.raises(ConnectionError):
         send_on(data)
 
 
 def test_nothing_is_thrown_away_for_longer_than_is_reasonable(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_MOST_S", 0.2)
+    monkeypatch.setattr(lingering_close, "_MOST_S", 0.2)
     alice, data = refused(house)
     with alice, data, pytest.raises(ConnectionError):
         send_on(data)
@@ -211,7 +212,7 @@ def test_judges_of_uploads_that_were_cut_end(house: House) -> None:
 
 def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_long(house: House) -> None:
     large = images.claiming(images.image("ext4", 8 * MIB), 256 * MIB) + bytes(248 * MIB)
-    most_bytes = following.MOST_BEHIND_BYTES
+    most_bytes = live_check.MOST_BEHIND_BYTES
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
         data.sendall(large[:MIB])
         wait_until(judges, "the judge is there")
@@ -223,10 +224,10 @@ def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_lo
             while sent_bytes < 200 * MIB:
                 sent_bytes += data.send(large[sent_bytes : sent_bytes + MIB])
         taken_bytes = received(house)
-        assert following.LEAST_BEHIND_BYTES < taken_bytes < 2 * most_bytes
+        assert live_check.LEAST_BEHIND_BYTES < taken_bytes < 2 * most_bytes
         (channel,) = [session.data_channel for session in house.listener.sessions if session.upload]
         clamp_bytes = channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
-        assert clamp_bytes == following.LEAST_BEHIND_BYTES, "nor does the kernel take much more"
+        assert clamp_bytes == live_check.LEAST_BEHIND_BYTES, "nor does the kernel take much more"
         wait_until(lambda: received(house) > taken_bytes, "something is taken now and then")
         with house.connect() as bob:
             assert bob.log_in("bob").ask("NOOP").startswith("200"), "others are served"
@@ -241,14 +242,14 @@ def test_what_a_slow_judge_has_still_to_read_is_measured_by_its_pace(tmp_path: P
     path = tmp_path / "upload"
     path.write_bytes(images.image("ext4", 64 * MIB))
     with Court(GateSection()) as court:
-        follower = following.Following(court, path, lambda: 2**40)
+        follower = live_check.Following(court, path, lambda: 2**40)
         follower.grow(8 * MIB)
         wait_until(lambda: not follower.is_behind(8 * MIB, part=0.01), "the judge has read so much")
-        assert not follower.is_behind(8 * MIB + following.LEAST_BEHIND_BYTES)
-        assert follower.is_behind(8 * MIB + following.MOST_BEHIND_BYTES + 1)
+        assert not follower.is_behind(8 * MIB + live_check.LEAST_BEHIND_BYTES)
+        assert follower.is_behind(8 * MIB + live_check.MOST_BEHIND_BYTES + 1)
         follower._begun_s -= 8.0  # as if that had taken eight seconds
-        assert not follower.is_behind(8 * MIB + following.LEAST_BEHIND_BYTES)
-        assert follower.is_behind(8 * MIB + 2 * following.LEAST_BEHIND_BYTES)
+        assert not follower.is_behind(8 * MIB + live_check.LEAST_BEHIND_BYTES)
+        assert follower.is_behind(8 * MIB + 2 * live_check.LEAST_BEHIND_BYTES)
         follower.close()
 
 
@@ -346,7 +347,7 @@ def test_room_is_set_aside_only_where_there_is_some_to_spare(
     tmp_path: Path, flusher: Flusher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(disk, "set_aside", lambda _file, _start, size: asked.append(size))
+    monkeypatch.setattr(files, "set_aside", lambda _file, _start, size: asked.append(size))
     file = Recording(tmp_path / "upload", os.O_CREAT, flusher)
     for spare_bytes in (0, 7 * MIB, 2**40):
         file.write(bytes(8 * MIB), spare_bytes)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image, pack, process
+from construir_ftp import process
 from construir_ftp.errors import CommandError
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.pack import pack
 from tests.appliance import WARM, Appliance
 
 JOBS = Path(__file__).parent / "jobs"
@@ -37,7 +39,7 @@ def construir(*arguments: str | Path) -> str:
 
 def build(images: Path, name: str, *more: str) -> BaseImage:
     construir("image", "build", name, f"--images={images}", *more)
-    return image.find(images, name)
+    return baseimage.find(images, name)
 
 
 @pytest.mark.parametrize("suite", ["trixie", "sid"])

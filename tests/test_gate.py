@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import gate, verdict
 from construir_ftp.config import Config, GateSection
-from construir_ftp.court import Court
 from construir_ftp.errors import RefusedError
-from construir_ftp.offer import Offer
-from construir_ftp.spool import Job, Spool
+from construir_ftp.intake import admission, verdict
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.layers.resolver import Offer
 from construir_ftp.units import Duration, Size
 from tests import images
 from tests.ftpclient import wait_until
@@ -28,7 +28,7 @@ def written(path: Path, data: bytes) -> Path:
 
 def checked(path: Path, limits: GateSection = LIMITS) -> verdict.Verdict:
     with Court(limits) as court:
-        return gate.check(path, court)
+        return admission.check(path, court)
 
 
 def refusal(path: Path, limits: GateSection = LIMITS) -> tuple[int, str]:
@@ -112,7 +112,7 @@ def test_a_stream_that_takes_more_memory_than_the_judge_has_is_refused(tmp_path:
 def test_uploads_are_checked_from_several_threads_at_once(tmp_path: Path) -> None:
     uploads = [written(tmp_path / codec, images.pack(codec, images.image())) for codec in CODECS] * 2
     with Court(LIMITS) as court, ThreadPoolExecutor(4) as threads:
-        verdicts = list(threads.map(lambda path: gate.check(path, court), uploads))
+        verdicts = list(threads.map(lambda path: admission.check(path, court), uploads))
     assert [found.codec for found in verdicts] == list(CODECS) * 2
 
 
@@ -122,7 +122,7 @@ def test_an_upload_that_changes_while_it_is_checked_is_refused(tmp_path: Path, c
         hearing.conclude(path.stat().st_size, lambda: True)
         path.write_bytes(images.image() + b"x")
         with pytest.raises(RefusedError, match="the upload changed while it was being checked"):
-            gate.check(path, court, hearing=hearing)
+            admission.check(path, court, hearing=hearing)
 
 
 def test_limits_pass_to_the_judge_unchanged() -> None:
@@ -153,7 +153,7 @@ def left(spool: Spool) -> list[Path]:
 @pytest.mark.parametrize("codec", CODECS)
 def test_an_accepted_upload_waits_in_the_queue_with_its_ticket(spool: Spool, court: Court, codec: str) -> None:
     data = images.pack(codec, images.image("ext3", 8 * MIB))
-    job = gate.admit(spool, received(spool, data), "my-job.ext3.xz", "ada", court, Offer.of(spool, Config()))
+    job = admission.admit(spool, received(spool, data), "my-job.ext3.xz", "ada", court, Offer.of(spool, Config()))
     assert [waiting.id for waiting in spool.jobs("queue")] == [job.id]
     assert not spool.jobs("incoming")
     assert job.id.endswith("-my-job")
@@ -183,7 +183,7 @@ HOSTILE = {
 def test_a_refused_upload_stays_what_and_where_it_was(spool: Spool, court: Court, kind: str) -> None:
     job = received(spool, HOSTILE[kind])
     with pytest.raises(RefusedError):
-        gate.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
+        admission.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
     assert left(spool) == [job.path, job.upload]
     assert job.upload.read_bytes() == HOSTILE[kind]
     wait_until(lambda: not judges(), "the judge ends")
@@ -193,7 +193,7 @@ def test_a_refused_upload_stays_what_and_where_it_was(spool: Spool, court: Court
 def test_a_name_that_is_none_is_refused(spool: Spool, court: Court, name: str) -> None:
     job = received(spool, images.image())
     with pytest.raises(RefusedError) as refused:
-        gate.admit(spool, job, name, "eve", court, Offer.of(spool, Config()))
+        admission.admit(spool, job, name, "eve", court, Offer.of(spool, Config()))
     assert refused.value.reply == 553
     assert left(spool) == [job.path, job.upload]
 
@@ -201,7 +201,7 @@ def test_a_name_that_is_none_is_refused(spool: Spool, court: Court, name: str) -
 def test_an_upload_that_is_not_there_is_an_error(spool: Spool, court: Court) -> None:
     job = spool.receive()
     with pytest.raises(FileNotFoundError):
-        gate.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
+        admission.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
     assert left(spool) == [job.path]
 
 
@@ -216,10 +216,10 @@ def test_an_upload_that_nobody_waits_for_any_longer_can_be_admitted_another_time
         return asked[-1]
 
     with pytest.raises(RefusedError):
-        gate.admit(spool, job, "job", "ada", court, offer, wanted=wanted)
+        admission.admit(spool, job, "job", "ada", court, offer, wanted=wanted)
     assert asked[-1] is False
     assert left(spool) == [job.path, job.upload]
-    assert gate.admit(spool, job, "job", "ada", court, offer).upload.exists()
+    assert admission.admit(spool, job, "job", "ada", court, offer).upload.exists()
 
 
 def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Court) -> None:
@@ -227,7 +227,7 @@ def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Cou
 
     def admitted(data: bytes) -> bool:
         try:
-            gate.admit(spool, received(spool, data), "job", "ada", court, Offer.of(spool, Config()))
+            admission.admit(spool, received(spool, data), "job", "ada", court, Offer.of(spool, Config()))
         except RefusedError:
             return False
         return True
@@ -248,4 +248,4 @@ def test_space_is_refused_where_the_file_system_cannot_grow(tmp_path: Path) -> N
         construir_toml='space = "1MiB"',
     )
     with pytest.raises(RefusedError, match=r"space: only ext2, ext3 and ext4 images can grow, not btrfs"):
-        gate.wishes_of(found, offer)
+        admission.wishes_of(found, offer)

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import growth, jail, judge
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
+from construir_ftp.diskimage import growth
+from construir_ftp.diskimage.growth import Told
+from construir_ftp.diskimage.stream import Upload
 from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.growth import Told
-from construir_ftp.stream import Upload
+from construir_ftp.intake import judge
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jail import jail
 from construir_ftp.units import Size
-from construir_ftp.verdict import Verdict
 from tests import images
 from tests.images import CODECS, KIB, MIB
 from tests.prison import descendants

@@ -5,8 +5,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from construir_ftp.jobs.result import Claims
 from construir_ftp.machine import guest
-from construir_ftp.result import Claims
 
 
 def told(*lines: str) -> Claims:

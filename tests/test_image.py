@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import architecture, image
+from construir_ftp import architecture
+from construir_ftp.diskimage.codec import inflate
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.image import BaseImage, recipe
-from construir_ftp.image.inflate import inflate
+from construir_ftp.image import baseimage, recipe
+from construir_ftp.image.baseimage import BaseImage
 from tests.appliance import construir
 from tests.baseimages import publish
 
@@ -31,14 +32,14 @@ def copy(base: BaseImage, tmp_path: Path) -> BaseImage:
     (tmp_path / base.name).mkdir()
     for part in base.path.iterdir():
         (tmp_path / base.name / part.name).symlink_to(part)
-    return image.find(tmp_path, base.name)
+    return baseimage.find(tmp_path, base.name)
 
 
 def test_image_that_is_not_there_is_named_with_the_command_that_builds_it(tmp_path: Path) -> None:
     with pytest.raises(
         ConstruirError, match=r"base image 'nothing' not found in .*; run: construir image build nothing"
     ):
-        image.find(tmp_path, "nothing")
+        baseimage.find(tmp_path, "nothing")
 
 
 def test_one_changed_byte_is_noticed(copy: BaseImage) -> None:
@@ -47,23 +48,23 @@ def test_one_changed_byte_is_noticed(copy: BaseImage) -> None:
     copy.initrd.unlink()
     copy.initrd.write_bytes(initrd)
     with pytest.raises(ConstruirError, match=r"initrd\.img is not what was built"):
-        image.verify(copy)
+        baseimage.verify(copy)
     with pytest.raises(ConstruirError, match=r"initrd\.img is not what was built"):
-        image.prove(copy)
+        baseimage.prove(copy)
 
 
 def test_missing_part_is_noticed(copy: BaseImage) -> None:
     copy.kernel.unlink()
     with pytest.raises(ConstruirError, match="kernel is not what was built"):
-        image.prove(copy)
+        baseimage.prove(copy)
 
 
 def test_damaged_manifest_is_an_error_and_not_an_image(copy: BaseImage) -> None:
-    manifest = copy.path / image.MANIFEST
+    manifest = copy.path / baseimage.MANIFEST
     manifest.unlink()
     manifest.write_text('{"version": 1}')
     with pytest.raises(ConstruirError, match="can't be read"):
-        image.find(copy.path.parent, copy.name)
+        baseimage.find(copy.path.parent, copy.name)
 
 
 def test_root_disk_has_no_journal_and_runjob_in_place(base: BaseImage) -> None:
@@ -87,7 +88,7 @@ def test_nothing_in_the_image_tells_two_machines_apart(base: BaseImage) -> None:
 
 
 def test_manifest_names_every_part_and_package(base: BaseImage) -> None:
-    assert set(base.manifest.parts) == set(image.PARTS)
+    assert set(base.manifest.parts) == set(baseimage.PARTS)
     assert {"bash", "perl-base", "linux-image-cloud-amd64"} <= set(base.manifest.packages)
     assert base.manifest.kernel_release in "".join(base.manifest.packages)
 
@@ -97,7 +98,7 @@ def test_image_of_the_same_recipe_is_not_built_again(tmp_path: Path) -> None:
     built = publish(tmp_path, name, {}, recipe=plain(name=name).digest())
     said = construir("image", "build", name, f"--images={tmp_path}", check=True).stdout
     assert said.startswith(f"{name} is there already")
-    assert image.find(tmp_path, name) == built
+    assert baseimage.find(tmp_path, name) == built
 
 
 def test_recipe_changes_with_anything_it_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image
-from construir_ftp.image import BaseImage, versions
+from construir_ftp.image import baseimage, versions
+from construir_ftp.image.baseimage import BaseImage
 from tests.appliance import construir, copy_program
 from tests.baseimages import BUILD_S, publish_copy, twin_of
 
@@ -40,7 +40,7 @@ def older(own: Path, base: BaseImage) -> BaseImage:
     """An image like the default one, but for its last byte."""
 
     def change(draft: Path) -> None:
-        with (draft / image.ROOT).open("r+b") as root:
+        with (draft / baseimage.ROOT).open("r+b") as root:
             root.seek(-1, os.SEEK_END)
             root.write(b"x")
 
@@ -60,7 +60,7 @@ def refreshed(place: Path, own: Path, older: BaseImage) -> BaseImage:
         script = "import os, runpy; os.umask(0o077); runpy.run_module('construir_ftp', run_name='__main__')"
         somebody = ["unshare", "--mount", str(HERE / "rootless.sh"), str(place), str(interpreter(place)), "-c", script]
         said = run([*somebody, *arguments])
-    base = image.find(own, older.name)
+    base = baseimage.find(own, older.name)
     assert said == f"{base.name} {base.manifest.digest()}\n"
     return base
 
@@ -96,7 +96,7 @@ def test_two_builds_are_the_same_byte_for_byte_whoever_builds(refreshed: BaseIma
     said = construir("image", "diff", refreshed.path, twin.path)
     assert said.stdout == "the same, byte for byte\n"
     for base in (refreshed, twin):
-        image.verify(base)
+        baseimage.verify(base)
     assert refreshed.manifest.parts == twin.manifest.parts
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import image
-from construir_ftp.cli.differences import lines
-from construir_ftp.image import BaseImage, diff
+from construir_ftp.cli.output import difference_lines
+from construir_ftp.image import baseimage, diff
+from construir_ftp.image.baseimage import BaseImage
 from tests.appliance import construir
 from tests.baseimages import publish
 
@@ -60,7 +60,7 @@ def test_recipe_is_compared_too(base: BaseImage) -> None:
     assert {change.what for change in report.settings} == {"suite", "included packages", "snapshot", "sources", "date"}
     assert [(change.what, change.new) for change in report.ingredients] == [("hooks/30-trim", None), ("packages", "3")]
     assert (report.parts, report.files, report.is_same()) == ([], [], True)
-    assert "  ~ suite bookworm -> trixie" in list(lines(report))
+    assert "  ~ suite bookworm -> trixie" in list(difference_lines(report))
 
 
 def test_name_made_to_upset_a_terminal_is_escaped(tmp_path: Path, base: BaseImage) -> None:
@@ -77,4 +77,4 @@ def test_name_made_to_upset_a_terminal_is_escaped(tmp_path: Path, base: BaseImag
 def test_directory_without_a_manifest_is_no_image(tmp_path: Path, base: BaseImage) -> None:
     said = construir("image", "diff", base.name, f"{tmp_path}/", f"--images={tmp_path}")
     assert said.returncode == 1
-    assert f"there is no {image.MANIFEST} in it" in said.stderr
+    assert f"there is no {baseimage.MANIFEST} in it" in said.stderr

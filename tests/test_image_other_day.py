@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine.qemu import Shape
 from tests import otherday
 from tests.appliance import construir

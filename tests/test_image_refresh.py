@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image, pack
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage, collect, versions
+from construir_ftp.image import baseimage, gc, versions
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
-from construir_ftp.runner import selftest
+from construir_ftp.pack import pack
+from construir_ftp.runner import local
 from tests import machines
 from tests.appliance import CONFIG, Appliance
 from tests.baseimages import publish_copy
@@ -29,14 +30,14 @@ def own(tmp_path: Path) -> Path:
 
 def append(draft: Path) -> None:
     """Make an initramfs another one that does the same."""
-    with (draft / image.INITRD).open("ab") as file:
+    with (draft / baseimage.INITRD).open("ab") as file:
         file.write(bytes(512))
 
 
 def test_self_test_passes_in_a_sound_image(base: BaseImage) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        selftest.run(base, Config(), ours)
+        local.self_test(base, Config(), ours)
 
 
 def test_image_that_fails_its_self_test_never_goes_live(own: Path, base: BaseImage) -> None:
@@ -45,11 +46,11 @@ def test_image_that_fails_its_self_test_never_goes_live(own: Path, base: BaseIma
     ours, theirs = socket.socketpair()
 
     def spoil(draft: Path) -> None:
-        (draft / image.INITRD).write_bytes(bytes(2**20))
+        (draft / baseimage.INITRD).write_bytes(bytes(2**20))
 
     with ours, theirs, pytest.raises(ConstruirError, match=r"self-test|did not come up|ended by itself"):
-        publish_copy(own, base, spoil, lambda candidate: selftest.run(candidate, Config(), ours))
-    assert image.find(own, base.name).path == live.path
+        publish_copy(own, base, spoil, lambda candidate: local.self_test(candidate, Config(), ours))
+    assert baseimage.find(own, base.name).path == live.path
     assert len(versions.every(own, base.name)) == 1
 
 
@@ -58,16 +59,16 @@ def test_machine_and_template_keep_the_version_they_run_on(own: Path, base: Base
     shape = machines.shape(own, old)
     with Machine.start(shape) as machine:
         publish_copy(own, base, append)
-        assert collect.collect(own, {base.name}) == []
+        assert gc.collect(own, {base.name}) == []
         machine.wait_until_ready(60)
     template = Template.build(shape, 60)
     try:
-        assert collect.collect(own, {base.name}) == []
+        assert gc.collect(own, {base.name}) == []
         with template.clone() as clone:
             assert clone.ending.claims.ready
     finally:
         template.close()
-    assert [gone.path for gone in collect.collect(own, {base.name})] == [old.path]
+    assert [gone.path for gone in gc.collect(own, {base.name})] == [old.path]
 
 
 @pytest.fixture
@@ -97,9 +98,9 @@ def test_running_job_keeps_its_image_and_the_next_one_gets_the_new(
     while not (serving.spool / "running" / first / "output.log").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    old = image.find(own, base.name)
+    old = baseimage.find(own, base.name)
     new = publish_copy(own, base, append)
-    assert collect.collect(own, {base.name}) == []
+    assert gc.collect(own, {base.name}) == []
     second = serving.submit(packed(tmp_path, "quick", "#!/bin/sh\necho quick\n"))
     results = [serving.wait(job) for job in (first, second)]
     assert [result["status"] for result in results] == ["success", "success"]

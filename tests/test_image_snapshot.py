@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import image
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 
 TIME = "20260131T000000Z"
 BUILD_S = 3600
@@ -53,7 +53,7 @@ def build(place: Path, name: str, mirror: str) -> BaseImage:
     argv += [f"--snapshot={TIME}", f"--config={config}"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_S, check=False)
     assert done.returncode == 0, done.stderr
-    return image.find(place / "images", name)
+    return baseimage.find(place / "images", name)
 
 
 def test_snapshot_is_the_same_byte_for_byte_and_from_nowhere_else(

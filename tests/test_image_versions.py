@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import disk, image
+from construir_ftp import files
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.image import BaseImage, collect, versions
-from construir_ftp.spool import Spool, Ticket
+from construir_ftp.image import baseimage, gc, versions
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool, Ticket
 from tests.appliance import construir
 from tests.baseimages import publish
 
@@ -26,23 +27,23 @@ def everything(place: Path) -> set[str]:
 
 def test_new_version_is_found_and_the_old_one_stays_where_it_was(tmp_path: Path) -> None:
     old = publish(tmp_path, "worker", OLD)
-    assert image.find(tmp_path, "worker") == old
+    assert baseimage.find(tmp_path, "worker") == old
     new = publish(tmp_path, "worker", NEW)
-    assert image.find(tmp_path, "worker") == new
+    assert baseimage.find(tmp_path, "worker") == new
     assert old.path != new.path
-    image.verify(old)
+    baseimage.verify(old)
 
 
 def test_version_that_is_not_approved_leaves_no_trace(tmp_path: Path) -> None:
     def refuse(base: BaseImage) -> None:
-        image.verify(base)
+        baseimage.verify(base)
         raise ConstruirError("no")
 
     old = publish(tmp_path, "worker", OLD)
     before = everything(tmp_path)
     with pytest.raises(ConstruirError, match="no"):
         publish(tmp_path, "worker", NEW, approve=refuse)
-    assert image.find(tmp_path, "worker") == old
+    assert baseimage.find(tmp_path, "worker") == old
     assert everything(tmp_path) == before
 
 
@@ -53,8 +54,8 @@ def test_the_same_bytes_are_the_same_version_and_need_no_approval(tmp_path: Path
     first = publish(tmp_path, "worker", OLD)
     # mke2fs gives each file system a random identity.
     with versions.draft(tmp_path, "worker") as draft:
-        for part in (*image.PARTS, image.MANIFEST):
-            disk.copy(first.path / part, draft / part)
+        for part in (*baseimage.PARTS, baseimage.MANIFEST):
+            files.copy(first.path / part, draft / part)
         again = versions.publish(tmp_path, "worker", draft, refuse)
     assert again.path == first.path
     assert len(versions.every(tmp_path, "worker")) == 1
@@ -66,19 +67,19 @@ def test_damaged_version_is_replaced_by_the_same_one_whole(tmp_path: Path) -> No
     first.kernel.unlink()
     first.kernel.write_text("broken")
     with versions.draft(tmp_path, "worker") as draft:
-        for part in (*image.PARTS, image.MANIFEST):
-            disk.copy(tmp_path / "copy" / part, draft / part)
+        for part in (*baseimage.PARTS, baseimage.MANIFEST):
+            files.copy(tmp_path / "copy" / part, draft / part)
         versions.publish(tmp_path, "worker", draft, lambda base: None)
-    image.verify(image.find(tmp_path, "worker"))
+    baseimage.verify(baseimage.find(tmp_path, "worker"))
 
 
 def test_image_without_versions_is_found_and_gives_way_to_one_with(tmp_path: Path) -> None:
     built = publish(tmp_path / "elsewhere", "worker", OLD)
     shutil.copytree(built.path, tmp_path / "images" / "worker")
-    assert image.find(tmp_path / "images", "worker").manifest == built.manifest
+    assert baseimage.find(tmp_path / "images", "worker").manifest == built.manifest
     new = publish(tmp_path / "images", "worker", NEW)
-    assert image.find(tmp_path / "images", "worker") == new
-    collect.collect(tmp_path / "images", {"worker"})
+    assert baseimage.find(tmp_path / "images", "worker") == new
+    gc.collect(tmp_path / "images", {"worker"})
     assert [path.name for path in versions.store(tmp_path / "images", "worker").iterdir()] == [new.path.name]
 
 
@@ -110,41 +111,41 @@ def test_killed_anywhere_leaves_the_old_version_or_the_new_one_live(tmp_path: Pa
     for step in range(20):
         argv = [sys.executable, "-c", CRASHING, str(step), str(tmp_path)]
         ends.append(subprocess.run(argv, cwd=Path(__file__).parent.parent, timeout=60, check=False).returncode)
-        image.verify(image.find(tmp_path, "worker"))
+        baseimage.verify(baseimage.find(tmp_path, "worker"))
         if ends[-1] == 0:
             break
     assert ends == [-signal.SIGKILL] * (len(ends) - 1) + [0]
     assert len(ends) > 5
-    collect.collect(tmp_path, {"worker"})
+    gc.collect(tmp_path, {"worker"})
     assert len(list(versions.store(tmp_path, "worker").iterdir())) == 1
 
 
 def test_a_version_in_use_is_not_collected_until_it_no_longer_is(tmp_path: Path) -> None:
     old = publish(tmp_path, "worker", OLD)
-    with image.holding(old):
+    with baseimage.holding(old):
         publish(tmp_path, "worker", NEW)
-        assert collect.collect(tmp_path, {"worker"}) == []
-        image.verify(old)
-    assert [gone.path for gone in collect.collect(tmp_path, {"worker"})] == [old.path]
+        assert gc.collect(tmp_path, {"worker"}) == []
+        baseimage.verify(old)
+    assert [gone.path for gone in gc.collect(tmp_path, {"worker"})] == [old.path]
     assert not old.path.exists()
     with pytest.raises(ConstruirError, match="was removed"):
-        image.hold(old)
+        baseimage.hold(old)
 
 
 def test_a_child_that_has_the_descriptor_holds_the_version(tmp_path: Path) -> None:
     old = publish(tmp_path, "worker", OLD)
     publish(tmp_path, "worker", NEW)
-    descriptor = image.hold(old)
+    descriptor = baseimage.hold(old)
     with subprocess.Popen(["sleep", "60"], pass_fds=[descriptor]) as child:
         os.close(descriptor)
-        assert collect.collect(tmp_path, {"worker"}) == []
+        assert gc.collect(tmp_path, {"worker"}) == []
         child.kill()
-    assert len(collect.collect(tmp_path, {"worker"})) == 1
+    assert len(gc.collect(tmp_path, {"worker"})) == 1
 
 
 def test_the_version_before_the_live_one_is_kept_by_a_build_and_no_other(tmp_path: Path) -> None:
     oldest, old, live = (publish(tmp_path, "worker", files) for files in (OLD, NEW, NEWEST))
-    collect.trim(tmp_path, "worker")
+    gc.trim(tmp_path, "worker")
     assert {base.path for base in versions.every(tmp_path, "worker")} == {old.path, live.path}
     assert not oldest.path.exists()
 
@@ -164,7 +165,7 @@ def test_gc_removes_what_nothing_names_and_says_so_first(tmp_path: Path) -> None
     assert len(done) == 2
     assert done[0].startswith("removed bookworm-amd64@")
     assert done[1].startswith("removed unused@")
-    assert image.names(tmp_path) == ["bookworm-amd64", "kept"]
+    assert baseimage.names(tmp_path) == ["bookworm-amd64", "kept"]
     assert construir("image", "gc", f"--config={config}", check=True).stdout == ""
 
 
@@ -194,21 +195,21 @@ def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
 def test_gc_leaves_a_build_alone_and_removes_the_rest_of_a_killed_one(tmp_path: Path) -> None:
     publish(tmp_path, "worker", OLD)
     with versions.draft(tmp_path, "worker") as draft:
-        assert collect.collect(tmp_path, {"worker"}) == []
+        assert gc.collect(tmp_path, {"worker"}) == []
         assert draft.is_dir()
         shutil.copytree(draft, draft.with_name(f"{draft.name}x"))
-        assert [gone.path.name for gone in collect.collect(tmp_path, {"worker"})] == [f"{draft.name}x"]
+        assert [gone.path.name for gone in gc.collect(tmp_path, {"worker"})] == [f"{draft.name}x"]
 
 
 def test_remove_takes_a_name_and_all_its_versions_unless_one_is_in_use(tmp_path: Path) -> None:
     old = publish(tmp_path, "worker", OLD)
     publish(tmp_path, "worker", NEW)
     before = everything(tmp_path)
-    with image.holding(old), pytest.raises(ConstruirError, match="in use"):
-        collect.remove(tmp_path, "worker")
+    with baseimage.holding(old), pytest.raises(ConstruirError, match="in use"):
+        gc.remove(tmp_path, "worker")
     assert everything(tmp_path) == before
     construir("image", "remove", "worker", f"--images={tmp_path}", check=True)
-    assert image.names(tmp_path) == []
+    assert baseimage.names(tmp_path) == []
     assert not list(versions.store(tmp_path, "worker").iterdir())
 
 
@@ -224,7 +225,7 @@ def test_unknown_name_is_refused_with_the_list_of_what_there_is(tmp_path: Path) 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "-x", "a" * 101, "a\nb", "ä"])
 def test_name_that_leads_elsewhere_is_no_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="is no name for a base image"):
-        image.find(tmp_path, name)
+        baseimage.find(tmp_path, name)
     with pytest.raises(UsageError, match="is no name for a base image"), versions.draft(tmp_path, name):
         pass
     assert everything(tmp_path) == set()

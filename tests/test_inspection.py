@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import inspection, pack
 from construir_ftp.config import Config
+from construir_ftp.pack import inspect, pack
 from tests import images
 from tests.appliance import construir
 from tests.ftpclient import House
@@ -73,5 +73,5 @@ def test_inspect_needs_no_library_of_the_appliance(tmp_path: Path) -> None:
 
 def test_a_name_that_the_server_would_refuse_is_refused(tmp_path: Path) -> None:
     upload = job(tmp_path).rename(tmp_path / "with space.img")
-    report = inspection.inspect(upload, Config())
+    report = inspect.inspect(upload, Config())
     assert report.reply.startswith("553 Refused: a job's name is 1 to 128 of")

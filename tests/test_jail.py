@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import jail, process
+from construir_ftp import process
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import Jail, Prisoner, cell, leftovers
+from construir_ftp.jail import cell, jail, orphans
 from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.jail import Jail, Prisoner
 from tests import ordinaryuser
 from tests.prison import (
     LOOKING,
@@ -102,7 +103,7 @@ def test_the_environment_of_the_parent_is_not_to_be_found(monkeypatch: pytest.Mo
     seen = dict(
         line.split("=", 1) for line in shell("env; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'").splitlines()
     )
-    assert seen.keys() == {"PATH", "LC_ALL", "PWD", leftovers.VARIABLE}
+    assert seen.keys() == {"PATH", "LC_ALL", "PWD", orphans.VARIABLE}
 
 
 def test_descriptors_of_the_parent_are_not_to_be_found(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ import time; time.sleep(1000 * {killed:d})
 
 _OWNER = """
 import subprocess, sys
-from construir_ftp import jail
+from construir_ftp.jail import jail
 from construir_ftp.jail.cell import Cell
 with jail.host().hold(Cell(), ["sh", "-c", "echo up; sleep 1000"], stdout=subprocess.PIPE) as prisoner:
     prisoner.process.stdout.readline()
@@ -390,7 +391,7 @@ def test_without_walls_files_behind_closed_doors_are_an_error_that_says_so(tmp_p
 
 
 _IN_A_CONTAINER = """
-from construir_ftp import jail
+from construir_ftp.jail import jail
 from construir_ftp.jail import check as jailcheck
 prison = jail.find()
 print(prison.means.walls, [f"{part.name}: {part.why}" for part in jailcheck.missing(jailcheck.in_force(prison))])
@@ -409,7 +410,7 @@ def test_root_of_a_container_that_has_no_other_uids_can_jail_all_but_the_uid() -
 
 
 _FIND = """
-from construir_ftp import jail
+from construir_ftp.jail import jail
 from construir_ftp.errors import ConstruirError
 means = jail.find().means
 print(means.walls, means.reason, sep="|")
@@ -471,7 +472,7 @@ def test_all_of_this_holds_for_an_ordinary_user(images: Path, tmp_path: Path) ->
 @root_only
 def test_a_service_with_a_capability_can_jail(tmp_path: Path) -> None:
     """As the FTP server under systemd, which may open port 21; bubblewrap would not have it."""
-    script = "from construir_ftp.jail import check, host; check.demand(host()); print(host().means.walls)"
+    script = "from construir_ftp.jail import check, jail; check.demand(jail.host()); print(jail.host().means.walls)"
     capability = ("--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
     done = ordinaryuser.run([sys.executable, "-c", script], _needed(), tmp_path, *capability)
     assert (done.stdout, done.stderr) == ("user\n", "")

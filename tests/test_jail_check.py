@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from construir_ftp import jail
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import Jail, seccomp
 from construir_ftp.jail import check as jailcheck
+from construir_ftp.jail import jail, seccomp
+from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell, Limits
-from construir_ftp.jail.walls import Means
+from construir_ftp.jail.jail import Jail
 from tests.prison import bare, nothing_left, root_only, run
 
 

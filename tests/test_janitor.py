@@ -16,12 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from construir_ftp import disk, janitor, jobfile, process
-from construir_ftp.clock import Clock
+from construir_ftp import files, process
+from construir_ftp.appliance import janitor
+from construir_ftp.appliance.clock import Clock
+from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection
 from construir_ftp.errors import CommandError
-from construir_ftp.janitor import Janitor
-from construir_ftp.spool import Job, Spool, Ticket
+from construir_ftp.jobs import names
+from construir_ftp.jobs.spool import Job, Spool, Ticket
 from construir_ftp.units import Duration, Size
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -69,10 +71,10 @@ numbers = itertools.count()
 def publish(place: Spool, age_d: float, contributor: str = "ann", size_bytes: int = 0) -> str:
     """A result of so many days before NOON, with so many bytes in it; its id."""
     published = NOON - timedelta(days=age_d)
-    job = Job(place.state("done") / jobfile.new_id(f"job{next(numbers)}", published))
+    job = Job(place.state("done") / names.new_id(f"job{next(numbers)}", published))
     job.path.mkdir()
     (job.path / "output.log").write_bytes(b"x" * size_bytes)
-    disk.fsync(job.path / "output.log")  # blocks count once they are written
+    files.fsync(job.path / "output.log")  # blocks count once they are written
     job.result.write_text(json.dumps({"version": 1, "contributor": contributor, "published": published.isoformat()}))
     return job.id
 
@@ -117,7 +119,7 @@ def test_results_beyond_max_total_go_oldest_first_and_no_more_than_needed(place:
 def test_results_go_until_the_floor_of_free_space_is_kept(place: Spool) -> None:
     published = [publish(place, age_d, size_bytes=64 * 2**20) for age_d in (4, 3, 2, 1)]
     # Others write to the same file system meanwhile; half a result is far more than they do.
-    floor = disk.free_bytes(place.path) + (64 + 32) * 2**20
+    floor = files.free_bytes(place.path) + (64 + 32) * 2**20
     going = doomed(place, WIDE, floor)
     assert [id_ for id_, _ in going] == published[:2]
     assert going[0][1].endswith(" MiB free")
@@ -135,10 +137,10 @@ def test_room_made_by_age_and_by_abandoned_uploads_counts_towards_the_floor(plac
     newer = [publish(place, age_d, size_bytes=2**20) for age_d in (3, 2, 1)]
     upload = place.receive()
     upload.upload.write_bytes(b"x" * 64 * 2**20)
-    disk.fsync(upload.upload)
+    files.fsync(upload.upload)
     os.utime(upload.upload, (0, 0))
     os.utime(upload.path, (0, 0))
-    free = disk.free_bytes(place.path)
+    free = files.free_bytes(place.path)
     assert [id_ for id_, _ in doomed(place, WIDE, free + 96 * 2**20)] == [upload.id, old]
     assert [id_ for id_, _ in doomed(place, WIDE, free + 160 * 2**20)] == [upload.id, old, *newer]
 
@@ -167,7 +169,7 @@ def test_artifacts_count_and_go_with_their_result(place: Spool) -> None:
         artifacts = place.state("done") / publish(place, age_d) / "artifacts"
         artifacts.mkdir()
         (artifacts / "hello.deb").write_bytes(b"x" * 2**20)
-        disk.fsync(artifacts / "hello.deb")
+        files.fsync(artifacts / "hello.deb")
     janitor.prune(place, limits(max_total=3 * 2**19), NOTHING_FREE, NOON, dry_run=False)
     assert [path.parts[-2:] for path in place.state("done").rglob("*.deb")] == [("artifacts", "hello.deb")]
     assert list(place.state("trash").iterdir()) == []
@@ -229,7 +231,7 @@ def test_the_newest_stay_if_even_their_end_would_not_restore_the_floor(place: Sp
 
 def test_the_newest_go_if_that_restores_the_floor(place: Spool) -> None:
     old, newest = publish(place, 2, size_bytes=64 * 2**20), publish(place, 1, size_bytes=64 * 2**20)
-    floor = disk.free_bytes(place.path) + (64 + 32) * 2**20
+    floor = files.free_bytes(place.path) + (64 + 32) * 2**20
     assert [id_ for id_, _ in doomed(place, limits(keep_newest=1), floor)] == [old, newest]
 
 

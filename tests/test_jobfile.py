@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from construir_ftp import jobfile
 from construir_ftp.errors import RefusedError
+from construir_ftp.jobs import names
 
 PLAIN = string.ascii_letters + string.digits + "._-"
 plain_names = st.text(PLAIN, min_size=1, max_size=128).filter(lambda name: not name.startswith("."))
@@ -17,7 +17,7 @@ plain_names = st.text(PLAIN, min_size=1, max_size=128).filter(lambda name: not n
 
 @given(plain_names)
 def test_plain_names_are_taken(name: str) -> None:
-    jobfile.check_name(name)
+    names.check_name(name)
 
 
 @given(st.text(max_size=300))
@@ -32,7 +32,7 @@ def test_any_other_name_is_refused(name: str) -> None:
     if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) and "\n" not in name and len(name) <= 128:
         return
     with pytest.raises(RefusedError) as caught:
-        jobfile.check_name(name)
+        names.check_name(name)
     assert caught.value.reply == 553
     assert str(caught.value).isprintable()
 
@@ -43,11 +43,11 @@ def test_any_other_name_is_refused(name: str) -> None:
 @example("a" * 39 + ".x.zst")
 @example("x.gz" * 32)
 def test_slug_is_short_plain_and_never_hidden(name: str) -> None:
-    slug = jobfile.slug(name)
+    slug = names.slug(name)
     assert 1 <= len(slug) <= 40
     assert set(slug) <= set(PLAIN)
     assert slug[0] not in ".-"
-    jobfile.check_name(slug)
+    names.check_name(slug)
 
 
 @pytest.mark.parametrize(
@@ -62,26 +62,26 @@ def test_slug_is_short_plain_and_never_hidden(name: str) -> None:
     ],
 )
 def test_slug_is_the_name_without_its_suffixes(name: str, slug: str) -> None:
-    assert jobfile.slug(name) == slug
+    assert names.slug(name) == slug
 
 
 @given(plain_names)
 def test_slug_refuses_what_is_no_name(name: str) -> None:
     with pytest.raises(RefusedError):
-        jobfile.slug(f"../{name}")
+        names.slug(f"../{name}")
 
 
 def test_id_is_utc_part_of_the_second_and_slug() -> None:
     noon = datetime(2026, 11, 22, 12, 41, 2, 500_000, tzinfo=timezone(timedelta(hours=2)))
-    assert jobfile.new_id("hello.ext2.zst", noon) == "20261122T104102Z-8000-hello"
+    assert names.new_id("hello.ext2.zst", noon) == "20261122T104102Z-8000-hello"
 
 
 @given(
     plain_names,
     plain_names,
     st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(9000, 1, 1)),
-    st.timedeltas(min_value=jobfile.STEP, max_value=timedelta(days=20)),
+    st.timedeltas(min_value=names.STEP, max_value=timedelta(days=20)),
 )
 def test_ids_sort_by_time_however_close(first: str, second: str, naive: datetime, later: timedelta) -> None:
     now = naive.replace(tzinfo=UTC)
-    assert jobfile.new_id(first, now) < jobfile.new_id(second, now + later)
+    assert names.new_id(first, now) < names.new_id(second, now + later)

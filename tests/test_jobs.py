@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import image, pack, unpack
 from construir_ftp.config import MachineSection
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.pack import pack, unpack
 from tests.appliance import CONFIG, WARM, Appliance
 from tests.machines import JOBS
 
@@ -180,7 +181,7 @@ def test_job_that_corrupts_its_file_system_has_a_result(results: Results) -> Non
 
 def test_job_that_writes_over_the_root_disk_changes_no_base_image(results: Results, base: BaseImage) -> None:
     assert results.file("wipesroot", "output.log").startswith(b"wiping\n")
-    image.verify(base)
+    baseimage.verify(base)
 
 
 def test_job_finds_no_network(results: Results) -> None:
@@ -221,7 +222,7 @@ def test_nothing_is_left_running_or_incoming_once_all_have_ended(results: Result
 
 def test_program_compiled_in_the_machine_runs_here(tmp_path: Path, images: Path) -> None:
     appliance = Appliance(
-        tmp_path, f'{CONFIG}\n[images]\ndefault = "{image.find(images, "bookworm-amd64-gcc").name}"\n'
+        tmp_path, f'{CONFIG}\n[images]\ndefault = "{baseimage.find(images, "bookworm-amd64-gcc").name}"\n'
     )
     appliance.start()
     upload = tmp_path / "compiles.img.zst"

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from construir_ftp import judge
 from construir_ftp.config import GateSection
+from construir_ftp.diskimage.stream import Upload
 from construir_ftp.errors import RefusedError
-from construir_ftp.stream import Upload
+from construir_ftp.intake import judge
+from construir_ftp.intake.verdict import Verdict
 from construir_ftp.units import Size
-from construir_ftp.verdict import Verdict
 from tests import images
 from tests.images import CODECS, COMPRESSED, KIB, MIB, TIB
 

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage
-from construir_ftp.layers import archive
-from construir_ftp.layers.archive import Archive, Package, Plan
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers import apt
+from construir_ftp.layers.apt import Archive, Package, Plan
 from construir_ftp.layers.build import RECIPE, Workshop
 from construir_ftp.layers.store import ARCHIVES, IMAGE, Layer, Manifest, Store
 from construir_ftp.machine.qemu import Shape
-from construir_ftp.spool import Spool
 from tests.debarchive import DebArchive
 
 MIB = 2**20
@@ -69,14 +69,14 @@ def test_layer_is_made_on_the_largest_subset_that_has_half_of_it(store: Store, s
 
 def test_layer_is_named_by_what_is_in_it_on_which_base_by_which_recipe(base: BaseImage) -> None:
     first, swapped, other = plan(gcc=1, make=2), plan(make=2, gcc=1), plan(gcc=1, make=2, tree=1)
-    name = archive.name_of(base, first, RECIPE)
-    assert archive.name_of(base, swapped, RECIPE) == name
+    name = apt.name_of(base, first, RECIPE)
+    assert apt.name_of(base, swapped, RECIPE) == name
     newer = msgspec.structs.replace(first.packages[0], version="2")
     changed = [
-        archive.name_of(base, other, RECIPE),
-        archive.name_of(base, Plan((newer, *first.packages[1:]), ()), RECIPE),
-        archive.name_of(base, first, RECIPE + 1),
-        archive.name_of(
+        apt.name_of(base, other, RECIPE),
+        apt.name_of(base, Plan((newer, *first.packages[1:]), ()), RECIPE),
+        apt.name_of(base, first, RECIPE + 1),
+        apt.name_of(
             msgspec.structs.replace(base, manifest=msgspec.structs.replace(base.manifest, architecture="arm64")),
             first,
             RECIPE,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError
-from construir_ftp.image import BaseImage
-from construir_ftp.layers.archive import Archive, plainly
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.layers.apt import Archive, plainly
 from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
@@ -22,10 +22,10 @@ TIMEOUT_S = 120
 ON_A_FULL_DISK = """
 import sys, threading, time
 from pathlib import Path
-from construir_ftp import image
+from construir_ftp.image import baseimage
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError
-from construir_ftp.layers.archive import Archive
+from construir_ftp.layers.apt import Archive
 from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.store import Store
 from construir_ftp.machine.qemu import Shape
@@ -42,7 +42,7 @@ def fill_once_a_machine_is_at_work():
             pass
 
 threading.Thread(target=fill_once_a_machine_is_at_work, daemon=True).start()
-base = image.find(images, name)
+base = baseimage.find(images, name)
 archive = Archive(archives, base)
 shape = Shape.of(MachineSection(), base, "tcg", 2**30)
 try:

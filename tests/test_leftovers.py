@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import jail, process
-from construir_ftp.jail import leftovers
+from construir_ftp import process
+from construir_ftp.jail import jail, orphans
 from construir_ftp.jail.cell import Cell
 from tests import ordinaryuser
 from tests.prison import nothing_left, running
@@ -26,15 +26,15 @@ def clean() -> Iterator[None]:
 def test_what_outlived_its_owner_is_swept_up_and_nothing_else() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    namespace = leftovers.owner().split("-")[0]
+    namespace = orphans.owner().split("-")[0]
     names = {
         "left": f"{namespace}-{gone.pid}-1",
-        "owned": leftovers.owner(),
+        "owned": orphans.owner(),
         "far": f"1-{gone.pid}-1",
         "odd": "nonsense",
     }
     sleepers = {
-        name: subprocess.Popen(["sleep", "1000"], env={"PATH": "/bin:/usr/bin", leftovers.VARIABLE: mark})
+        name: subprocess.Popen(["sleep", "1000"], env={"PATH": "/bin:/usr/bin", orphans.VARIABLE: mark})
         for name, mark in names.items()
     }
     try:
@@ -52,7 +52,7 @@ def test_what_outlived_its_owner_is_swept_up_and_nothing_else() -> None:
 
 _STARTS = """
 import time
-from construir_ftp import jail
+from construir_ftp.jail import jail
 from construir_ftp.jail.cell import Cell
 prison = jail.host()
 print(flush=True)
@@ -72,7 +72,7 @@ def test_nothing_is_left_of_an_owner_that_was_killed_at_any_moment() -> None:
             time.sleep(moment * 0.0013)
             owner.kill()
         jail.sweep()
-        assert marked(f"{leftovers.VARIABLE}={leftovers.owner().split('-')[0]}-{owner.pid}-") == []
+        assert marked(f"{orphans.VARIABLE}={orphans.owner().split('-')[0]}-{owner.pid}-") == []
 
 
 def marked(mark: str) -> list[str]:
@@ -89,4 +89,4 @@ def test_a_jail_carries_its_owners_mark() -> None:
     with jail.host().hold(Cell(), ["sh", "-c", "echo up; sleep 1000"], stdout=subprocess.PIPE) as prisoner:
         inside = running(prisoner)
         for pid in (inside, prisoner.process.pid):
-            assert f"{leftovers.VARIABLE}={leftovers.owner()}" in Path(f"/proc/{pid}/environ").read_text()
+            assert f"{orphans.VARIABLE}={orphans.owner()}" in Path(f"/proc/{pid}/environ").read_text()

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import server
 from construir_ftp.config import FtpSection
-from construir_ftp.server import control, farewell, limits
+from construir_ftp.ftp import control, lingering_close, login, server
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, serving, wait_until
 
@@ -31,7 +30,7 @@ JOB = images.image("ext2", 2**20)
     ],
 )
 def test_one_address_of_ipv4_or_one_network_of_ipv6_counts_as_one(address: str, network: str) -> None:
-    assert limits.network(address) == network
+    assert login.network(address) == network
 
 
 def test_defaults_leave_most_of_the_server_to_others_whatever_one_address_does() -> None:
@@ -100,7 +99,7 @@ def test_whoever_is_turned_away_can_read_why_although_they_spoke_first(tmp_path:
 
 
 def test_nobody_waits_for_one_who_was_turned_away_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farewell, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(lingering_close, "_PATIENCE_S", 0.3)
     with serving(tmp_path, max_sessions=1) as house, house.connect() as first, house.connect() as late:
         assert first.reply().startswith("220")
         assert late.reply().startswith("421")

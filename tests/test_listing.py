@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pyftpdlib.filesystems import AbstractedFS
 from pyftpdlib.ioloop import IOLoop
 
-from construir_ftp.server import lines
-from construir_ftp.server.background import Background, Bell
-from construir_ftp.server.listing import ListingError, Listings, Reader
-from construir_ftp.spool import Spool
+from construir_ftp.ftp.ioloop import Background, Bell
+from construir_ftp.ftp.vfs import listing_lines
+from construir_ftp.ftp.vfs.listing import ListingError, Listings, Reader
+from construir_ftp.jobs.spool import Spool
 from tests import tlsclient
 from tests.ftpclient import Control, House, serving, wait_until
 
@@ -111,8 +111,8 @@ def status_of(mode: int, size: int, mtime_ns: int) -> os.stat_result:
 def test_lines_are_those_of_pyftpdlib(mode: int, size: int, mtime_ns: int, name: str, facts: set[str]) -> None:
     status = status_of(mode, size, mtime_ns)
     entry, theirs = SimpleNamespace(name=name, stat=lambda: status), Theirs(status)
-    assert lines.mlsd(facts)(entry) == b"".join(theirs.format_mlsx("/", [name], "elr", facts))
-    assert lines.short(entry) == f"{name}\r\n".encode(errors="replace")
+    assert listing_lines.mlsd(facts)(entry) == b"".join(theirs.format_mlsx("/", [name], "elr", facts))
+    assert listing_lines.short(entry) == f"{name}\r\n".encode(errors="replace")
 
 
 @given(mtime_s=st.integers(0, 2**32), size=st.integers(0, 2**50), links=st.integers(1, 5000))
@@ -120,13 +120,13 @@ def test_long_lines_are_those_of_pyftpdlib(mtime_s: int, size: int, links: int) 
     fields = (stat.S_IFDIR | 0o755, 1, 1, links, 0, 0, size, 0, mtime_s, 0)
     status = os.stat_result(fields, {"st_mtime": float(mtime_s), "st_mtime_ns": mtime_s * 10**9})
     theirs = b"".join(Theirs(status).format_list("/", ["a job"]))
-    assert lines.long(time.time())(SimpleNamespace(name="a job", stat=lambda: status)) == theirs
+    assert listing_lines.long(time.time())(SimpleNamespace(name="a job", stat=lambda: status)) == theirs
 
 
 @given(st.lists(st.text(min_size=1), max_size=40), st.integers(1, 10))
 def test_runs_are_in_order_and_nothing_is_lost(there: list[str], run: int) -> None:
     entries = [SimpleNamespace(name=name, stat=None) for name in there]
-    shown = [line for line in lines.in_order(entries, lines.short, run) if line]
+    shown = [line for line in listing_lines.in_order(entries, listing_lines.short, run) if line]
     expected = [name for first in range(0, len(there), run) for name in sorted(there[first : first + run])]
     assert shown == [f"{name}\r\n".encode(errors="replace") for name in expected]
 
@@ -152,12 +152,12 @@ class Watched:
 def test_a_former_listing_in_whatever_order_changes_no_line(
     before: list[str], after: list[str], facts: set[str], piece: int, data: st.DataObject
 ) -> None:
-    line = lines.mlsd(facts)
+    line = listing_lines.mlsd(facts)
     after = data.draw(st.permutations([*after, *before[::2]])) if before else after
     said = [line(Watched(name)) for name in before]
     former = deque(b"".join(said[first : first + piece]) for first in range(0, len(said), piece))
     entries = [Watched(name) for name in dict.fromkeys(after)]
-    listed = list(lines.as_they_come(entries, lines.remembering(line, former)))
+    listed = list(listing_lines.as_they_come(entries, listing_lines.remembering(line, former)))
     assert listed == [line(Watched(entry.name)) for entry in entries]
     assert {entry.name for entry in entries if entry.looks} >= {entry.name for entry in entries} - {*before}
 
@@ -361,13 +361,13 @@ def test_the_standard_library_lists_everything(full: House) -> None:
 
 def test_after_a_change_only_what_is_new_is_looked_at(full: House, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    plain = lines.mlsd
+    plain = listing_lines.mlsd
 
-    def watching(facts: Collection[str]) -> lines.Line:
+    def watching(facts: Collection[str]) -> listing_lines.Line:
         line = plain(facts)
         return lambda entry: looked.append(entry.name) or line(entry)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(lines, "mlsd", watching)
+    monkeypatch.setattr(listing_lines, "mlsd", watching)
     done = full.spool.state("done")
     with browsing(full) as anyone:
         threading.Event().wait(0.2)  # see _SETTLED_NS

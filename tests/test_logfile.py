@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from construir_ftp.machine.logfile import CappedLog
+from construir_ftp.machine.capped_log import CappedLog
 
 
 def write(path: Path, blocks: list[bytes], head: int, tail: int) -> bytes:

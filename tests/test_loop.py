@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 from pyftpdlib.ioloop import AsyncChat
 
-from construir_ftp.server.loop import Loop
+from construir_ftp.ftp.ioloop import Loop
 
 
 class Member(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from construir_ftp import keys
-from construir_ftp.cli import construir as group
+from construir_ftp.cli.main import construir as group
+from construir_ftp.jobs import request
 from tests import images
 from tests.appliance import construir
 from tests.test_cli import commands
@@ -47,7 +47,7 @@ def test_mandoc_finds_nothing_wrong_with_any_page(pages: Path) -> None:
 
 def test_the_page_of_construir_toml_has_all_keys(pages: Path) -> None:
     text = read(pages / "man5/construir.toml.5")
-    for key in keys.KEYS:
+    for key in request.KEYS:
         assert f"{key.name} = {key.example}" in text
 
 

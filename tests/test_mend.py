@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import extfs, mend, pack, unpack
+from construir_ftp.diskimage import e2fsprogs, extfs
 from construir_ftp.errors import ConstruirError
+from construir_ftp.pack import pack, unpack
 from tests import images
 from tests.images import KIB, MIB
 
@@ -22,7 +23,7 @@ def free_bytes(image: Path) -> int:
 def test_image_grows_until_so_much_is_free_and_is_whole(tmp_path: Path, filesystem: str, asked: int) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(images.image(filesystem, 8 * MIB))
-    mend.grow(image, asked, 1024 * MIB)
+    e2fsprogs.grow(image, asked, 1024 * MIB)
     assert free_bytes(image) >= asked
     assert image.stat().st_size <= max(8 * MIB, 1.1 * asked + 8 * MIB)
     assert image.stat().st_blocks * 512 < 40 * MIB
@@ -32,7 +33,7 @@ def test_image_grows_until_so_much_is_free_and_is_whole(tmp_path: Path, filesyst
 def test_what_pack_made_grows_and_keeps_its_content(tmp_path: Path) -> None:
     packed = tmp_path / "job.img"
     pack.pack(images.job_directory(tmp_path / "job"), packed, 0, "raw")
-    mend.grow(packed, 300 * MIB, 1024 * MIB)
+    e2fsprogs.grow(packed, 300 * MIB, 1024 * MIB)
     assert free_bytes(packed) >= 300 * MIB
     unpack.unpack(packed, tmp_path / "found")
     assert (tmp_path / "found/run.sh").read_bytes() == (tmp_path / "job/run.sh").read_bytes()
@@ -44,7 +45,7 @@ def test_what_pack_made_for_a_job_that_wants_space_has_inodes_for_it(tmp_path: P
     (job / "construir.toml").write_text(f'space = "{space}B"\n')
     pack.pack(job, packed, 0, "raw")
     assert packed.stat().st_size < 8 * MIB
-    mend.grow(packed, space, 1024 * MIB)
+    e2fsprogs.grow(packed, space, 1024 * MIB)
     told = subprocess.run(["dumpe2fs", "-h", packed], capture_output=True, text=True, check=True).stdout
     free_inodes = int(told.partition("Free inodes:")[2].split()[0])
     assert free_inodes >= space // (16 * KIB)
@@ -53,7 +54,7 @@ def test_what_pack_made_for_a_job_that_wants_space_has_inodes_for_it(tmp_path: P
 def test_image_never_grows_beyond_the_limit(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(images.image("ext4", 8 * MIB))
-    mend.grow(image, 100 * MIB, 50 * MIB)
+    e2fsprogs.grow(image, 100 * MIB, 50 * MIB)
     assert image.stat().st_size == 50 * MIB
 
 
@@ -61,5 +62,5 @@ def test_what_is_no_ext_image_does_not_grow(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(images.squashfs())
     with pytest.raises(ConstruirError, match="not an ext2, ext3 or ext4 image"):
-        mend.grow(image, 100 * MIB, 1024 * MIB)
+        e2fsprogs.grow(image, 100 * MIB, 1024 * MIB)
     assert image.read_bytes() == images.squashfs()

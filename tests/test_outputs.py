@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from construir_ftp import outputs, wishes
 from construir_ftp.errors import RefusedError
-from construir_ftp.outputs import Patterns
+from construir_ftp.jobs import outputs, request
+from construir_ftp.jobs.outputs import Patterns
 
 TREE = ("run.sh", "out", "out/a.deb", "out/b.deb", "out/.c.deb", "out/deep", "out/deep/d.deb", ".git", ".git/e.deb")
 DIRECTORIES = ("out", "out/deep", ".git")
@@ -67,7 +67,7 @@ def test_many_stars_take_no_time_that_grows_with_their_number() -> None:
 def test_what_is_no_path_in_the_image_is_refused_by_its_key(pattern: str) -> None:
     assert not outputs.is_pattern(pattern)
     with pytest.raises(RefusedError, match=r"construir.toml: outputs: expected paths of files, such as"):
-        wishes.read(f"outputs = {json.dumps([pattern])}")
+        request.read(f"outputs = {json.dumps([pattern])}")
 
 
 @pytest.mark.parametrize("name", ["hello_2.10-3+b1~rc1_amd64.deb", "a", "x=1,y@2-3", "_", "A" * 128])

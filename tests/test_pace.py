@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyftpdlib.ioloop import _CallLater
 
-from construir_ftp.server.loop import Loop
+from construir_ftp.ftp.ioloop import Loop
 from tests import images
 from tests.ftpclient import Control, serving, wait_until
 

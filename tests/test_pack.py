@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import codec, gate, pack, unpack
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
+from construir_ftp.diskimage import codec
 from construir_ftp.errors import CommandError, UsageError
 from construir_ftp.formats import FORMATS
-from construir_ftp.pack import Wrapping, volume
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.pack import filesystem, pack, unpack
+from construir_ftp.pack.pack import Wrapping
 from tests import images, smalldisk
 from tests.images import CODECS, MIB
 
 
-def checked(packed: Path) -> gate.Verdict:
+def checked(packed: Path) -> admission.Verdict:
     """What the gate says of a packed job."""
     with Court(GateSection()) as court:
-        return gate.check(packed, court)
+        return admission.check(packed, court)
 
 
 def raw(packed: Path, codec_name: str = "zstd") -> Path:
@@ -131,9 +133,9 @@ def test_an_image_too_small_for_its_content_is_told_from_other_failures(
     (source / "data").write_bytes(images.noise(10 * MIB))
     for number in range(50):
         (source / f"{number}").touch()
-    assert volume.fill(source, tmp_path / "image", blocks, inodes, volume.Times(1)) is None
+    assert filesystem.fill(source, tmp_path / "image", blocks, inodes, filesystem.Times(1)) is None
     with pytest.raises(CommandError, match="No such file"):
-        volume.fill(tmp_path / "missing", tmp_path / "image", blocks, inodes, volume.Times(1))
+        filesystem.fill(tmp_path / "missing", tmp_path / "image", blocks, inodes, filesystem.Times(1))
 
 
 def test_a_socket_is_left_out(tmp_path: Path) -> None:
@@ -182,7 +184,8 @@ def test_an_unknown_codec_is_an_error(tmp_path: Path) -> None:
 FULL = """
 import sys
 from pathlib import Path
-from construir_ftp import errors, pack
+from construir_ftp import errors
+from construir_ftp.pack import pack
 small, source = map(Path, sys.argv[1:])
 try:
     pack.pack(source, small / "packed", 0)
@@ -234,7 +237,7 @@ import hashlib, os, sys
 from pathlib import Path
 small, job = map(Path, sys.argv[1:])
 os.umask(0o077)
-from construir_ftp import pack
+from construir_ftp.pack import pack
 left_out = pack.pack(job, small / "packed", 2**20)
 assert not left_out, left_out
 print(hashlib.sha256((small / "packed").read_bytes()).hexdigest())
@@ -292,7 +295,7 @@ def test_a_level_changes_the_size_and_passes_the_gate(tmp_path: Path, name: str)
 
 def test_modes_are_set_in_the_image_where_the_system_has_none(tmp_path: Path) -> None:
     pack.pack(rich_job(tmp_path / "job"), tmp_path / "image", 0, "raw")
-    volume.set_modes(tmp_path / "image", {b"run.sh": 0o755, b"data": 0o600, b"with space": 0o700, b"link": 0o644})
+    filesystem.set_modes(tmp_path / "image", {b"run.sh": 0o755, b"data": 0o600, b"with space": 0o700, b"link": 0o644})
     images.run("e2fsck", "-fn", tmp_path / "image")
     unpack.unpack(tmp_path / "image", tmp_path / "back")
     found = {path: mode for path, (mode, _, _) in listing(tmp_path / "back").items()}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import ARCHIVES
-from construir_ftp.spool import Spool
 from tests.appliance import CONFIG, WARM, Appliance, construir
 from tests.debarchive import DebArchive
 from tests.images import run
@@ -21,9 +21,9 @@ HOSTS_APT = re.compile(r'"/(etc/apt|var/lib/apt|var/cache/apt|var/lib/dpkg)')
 USES_APT = """
 import sys
 from pathlib import Path
-from construir_ftp import image
-from construir_ftp.layers.archive import Archive
-archive = Archive(Path(sys.argv[1]), image.find(Path(sys.argv[2]), sys.argv[3]))
+from construir_ftp.image import baseimage
+from construir_ftp.layers.apt import Archive
+archive = Archive(Path(sys.argv[1]), baseimage.find(Path(sys.argv[2]), sys.argv[3]))
 archive.refresh()
 archive.fetch(archive.resolve(("wanted",)))
 """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import janitor
+from construir_ftp.appliance import janitor
 from construir_ftp.config import JanitorSection
-from construir_ftp.server.partial import Partials
-from construir_ftp.spool import Spool
+from construir_ftp.intake.incoming import Partials
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.units import Duration
 from tests import images
 from tests.ftpclient import Control, House, serving, wait_until

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from construir_ftp.users import Users
+from construir_ftp.ftp.users import Users
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, serving, wait_until
 
 GUESSER, HOME, ELSEWHERE = "127.0.0.2", "127.0.0.3", "127.0.0.4"

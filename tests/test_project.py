@@ -6,8 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import keys, pack, process, project, wishes
-from construir_ftp.wishes import Dependencies, Wishes
+from construir_ftp import process
+from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Dependencies, Wishes
+from construir_ftp.pack import detect, pack
 from tests.appliance import construir
 
 _HELLO_C = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
@@ -54,9 +56,9 @@ def laid_out(place: Path, files: dict[str, str]) -> Path:
 def test_what_is_written_for_each_kind_is_a_job(tmp_path: Path, kind: str) -> None:
     files, packages, command = _KINDS[kind]
     directory = laid_out(tmp_path / "my project", files)
-    sketch, written, kept = project.write(directory)
+    sketch, written, kept = detect.write(directory)
     assert (sketch.kind, [path.name for path in written], kept) == (kind, ["run.sh", "construir.toml"], [])
-    wanted = wishes.read((directory / "construir.toml").read_text())
+    wanted = request.read((directory / "construir.toml").read_text())
     assert packages <= set(wanted.dependencies.packages)
     assert "not-for-the-build" not in wanted.dependencies.packages
     assert wanted.name == "my-project"
@@ -71,7 +73,7 @@ def test_packages_of_every_kind_are_in_debian(tmp_path: Path) -> None:
     if "gcc" not in known:
         pytest.skip("apt knows no packages here; run: apt-get update")
     for number, (files, _, _) in enumerate(_KINDS.values()):
-        sketch = project.look(
+        sketch = detect.look(
             laid_out(tmp_path / str(number), {**files, "debian/control": ""} if number > 99 else files)
         )
         invented = {"libfoo-dev", "debhelper-compat", "gcc-multilib"}
@@ -83,8 +85,8 @@ def test_an_extension_module_gets_a_compiler(tmp_path: Path) -> None:
     extended = laid_out(
         tmp_path / "extended", {"setup.py": "setup(ext_modules=[Extension('a', ['a.pyx'])])", "a.pyx": ""}
     )
-    assert "gcc" not in project.look(plain).packages
-    assert {"gcc", "python3-dev", "cython3"} <= set(project.look(extended).packages)
+    assert "gcc" not in detect.look(plain).packages
+    assert {"gcc", "python3-dev", "cython3"} <= set(detect.look(extended).packages)
 
 
 def test_nothing_is_ever_written_over(tmp_path: Path) -> None:
@@ -105,12 +107,12 @@ def test_nothing_is_ever_written_over(tmp_path: Path) -> None:
 
 
 def test_every_key_is_explained_and_every_example_is_right() -> None:
-    explained = {(key.table, key.name) for key in keys.KEYS}
+    explained = {(key.table, key.name) for key in request.KEYS}
     there = {("", name) for name in Wishes.__struct_fields__ if name not in ("env", "dependencies")}
     there |= {("dependencies", name) for name in Dependencies.__struct_fields__}
     assert explained == there | {("env", "CFLAGS")}
-    text = "".join(f"{key.table}{'.' if key.table else ''}{key.name} = {key.example}\n" for key in keys.KEYS)
-    wishes.read(text.replace('"ID"', '"20261122T104102Z-7f3a-zlib"'))
+    text = "".join(f"{key.table}{'.' if key.table else ''}{key.name} = {key.example}\n" for key in request.KEYS)
+    request.read(text.replace('"ID"', '"20261122T104102Z-7f3a-zlib"'))
 
 
 # Each prints, at its end, what has come of it.

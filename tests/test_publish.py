@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from construir_ftp import jail, pack
-from construir_ftp import result as results
-from construir_ftp.cli import construir
+from construir_ftp.cli.main import construir
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.jail import cell
+from construir_ftp.jail import cell, jail
+from construir_ftp.jobs import result as results
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers import publish as publishing
 from construir_ftp.layers.store import Layer, Store
-from construir_ftp.spool import Job, Spool
+from construir_ftp.pack import pack
 from construir_ftp.units import Size
 from tests import images
 from tests.images import MIB

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import disk, image
-from construir_ftp.refresher import Refresher
+from construir_ftp import files
+from construir_ftp.appliance.refresher import Refresher
+from construir_ftp.image import baseimage
 from tests.baseimages import publish
 from tests.ftpclient import wait_until
 
@@ -82,9 +83,9 @@ def test_restart_does_not_begin_again_what_was_begun(images: Path, tmp_path: Pat
 def test_build_that_failed_is_tried_again_a_day_later(
     images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = image.find(images, "first").manifest
+    manifest = baseimage.find(images, "first").manifest
     old = msgspec.structs.replace(manifest, created=manifest.created - timedelta(days=31))
-    disk.replace_durably(images / "first" / image.MANIFEST, msgspec.json.encode(old))
+    files.replace_durably(images / "first" / baseimage.MANIFEST, msgspec.json.encode(old))
     with refresher(images, 30 * DAY_S, f"echo $1 >{tmp_path}/log; exit 7") as worker:
         look_until(worker, tmp_path / "log", "first\n")
         wait_until(lambda: looked(worker) and caplog.text, "it has failed")

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from construir_ftp import outcome
+from construir_ftp.jobs.result import Claims
+from construir_ftp.machine import outcome
+from construir_ftp.machine.outcome import OurFault, Outcome
 from construir_ftp.machine.vm import Ending
-from construir_ftp.outcome import OurFault, Outcome
-from construir_ftp.result import Claims
 
 WENT_WELL = {"ready": True, "started": True}
 

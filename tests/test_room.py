@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import disk
+from construir_ftp import files
 from construir_ftp.errors import RefusedError
-from construir_ftp.room import Room
-from construir_ftp.spool import Job, Spool, Ticket
+from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.spool import Job, Spool, Ticket
 from tests import smalldisk
 
 MIB = 2**20
@@ -44,7 +44,7 @@ def place(tmp_path: Path) -> Spool:
 @pytest.fixture
 def tenth(place: Spool) -> int:
     """A tenth of what is free: so much that what other programs write meanwhile doesn't matter."""
-    return disk.free_bytes(place.path) // 10
+    return files.free_bytes(place.path) // 10
 
 
 def in_tenths(room: Room, tenth: int) -> int:
@@ -75,12 +75,12 @@ def test_room_is_kept_for_the_waiting_job_that_needs_most(place: Spool, tenth: i
 def test_what_a_running_job_has_written_is_not_kept_for_it_again(place: Spool) -> None:
     job = put(place, "running", "a", 8 * MIB)
     room = Room(place, 0)
-    kept_before = disk.free_bytes(place.path) - room.for_uploads()
+    kept_before = files.free_bytes(place.path) - room.for_uploads()
     job.disk.write_bytes(b"x" * 8 * MIB)
     (job.path / "hello.img.gz").write_bytes(b"x" * 3 * MIB)
-    disk.fsync(job.disk)
-    disk.fsync(job.path / "hello.img.gz")
-    kept = disk.free_bytes(place.path) - room.for_uploads()
+    files.fsync(job.disk)
+    files.fsync(job.path / "hello.img.gz")
+    kept = files.free_bytes(place.path) - room.for_uploads()
     assert kept_before == pytest.approx(16 * MIB, abs=4 * MIB)
     assert kept == pytest.approx(5 * MIB, abs=4 * MIB)
 
@@ -128,7 +128,7 @@ def test_job_is_started_alone_whatever_it_needs_while_min_free_is_kept(place: Sp
 
 
 def test_count_of_an_upload_under_way_is_renewed(place: Spool, tenth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("construir_ftp.room._COUNTED_S", 0.0)
+    monkeypatch.setattr("construir_ftp.jobs.disk_space._COUNTED_S", 0.0)
     room = Room(place, 0)
     assert round(room.for_more() / tenth) == 10
     put(place, "running", "a", tenth)
@@ -139,8 +139,8 @@ def test_count_of_an_upload_under_way_is_renewed(place: Spool, tenth: int, monke
 _FILL = """
 import sys
 from pathlib import Path
-from construir_ftp.room import Room
-from construir_ftp.spool import Spool
+from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.spool import Spool
 from tests.test_room import MIB, put
 
 place = Spool.prepare(Path(sys.argv[1]) / "spool")

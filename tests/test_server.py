@@ -16,8 +16,8 @@ import pytest
 
 from construir_ftp.config import GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
-from construir_ftp.server import passive_ports
-from construir_ftp.server.data import PassiveListener
+from construir_ftp.ftp.data import PassiveListener
+from construir_ftp.ftp.server import passive_ports
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, House, held_check, reset, serving, wait_until
 from tests.prison import clerks

@@ -20,12 +20,12 @@ from typing import IO
 import msgspec
 import pytest
 
-from construir_ftp import pack
 from construir_ftp.config import Config, SpoolSection
 from construir_ftp.errors import RefusedError
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.machine.terminal import END_KEY
+from construir_ftp.pack import pack
 from construir_ftp.runner import shell
-from construir_ftp.spool import Spool
-from construir_ftp.terminal import END_KEY
 from tests import images as jobs
 from tests.appliance import construir
 

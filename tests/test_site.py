@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import guide, status
 from construir_ftp.config import Config
-from construir_ftp.status import Report, Slot
+from construir_ftp.ftp.vfs import readme
+from construir_ftp.jobs import status
+from construir_ftp.jobs.status import Report, Slot
 from tests import images
 from tests.ftpclient import PASSWORD, README, Control, House, wait_until
 
@@ -152,7 +153,7 @@ def test_curl_and_wget_read_the_status(house: House, tmp_path: Path) -> None:
 
 
 def test_newcomer_who_does_what_the_guide_says_has_a_job(house: House, tmp_path: Path) -> None:
-    text = guide.text(Config())
+    text = readme.text(Config())
     assert max(len(line) for line in text.splitlines()) <= 100
     made = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     commands = [line for line in made if not line.startswith(("construir", "lftp"))]
@@ -167,7 +168,7 @@ def test_newcomer_who_does_what_the_guide_says_has_a_job(house: House, tmp_path:
 
 @pytest.mark.parametrize("words", ["2 GiB", "16 GiB", "2 hours", "30 minutes", "30 days", "ext2, ext3 or ext4"])
 def test_guide_names_the_limits_that_are_configured(words: str) -> None:
-    assert words in guide.text(Config())
+    assert words in readme.text(Config())
 
 
 def test_replies_of_several_lines_can_not_be_mistaken_for_their_end(house: House, anyone: Control) -> None:

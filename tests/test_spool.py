@@ -18,9 +18,10 @@ from typing import IO
 import msgspec
 import pytest
 
-from construir_ftp import jobfile, process, spool
+from construir_ftp import process
 from construir_ftp.errors import CommandError, ConstruirError
-from construir_ftp.spool import STATES, Job, Spool, Ticket
+from construir_ftp.jobs import names, spool
+from construir_ftp.jobs.spool import STATES, Job, Spool, Ticket
 
 PROJECT = Path(__file__).parent.parent
 LONG_S = 60.0
@@ -158,7 +159,7 @@ def test_one_contributor_is_served_in_the_order_of_arrival(place: Spool) -> None
 def fill_queue(place: Spool, contributor: str, count: int) -> None:
     """Many waiting jobs, without the fsync of each that an admission costs."""
     for second in range(count):
-        job = place.state("queue") / jobfile.new_id("many", NOON + timedelta(seconds=second))
+        job = place.state("queue") / names.new_id("many", NOON + timedelta(seconds=second))
         job.mkdir()
         (job / "upload").touch()
         (job / "job.json").write_bytes(msgspec.json.encode(ticket(contributor)))
@@ -228,7 +229,7 @@ def test_a_job_with_a_damaged_ticket_gets_its_turn_and_stops_nobody(place: Spool
 
 def test_tickets_are_those_of_this_moment_however_quickly_jobs_come_and_go(place: Spool) -> None:
     for second in range(300):
-        job = place.state("queue") / jobfile.new_id("quick", NOON + timedelta(seconds=second))
+        job = place.state("queue") / names.new_id("quick", NOON + timedelta(seconds=second))
         job.mkdir()
         assert list(place.tickets("queue")) == [job.name]
         place.delete(Job(job))
@@ -339,7 +340,7 @@ HOLD_LOCK = """
 import sys, time
 from pathlib import Path
 from construir_ftp.errors import ConstruirError
-from construir_ftp.spool import Spool
+from construir_ftp.jobs.spool import Spool
 try:
     with Spool(Path(sys.argv[1])).lock():
         print("held", flush=True)
@@ -438,7 +439,8 @@ def test_the_listener_is_woken_by_an_admission(tmp_path: Path, depth: int) -> No
 
 def test_the_listener_is_woken_from_another_process(place: Spool) -> None:
     program = (
-        "import sys; from pathlib import Path; from construir_ftp.spool import Spool; Spool(Path(sys.argv[1])).wake()"
+        "import sys; from pathlib import Path; from construir_ftp.jobs.spool import Spool;"
+        "Spool(Path(sys.argv[1])).wake()"
     )
     with place.listen() as wake, python(program, place.path) as other:
         assert select.select([wake], [], [], LONG_S)[0] == [wake]
@@ -576,7 +578,7 @@ LIVE = """
 import os, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from construir_ftp.spool import Spool, Ticket
+from construir_ftp.jobs.spool import Spool, Ticket
 
 def say(*words):
     os.writev(1, [(" ".join(words) + "\\n").encode()])
@@ -624,7 +626,7 @@ with spool.lock():
 RECOVER = """
 import sys
 from pathlib import Path
-from construir_ftp.spool import Spool
+from construir_ftp.jobs.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 with spool.lock():
     spool.recover()
@@ -785,7 +787,7 @@ def test_a_result_without_room_waits_and_is_published_later(place: Spool, tmp_pa
     taken = place.take()
     assert taken is not None
     run(taken)
-    program = "import sys; from pathlib import Path; from construir_ftp.spool import Job, Spool; "
+    program = "import sys; from pathlib import Path; from construir_ftp.jobs.spool import Job, Spool; "
     program += "p = Path(sys.argv[1]); Spool(p).finish(Job(p / 'running' / sys.argv[2]), b'{}')"
     status, trace = strace(place.path, program, "write", "write:error=ENOSPC:when=1+", tmp_path, (taken.id,))
     assert status != 0
@@ -801,7 +803,7 @@ ADMIT = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from construir_ftp.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Spool, Ticket
 spool = Spool(Path(sys.argv[1]))
 ticket = Ticket(name="hello", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25, image_bytes=25,
     upload_sha256="", received=datetime(2026, 11, 22, tzinfo=UTC))
@@ -811,7 +813,7 @@ spool.admit(Job(spool.state("incoming") / sys.argv[2]), ticket)
 FINISH = """
 import sys
 from pathlib import Path
-from construir_ftp.spool import Job, Spool
+from construir_ftp.jobs.spool import Job, Spool
 spool = Spool(Path(sys.argv[1]))
 spool.finish(Job(spool.state("running") / sys.argv[2]), b"{}")
 """

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import status
-from construir_ftp.spool import Job, Spool, Ticket
-from construir_ftp.status import Report, Slot
+from construir_ftp.jobs import status
+from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.status import Report, Slot
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from construir_ftp import stream
+from construir_ftp.diskimage import stream
 from construir_ftp.errors import RefusedError
 from tests import images
 from tests.images import COMPRESSED, KIB, MIB

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import superblock
+from construir_ftp.diskimage import superblock
 from construir_ftp.errors import RefusedError
 from tests import images
 from tests.images import MIB

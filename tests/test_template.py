@@ -16,21 +16,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from construir_ftp import gate, pack
 from construir_ftp.config import Config
-from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator, guest
 from construir_ftp.machine import template as template_module
+from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Assignment, Ending, Machine
-from construir_ftp.offer import Offer
+from construir_ftp.pack import pack
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.spare import Spare
 from construir_ftp.runner.worker import Published, Worker
-from construir_ftp.spool import Spool
 from tests.appliance import WARM, Appliance
 from tests.images import job_directory
 from tests.machines import JOBS, SMALL, assignment
@@ -161,7 +162,7 @@ def run_job(worker: Worker, waiting: Machine | None = None) -> Published:
     incoming = worker.spool.receive()
     pack.pack(JOBS / "hello", incoming.upload, 2**20)
     with Court(Config().gate) as court:
-        gate.admit(worker.spool, incoming, "hello.img.zst", "alice", court, worker.offer)
+        admission.admit(worker.spool, incoming, "hello.img.zst", "alice", court, worker.offer)
     job = worker.spool.take()
     assert job is not None
     stop, other_end = socket.socketpair()

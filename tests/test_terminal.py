@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from construir_ftp.terminal import Strainer, Terminal, Typist
+from construir_ftp.machine.terminal import Strainer, Terminal, Typist
 
 LOGIN = [b"\r\nconstruir login: ", b"root\r\nPassword: ", b"\r\nLinux construir #1 SMP\r\nroot@construir:~# "]
 

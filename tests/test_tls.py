@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.server import tls
-from construir_ftp.server.protection import COMMANDS
+from construir_ftp.ftp import tls
+from construir_ftp.ftp.ftps import COMMANDS
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, reset, serving, wait_until
 from tests.tlsclient import TlsControl, begin, begin_implicitly, make_certificate, strict_context, tls_section

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from construir_ftp import turns
-from construir_ftp.turns import Turns
+from construir_ftp.jobs import fair_share
+from construir_ftp.jobs.fair_share import Turns
 
 CONTRIBUTORS = st.sampled_from(["ann", "bob", "cyd", ""])
 
@@ -18,16 +18,16 @@ def waiting(*contributors: str) -> list[tuple[str, str]]:
 
 
 def test_who_has_fewer_jobs_running_is_next_whoever_had_the_last_turn() -> None:
-    order = turns.order(waiting("ann", "ann", "bob"), ["ann", "ann"], ["ann", "bob"])
+    order = fair_share.order(waiting("ann", "ann", "bob"), ["ann", "ann"], ["ann", "bob"])
     assert list(order) == ["0002-bob", "0000-ann", "0001-ann"]
 
 
 def test_who_had_no_turn_yet_is_before_who_had_one() -> None:
-    assert next(turns.order(waiting("ann", "bob", "cyd"), [], ["cyd", "ann"])) == "0001-bob"
+    assert next(fair_share.order(waiting("ann", "bob", "cyd"), [], ["cyd", "ann"])) == "0001-bob"
 
 
 def test_oldest_job_is_first_where_nothing_else_tells_two_contributors_apart() -> None:
-    assert next(turns.order(waiting("bob", "ann"), [], [])) == "0000-bob"
+    assert next(fair_share.order(waiting("bob", "ann"), [], [])) == "0000-bob"
 
 
 @given(st.lists(CONTRIBUTORS), st.lists(CONTRIBUTORS, max_size=4), st.lists(CONTRIBUTORS, unique=True))
@@ -35,7 +35,7 @@ def test_every_job_is_in_line_once_and_those_of_one_contributor_in_their_order(
     contributors: list[str], running: list[str], served: list[str]
 ) -> None:
     jobs = waiting(*contributors)
-    line = list(turns.order(jobs, running, served))
+    line = list(fair_share.order(jobs, running, served))
     assert sorted(line) == sorted(job for _, job in jobs)
     for name in set(contributors):
         own = [job for owner, job in jobs if owner == name]
@@ -49,7 +49,7 @@ def test_nobody_has_a_second_turn_while_somebody_waits_for_the_first(
     owners = {job: name for name, job in waiting(*contributors)}
     had: Counter[str] = Counter()
     left = Counter(contributors)
-    for job in turns.order(waiting(*contributors), [], served):
+    for job in fair_share.order(waiting(*contributors), [], served):
         assert had[owners[job]] == min(had[name] for name in left if left[name])
         had[owners[job]] += 1
         left[owners[job]] -= 1
@@ -63,9 +63,9 @@ def test_turns_are_remembered_in_their_order(tmp_path: Path) -> None:
 
 
 def test_no_more_turns_are_remembered_than_anybody_needs(tmp_path: Path) -> None:
-    for number in range(turns._REMEMBERED + 5):
+    for number in range(fair_share._REMEMBERED + 5):
         Turns(tmp_path / "turns").note(f"c{number}")
-    assert len(Turns(tmp_path / "turns").served()) == turns._REMEMBERED
+    assert len(Turns(tmp_path / "turns").served()) == fair_share._REMEMBERED
 
 
 @pytest.mark.parametrize("damage", [b"", b"[1]", b'["ann"', b"\xff", b"[" * 100_000])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import jail
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import Jail, seccomp, uids
+from construir_ftp.jail import jail, seccomp, uids
+from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell
-from construir_ftp.jail.walls import Means
+from construir_ftp.jail.jail import Jail
 from tests.prison import root_only, run
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import pack, unpack
 from construir_ftp.errors import ConstruirError, RefusedError, UsageError
+from construir_ftp.pack import pack, unpack
 from tests import images
 from tests.images import KIB, MIB
 

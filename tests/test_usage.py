@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from construir_ftp.jobs.result import Usage
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
-from construir_ftp.result import Usage
 from tests.images import job_directory
 from tests.machines import JOBS, assignment
 

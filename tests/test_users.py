@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from construir_ftp import users as users_module
 from construir_ftp.errors import ConfigError, UsageError
-from construir_ftp.users import Users
+from construir_ftp.ftp import users as users_module
+from construir_ftp.ftp.users import Users
 
 PASSWORD = "correct horse"
 
@@ -92,7 +92,12 @@ def test_mode_and_owner_of_the_file_are_kept(users: Users) -> None:
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
-ADD = "import sys, pathlib, construir_ftp.users as u; u.Users(pathlib.Path(sys.argv[1])).add(sys.argv[2], sys.argv[3])"
+ADD = """
+import sys
+from pathlib import Path
+from construir_ftp.ftp.users import Users
+Users(Path(sys.argv[1])).add(sys.argv[2], sys.argv[3])
+"""
 
 
 def test_two_who_add_at_once_lose_nothing(users: Users) -> None:

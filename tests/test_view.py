@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from construir_ftp.server.notices import Notices
-from construir_ftp.server.view import View
-from construir_ftp.spool import Spool
+from construir_ftp.ftp.vfs.view import View
+from construir_ftp.ftp.vfs.virtual_files import Notices
+from construir_ftp.jobs.spool import Spool
 from tests import images
 from tests.ftpclient import LONG_S, Control, House, serving, wait_until
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp import jail
 from construir_ftp.errors import MachineUnavailableError
+from construir_ftp.jail import jail
 from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
 from tests.machines import JOBS, assignment

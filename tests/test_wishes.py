@@ -2,10 +2,10 @@
 
 import pytest
 
-from construir_ftp import wishes
 from construir_ftp.errors import RefusedError
+from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Terms, Wishes
 from construir_ftp.units import Duration, Size
-from construir_ftp.wishes import Terms, Wishes
 
 TERMS = Terms(
     timeout_s=7200,
@@ -36,14 +36,14 @@ layers = ["ghc-9.8", "gcc@0123456789ab"]
 
 def refusal(text: str | bytes) -> str:
     with pytest.raises(RefusedError) as caught:
-        wishes.read(text if isinstance(text, str) else wishes.decode(text))
+        request.read(text if isinstance(text, str) else request.decode(text))
     assert caught.value.reply == 550
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_every_key_is_understood() -> None:
-    read = wishes.read(ALL)
+    read = request.read(ALL)
     assert (read.timeout, read.memory, read.cpus) == (Duration(1800), Size(2**30), 2)
     assert read.env == {"CFLAGS": "-O2 -g"}
     assert read.dependencies.packages == ("build-essential", "cmake=3.25.1-1")
@@ -52,11 +52,11 @@ def test_every_key_is_understood() -> None:
 
 @pytest.mark.parametrize("text", [ALL, "", 'env = {A = "\\u007f\\n\\\\ \\"q\\" é"}'])
 def test_what_is_rendered_says_the_same(text: str) -> None:
-    assert wishes.read(wishes.render(wishes.read(text))) == wishes.read(text)
+    assert request.read(request.render(request.read(text))) == request.read(text)
 
 
 def test_nothing_asked_for_is_everything_by_default() -> None:
-    assert wishes.read("") == Wishes()
+    assert request.read("") == Wishes()
     TERMS.check(Wishes(), 2**30)
 
 
@@ -110,4 +110,4 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 )
 def test_more_than_can_be_had_is_refused(text: str, key: str) -> None:
     with pytest.raises(RefusedError, match=f"construir.toml: {key}"):
-        TERMS.check(wishes.read(text), 2**29)
+        TERMS.check(request.read(text), 2**29)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import workplace
+from construir_ftp import scratch_dir
 
 WORK = """
 import sys, time
-from construir_ftp import workplace
-with workplace.make() as place:
+from construir_ftp import scratch_dir
+with scratch_dir.make() as place:
     (place / "disk.img").write_text("large")
     print(place, flush=True)
     sys.stdin.read()
@@ -40,14 +40,14 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 
 def test_place_is_its_owners_alone_and_gone_with_all_that_is_in_it() -> None:
-    with workplace.make() as place:
+    with scratch_dir.make() as place:
         assert place.stat().st_mode & 0o777 == 0o700
         (place / "a" / "b").mkdir(parents=True)
     assert not place.exists()
 
 
 def test_place_is_gone_after_an_error_too() -> None:
-    with pytest.raises(ZeroDivisionError), workplace.make() as place:
+    with pytest.raises(ZeroDivisionError), scratch_dir.make() as place:
         raise ZeroDivisionError
     assert not place.exists()
 
@@ -57,7 +57,7 @@ def test_place_of_a_killed_command_goes_when_the_next_is_made() -> None:
     killed.kill()
     end(killed)
     assert (left / "disk.img").exists()
-    with workplace.make() as place:
+    with scratch_dir.make() as place:
         assert place != left
         assert not left.exists()
 
@@ -65,7 +65,7 @@ def test_place_of_a_killed_command_goes_when_the_next_is_made() -> None:
 def test_place_that_is_worked_in_stays() -> None:
     busy, kept = worker()
     try:
-        with workplace.make():
+        with scratch_dir.make():
             pass
         assert (kept / "disk.img").exists()
     finally:
@@ -75,12 +75,12 @@ def test_place_that_is_worked_in_stays() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to another")
 def test_place_of_another_user_is_left_alone() -> None:
-    with workplace.make() as own:
+    with scratch_dir.make() as own:
         foreign = own.with_name(f"{own.name}-foreign")
         foreign.mkdir()
         os.chown(foreign, 65534, 65534)
         try:
-            with workplace.make():
+            with scratch_dir.make():
                 assert foreign.exists()
         finally:
             foreign.rmdir()
@@ -88,11 +88,11 @@ def test_place_of_another_user_is_left_alone() -> None:
 
 def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
-    with workplace.make() as own:
+    with scratch_dir.make() as own:
         planted = own.with_name(f"{own.name}-link")
         planted.symlink_to(tmp_path)
         try:
-            with workplace.make():
+            with scratch_dir.make():
                 assert (tmp_path / "precious").exists()
         finally:
             planted.unlink()

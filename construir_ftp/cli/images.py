@@ -7,17 +7,20 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp import architecture, demand, image, supervisor
-from construir_ftp.cli import disks, shells
-from construir_ftp.cli.differences import difference_json, difference_lines
-from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
+from construir_ftp import architecture
+from construir_ftp.appliance import supervisor
+from construir_ftp.cli import run
+from construir_ftp.cli.options import PATH, as_json_option, configured, print_gone, print_json, print_table
+from construir_ftp.cli.output import difference_json, difference_lines
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.image import BaseImage, bootable, collect, diff, recipe, suites, versions
+from construir_ftp.image import baseimage, bootdisk, diff, export, gc, importer, recipe, versions
 from construir_ftp.image import build as imagebuild
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import references
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
-from construir_ftp.runner import selftest
-from construir_ftp.spool import Spool
+from construir_ftp.runner import local
 
 
 @click.group("image")
@@ -63,7 +66,7 @@ def image_build(
         raise UsageError(f"base image '{name}' was imported, not built; choose another name, or --force to replace it")
     suite_meant, arch_meant = (built.suite, built.architecture) if built else recipe.meant_by(name)
     suite = suite or suite_meant
-    mirror, keyring = suites.archive(suite, settings.images, mirror, keyring)
+    mirror, keyring = recipe.archive(suite, settings.images, mirror, keyring)
     wanted = recipe.Recipe(
         name=name,
         suite=suite,
@@ -77,7 +80,7 @@ def image_build(
     if not (force or refresh) and imagebuild.is_current(images, wanted):
         click.echo(f"{name} is there already, made from the same recipe; --refresh builds it anew")
         if with_disk:
-            _make_disk(images, image.find(images, name))
+            _make_disk(images, baseimage.find(images, name))
         return
     with supervisor.on_stop(_stop):
         base = imagebuild.build(images, wanted, (lambda base: None) if force else lambda base: _test(base, settings))
@@ -88,13 +91,13 @@ def image_build(
 
 
 def _make_disk(images: Path, base: BaseImage) -> None:
-    base = bootable.ensure(images, base)
-    click.echo(f"{base.path / image.DISK} boots by itself; image export writes it in other formats")
+    base = bootdisk.ensure(images, base)
+    click.echo(f"{base.path / baseimage.DISK} boots by itself; image export writes it in other formats")
 
 
-def _built(images: Path, name: str) -> image.Manifest | None:
+def _built(images: Path, name: str) -> baseimage.Manifest | None:
     try:
-        return image.find(images, name).manifest
+        return baseimage.find(images, name).manifest
     except ConstruirError:  # none, or a damaged one: either is about to be mended
         return None
 
@@ -110,7 +113,7 @@ def _stop() -> NoReturn:
 
 def _test(base: BaseImage, settings: Config) -> None:
     with supervisor.stop_signal() as stop:
-        selftest.run(base, settings, stop)
+        local.self_test(base, settings, stop)
 
 
 @image_group.command("list")
@@ -120,7 +123,7 @@ def _test(base: BaseImage, settings: Config) -> None:
 def image_list(settings: Config, everything: bool, as_json: bool) -> None:
     """Print what base images there are; of each name the live version comes first."""
     images = settings.images_path()
-    found = [base for name in image.names(images) for base in _versions(images, name, everything)]
+    found = [base for name in baseimage.names(images) for base in _versions(images, name, everything)]
     if as_json:
         plain = [msgspec.to_builtins(base.manifest) | {"digest": base.manifest.digest()} for base in found]
         print_json(plain)
@@ -134,7 +137,7 @@ def image_list(settings: Config, everything: bool, as_json: bool) -> None:
 
 
 def _versions(images: Path, name: str, everything: bool) -> list[BaseImage]:
-    live = image.find(images, name)
+    live = baseimage.find(images, name)
     others = [base for base in versions.every(images, name) if base.path.resolve() != live.path]
     return [live, *others] if everything else [live]
 
@@ -144,8 +147,8 @@ def _versions(images: Path, name: str, everything: bool) -> list[BaseImage]:
 @configured
 def image_verify(settings: Config, name: str) -> None:
     """Compare every part of the base image NAME with the digest taken when it was built."""
-    base = image.find(settings.images_path(), name)
-    image.verify(base)
+    base = baseimage.find(settings.images_path(), name)
+    baseimage.verify(base)
     click.echo(f"{base.name} is whole: {base.manifest.digest()}")
 
 
@@ -172,12 +175,12 @@ def image_diff(settings: Config, old: str, new: str, as_json: bool) -> int:
 def _named(images: Path, text: str) -> BaseImage:
     if "/" in text:
         try:
-            return image.read(Path(text).resolve(), Path(text).name)
+            return baseimage.read(Path(text).resolve(), Path(text).name)
         except FileNotFoundError as error:
-            raise ConstruirError(f"{text} is no base image: there is no {image.MANIFEST} in it") from error
+            raise ConstruirError(f"{text} is no base image: there is no {baseimage.MANIFEST} in it") from error
     name, _, digest = text.partition("@")
     if not digest:
-        return image.find(images, name)
+        return baseimage.find(images, name)
     for base in versions.every(images, name):
         if base.path.name.startswith(digest):
             return base
@@ -195,7 +198,7 @@ def image_gc(settings: Config, dry_run: bool, as_json: bool) -> None:
     """
     images = settings.images_path()
     needed = {settings.images.default, *settings.images.keep, *_asked_for(settings)}
-    gone = collect.plan(images, needed) if dry_run else collect.collect(images, needed)
+    gone = gc.plan(images, needed) if dry_run else gc.collect(images, needed)
     told = ((one.what, f"{one.reason}; {one.size_bytes // 2**20} MiB") for one in gone)
     print_gone(told, "remove", dry_run=dry_run, as_json=as_json)
 
@@ -207,8 +210,8 @@ def _asked_for(settings: Config) -> set[str]:
         return set()
     spool = Spool.find(path)
     layered = {layer.manifest.base for layer in Store(spool.state("layers")).every()}
-    images = image.every(settings.images_path())
-    return demand.bases(spool) | {base.name for base in images if base.manifest.digest() in layered}
+    images = baseimage.every(settings.images_path())
+    return references.bases(spool) | {base.name for base in images if base.manifest.digest() in layered}
 
 
 @image_group.command("remove")
@@ -216,8 +219,52 @@ def _asked_for(settings: Config) -> set[str]:
 @configured
 def image_remove(settings: Config, name: str) -> None:
     """Remove the base image NAME and all its versions, unless something runs on it."""
-    collect.remove(settings.images_path(), name)
+    gc.remove(settings.images_path(), name)
 
 
-for command in (shells.image_shell, *disks.COMMANDS):
+# -- disks for other hypervisors, and from elsewhere -------------------------------------------------------------
+
+# `construir image export` and `import`: base images for other hypervisors, and from elsewhere.
+
+_SUFFIXES = (".raw", ".img", ".qcow2")
+
+
+@click.command("export")
+@click.argument("name")
+@click.option("--format", "form", type=click.Choice(export.FORMATS), default="raw", help="raw unless given.")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@configured
+def image_export(settings: Config, name: str, form: export.Format, output: Path) -> None:
+    """Write a disk that boots by itself, of the base image NAME, for a hypervisor of any kind.
+
+    It is the disk that image build --bootable makes, which is made now if it is not there.
+    """
+    images = settings.images_path()
+    base = bootdisk.ensure(images, baseimage.find(images, name))
+    export.export(base, form, output)
+    click.echo(f"{output} {form} of {base.name} {base.manifest.digest()}")
+
+
+@click.command("import")
+@click.argument("file", type=PATH)
+@click.option("--name", help="What to call it; else as the file is called.")
+@configured
+def image_import(settings: Config, file: Path, name: str | None) -> None:
+    """Make a base image of the Debian in FILE: raw or qcow2, with one root partition (ext2, ext3 or ext4).
+
+    It gets what makes a worker of it (runjob, root's password "vagrant"), and goes live once a self-test job has
+    succeeded in a machine of it. FILE is not changed.
+    """
+    name = name or file.name.removesuffix(file.suffix if file.suffix in _SUFFIXES else "")
+    baseimage.check_name(name)
+
+    def test(base: baseimage.BaseImage) -> None:
+        with supervisor.stop_signal() as stop:
+            local.self_test(base, settings, stop)
+
+    base = importer.adopt(settings.images_path(), file, name, test)
+    click.echo(f"{base.name} {base.manifest.digest()}")
+
+
+for command in (run.image_shell, image_export, image_import):
     image_group.add_command(command)

@@ -7,20 +7,20 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp import image
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
-from construir_ftp.image import BaseImage
-from construir_ftp.layers import collect, publish
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.result import read_result
+from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.layers import gc, publish
 from construir_ftp.layers.build import Workshop
+from construir_ftp.layers.resolver import Offer
 from construir_ftp.layers.store import Layer, Store, versionless
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.qemu import Shape
-from construir_ftp.offer import Offer
-from construir_ftp.result import read_result
-from construir_ftp.spool import Job, Spool
 
 
 @click.group("layer")
@@ -109,7 +109,7 @@ def _shape(settings: Config, base: BaseImage) -> Shape:
 def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | None) -> None:
     """Make the layer that jobs get who ask for exactly these PACKAGES."""
     offer = Offer.of(Spool.find(settings.spool_path()), settings)
-    base = image.find(settings.images_path(), base_name or settings.images.default)
+    base = baseimage.find(settings.images_path(), base_name or settings.images.default)
     plan = offer.plan(base, packages)
     if not plan.packages:
         click.echo(f"{base.name} has all of them already: no layer is needed")
@@ -134,7 +134,7 @@ def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None
         raise UsageError(f"there is no result {job_id!a} in {spool.state('done')}")
     job = Job(spool.state("done") / job_id)
     ran_on = read_result(job).base_image
-    base = image.find(settings.images_path(), ran_on.name if ran_on else settings.images.default)
+    base = baseimage.find(settings.images_path(), ran_on.name if ran_on else settings.images.default)
     layer = publish.publish(
         _store(settings),
         job,
@@ -153,5 +153,5 @@ def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None
 def layer_gc(settings: Config, dry_run: bool, as_json: bool) -> None:
     """Delete the layers that layers.max_total no longer allows, and what interrupted commands left, now."""
     spool = Spool.find(settings.spool_path())
-    gone = collect.collect(spool, settings.layers.max_total, datetime.now(UTC), dry_run)
+    gone = gc.collect(spool, settings.layers.max_total, datetime.now(UTC), dry_run)
     print_gone(gone, "delete", dry_run=dry_run, as_json=as_json)

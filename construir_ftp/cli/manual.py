@@ -16,7 +16,7 @@ from click.shell_completion import get_completion_class
 from construir_ftp import __version__
 from construir_ftp.cli.options import PATH
 from construir_ftp.errors import UsageError
-from construir_ftp.keys import KEYS
+from construir_ftp.jobs.request import KEYS
 
 _ESCAPES = {"\\": "\\e", "-": "\\-", '"': "\\(dq", "~": "\\(ti", "^": "\\(ha"}
 _SHELLS = ("bash", "zsh", "fish")

@@ -95,7 +95,7 @@ class DurationType(click.ParamType[Duration]):
 def _configure_jail(section: JailSection) -> None:
     try:
         # Imported here: commands that only speak to a server have no need of it.
-        from construir_ftp import jail
+        from construir_ftp.jail import jail
     except ImportError:  # this is not Linux; a command that jails anything says so
         return
     jail.configure(range(section.first_uid, section.first_uid + section.uids), required=section.require_jail)

@@ -11,11 +11,10 @@ import click
 import msgspec
 
 from construir_ftp.cli.options import PATH, DurationType, printable
-from construir_ftp.client import address, credentials, sent
+from construir_ftp.client import address, history
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Server, Tls
-from construir_ftp.client.patience import Patience
-from construir_ftp.client.sent import Memory
+from construir_ftp.client.connection import Patience, Server, Tls
+from construir_ftp.client.history import Memory
 from construir_ftp.errors import ConfigError
 from construir_ftp.units import Duration
 
@@ -47,7 +46,7 @@ class Reach(msgspec.Struct, frozen=True):
 
     def as_contributor(self, where: Address) -> Server:
         """A server, to send jobs; a password that ~/.netrc doesn't have is asked for on the terminal."""
-        login = credentials.login_for(where, _ask if sys.stdin.isatty() else None)
+        login = address.login_for(where, _ask if sys.stdin.isatty() else None)
         return Server(where, login, self.tls, self.ca_file)
 
     def patience(self) -> Patience:
@@ -80,7 +79,7 @@ def reaching(command: _Command) -> _Command:
     )
     @functools.wraps(command)
     def with_reach(server: str | None, ca_file: Path | None, tls: Tls, patience: Duration, **options: Any) -> Any:
-        return command(Reach(server, ca_file, tls, float(patience), Memory(sent.place())), **options)
+        return command(Reach(server, ca_file, tls, float(patience), Memory(history.place())), **options)
 
     return with_reach
 

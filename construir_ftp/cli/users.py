@@ -6,8 +6,8 @@ import click
 
 from construir_ftp.cli.options import as_json_option, configured, print_json
 from construir_ftp.config import Config
-from construir_ftp.spool import Spool
-from construir_ftp.users import Users
+from construir_ftp.ftp.users import Users
+from construir_ftp.jobs.spool import Spool
 
 
 @click.group("user")

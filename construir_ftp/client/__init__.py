@@ -1,6 +1,7 @@
-"""The contributor's side: send a job to a server, follow it, bring its result. By FTP and the standard library alone.
+"""The contributor's side, over FTP.
 
-Nothing here prints, asks a terminal, or needs more than Python and msgspec. Whatever a server says is believed to be
-hostile: ids and names are checked before they become part of a path, and texts come as they are, to be made printable
-by whoever shows them.
+address says where and who, connection is the session and its patience. submit sends, watch follows, fetch brings,
+jobs lists, diff compares, history remembers what was sent, status and remote_files read what the server shows.
+
+It works wherever Python does, and believes nothing that a server says.
 """

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp.client import reading, standing
-from construir_ftp.client.sent import Memory, matching
+from construir_ftp.client import remote_files, status
+from construir_ftp.client.history import Memory, matching
 from construir_ftp.errors import MissingError, UsageError, one_line
 
 _MOST_NAMED = 5
@@ -30,7 +30,7 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True):
 def all_of(ftp: ftplib.FTP, memory: Memory, *, last: int, mine_only: bool) -> list[JobLine]:
     """What waits, in its order, what runs, and the `last` that are done, newest first."""
     mine = {job.id for job in memory.all()}
-    now = standing.overview(ftp)
+    now = status.overview(ftp)
     lines = [
         JobLine(id=job_id, mine=job_id in mine, state="waiting", place=place, why=now.why)
         for place, job_id in enumerate(now.queue, 1)
@@ -40,7 +40,7 @@ def all_of(ftp: ftplib.FTP, memory: Memory, *, last: int, mine_only: bool) -> li
         for slot in now.running
     ]
     # An id begins with the time of its arrival.
-    done = sorted(filter(standing.is_name, reading.names(ftp, "/done")), reverse=True)
+    done = sorted(filter(status.is_name, remote_files.names(ftp, "/done")), reverse=True)
     wanted = [job_id for job_id in done if job_id in mine or not mine_only]
     lines += [_ended(ftp, job_id, is_mine=job_id in mine) for job_id in wanted[:last]]
     return [line for line in lines if line.mine or not mine_only]
@@ -48,7 +48,7 @@ def all_of(ftp: ftplib.FTP, memory: Memory, *, last: int, mine_only: bool) -> li
 
 def _ended(ftp: ftplib.FTP, job_id: str, *, is_mine: bool) -> JobLine:
     try:
-        ended = standing.result(ftp, job_id)
+        ended = status.result(ftp, job_id)
     except MissingError:
         return JobLine(id=job_id, mine=is_mine, state="done", why="its result was pruned just now")
     return JobLine(
@@ -69,12 +69,12 @@ def resolve(ftp: ftplib.FTP, word: str, memory: Memory, *, prefer_live: bool = F
     Where there are several, those that were sent from here come first, and, if that is preferred, those that are not
     done. Raises MissingError, and UsageError where several are meant.
     """
-    if (exact := standing.look(ftp, word)) is not None:
+    if (exact := status.look(ftp, word)) is not None:
         return exact.id
-    now = standing.overview(ftp)
+    now = status.overview(ftp)
     live = {*now.queue, *(slot.job for slot in now.running)}
     mine = {job.id for job in memory.all()}
-    there = filter(standing.is_name, {*live, *reading.names(ftp, "/done")})
+    there = filter(status.is_name, {*live, *remote_files.names(ftp, "/done")})
     found = sorted(matching(word, list(there)))
     for preferred in (live if prefer_live else set(), mine):
         found = [job_id for job_id in found if job_id in preferred] or found

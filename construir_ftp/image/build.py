@@ -14,9 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, extfs, image, process
+from construir_ftp import files, process
+from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
-from construir_ftp.image import BaseImage, collect, emulation, initramfs, kernel, recipe, versions
+from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, recipe, versions
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.recipe import Recipe
 from construir_ftp.units import Size
 
@@ -29,7 +31,7 @@ _WORKPLACE = Path("/var/tmp"), "construir-build-"  # noqa: S108 - not /tmp, whic
 def is_current(images: Path, wanted: Recipe) -> bool:
     """Whether an image of that name is there and was made from the same recipe."""
     try:
-        return image.find(images, wanted.name).manifest.recipe == wanted.digest()
+        return baseimage.find(images, wanted.name).manifest.recipe == wanted.digest()
     except ConstruirError:
         return False
 
@@ -41,10 +43,10 @@ def build(images: Path, wanted: Recipe, approve: Callable[[BaseImage], None] = l
     """
     with versions.draft(images, wanted.name) as draft:
         _fill(draft, wanted)
-        is_first = wanted.name not in image.names(images)
+        is_first = wanted.name not in baseimage.names(images)
         base = versions.publish(images, wanted.name, draft, (lambda base: None) if is_first else approve)
-    image.note_proof(base)  # its digests were taken a moment ago
-    collect.trim(images, wanted.name)
+    baseimage.note_proof(base)  # its digests were taken a moment ago
+    gc.trim(images, wanted.name)
     return base
 
 
@@ -53,10 +55,10 @@ def _fill(draft: Path, wanted: Recipe) -> None:
         exported = work / "out"
         _export(work / "root", exported, wanted)
         epoch_s = int((exported / "date").read_text())
-        kernel.extract(exported / "vmlinuz", draft / image.KERNEL)
-        initramfs.pack(exported / "initramfs", draft / image.INITRD, epoch_s)
-        disk.take(exported / image.ROOT, 0, _ROOT_BYTES, draft / image.ROOT)
-        with (draft / image.ROOT).open("r+b") as root:
+        kernel.extract(exported / "vmlinuz", draft / baseimage.KERNEL)
+        initramfs.pack(exported / "initramfs", draft / baseimage.INITRD, epoch_s)
+        files.take(exported / baseimage.ROOT, 0, _ROOT_BYTES, draft / baseimage.ROOT)
+        with (draft / baseimage.ROOT).open("r+b") as root:
             extfs.Image(root).settle_times(epoch_s)
         _write_manifest(exported, draft, wanted, epoch_s)
 
@@ -67,7 +69,7 @@ def _workplace() -> Iterator[Path]:
     # to reach this directory, to write to out/, and only they can remove what is in root/.
     place, prefix = _WORKPLACE
     for abandoned in place.glob(f"{prefix}*"):
-        with suppress(OSError), disk.locked(abandoned, wait=False):
+        with suppress(OSError), files.locked(abandoned, wait=False):
             _clear(abandoned)
     with versions.claimed(place, prefix) as work:
         try:
@@ -111,7 +113,7 @@ def _export(root: Path, out: Path, wanted: Recipe) -> None:
 
 
 def _write_manifest(exported: Path, draft: Path, wanted: Recipe, epoch_s: int) -> None:
-    manifest = image.Manifest(
+    manifest = baseimage.Manifest(
         name=wanted.name,
         suite=wanted.suite,
         architecture=wanted.architecture,
@@ -119,11 +121,11 @@ def _write_manifest(exported: Path, draft: Path, wanted: Recipe, epoch_s: int) -
         recipe=wanted.digest(),
         kernel_release=(exported / "release").read_text().strip(),
         created=datetime.now(UTC),
-        parts={name: image.measure(draft / name) for name in image.PARTS},
+        parts={name: baseimage.measure(draft / name) for name in baseimage.PARTS},
         packages=dict(line.split("=", 1) for line in (exported / "packages").read_text().splitlines()),
         date=datetime.fromtimestamp(epoch_s, UTC),
         snapshot=wanted.snapshot,
         sources=(exported / "sources").read_text().splitlines(),
         ingredients=recipe.ingredients(),
     )
-    (draft / image.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    (draft / baseimage.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))

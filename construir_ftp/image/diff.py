@@ -2,9 +2,9 @@
 
 import msgspec
 
-from construir_ftp import comparison, image
-from construir_ftp.comparison import Difference
-from construir_ftp.image import BaseImage
+from construir_ftp.diskimage.compare import Difference, compare_images
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -35,17 +35,17 @@ def compare(old: BaseImage, new: BaseImage) -> Report:
     """Why `new` is not `old`. Raises ConstruirError where a root disk is damaged."""
     before, after = old.manifest, new.manifest
     parts = _changes(_digests(before), _digests(after))
-    same_root = image.ROOT not in {change.what for change in parts}
+    same_root = baseimage.ROOT not in {change.what for change in parts}
     return Report(
         settings=_changes(_settings(before), _settings(after)),
         ingredients=_changes(before.ingredients, after.ingredients),
         packages=_changes(before.packages, after.packages),
         parts=parts,
-        files=[] if same_root else comparison.compare(old.root, new.root),
+        files=[] if same_root else compare_images(old.root, new.root),
     )
 
 
-def _settings(manifest: image.Manifest) -> dict[str, str]:
+def _settings(manifest: baseimage.Manifest) -> dict[str, str]:
     return {
         "suite": manifest.suite,
         "architecture": manifest.architecture,
@@ -56,7 +56,7 @@ def _settings(manifest: image.Manifest) -> dict[str, str]:
     }
 
 
-def _digests(manifest: image.Manifest) -> dict[str, str]:
+def _digests(manifest: baseimage.Manifest) -> dict[str, str]:
     return {name: part.sha256 for name, part in manifest.parts.items()}
 
 

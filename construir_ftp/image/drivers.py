@@ -7,8 +7,8 @@ does, such as ext4, which computes no check sum by itself.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
+from construir_ftp.diskimage.codec import inflate
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image.inflate import inflate
 from construir_ftp.image.rootdisk import RootDisk
 
 _UNPACK = {".xz": "xz", ".zst": "zstd", ".gz": "gzip"}

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from construir_ftp import disk, image, process
+from construir_ftp import files, process
 from construir_ftp.errors import CommandError, UsageError
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 
 Format = Literal["raw", "qcow2", "vmdk", "vdi"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -31,15 +32,15 @@ def export(base: BaseImage, form: Format, target: Path) -> None:
     """Write the disk of a base image, which has one, to `target`, whole or not at all; what was there is replaced."""
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent}: not a directory; choose another place with -o")
-    source = base.path / image.DISK
+    source = base.path / baseimage.DISK
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
         draft = Path(place) / target.name  # which is noted in a vmdk
         if form == "raw":
-            disk.copy(source, draft)
+            files.copy(source, draft)
         else:
             _convert(source, form, draft)
             _SETTLE[form](draft, base.manifest.disk.sha256 if base.manifest.disk else "")
-        disk.fsync(draft)
+        files.fsync(draft)
         draft.replace(target)
 
 

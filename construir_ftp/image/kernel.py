@@ -8,8 +8,8 @@ import shutil
 import struct
 from pathlib import Path
 
+from construir_ftp.diskimage.codec import inflate
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image.inflate import inflate
 
 # The boot protocol's header (Documentation/arch/x86/boot.rst): offsets of its fields, little-endian.
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"

@@ -3,6 +3,7 @@
 Everything that has a say in the image is part of the recipe's digest; what the archive holds on a day is not.
 """
 
+import csv
 import fnmatch
 import hashlib
 import os
@@ -14,8 +15,9 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import architecture
+from construir_ftp.config import ImagesSection
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.image import emulation, suites
+from construir_ftp.image import emulation
 
 # Part of every recipe's digest: raise it when the builder makes something else of the same base-image/.
 _BUILDER_VERSION = 4
@@ -53,7 +55,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"'{self.snapshot}' is no time of a snapshot; such as 20260131T000000Z")
         if self.snapshot and not self.snapshot_mirror:
             raise UsageError("no mirror of snapshots is configured; set images.snapshot_mirror")
-        if self.snapshot and suites.is_ubuntu(self.suite):
+        if self.snapshot and is_ubuntu(self.suite):
             raise UsageError(f"{self.suite} is a release of Ubuntu; snapshots are of Debian's archive")
 
     def digest(self) -> str:
@@ -67,7 +69,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     def sources(self) -> list[str]:
         """The archives, as mmdebstrap(1) takes them; none leaves the choice to it."""
         if not self.snapshot:
-            return self._of_ubuntu() if suites.is_ubuntu(self.suite) else [self.mirror] if self.mirror else []
+            return self._of_ubuntu() if is_ubuntu(self.suite) else [self.mirror] if self.mirror else []
         base = self.snapshot_mirror.rstrip("/")
         # What was signed for a week may be years old; whoever uses the image's sources later needs to know that too.
         option = "[check-valid-until=no]"
@@ -164,3 +166,45 @@ def modules(architecture_name: str) -> list[str]:
 def drivers() -> list[str]:
     """Those of a disk that boots by itself, by base-image/drivers."""
     return _lines("drivers")
+
+
+# -- suites ------------------------------------------------------------------------------------------------------
+
+# Which archive a release is taken from: Debian's, or Ubuntu's where its mirror and keys are configured.
+# The names are those of Debian's distro-info-data, which mmdebstrap goes by too.
+_LISTS = Path("/usr/share/distro-info")
+# Names that change hands.
+_ROLES = ("stable", "testing", "unstable", "oldstable", "oldoldstable")
+
+
+def archive(suite: str, settings: ImagesSection, mirror: str | None, keyring: str | None) -> tuple[str, str]:
+    """Mirror and keyring for a release: those given, else those configured; empty is Debian's own.
+
+    Raises UsageError where nothing says where the release is to be had.
+    """
+    if suite in _series("ubuntu"):
+        mirror, keyring = mirror or settings.ubuntu_mirror, keyring or settings.ubuntu_keyring
+        if not (mirror and keyring):
+            raise UsageError(f"{suite} is a release of Ubuntu; set images.ubuntu_mirror and images.ubuntu_keyring")
+    else:
+        mirror = settings.mirror if mirror is None else mirror
+        keyring = settings.keyring if keyring is None else keyring
+        if not mirror and _series("debian") and suite not in _series("debian") and suite not in _ROLES:
+            raise UsageError(f"'{suite}' is no release of Debian or Ubuntu; name its archive with --mirror")
+    if keyring and not Path(keyring).is_file():
+        raise UsageError(f"there is no keyring {keyring}; install it, or name another one")
+    return mirror, keyring
+
+
+def is_ubuntu(suite: str) -> bool:
+    """Whether it is a release of Ubuntu."""
+    return suite in _series("ubuntu")
+
+
+def _series(distribution: str) -> list[str]:
+    """The releases of a distribution, by the names that archives have; none where nobody knows them."""
+    try:
+        with (_LISTS / f"{distribution}.csv").open(encoding="utf-8", newline="") as file:
+            return [row["series"] for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []

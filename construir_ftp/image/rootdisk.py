@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from construir_ftp import extfs, tree
+from construir_ftp.diskimage import extfs, tree
+from construir_ftp.diskimage.extfs import Inode
 from construir_ftp.errors import ConstruirError
-from construir_ftp.extfs import Inode
 
 # As many as the kernel follows (path_resolution(7)).
 _MOST_LINKS = 40

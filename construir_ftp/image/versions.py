@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from construir_ftp import disk, image
+from construir_ftp import files
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 
 _STORE = ".versions"
 _NEW, _DRAFT, _DOOMED = ".new-", ".draft-", ".doomed-"
@@ -32,9 +33,9 @@ def store(images: Path, name: str) -> Path:
 def every(images: Path, name: str) -> list[BaseImage]:
     """All versions of a name that can be read, the newest first."""
     found = []
-    for path in store(images, name).glob(f"[!.]*/{image.MANIFEST}"):
+    for path in store(images, name).glob(f"[!.]*/{baseimage.MANIFEST}"):
         with suppress(ConstruirError):
-            found.append(image.read(path.parent, name))
+            found.append(baseimage.read(path.parent, name))
     return sorted(found, key=lambda version: version.manifest.created, reverse=True)
 
 
@@ -54,7 +55,7 @@ def live(images: Path, name: str) -> Path:
 @contextmanager
 def draft(images: Path, name: str) -> Iterator[Path]:
     """A directory to build a version of `name` in; gone at the end, unless it was published."""
-    image.check_name(name)
+    baseimage.check_name(name)
     images.mkdir(parents=True, exist_ok=True)
     for place in (images / _STORE, store(images, name)):
         # Machines run as users of their own, which have to get to it, whatever the umask of whoever builds.
@@ -74,13 +75,13 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
     `approve` is called with it before, unless it is what is live already, and raises what is to be raised if it may not
     become so: then it is removed, and nothing has changed.
     """
-    manifest = image.read(finished, name).manifest
+    manifest = baseimage.read(finished, name).manifest
     version = store(images.resolve(), name) / manifest.digest().removeprefix("sha256:")[:_DIGEST_CHARACTERS]
-    with disk.locked(version.parent):
+    with files.locked(version.parent):
         is_new = _keep(finished, version, name)
-        base = image.read(version, name)
+        base = baseimage.read(version, name)
         try:
-            with image.holding(base):
+            with baseimage.holding(base):
                 if live(images, name) != version:
                     approve(base)
                     _point(images.resolve() / name, version)
@@ -96,18 +97,18 @@ def _keep(finished: Path, version: Path, name: str) -> bool:
     finished.chmod(0o755)
     for part in finished.iterdir():
         part.chmod(0o444)
-        disk.fsync(part)
-    disk.fsync(finished)
+        files.fsync(part)
+    files.fsync(finished)
     if version.exists():
         try:
-            image.verify(image.read(version, name))
+            baseimage.verify(baseimage.read(version, name))
         except ConstruirError:
             _discard_now(version)
         else:
-            disk.replace_durably(version / image.MANIFEST, (finished / image.MANIFEST).read_bytes(), 0o444)
+            files.replace_durably(version / baseimage.MANIFEST, (finished / baseimage.MANIFEST).read_bytes(), 0o444)
             return False
     finished.rename(version)
-    disk.fsync(version.parent)
+    files.fsync(version.parent)
     return True
 
 
@@ -122,7 +123,7 @@ def _point(link: Path, version: Path) -> None:
     except BaseException:
         fresh.unlink()
         raise
-    disk.fsync(link.parent)
+    files.fsync(link.parent)
 
 
 # -- removing one ----------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def discard(version: Path, link: Path | None = None) -> bool:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(disk.locked(_lock(version), wait=False))
+            stack.enter_context(files.locked(_lock(version), wait=False))
         except BlockingIOError:
             return False
         except FileNotFoundError:
@@ -149,7 +150,7 @@ def discard(version: Path, link: Path | None = None) -> bool:
 def is_held(version: Path) -> bool:
     """Whether somebody uses a version, or builds a draft."""
     try:
-        with disk.locked(_lock(version), wait=False):
+        with files.locked(_lock(version), wait=False):
             return False
     except BlockingIOError:
         return True
@@ -158,14 +159,14 @@ def is_held(version: Path) -> bool:
 
 
 def _lock(version: Path) -> Path:
-    return version if version.name.startswith(".") else version / image.ROOT
+    return version if version.name.startswith(".") else version / baseimage.ROOT
 
 
 def _discard_now(version: Path) -> None:
     # Out of the way in one step: a version is there whole, or not at all.
     doomed = version.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
     version.rename(doomed)
-    image.proof(version).unlink(missing_ok=True)
+    baseimage.proof(version).unlink(missing_ok=True)
     shutil.rmtree(doomed)
 
 
@@ -178,5 +179,5 @@ def leftovers(images: Path) -> list[Path]:
 def claimed(parent: Path, prefix: str) -> Iterator[Path]:
     """A new directory below `parent` that is locked from the moment it has its name, `prefix` and random characters."""
     fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
-    with disk.locked(fresh):
+    with files.locked(fresh):
         yield fresh.rename(parent / f"{prefix}{fresh.name.removeprefix(_NEW)}")

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import leftovers
+from construir_ftp.jail import orphans
 
 CONTROLLERS = ("memory", "pids", "cpu")
 # Where this process itself moves in a delegated group: only groups without processes may limit those below.
@@ -143,7 +143,7 @@ class Group:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        name = f"{_PREFIX}{leftovers.owner()}.{next(_serial)}"
+        name = f"{_PREFIX}{orphans.owner()}.{next(_serial)}"
         self._directories = {parent: parent / name for parent in place.parents}
         for directory in self._directories.values():
             directory.mkdir()
@@ -221,7 +221,7 @@ def sweep() -> list[Path]:
         for point in used
         for parent, names, _ in os.walk(point)
         for name in fnmatch.filter(names, f"{_PREFIX}*-*.*")
-        if os.access(Path(parent, name), os.W_OK) and leftovers.is_gone(name.removeprefix(_PREFIX).rpartition(".")[0])
+        if os.access(Path(parent, name), os.W_OK) and orphans.is_gone(name.removeprefix(_PREFIX).rpartition(".")[0])
     ]
     for path in found:
         _remove(path)
@@ -242,7 +242,7 @@ def _remove(group: Path) -> None:
     deadline = time.monotonic() + _END_S
     while group.exists():
         for pid in _members(group):
-            leftovers.kill(pid)
+            orphans.kill(pid)
         try:
             group.rmdir()
         except FileNotFoundError:

@@ -12,8 +12,9 @@ from typing import IO, cast
 import msgspec
 
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import Jail, Prisoner, cgroup
+from construir_ftp.jail import cgroup
 from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.jail import Jail, Prisoner
 
 _NAMESPACES = {"user": "user", "mnt": "mount", "pid": "process", "net": "network", "ipc": "IPC", "uts": "host name"}
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")

@@ -1,1 +1,7 @@
-"""Layers: read-only squashfs images that are laid over a machine's root, made of Debian packages or published."""
+"""Dependencies of jobs: resolved, built, published, kept.
+
+resolver says what a job asks for can be had. apt finds the packages, build installs them in a machine, squashfs packs
+the layer, store keeps it, publish makes one of a result, gc removes what nothing needs.
+
+Packages run as root, in a machine only. No layer changes once it is in the store.
+"""

@@ -18,16 +18,19 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import disk, extfs, image, outcome, process
+from construir_ftp import files, process
+from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError
-from construir_ftp.layers import archive, store
-from construir_ftp.layers.archive import Archive, Plan
-from construir_ftp.layers.squash import squash
+from construir_ftp.image import baseimage
+from construir_ftp.layers import apt, store
+from construir_ftp.layers.apt import Archive, Plan
+from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
+from construir_ftp.machine import outcome
 from construir_ftp.machine.guest import Errand
+from construir_ftp.machine.outcome import OurFault
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Assignment, Ending, Machine
-from construir_ftp.outcome import OurFault
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +90,7 @@ class Workshop(msgspec.Struct, frozen=True):
 
         Raises InstallationError, with dpkg's last words, where the packages can't be installed, or when stopped.
         """
-        name = archive.name_of(self.shape.base, plan, RECIPE)
+        name = apt.name_of(self.shape.base, plan, RECIPE)
         if self.layers.find(name) is None:
             self.at_work()
         with self.layers.alone(name):
@@ -119,7 +122,7 @@ class Workshop(msgspec.Struct, frozen=True):
             ending = self._install(draft, filled, chain)
             _check(ending, draft / "output.log")
             _pack(filled, draft / store.IMAGE)
-            part = image.measure(draft / store.IMAGE)
+            part = baseimage.measure(draft / store.IMAGE)
             manifest = store.Manifest(
                 name=name,
                 kind="packages",
@@ -138,7 +141,7 @@ class Workshop(msgspec.Struct, frozen=True):
         """Raises InstallationError where the disk would fill on the way."""
         # The package files as fetched, in a tree and in its image; what they become as files, tar file and layer.
         needed_bytes = 3 * plan.download_bytes + 3 * plan.installed_bytes
-        free_bytes = disk.free_bytes(self.layers.path)
+        free_bytes = files.free_bytes(self.layers.path)
         if free_bytes < needed_bytes:
             raise InstallationError(
                 f"the packages can't be installed: that takes {needed_bytes / 2**20:.1f} MiB of disk here,"

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from construir_ftp import codec, extfs, image, mend, tree
+from construir_ftp.diskimage import codec, e2fsprogs, extfs, tree
 from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.image import baseimage
+from construir_ftp.jobs.result import read_result
+from construir_ftp.jobs.spool import Job
 from construir_ftp.layers import store
-from construir_ftp.layers.squash import squash
+from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
-from construir_ftp.result import read_result
-from construir_ftp.spool import Job
 from construir_ftp.units import Size
 
 _NAME = re.compile(r"(?!packages-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -48,12 +49,12 @@ def publish(
     with layers.alone(name), layers.draft() as draft:
         disk, target = draft / "disk.img", draft / store.IMAGE
         codec.unpack(result.codec, job.path / result.image, disk, result.image_bytes, _CODEC_S)
-        mend.repair(disk)
+        e2fsprogs.repair(disk)
         with disk.open("rb") as file:
             content = Content(extfs.Image(file), directory, max_installed)
             newest_s = Content(extfs.Image(file), directory, max_installed).newest_s()
             squash(content.tar(), target, max_installed, newest_s)
-        part = image.measure(target)
+        part = baseimage.measure(target)
         manifest = store.Manifest(
             name=f"{name}@{part.sha256.removeprefix('sha256:')[:_VERSION_DIGITS]}",
             kind="published",

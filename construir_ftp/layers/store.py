@@ -20,7 +20,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from construir_ftp import disk, workplace
+from construir_ftp import files, scratch_dir
 from construir_ftp.errors import ConstruirError
 
 IMAGE, MANIFEST = "layer.sqfs", "layer.json"
@@ -112,7 +112,7 @@ class Store:
 
         After a kill -9 it stays until the next one is made.
         """
-        with workplace.make(self.path, ".draft-") as draft:
+        with scratch_dir.make(self.path, ".draft-") as draft:
             yield draft
 
     def put(self, draft: Path, manifest: Manifest) -> Layer:
@@ -121,12 +121,12 @@ class Store:
         place.mkdir(mode=0o755)
         (draft / IMAGE).rename(place / IMAGE)
         (place / IMAGE).chmod(0o444)
-        disk.fsync(place / IMAGE)
-        disk.write_durably(place / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)), 0o644)
-        disk.fsync(place)
+        files.fsync(place / IMAGE)
+        files.write_durably(place / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)), 0o644)
+        files.fsync(place)
         if not (self.path / manifest.name).exists():
             place.rename(self.path / manifest.name)
-            disk.fsync(self.path)
+            files.fsync(self.path)
         found = self.find(manifest.name)
         assert found is not None
         return found
@@ -142,8 +142,8 @@ class Store:
         for file in (IMAGE, MANIFEST):
             (draft / file).hardlink_to(layer.path / file)
             (draft / file).rename(current / file)
-        disk.fsync(current)
-        disk.fsync(self.path)
+        files.fsync(current)
+        files.fsync(self.path)
         return layer
 
     def remove(self, layer: Layer) -> bool:
@@ -156,7 +156,7 @@ class Store:
             if name != layer.name and self.find(name) == layer:
                 (self.path / name).rename(outgoing / name)
             layer.path.rename(outgoing / layer.name)
-            disk.fsync(self.path)
+            files.fsync(self.path)
             shutil.rmtree(outgoing, ignore_errors=True)
         return True
 
@@ -178,7 +178,7 @@ class Store:
         """Hold the right to make the layer `name` (flock(2)); whoever else wants to, waits."""
         lock = self.path / f".lock-{name}"
         lock.touch()
-        with disk.locked(lock):
+        with files.locked(lock):
             yield
 
 

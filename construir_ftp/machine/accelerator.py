@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import architecture, disk, image
+from construir_ftp import architecture, files
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.image import BaseImage
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import qemu
 from construir_ftp.machine.qemu import Accelerator, Shape
 from construir_ftp.machine.vm import Machine
@@ -58,7 +59,7 @@ def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
 
 def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) -> str:
     program, package = qemu.program(machine, base), architecture.find(base.manifest.architecture).package
-    key = "\n".join([platform.release(), qemu.version(program, package), base.manifest.parts[image.KERNEL].sha256])
+    key = "\n".join([platform.release(), qemu.version(program, package), base.manifest.parts[baseimage.KERNEL].sha256])
     memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
         return memory.read_text()
@@ -67,7 +68,7 @@ def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) ->
     problem = probe(machine, base, "kvm")
     log.info("KVM probe: %s", problem or "works")
     try:
-        disk.replace_durably(memory, problem.encode())
+        files.replace_durably(memory, problem.encode())
     except OSError as error:
         log.warning("the outcome of the KVM probe can't be kept in %s: %s", images, error.strerror)
     return problem

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.machine import disks, guest
+from construir_ftp.machine.terminal import Terminal
 from construir_ftp.machine.vm import POWER_OFF_S, Ending, Killed, Machine
-from construir_ftp.terminal import Terminal
 
 # Whoever has not come back to a machine by then has forgotten it.
 _VISIT_S = 7 * 24 * 3600.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.architecture import Architecture
-from construir_ftp.result import Claims
+from construir_ftp.jobs.result import Claims
 
 CONTROL_PORT = "construir.control"
 OUTPUT_PORT = "construir.output"

@@ -14,7 +14,7 @@ from construir_ftp import architecture, process
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import CommandError, MachineUnavailableError
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import disks, guest, qmp
 
 Accelerator = Literal["kvm", "tcg"]

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from construir_ftp import image, process
+from construir_ftp import process
 from construir_ftp.errors import ConstruirError
+from construir_ftp.image import baseimage
 from construir_ftp.machine.qemu import Ram, Shape
 from construir_ftp.machine.vm import Machine
 
@@ -45,7 +46,7 @@ class Template:
         self.shape = shape
         self._lock = threading.Lock()
         self._is_open = True
-        self._root = image.hold(shape.base)
+        self._root = baseimage.hold(shape.base)
         self._ram = os.memfd_create("template-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._state = os.memfd_create("template-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 

@@ -9,8 +9,8 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from construir_ftp import jail
-from construir_ftp.result import Usage
+from construir_ftp.jail import jail
+from construir_ftp.jobs.result import Usage
 
 _ACCOUNT_BYTES = 4096
 

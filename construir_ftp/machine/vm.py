@@ -17,14 +17,15 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import image, jail, process
+from construir_ftp import process
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.jail import cell
+from construir_ftp.image import baseimage
+from construir_ftp.jail import cell, jail
+from construir_ftp.jobs.result import BootPath, Claims, Usage
 from construir_ftp.machine import disks, guest, qemu, qmp
-from construir_ftp.machine.logfile import CappedLog
+from construir_ftp.machine.capped_log import CappedLog
 from construir_ftp.machine.qemu import WIRES, Ram, Shape
 from construir_ftp.machine.usage import Meter
-from construir_ftp.result import BootPath, Claims, Usage
 
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
@@ -113,7 +114,7 @@ class Machine:
             fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
             inherited = [*fds.values(), *([ram.fd, ram.root_fd] if ram else [])]
             try:
-                stack.callback(os.close, image.hold(shape.base))
+                stack.callback(os.close, baseimage.hold(shape.base))
                 prisoner = stack.enter_context(
                     jail.host().hold(
                         _cell(shape), qemu.argv(shape, fds, ram), pass_fds=inherited, stderr=subprocess.PIPE

@@ -2,23 +2,32 @@
 
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 
-from construir_ftp import disk, gate, image, jobfile, pack, workplace
+import msgspec
+
+from construir_ftp import files, scratch_dir
 from construir_ftp.config import Config
-from construir_ftp.court import Court
 from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.jobs import names
+from construir_ftp.jobs.result import OUTPUT, Result
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator
-from construir_ftp.offer import Offer
-from construir_ftp.pack import Wrapping
-from construir_ftp.result import Result
-from construir_ftp.runner.spare import Spare
+from construir_ftp.machine.capacity import Spare
+from construir_ftp.pack import pack
+from construir_ftp.pack.pack import Wrapping
 from construir_ftp.runner.worker import Published, Worker
-from construir_ftp.spool import Spool
+from construir_ftp.units import Duration
 
 
 def run(
-    source: Path, output: Path | None, config: Config, stop: socket.socket, base: image.BaseImage | None = None
+    source: Path, output: Path | None, config: Config, stop: socket.socket, base: baseimage.BaseImage | None = None
 ) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
@@ -28,10 +37,10 @@ def run(
     """
     if output is not None and output.exists():
         raise UsageError(f"{output} is there already; name another place with -o")
-    base = base or image.find(config.images_path(), config.images.default)
+    base = base or baseimage.find(config.images_path(), config.images.default)
     # Layers and earlier results are those of the appliance here, if there is one.
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
-    with workplace.make() as place:
+    with scratch_dir.make() as place:
         spool = Spool.prepare(place)
         _admit(spool, source, config, offer)
         worker = Worker(
@@ -55,9 +64,9 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
     if source.is_dir():
         pack.pack_directory(source, incoming.upload, Wrapping())  # as construir pack does, if nothing else is said
     else:
-        disk.copy(source, incoming.upload)
+        files.copy(source, incoming.upload)
     with Court(config.gate) as court:
-        gate.admit(spool, incoming, jobfile.name_of(source), "local", court, offer)
+        admission.admit(spool, incoming, names.name_of(source), "local", court, offer)
 
 
 def _run_to_its_end(spool: Spool, worker: Worker, stop: socket.socket) -> Published:
@@ -75,3 +84,42 @@ def _run_to_its_end(spool: Spool, worker: Worker, stop: socket.socket) -> Publis
 def _wait_in_vain(_seconds: float) -> bool:
     # Whoever runs a job by hand is told at once that the disk is full.
     return True
+
+
+# -- the self-test -----------------------------------------------------------------------------------------------
+
+# The job that a new version of a base image has to pass before it is given to anybody's.
+
+
+# What any job may count on: root, its directory, a root disk to write on, time, randomness, a whole package database.
+_RUN_SH = """#!/bin/sh
+set -eux
+test "$(id -u)" = 0
+test "$PWD" = /job
+touch /usr/self-test /job/self-test /tmp/self-test /dev/shm/self-test
+test "$(date +%Y)" -ge 2026
+test "$(head -c 16 /dev/urandom | wc -c)" = 16
+test -s /etc/machine-id
+perl -e 'exit 0'
+test -z "$(dpkg --audit)"
+"""
+_TIMEOUT_S = 300
+
+
+def self_test(base: BaseImage, config: Config, stop: socket.socket) -> None:
+    """Run it in a machine of `base`. Raises ConstruirError, with what it said last, if it does not succeed."""
+    machine = msgspec.structs.replace(config.machine, timeout=Duration(_TIMEOUT_S))
+    # Not /tmp, which is often memory.
+    with tempfile.TemporaryDirectory(prefix="construir-selftest-", dir="/var/tmp") as name:
+        job = Path(name) / "self-test"
+        job.mkdir()
+        (job / "run.sh").write_text(_RUN_SH)
+        (job / "run.sh").chmod(0o755)
+        config = msgspec.structs.replace(config, machine=machine)
+        place, result = run(job, Path(name) / "result", config, stop, base)
+        if result.status != "success":
+            said = (place / OUTPUT).read_text(errors="replace").splitlines() or [""]
+            raise ConstruirError(
+                f"base image '{base.name}': its new version did not pass the self-test, and is not used: "
+                f"{result.reason} (its last words: {said[-1]!a})"
+            )

@@ -13,31 +13,34 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import codec, formats, gate, jobfile, wishes, workplace
+from construir_ftp import formats, scratch_dir
 from construir_ftp.config import Config
-from construir_ftp.court import Court
+from construir_ftp.diskimage import codec
 from construir_ftp.errors import ConstruirError, MachineUnavailableError, UsageError
-from construir_ftp.image import BaseImage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jobs import names, request
+from construir_ftp.jobs.request import Dependencies, Wishes
+from construir_ftp.jobs.result import WISHES, BaseImageUsed, Status
+from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.layers import squashfs
+from construir_ftp.layers.resolver import DependencyError, Offer
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.console import Console
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.terminal import Terminal
 from construir_ftp.machine.vm import Ending
-from construir_ftp.offer import DependencyError, Offer
-from construir_ftp.result import WISHES, BaseImageUsed, Status
-from construir_ftp.runner import exports
-from construir_ftp.runner.needs import CODEC_S, Needs
-from construir_ftp.spool import Job, Spool
-from construir_ftp.terminal import Terminal
-from construir_ftp.verdict import Verdict
-from construir_ftp.wishes import Dependencies, Wishes
+from construir_ftp.runner.allocation import CODEC_S, Needs
 
 _HOSTNAME = "construir"
 # A login needs no run.sh; the guest, which lays no layers for a job that could not be run, is named a program there is.
 _ANY_PROGRAM = "../bin/sh"
 # What is left to the appliance is added to what a contributor wrote.
-_MOST_WISHES_BYTES = 2 * wishes.MOST_BYTES
+_MOST_WISHES_BYTES = 2 * request.MOST_BYTES
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -97,8 +100,8 @@ def find(what: str, config: Config) -> Subject:
 
 def _judged(image: Path, config: Config) -> Subject:
     with Court(config.gate) as court:
-        found = gate.check(image, court)
-    return Subject(image, found, wishes.read(found.construir_toml))
+        found = admission.check(image, court)
+    return Subject(image, found, request.read(found.construir_toml))
 
 
 def _in_result(place: Path, config: Config) -> Subject:
@@ -112,7 +115,7 @@ def _in_result(place: Path, config: Config) -> Subject:
     wanted = subject.wanted
     if (place / WISHES).is_file():
         with (place / WISHES).open("rb") as file:
-            wanted = wishes.read(wishes.decode(file.read(_MOST_WISHES_BYTES)))
+            wanted = request.read(request.decode(file.read(_MOST_WISHES_BYTES)))
     base = wanted.base or (result.base_image.name if result.base_image else "")
     # It has been given its space already.
     return msgspec.structs.replace(subject, wanted=msgspec.structs.replace(wanted, base=base, space=None))
@@ -150,15 +153,15 @@ def prepared(subject: Subject, config: Config, stop: socket.socket) -> Iterator[
             stack.callback(os.close, descriptor)
             return descriptor
 
-        with workplace.make() as place:
+        with scratch_dir.make() as place:
             job = Job(place)
             needs.unpack(subject.image, subject.found, job)
             layers = [layer.image for layer in needs.layers]
             if needs.wishes.env:
-                layers.append(exports.squashed(needs.wishes.env, place / "exports.sqfs"))
+                layers.append(squashfs.squashed(needs.wishes.env, place / "exports.sqfs"))
             disk = take(job.disk, os.O_RDWR)
             read_only = tuple(take(path, os.O_RDONLY) for path in (*layers, *needs.disks(job)))
-        errand = needs.errand(jobfile.slug(jobfile.name_of(subject.image)), subject.found.filesystem)
+        errand = needs.errand(names.slug(names.name_of(subject.image)), subject.found.filesystem)
         yield Visit(
             shape=msgspec.structs.replace(needs.shape, read_only_disks=MOST_READ_ONLY if read_only else 0),
             errand=msgspec.structs.replace(errand, run=_ANY_PROGRAM, env={}, layers=len(layers)),

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from construir_ftp.errors import ConstruirError
+from construir_ftp.jobs.spool import Job
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner.worker import Worker
-from construir_ftp.spool import Job
 
 log = logging.getLogger("construir.runner")
 

@@ -14,20 +14,24 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import artifacts, codec, image, outcome, results, wishes
-from construir_ftp.artifacts import Artifacts
 from construir_ftp.config import ArtifactsSection, MachineSection
+from construir_ftp.diskimage import codec
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
+from construir_ftp.image import baseimage
+from construir_ftp.jobs import request
+from construir_ftp.jobs.result import ARTIFACTS, Result, encode, image_name, moment
+from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool, Ticket
+from construir_ftp.layers.resolver import DependencyError, Offer
+from construir_ftp.machine import outcome
 from construir_ftp.machine.accelerator import Choice
+from construir_ftp.machine.capacity import Spare
+from construir_ftp.machine.outcome import OurFault, Outcome
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.template import Templates
 from construir_ftp.machine.vm import Ending, Machine
-from construir_ftp.offer import DependencyError, Offer
-from construir_ftp.outcome import OurFault, Outcome
-from construir_ftp.result import ARTIFACTS, Result, encode, image_name, moment
-from construir_ftp.runner.needs import CODEC_S, Needs
-from construir_ftp.runner.spare import Spare
-from construir_ftp.spool import MAX_ATTEMPTS, Job, Spool, Ticket
+from construir_ftp.runner import artifacts, publish
+from construir_ftp.runner.allocation import CODEC_S, Needs
+from construir_ftp.runner.artifacts import Artifacts
 
 log = logging.getLogger("construir.runner")
 
@@ -54,7 +58,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """What it takes to run jobs of a spool one after the other; several threads may use it at once."""
 
     spool: Spool
-    base: image.BaseImage
+    base: baseimage.BaseImage
     machine: MachineSection
     accelerator: Choice
     max_disk_bytes: int
@@ -93,7 +97,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
         job.count_attempt()
         try:
-            needs = Needs.settle(self.offer, self.shape(), wishes.read(ticket.construir_toml), stop, tell)
+            needs = Needs.settle(self.offer, self.shape(), request.read(ticket.construir_toml), stop, tell)
             tell("")
         except DependencyError as error:
             if stopped(stop):
@@ -249,9 +253,9 @@ def _publish(
     taken: Artifacts = _NO_ARTIFACTS,
 ) -> Published:
     described = (run[0].shape, run[0].used(), run[1]) if run else None
-    result = results.describe(job, ticket, verdict, described, taken)
+    result = publish.describe(job, ticket, verdict, described, taken)
     encoded = encode(result)
-    results.write_sums(job, ticket, taken, encoded)
+    publish.write_sums(job, ticket, taken, encoded)
     return Published(spool.finish(job, encoded), result)
 
 

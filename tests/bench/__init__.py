@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import image
 from construir_ftp.config import Config
+from construir_ftp.image import baseimage
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.qemu import Shape
 
@@ -56,7 +56,7 @@ def counts(*defaults: int) -> list[int]:
 def machine() -> tuple[Shape, str]:
     """What a job gets of an appliance without configuration; and under which accelerator, in words."""
     config = Config()
-    base = image.find(config.images_path(), config.images.default)
+    base = baseimage.find(config.images_path(), config.images.default)
     choice = accelerator.choose(config.machine, config.images_path(), base)
     return Shape.of(config.machine, base, choice.accelerator, int(config.gate.max_image)), choice.reason
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from construir_ftp import jail, process
-from construir_ftp.jail import Jail, Prisoner
+from construir_ftp import process
+from construir_ftp.jail import jail
+from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell
-from construir_ftp.jail.walls import Means
+from construir_ftp.jail.jail import Jail, Prisoner
 from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import pack
+from construir_ftp.jobs.result import Result
 from construir_ftp.machine import guest
 from construir_ftp.machine.qemu import Shape
-from construir_ftp.result import Result
+from construir_ftp.pack import pack
 from tests import bench
 from tests.appliance import CONFIG, WARM, Appliance, construir
 from tests.bench import Row, bare, stock

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from construir_ftp.users import Users
+from construir_ftp.ftp.users import Users
 from tests import images, tlsclient
 from tests.appliance import NAME, PASSWORD
 

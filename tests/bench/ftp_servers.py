@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from construir_ftp.users import Users
+from construir_ftp.ftp.users import Users
 from tests.appliance import NAME, PASSWORD
 from tests.bench import ftp_peers
 from tests.bench.ftp_peers import Place

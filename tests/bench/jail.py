@@ -6,9 +6,10 @@ Run from the repository: .venv/bin/python -m tests.bench.jail [ROUNDS]
 from collections.abc import Callable
 from pathlib import Path
 
-from construir_ftp import gate, pack
 from construir_ftp.config import GateSection
-from construir_ftp.court import Court
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.pack import pack
 from tests import bench
 from tests.bench import Line, Row, bare
 from tests.machines import JOBS
@@ -16,7 +17,7 @@ from tests.machines import JOBS
 
 def judge_s(upload: Path) -> float:
     with Court(GateSection()) as court:
-        return bench.timed(lambda: gate.check(upload, court))
+        return bench.timed(lambda: admission.check(upload, court))
 
 
 def unjailed(take: Callable[[], float]) -> Callable[[], float]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp.layers.archive import Archive, Plan
+from construir_ftp.layers.apt import Archive, Plan
 from construir_ftp.layers.build import Workshop
-from construir_ftp.layers.squash import squash
+from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.qemu import Shape

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import pack
-from construir_ftp.result import Result
+from construir_ftp.jobs.result import Result
+from construir_ftp.pack import pack
 from tests import bench
 from tests.appliance import CONFIG, WARM, Appliance, send
 from tests.bench import Line

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from construir_ftp import codec as codecs
+from construir_ftp.diskimage import codec as codecs
 from tests import bench, images
 from tests.bench import Row
 from tests.ftpclient import House, serving

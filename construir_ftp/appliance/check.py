@@ -1,0 +1,293 @@
+"""What `construir check` looks at: each thing the appliance needs, whether it is there, and what to do if not.
+
+Looks, boots one machine at most, and changes nothing but the memory of that probe.
+"""
+
+import ipaddress
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from construir_ftp import architecture, files, process
+from construir_ftp.architecture import Architecture
+from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError
+from construir_ftp.ftp import certificate
+from construir_ftp.image import baseimage, emulation
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import Court
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.jail import jail
+from construir_ftp.jobs.spool import STATES
+from construir_ftp.machine import accelerator, qemu
+from construir_ftp.pack import pack
+
+State = Literal["ok", "warning", "problem"]
+
+# Programs the appliance starts, and the Debian package of each.
+_TOOLS = {
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "gzip": "gzip",
+    "bzip2": "bzip2",
+    "xz": "xz-utils",
+    "zstd": "zstd",
+    "lz4": "lz4",
+    "openssl": "openssl",
+}
+_BUILD_TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "cpio": "cpio",
+    "sfdisk": "fdisk",
+    "mformat": "mtools",
+    "grub-mkimage": "grub-pc-bin",
+    "qemu-img": "qemu-utils",
+}
+
+
+_TIME_TO_RENEW = timedelta(days=21)
+_RENEW = "renew it; the FTP server reads it again by itself"
+
+_JAIL_REMEDY = "jobs run with one wall less; jail.require_jail = true refuses to run without those that count"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the check. `remedy` says what to do; empty where nothing is to be done."""
+
+    subject: str
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def check(config: Config) -> list[Finding]:
+    """Look at everything, in the order a new user would mend it."""
+    return [
+        finding
+        for look in (
+            _qemu,
+            _other_architectures,
+            _tools,
+            _jail,
+            _libmagic,
+            _base_image,
+            _kvm,
+            _spool,
+            _free_space,
+            _permissions,
+            _users,
+            _certificate,
+            _passwords,
+        )
+        for finding in look(config)
+    ]
+
+
+def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, "ok", look())
+    except (ConstruirError, OSError) as error:
+        return Finding(subject, "problem", str(error), remedy)
+
+
+def _qemu(config: Config) -> Iterator[Finding]:
+    kind = architecture.find(architecture.native())
+    remedy = f"apt install {kind.package}"
+    yield _attempt("QEMU", remedy, lambda: qemu.version(config.machine.qemu or kind.qemu, kind.package))
+
+
+def _other_architectures(config: Config) -> Iterator[Finding]:
+    built = {base.manifest.architecture for base in baseimage.every(config.images_path())}
+    for kind in architecture.KNOWN.values():
+        if kind.name != architecture.native():
+            yield _machines_of(kind, kind.name in built)
+
+
+def _machines_of(kind: Architecture, is_wanted: bool) -> Finding:
+    """Whether images of another architecture can be run here, and built."""
+    if not process.find(kind.qemu):
+        state: State = "problem" if is_wanted else "ok"
+        return Finding(
+            f"machines of {kind.name}", state, f"none: {kind.qemu} is missing", f"apt install {kind.package}"
+        )
+    text = f"can run here, emulated by {kind.qemu}"
+    problem = "" if emulation.runs_here(kind.name) else emulation.why_not(kind.name)
+    return Finding(f"machines of {kind.name}", "ok", text + (f"; images can't be built: {problem}" if problem else ""))
+
+
+def _tools(_config: Config) -> Iterator[Finding]:
+    for tools, state in ((_TOOLS, "problem"), (_BUILD_TOOLS, "warning")):
+        missing = sorted({package for tool, package in tools.items() if not process.find(tool)})
+        what = "tools to build base images" if tools is _BUILD_TOOLS else "tools"
+        if missing:
+            yield Finding(what, state, f"missing: {', '.join(missing)}", f"apt install {' '.join(missing)}")  # type: ignore[arg-type]
+        else:
+            yield Finding(what, "ok", ", ".join(sorted(tools)))
+
+
+def _libmagic(config: Config) -> Iterator[Finding]:
+    yield _attempt("libmagic", "apt install libmagic1 e2fsprogs zstd", lambda: _judge_a_sample(config))
+
+
+def _judge_a_sample(config: Config) -> str:
+    """Pack the smallest job there is and have the gate judge it: libmagic, the decompressors and the judge's limits."""
+    with tempfile.TemporaryDirectory(prefix="construir-check-") as name:
+        source, sample = Path(name) / "job", Path(name) / "sample.img.zst"
+        source.mkdir()
+        (source / "run.sh").write_text("#!/bin/sh\n")
+        (source / "run.sh").chmod(0o755)
+        pack.pack(source, sample, 0)
+        with Court(config.gate) as court:
+            found = admission.check(sample, court)
+    return f"the gate knows a sample job for {found.filesystem} in {found.codec}"
+
+
+def _jail(config: Config) -> Iterator[Finding]:
+    try:
+        parts = jailcheck.in_force(jail.host())
+    except (ConstruirError, OSError) as error:
+        yield Finding("jail", "problem", str(error), "apt install bubblewrap, and allow user namespaces")
+        return
+    there = ", ".join(part.name for part in parts if part.in_force)
+    yield Finding("jail", "ok", f"in force: {there or 'nothing'}")
+    lacking: dict[tuple[State, str], list[str]] = {}
+    for part in parts:
+        if not part.in_force:
+            state: State = "problem" if part.required and config.jail.require_jail else "warning"
+            lacking.setdefault((state, part.why), []).append(part.name)
+    for (state, why), names in lacking.items():
+        yield Finding(f"jail: {', '.join(names)}", state, f"not in force: {why}", _JAIL_REMEDY)
+
+
+def _base_image(config: Config) -> Iterator[Finding]:
+    name = config.images.default
+    remedy = f"construir image build {name}"
+
+    def look() -> str:
+        base = baseimage.find(config.images_path(), name)
+        baseimage.verify(base)
+        return f"{name}, {base.manifest.digest()[:19]}, {len(base.manifest.packages)} packages"
+
+    yield _attempt("base image", remedy, look)
+
+
+def _kvm(config: Config) -> Iterator[Finding]:
+    try:
+        base = baseimage.find(config.images_path(), config.images.default)
+        choice = accelerator.choose(config.machine, config.images_path(), base)
+    except ConstruirError as error:
+        yield Finding("accelerator", "problem", str(error), "mend what is above, then check again")
+        return
+    if choice.accelerator == "kvm":
+        yield Finding("accelerator", "ok", choice.reason)
+    else:
+        remedy = "jobs run, but ten times slower; give this user access to a working /dev/kvm"
+        yield Finding("accelerator", "warning", choice.reason, remedy)
+
+
+def _spool(config: Config) -> Iterator[Finding]:
+    spool = config.spool_path()
+    present = [spool / state for state in STATES if (spool / state).is_dir()]
+    if not present:
+        yield Finding("spool", "ok", f"{spool} will be made by: construir serve")
+    elif len({path.stat().st_dev for path in present}) > 1:
+        text = f"{spool} is spread over several file systems, so that jobs can't be moved in one step"
+        yield Finding("spool", "problem", text, f"keep {', '.join(STATES)} on one file system")
+    else:
+        yield Finding("spool", "ok", f"{spool}, on one file system")
+
+
+def _free_space(config: Config) -> Iterator[Finding]:
+    place = _nearest(config.spool_path())
+    free, floor = files.free_bytes(place), config.spool.min_free
+    text = f"{free // 2**20} MiB free in {place}, {floor // 2**20} MiB are kept free"
+    if free < floor:
+        yield Finding("free space", "problem", text, "make room, or lower spool.min_free: no job is taken until then")
+    else:
+        yield Finding("free space", "ok", text)
+
+
+def _permissions(config: Config) -> Iterator[Finding]:
+    for what, path in (("spool", config.spool_path()), ("images", config.images_path())):
+        place = _nearest(path)
+        if os.access(place, os.W_OK | os.X_OK):
+            yield Finding(f"permissions: {what}", "ok", f"{place} is writable")
+        else:
+            # Images are only read, once they are there.
+            state: State = "problem" if what == "spool" else "warning"
+            remedy = f"make it writable for this user, or name another with --{what}"
+            yield Finding(f"permissions: {what}", state, f"{place} is not writable", remedy)
+
+
+def _users(config: Config) -> Iterator[Finding]:
+    path = config.users_path()
+    if path.exists():
+        open_to_others = path.stat().st_mode & 0o007
+        if open_to_others:
+            yield Finding("users", "warning", f"{path} can be read by everyone", f"chmod o= {path}")
+        else:
+            yield Finding("users", "ok", str(path))
+    else:
+        yield Finding("users", "warning", "nobody may send jobs yet", "construir user add NAME")
+
+
+def _certificate(config: Config) -> Iterator[Finding]:
+    pair = config.tls.files()
+    if pair is None:
+        return
+    try:
+        certificate.load(*pair)
+        ends = certificate.expires(pair[0])
+    except ConstruirError as error:
+        yield Finding("certificate", "problem", str(error), "until it is mended the FTP server doesn't start")
+        return
+    now = datetime.now(UTC)
+    text = f"{pair[0]}, until {ends:%Y-%m-%d}"
+    if ends < now:
+        yield Finding("certificate", "problem", f"{text}: expired", _RENEW)
+    elif ends < now + _TIME_TO_RENEW:
+        yield Finding("certificate", "warning", f"{text}: {(ends - now).days} days left", _RENEW)
+    else:
+        yield Finding("certificate", "ok", text)
+
+
+def _passwords(config: Config) -> Iterator[Finding]:
+    public = [address for address in _addresses(config) if _is_public(address)]
+    if config.tls.require_tls:
+        yield Finding("passwords", "ok", "over TLS only")
+    elif public:
+        text = f"they can travel in clear, and the FTP server listens on {public[0]}"
+        remedy = "set tls.require_tls = true" + ("" if config.tls.certificate else ", tls.certificate and tls.key")
+        yield Finding("passwords", "warning", text, remedy)
+    else:
+        yield Finding("passwords", "ok", f"can travel in clear, but not past {config.ftp.address}")
+
+
+def _addresses(config: Config) -> list[str]:
+    """What the FTP server can be reached by, in numbers; what can't be resolved can't be listened on either."""
+    found = [config.ftp.masquerade_address] if config.ftp.masquerade_address else []
+    try:
+        infos = socket.getaddrinfo(config.ftp.address, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return found
+    return [*found, *(str(info[4][0]) for info in infos)]
+
+
+def _is_public(address: str) -> bool:
+    """Whether others than neighbours can listen; an unspecified address (0.0.0.0, ::) stands for all there are."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return ip.is_unspecified or not (ip.is_private or ip.is_loopback or ip.is_link_local)
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the closest directory above it that is there."""
+    return path if path.exists() else _nearest(path.parent)

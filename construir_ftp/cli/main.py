@@ -1,0 +1,120 @@
+"""The `construir` command: the only place that prints, and exits.
+
+Each command's module is imported when it is asked for, so that nobody waits for what another one needs, or has to have
+it installed: see `Catalogue`. Configuration is read here, once, and each part is handed what it needs of it.
+"""
+
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from construir_ftp import __version__
+from construir_ftp.errors import ConstruirError, MissingLibraryError
+
+# The commands there are: for whom, and in which module, which is imported when the command is asked for.
+# Those for contributors work wherever Python does. The others need Linux, and the libraries of the extra `appliance`;
+# where one is missing the command is still listed, and says what to install.
+CONTRIBUTORS, OPERATORS = "For contributors", "For operators"
+# More than any first sentence has.
+_SUMMARY_CHARACTERS = 200
+
+# By its name on the command line: the module here and the attribute there.
+_COMMANDS = {
+    CONTRIBUTORS: {
+        "init": ("pack", "init_command"),
+        "pack": ("pack", "pack_command"),
+        "inspect": ("pack", "inspect_command"),
+        "unpack": ("pack", "unpack_command"),
+        "run": ("run", "run_command"),
+        "shell": ("run", "shell_command"),
+        "submit": ("submit", "submit_command"),
+        "watch": ("submit", "watch_command"),
+        "jobs": ("results", "jobs_command"),
+        "fetch": ("results", "fetch_command"),
+        "cancel": ("submit", "cancel_command"),
+        "retry": ("submit", "retry_command"),
+        "diff": ("results", "diff_command"),
+        "completion": ("manual", "completion_command"),
+        "man": ("manual", "man_command"),
+    },
+    OPERATORS: {
+        "serve": ("serve", "serve_command"),
+        "check": ("serve", "check_command"),
+        "status": ("serve", "status_command"),
+        "prune": ("serve", "prune_command"),
+        "user": ("users", "user_group"),
+        "image": ("images", "image_group"),
+        "layer": ("layers", "layer_group"),
+    },
+}
+_PLACES = {name: place for commands in _COMMANDS.values() for name, place in commands.items()}
+
+
+class Catalogue(click.Group):
+    """A group of the commands above, imported one by one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order that they are told in."""
+        return list(_PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; one that only says what it lacks where it can't be imported."""
+        if cmd_name not in _PLACES:
+            return None
+        module, attribute = _PLACES[cmd_name]
+        try:
+            command: click.Command = getattr(import_module(f"construir_ftp.cli.{module}"), attribute)
+        except ImportError as error:
+            return _unavailable(cmd_name, error)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help's list of commands, a section for each kind of reader."""
+        for title, commands in _COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self._summary(ctx, name)) for name in commands])
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(_SUMMARY_CHARACTERS) if command else ""
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    def say(**_anything: Any) -> None:
+        raise MissingLibraryError(f"construir {name}", error.name or str(error)) from error
+
+    return click.Command(
+        name,
+        callback=say,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True},
+        help=f"Needs what is not installed here: {error.name or error}.",
+        add_help_option=False,
+    )
+
+
+@click.group(cls=Catalogue, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="construir")
+def construir() -> None:
+    """An open build appliance: jobs go in by FTP, run in a virtual machine, come back from done/."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: or what README says of exit codes."""
+    try:
+        sys.exit(construir(standalone_mode=False, prog_name="construir") or 0)
+    except click.exceptions.Exit as asked:
+        sys.exit(asked.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except ConstruirError as error:
+        click.echo(f"construir: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"construir: {error.strerror or error}: {error.filename or 'no file'}", err=True)
+        sys.exit(1)

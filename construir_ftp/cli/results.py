@@ -1,0 +1,143 @@
+"""`construir jobs`, `fetch`, `diff`: what there is on a server, brought, and compared."""
+
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
+from construir_ftp.cli.output import bar, file_line, file_objects
+from construir_ftp.cli.servers import Reach, reaching, server_option
+from construir_ftp.client import diff, fetch, jobs, status
+from construir_ftp.client.address import Address
+from construir_ftp.client.connection import plainly
+from construir_ftp.client.diff import Contrast, Side
+from construir_ftp.client.jobs import JobLine
+
+
+@click.command("jobs")
+@server_option
+@click.option("--last", type=click.IntRange(0), default=20, show_default=True, help="How many of those that are done.")
+@click.option("--mine", is_flag=True, help="Only what was sent from this computer.")
+@as_json_option
+@reaching
+def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
+    """List what waits on the server, and why, what runs, and what is done; a * is before what was sent from here."""
+    where = reach.address()
+    with plainly(where), reach.as_anyone(where).session() as ftp:
+        lines = jobs.all_of(ftp, reach.memory, last=last, mine_only=mine)
+    if as_json:
+        print_json(lines)
+    else:
+        _print_table(lines)
+
+
+@click.command("fetch")
+@click.argument("job", metavar="ID")
+@click.option("-o", "output", type=PATH, help="Directory for the result; named by the job's id unless given.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="WHAT",
+    help="output, console, image, artifacts, or a pattern of names such as '*.log'; may be given several times.",
+)
+@server_option
+@reaching
+def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, ...]) -> None:
+    """Bring the result of the job ID, and check it against its SHA256SUMS; prints the directory.
+
+    What was brought before is left alone, what was cut goes on where it ended.
+    """
+    where = reach.address(job)
+    with plainly(where), reach.as_anyone(where).session() as ftp:
+        job_id = jobs.resolve(ftp, job, reach.memory)
+    click.echo(bring(reach, where, job_id, output or Path(job_id), only))
+
+
+@click.command("diff")
+@click.argument("old", metavar="ID")
+@click.argument("new", metavar="ID")
+@as_json_option
+@server_option
+@reaching
+def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
+    """Say what two runs left differently: end, output, files of their images; exit with 1 if they differ."""
+    with tempfile.TemporaryDirectory(prefix="construir-") as place:
+        found = diff.compare(*(_side(reach, word, Path(place) / name) for word, name in ((old, "old"), (new, "new"))))
+    if as_json:
+        print_json(
+            {
+                **msgspec.to_builtins(msgspec.structs.replace(found, files=[])),
+                "files": file_objects(found.files),
+            }
+        )
+    else:
+        click.echo("\n".join(_lines(found)))
+    return int(not found.is_same())
+
+
+# -- bringing ------------------------------------------------------------------------------------------------
+
+
+def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tuple[str, ...]) -> Path:
+    """Bring a result, or what of it is wanted, into `directory`, which may have some of it already."""
+    server = reach.as_anyone(where)
+    with plainly(where), server.session() as ftp:
+        items = fetch.contents(ftp, job_id)
+        image = status.result(ftp, job_id).image if only else None
+    _bring(reach, where, job_id, directory, fetch.choose(items, only, image))
+    return directory
+
+
+def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: list[fetch.Item]) -> None:
+    all_bytes, came = sum(item.size_bytes for item in items), 0
+    with bar() as show, plainly(where):
+
+        def add(more_bytes: int) -> None:
+            nonlocal came
+            came += more_bytes
+            show(f"fetching {job_id}", came, all_bytes)
+
+        fetch.Fetch(reach.as_anyone(where), job_id, directory, add).bring(items, reach.patience)
+
+
+def _side(reach: Reach, word: str, directory: Path) -> Side:
+    where = reach.address(word)
+    with plainly(where), reach.as_anyone(where).session() as ftp:
+        job_id = jobs.resolve(ftp, word, reach.memory)
+        items, ended = fetch.contents(ftp, job_id), status.result(ftp, job_id)
+    _bring(reach, where, job_id, directory, diff.wanted(items, ended))
+    return Side(ended, directory)
+
+
+# -- showing -------------------------------------------------------------------------------------------------
+
+
+def _print_table(lines: list[JobLine]) -> None:
+    table = Table("", "job", "state", "since (UTC)", "", box=None)
+    table.columns[1].no_wrap = True
+    for line in lines:
+        since = f"{line.since:%Y-%m-%d %H:%M}" if line.since else ""
+        cells = "*" if line.mine else "", line.id, _state(line), since, line.why
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    print_table(table)
+
+
+def _state(line: JobLine) -> str:
+    if line.state == "waiting":
+        return f"waiting, {line.place}."
+    return line.status or line.state
+
+
+def _lines(found: Contrast) -> list[str]:
+    lines = ["the same, but for times"] if found.is_same() else []
+    lines += [f"~ {fact.what} {printable(fact.old)} -> {printable(fact.new)}" for fact in found.facts]
+    lines += [printable(line) for line in found.output]
+    lines += ["... and more"] if found.output_is_cut else []
+    lines += [f"files: {len(found.files)}"] if found.files else []
+    lines += [f"  {file_line(file, without='modified_ns')}" for file in found.files]
+    lines += [f"files: {found.touched} more differ in nothing but their time"] if found.touched else []
+    return lines + ([f"files: not compared: {found.files_unknown}"] if found.files_unknown else [])

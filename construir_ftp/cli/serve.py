@@ -1,0 +1,142 @@
+"""`construir serve`, `check`, `status` and `prune`: the appliance as a whole."""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+
+import click
+import msgspec
+from rich.table import Table
+
+from construir_ftp.appliance import check, janitor, supervisor
+from construir_ftp.appliance.refresher import Refresher
+from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
+from construir_ftp.config import Config
+from construir_ftp.ftp.users import Users
+from construir_ftp.ftp.vfs import readme
+from construir_ftp.jail import privileges
+from construir_ftp.jobs import status
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.resolver import Offer
+from construir_ftp.runner.runner import Runner
+
+
+@click.command("serve")
+@click.argument("part", type=click.Choice(supervisor.PARTS), required=False)
+@click.option("--port", type=click.IntRange(0, 65535), help="FTP port; 0 takes any that is free.")
+@click.option("--parent", type=int, hidden=True, help="Pid of the supervisor that started this part.")
+@configured
+def serve_command(settings: Config, part: str | None, port: int | None, parent: int | None) -> None:
+    """Run the appliance until SIGTERM: FTP server, runner and janitor, or only the PART named."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("sh").setLevel(logging.WARNING)
+    if port is not None:
+        settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
+    if parent is not None:
+        privileges.die_with_parent(parent, signal.SIGTERM)
+    spool = Spool.prepare(settings.spool_path())
+    if part is None:
+        with supervisor.stop_signal() as stop:
+            # What this command was told, its parts are told too.
+            supervisor.supervise(sys.argv[1:], stop)
+    else:
+        {"ftp": _serve_ftp, "runner": _serve_runner, "janitor": _serve_janitor}[part](settings, spool)
+
+
+def _serve_ftp(settings: Config, spool: Spool) -> None:
+    # Imported here: no other command should have to wait for an FTP server to load.
+    from construir_ftp.ftp import server
+
+    users = Users(settings.users_path())
+    offer = Offer.of(spool, settings)
+    ftp = server.open_server(
+        spool,
+        users,
+        settings.ftp,
+        settings.tls,
+        settings.gate,
+        offer,
+        settings.spool.min_free,
+        readme.text(settings),
+    )
+    with supervisor.on_stop(ftp.stop), contextlib.closing(ftp):
+        ftp.run()
+
+
+def _serve_runner(settings: Config, spool: Spool) -> None:
+    with supervisor.stop_signal() as stop:
+        Runner(spool, settings).serve(stop)
+
+
+def _serve_janitor(settings: Config, spool: Spool) -> None:
+    stopped = threading.Event()
+
+    def pass_on() -> None:
+        stop.recv(1)
+        stopped.set()
+
+    with supervisor.stop_signal() as stop:
+        # An Event may not be set from a signal handler: it could have interrupted the one who holds its lock.
+        threading.Thread(target=pass_on, daemon=True).start()
+        build = _command("image", "build", "--refresh")
+        with contextlib.closing(Refresher(settings.images_path(), settings.images.refresh, build)) as refresher:
+            limits, min_free = settings.janitor, settings.spool.min_free
+            janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look).run(stopped)
+
+
+def _command(*words: str) -> list[str]:
+    """A command of ours, with the same configuration as this one."""
+    given = click.get_current_context().params
+    options = {"--config": given["config_path"], "--spool": given["spool"], "--images": given["images"]}
+    chosen = [f"{option}={path.absolute()}" for option, path in options.items() if path is not None]
+    return [sys.executable, "-m", "construir_ftp", *words, *chosen]
+
+
+@click.command("check")
+@as_json_option
+@configured
+def check_command(settings: Config, as_json: bool) -> int:
+    """Say whether everything the appliance needs is here, and what to do where it isn't."""
+    findings = check.check(settings)
+    if as_json:
+        print_json(findings)
+    for finding in [] if as_json else findings:
+        click.echo(f"{finding.state:<8} {finding.subject}: {printable(finding.text)}")
+        if finding.remedy:
+            click.echo(f"         -> {finding.remedy}")
+    return int(any(finding.state == "problem" for finding in findings))
+
+
+@click.command("status")
+@as_json_option
+@configured
+def status_command(settings: Config, as_json: bool) -> None:
+    """Say what waits and why, what runs, and how much room there is."""
+    spool = Spool.find(settings.spool_path())
+    summary, done = status.summary(spool, settings.spool.min_free), len(spool.names("done"))
+    runner = status.runner(spool)
+    if as_json:
+        print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner})
+        return
+    table = Table("state", "jobs", "first", box=None)
+    table.add_row("queue", str(summary.waiting), summary.queue[0] if summary.queue else "")
+    table.add_row("running", str(len(summary.running)), summary.running[0].job if summary.running else "")
+    table.add_row("done", str(done), "")
+    print_table(table)
+    for line in filter(None, (summary.why, runner.pause_detail if runner else "")):
+        click.echo(printable(line))
+    click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
+
+
+@click.command("prune")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@as_json_option
+@configured
+def prune_command(settings: Config, dry_run: bool, as_json: bool) -> None:
+    """Delete the results that the limits of the configuration no longer allow, once, now."""
+    spool = Spool.find(settings.spool_path())
+    gone = janitor.prune(spool, settings.janitor, settings.spool.min_free, datetime.now(UTC), dry_run)
+    print_gone(((job.id, reason) for job, reason in gone), "delete", dry_run=dry_run, as_json=as_json)

@@ -1,0 +1,215 @@
+"""`construir submit`, `watch`, `cancel`, `retry`: a job sent to a server, and what becomes of it."""
+
+import codecs
+import functools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from construir_ftp import formats
+from construir_ftp.cli.options import PATH, SizeType, printable
+from construir_ftp.cli.output import bar
+from construir_ftp.cli.results import bring
+from construir_ftp.cli.servers import Reach, reaching, server_option, tell
+from construir_ftp.client import jobs, submit
+from construir_ftp.client.address import Address
+from construir_ftp.client.connection import Server, plainly
+from construir_ftp.client.history import Sent
+from construir_ftp.client.status import Ended, Standing
+from construir_ftp.client.submit import Parcel, Receipt
+from construir_ftp.client.watch import Printed, Restarted, Watch
+from construir_ftp.errors import ConstruirError, RefusedError, UsageError, exit_code_of
+from construir_ftp.jobs import names
+from construir_ftp.pack import pack
+from construir_ftp.pack.pack import Wrapping
+from construir_ftp.units import Size
+
+
+def _following(command: click.decorators.FC) -> click.decorators.FC:
+    """The options of commands that can go on to the end of what they have sent."""
+    wait = click.option("--wait", is_flag=True, help="Follow the job to its end, and exit with its own code.")
+    fetch = click.option("--fetch", type=PATH, help="Then bring the result into this directory; implies --wait.")
+    return wait(fetch(command))
+
+
+@click.command("submit")
+@click.argument("source", type=PATH)
+@click.argument("server", required=False)
+@click.option("--space", type=SizeType(), default="64MiB", show_default=True, help="Free room for a directory's job.")
+@click.option("--keep-times", is_flag=True, help="Keep when a directory's files were last changed.")
+@click.option("--everything", is_flag=True, help="Leave nothing of a directory out.")
+@_following
+@reaching
+def submit_command(
+    reach: Reach, source: Path, space: Size, wait: bool, fetch: Path | None, keep_times: bool, everything: bool
+) -> int:
+    """Send SOURCE, a directory with run.sh or a job image, to SERVER, and print the job's id.
+
+    SERVER is such as ftp://alice@build.example.org:2121, and CONSTRUIR_SERVER's unless given. The password is in
+    ~/.netrc, or asked for. A directory is packed as by `construir pack`. What was cut goes on where it ended, with
+    the same command.
+    """
+    if not source.exists():
+        raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
+    how = Wrapping(space_bytes=int(space), keep_times=keep_times, everything=everything) if source.is_dir() else None
+    server = reach.as_contributor(reach.address())
+    with _packed(source, how) as parcel:
+        receipt = _send(reach, server, parcel, source, how)
+    return _follow(reach, server.address, receipt.id, fetch) if wait or fetch else 0
+
+
+@click.command("retry")
+@click.argument("job", metavar="ID")
+@server_option
+@_following
+@reaching
+def retry_command(reach: Reach, job: str, wait: bool, fetch: Path | None) -> int:
+    """Send once more what the job ID was made of, from this computer and to the same server, and print the new id.
+
+    It has to be there still, and the same to the last byte: otherwise it would be another job.
+    """
+    before = _remembered(reach, job)
+    source = Path(before.source)
+    if not source.exists():
+        raise UsageError(f"{source}, which {before.id} was made of, is gone; it can't be sent again")
+    server = reach.as_contributor(reach.address(before.id))
+    with _packed(source, before.wrapping) as parcel:
+        if parcel.sha256 != before.sha256:
+            raise UsageError(f"{source} has changed since it was sent; to send it as it is: construir submit {source}")
+        receipt = _send(reach, server, parcel, source, before.wrapping)
+    return _follow(reach, server.address, receipt.id, fetch) if wait or fetch else 0
+
+
+@click.command("watch")
+@click.argument("job", metavar="ID")
+@server_option
+@reaching
+def watch_command(reach: Reach, job: str) -> int:
+    """Follow the job ID: its place in the queue, then what it prints; exit with its own code.
+
+    ID may be the beginning of one, or the job's name, if that says which. Ctrl-C leaves the job alone.
+    """
+    where = reach.address(job)
+    with plainly(where), reach.as_anyone(where).session() as ftp:
+        job_id = jobs.resolve(ftp, job, reach.memory, prefer_live=True)
+    return _follow(reach, where, job_id, None)
+
+
+@click.command("cancel")
+@click.argument("job", metavar="ID")
+@server_option
+@reaching
+def cancel_command(reach: Reach, job: str) -> None:
+    """Have the job ID ended, whether it waits or runs; only one's own."""
+    where = reach.address(job)
+    with plainly(where), reach.as_contributor(where).session() as ftp:
+        tell(submit.cancel(ftp, jobs.resolve(ftp, job, reach.memory, prefer_live=True)))
+
+
+# -- sending -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[Parcel]:
+    """What is to be sent: the file itself, or one that is made of a directory, and gone afterwards."""
+    if wrapping is None:
+        yield Parcel.of(source, names.name_of(source))
+        return
+    with tempfile.TemporaryDirectory(prefix="construir-") as place:
+        target = Path(place) / f"{names.name_of(source)}.img{formats.FORMATS[wrapping.codec].suffix}"
+        with bar() as show:
+            left_out = pack.pack_directory(source, target, wrapping, show)
+        for words in left_out:
+            tell(f"left out: {words}")
+        yield Parcel.of(target, target.name)
+
+
+def _send(reach: Reach, server: Server, parcel: Parcel, source: Path, wrapping: Wrapping | None) -> Receipt:
+    """Send it and print the id, remembering what it was made of."""
+    where = str(server.address)
+    was_begun = reach.memory.begin(where, parcel.name, parcel.sha256)
+    try:
+        with bar() as show, plainly(server.address):
+            told = functools.partial(show, f"sending {parcel.name}")
+            errand = submit.Errand(server, parcel, reach.patience(), lambda sent: told(sent, parcel.size_bytes))
+            receipt = errand.send(was_begun=was_begun)
+    except KeyboardInterrupt:
+        tell("stopped; the server keeps what has come for a while, and the same command goes on there")
+        raise
+    except RefusedError:
+        reach.memory.end(where, parcel.name)
+        raise
+    reach.memory.end(where, parcel.name)
+    click.echo(receipt.id)
+    tell(f"accepted, {receipt.place}")
+    job = Sent(
+        id=receipt.id,
+        server=where,
+        source=str(source.resolve()),
+        wrapping=wrapping,
+        sha256=parcel.sha256,
+        time=datetime.now(UTC),
+    )
+    try:
+        reach.memory.remember(job)
+    except ConstruirError as error:
+        tell(str(error))
+    return receipt
+
+
+def _remembered(reach: Reach, word: str) -> Sent:
+    found = reach.memory.find(word)
+    if not found:
+        raise UsageError(f"no job {printable(word)} was sent from this computer; send its files: construir submit DIR")
+    if len(found) > 1:
+        raise UsageError(f"{printable(word)} may be any of {', '.join(job.id for job in found[-5:])}; say which")
+    return found[0]
+
+
+# -- following -----------------------------------------------------------------------------------------------
+
+
+def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> int:
+    """Show the job to its end, and then bring its result, if that is wanted; the exit code it comes to."""
+    try:
+        ended = _show(reach, where, job_id)
+        tell(f"{ended.status}: {ended.reason}")
+        if fetch is not None:
+            bring(reach, where, job_id, fetch, ())
+    except KeyboardInterrupt:
+        more = f"{job_id}{reach.options()}"
+        tell(f"detached; the job goes on. Look again: construir watch {more}; end it: construir cancel {more}")
+        raise
+    return exit_code_of(ended.status, ended.exit_code)
+
+
+def _show(reach: Reach, where: Address, job_id: str) -> Ended:
+    """Print what happens: the job's own output alone on standard output."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    watch = Watch(reach.as_anyone(where), job_id)
+    with plainly(where):
+        for event in watch.events(reach.patience()):
+            if isinstance(event, Ended):
+                click.echo(printable(decoder.decode(b"", final=True)), nl=False)
+                return event
+            if isinstance(event, Printed):
+                click.echo(printable(decoder.decode(event.data)), nl=False)
+            elif isinstance(event, Restarted):
+                tell("the server had to start the job again, by no fault of its own; here is all that it prints")
+            elif words := _words(event):
+                tell(words)
+    raise AssertionError("a watch ends with the job's end")
+
+
+def _words(now: Standing) -> str:
+    """How a job stands, as a line; none for one that is done, since its end is told."""
+    why = f"; {now.why}" if now.why else ""
+    if now.state == "waiting":
+        return f"waiting, number {now.place} in the queue{why}"
+    if now.state == "running":
+        return ("being cancelled" if now.cancelled else "running") + why
+    return ""

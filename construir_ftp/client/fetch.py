@@ -1,0 +1,217 @@
+"""Files of a result, brought several at a time, continued where they were cut, and checked against SHA256SUMS.
+
+A file has its name only when all of it has come and is what SHA256SUMS says; until then it is called .NAME.part.
+"""
+
+import ftplib
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event
+from typing import IO
+
+import msgspec
+
+from construir_ftp.client import remote_files, status
+from construir_ftp.client.connection import LOST, Patience, Server, said
+from construir_ftp.errors import (
+    AnswerError,
+    ConstruirError,
+    DamagedError,
+    MissingError,
+    TryLaterError,
+    one_line,
+    plainly,
+)
+
+SUMS = "SHA256SUMS"
+_SESSIONS = 4
+_PIECE_BYTES = 256 * 1024
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_ONLY = {"output": "output.log", "console": "console.log", "artifacts": "artifacts/*"}
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A file of a result: its name there, its digest, its size."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+def contents(ftp: ftplib.FTP, job_id: str) -> list[Item]:
+    """What a result holds. Raises MissingError, TryLaterError where the job isn't done, AnswerError for bad names."""
+    listed = remote_files.small(ftp, f"/done/{job_id}/{SUMS}") if status.is_name(job_id) else None
+    if listed is None:
+        found = status.ask(ftp, job_id)
+        raise TryLaterError(f"{found.id} is not done, but {found.state}; follow it with: construir watch {found.id}")
+    sums = _parsed(listed)
+    sums[SUMS] = hashlib.sha256(listed).hexdigest()
+    return [Item(name, digest, remote_files.size(ftp, f"/done/{job_id}/{name}") or 0) for name, digest in sums.items()]
+
+
+def _parsed(listed: bytes) -> dict[str, str]:
+    sums = {}
+    for line in listed.decode(errors="replace").splitlines():
+        found = _LINE.fullmatch(line)
+        if found is None or not _is_safe(found[2]):
+            raise AnswerError(f"the server's {SUMS} has a line that makes no sense: {one_line(line)[:200]!r}")
+        sums[found[2]] = found[1]
+    return sums
+
+
+def _is_safe(name: str) -> bool:
+    """Whether a name leads to a place below the directory that it is put into, on any system, and is no draft's."""
+    parts = name.split("/")
+    is_plain = all(part and not part.startswith(".") and not part.endswith((" ", ".")) for part in parts)
+    return is_plain and name.isprintable() and not set(name) & set('\\:*?"<>|') and len(name) <= 512
+
+
+def choose(items: list[Item], only: tuple[str, ...], image: str | None) -> list[Item]:
+    """What of it is wanted: all, or what `only` says: output, console, image, artifacts, or a pattern of names.
+
+    Raises MissingError where a word finds nothing.
+    """
+    if not only:
+        return items
+    chosen = {}
+    for word in only:
+        pattern = image if word == "image" else _ONLY.get(word, word)
+        found = [item for item in items if pattern and fnmatchcase(item.name, pattern)]
+        if not found:
+            names = ", ".join(item.name for item in items)
+            raise MissingError(f"the result has nothing for --only {word}; it holds {names}")
+        chosen.update({item.name: item for item in found})
+    return list(chosen.values())
+
+
+class Fetch:
+    """The bringing of some files of a result into a directory.
+
+    `progress` is told, by any thread, of how many bytes more there are; or less, where some have to come again.
+    """
+
+    def __init__(self, server: Server, job_id: str, directory: Path, progress: Callable[[int], None]) -> None:
+        self._server, self._id, self._directory, self._progress = server, job_id, directory, progress
+        self._waiting: SimpleQueue[Item] = SimpleQueue()
+        self._stopped = Event()
+
+    def bring(self, items: list[Item], patience: Callable[[], Patience]) -> None:
+        """Bring them all; what is there already, and right, is left alone.
+
+        Raises DamagedError where what came is not what SHA256SUMS says, UnreachableError; what did come stays.
+        """
+        # The largest first, so that nobody waits for it alone at the end.
+        for item in sorted(items, key=lambda item: item.size_bytes, reverse=True):
+            self._waiting.put(item)
+        sessions = min(_SESSIONS, len(items))
+        with ThreadPoolExecutor(sessions) as pool:
+            running = [pool.submit(self._work, patience()) for _ in range(sessions)]
+            try:
+                for worker in as_completed(running):
+                    worker.result()
+            finally:
+                self._stopped.set()
+
+    def _work(self, patience: Patience) -> None:
+        """Bring one file after the other, until none waits, in as many sessions as it takes."""
+        patience.begin()  # the server was there a moment ago: it has said what there is
+        item = self._next()
+        while item:
+            try:
+                with _naming_what_is_gone(), self._server.session() as ftp:
+                    while item:
+                        self._bring(ftp, item, patience)
+                        item = self._next()
+            except LOST as lost:
+                patience.wait(lost, self._server.address)
+
+    def _next(self) -> Item | None:
+        try:
+            return self._waiting.get_nowait()
+        except Empty:
+            return None
+
+    def _bring(self, ftp: ftplib.FTP, item: Item, patience: Patience) -> None:
+        target = self._directory / item.name
+        part = target.with_name(f".{target.name}.part")
+        with plainly(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and _digest(target) == item.sha256:
+                self._progress(item.size_bytes)
+                return
+            kept_bytes = part.stat().st_size if part.exists() else 0
+        kept_bytes = kept_bytes if kept_bytes <= item.size_bytes else 0
+        digest = self._receive(ftp, item, part, kept_bytes, patience)
+        if digest != item.sha256 and kept_bytes:
+            # What was kept may have been of something else.
+            self._progress(-item.size_bytes)
+            digest = self._receive(ftp, item, part, 0, patience)
+        with plainly(target):
+            if digest != item.sha256:
+                part.unlink()
+                raise DamagedError(f"{item.name} is not what {SUMS} says, and was deleted; fetch it again")
+            part.replace(target)
+
+    def _receive(self, ftp: ftplib.FTP, item: Item, part: Path, offset: int, patience: Patience) -> str:
+        """Write what comes after `offset` into `part`; the digest of all that is in it then."""
+        with _opened(part, "r+b" if offset else "w+b") as file:
+            with plainly(part):
+                hasher = _hashed(file, offset)
+                file.truncate()
+            self._progress(offset)
+            came_bytes = offset
+            for piece in remote_files.pieces(ftp, f"/done/{self._id}/{item.name}", offset):
+                if self._stopped.is_set():
+                    raise ConstruirError(f"{item.name} has not come whole")
+                came_bytes += len(piece)
+                if came_bytes > item.size_bytes:
+                    raise DamagedError(f"{item.name} is longer than the server said; fetch it again")
+                hasher.update(piece)
+                with plainly(part):
+                    file.write(piece)
+                self._progress(len(piece))
+                patience.succeed()
+        if came_bytes < item.size_bytes:
+            # In clear the end of a connection that was cut may look like that of the file, the server's 226 included.
+            raise EOFError(f"{item.name} ended early")
+        return hasher.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path, mode: str) -> Iterator[IO[bytes]]:
+    """A file here. Closing it may be what fails, since that writes what is left."""
+    with plainly(path):
+        file = path.open(mode)
+    try:
+        yield file
+    finally:
+        with plainly(path):
+            file.close()
+
+
+@contextmanager
+def _naming_what_is_gone() -> Iterator[None]:
+    """A file that SHA256SUMS names, and that can't be had."""
+    try:
+        yield
+    except ftplib.error_perm as refused:
+        raise MissingError(f"a file of the result is gone: {said(refused)}") from refused
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashed(file: IO[bytes], size_bytes: int) -> "hashlib._Hash":
+    """The digest of a file's beginning, behind which it stands then."""
+    hasher = hashlib.sha256()
+    while piece := file.read(min(_PIECE_BYTES, size_bytes - file.tell())):
+        hasher.update(piece)
+    return hasher

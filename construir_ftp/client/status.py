@@ -1,0 +1,177 @@
+"""Where a job stands: its place while it waits and why, since when it runs, how it ended. As the server tells it."""
+
+import ftplib
+import re
+from datetime import datetime
+from typing import Literal, TypeVar
+
+import msgspec
+
+from construir_ftp.client import remote_files
+from construir_ftp.client.connection import code
+from construir_ftp.errors import AnswerError, MissingError, one_line
+
+# What may be asked for by name: an id, or what a contributor called a job of theirs.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+# SITE STATUS, in words.
+_WAITING = re.compile(r"(cancelled, )?waiting, number ([0-9]{1,9}) in the queue; (.*)")
+
+T = TypeVar("T")
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A job, at a moment. `why` is what keeps it from running, or from its machine; `attempt` counts its machines."""
+
+    id: str
+    state: Literal["waiting", "running", "done"]
+    place: int = 0
+    why: str = ""
+    cancelled: bool = False
+    since: datetime | None = None
+    attempt: int = 0
+
+
+class BaseImageUsed(msgspec.Struct, frozen=True):
+    """The base image that a job ran on."""
+
+    name: str = ""
+    digest: str = ""
+
+
+class LayerUsed(msgspec.Struct, frozen=True):
+    """A layer that was laid over its root."""
+
+    name: str = ""
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What it depended on."""
+
+    layers: list[LayerUsed] = []
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What result.json says, as far as it is needed here. Times are aware UTC."""
+
+    id: str
+    name: str = ""
+    contributor: str = ""
+    status: str
+    reason: str
+    exit_code: int | None = None
+    image: str | None = None
+    codec: str = ""
+    image_bytes: int = 0
+    filesystem: str = ""
+    upload_sha256: str = ""
+    base_image: BaseImageUsed | None = None
+    used: Used | None = None
+    accelerator: str | None = None
+    received: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    published: datetime | None = None
+    attempt: int = 0
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What /status.json says, as far as it is needed here."""
+
+    time: datetime | None = None
+    why: str = ""
+    running: list["Slot"] = []
+    waiting: int = 0
+    queue: list[str] = []
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A job that runs."""
+
+    job: str
+    since: datetime | None = None
+    doing: str = ""
+
+
+class _Running(msgspec.Struct):
+    """/running/<id>/status.json."""
+
+    why: str = ""
+    cancelled: bool = False
+    since: datetime | None = None
+    attempt: int = 0
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be a job's name or id; only what can goes into a path, here or there."""
+    return _NAME.fullmatch(text) is not None
+
+
+def ask(ftp: ftplib.FTP, name: str) -> Standing:
+    """How the job `name` stands: an id, or the name that the session's contributor sent it by. Raises MissingError."""
+    found = look(ftp, name)
+    if found is None:
+        raise MissingError(f"there is no job {one_line(name)} on {ftp.host}, or no longer; see: construir jobs")
+    return found
+
+
+def look(ftp: ftplib.FTP, name: str) -> Standing | None:
+    """The same; None where there is no such job."""
+    if not is_name(name):
+        return None
+    try:
+        reply = ftp.sendcmd(f"SITE STATUS {name}")
+    except ftplib.error_perm as error:
+        if code(error) == 550:
+            return None
+        raise
+    standing = _understood(reply)
+    return _running(ftp, standing) if standing.state == "running" else standing
+
+
+def _understood(reply: str) -> Standing:
+    parts = reply.split(" ", 3)
+    if len(parts) == 4 and parts[0] == "211" and is_name(parts[1]) and parts[2] == "is":
+        job_id, words = parts[1], parts[3]
+        if waiting := _WAITING.match(words):
+            return Standing(
+                id=job_id, state="waiting", cancelled=bool(waiting[1]), place=int(waiting[2]), why=waiting[3]
+            )
+        if words.startswith("done"):
+            return Standing(id=job_id, state="done")
+        if words.startswith(("running", "being cancelled")):
+            return Standing(id=job_id, state="running")
+    raise AnswerError(f"SITE STATUS is answered with {one_line(reply)!r}; is that a server of Construir's?")
+
+
+def _running(ftp: ftplib.FTP, standing: Standing) -> Standing:
+    told = remote_files.small(ftp, f"/running/{standing.id}/status.json")
+    if told is None:
+        return standing  # it has moved on since
+    more = decoded(told, _Running, "status.json")
+    return msgspec.structs.replace(
+        standing, why=more.why, cancelled=more.cancelled, since=more.since, attempt=more.attempt
+    )
+
+
+def result(ftp: ftplib.FTP, job_id: str) -> Ended:
+    """What has become of a job that is done. Raises MissingError where it isn't, or its result was pruned."""
+    told = remote_files.small(ftp, f"/done/{job_id}/result.json") if is_name(job_id) else None
+    if told is None:
+        raise MissingError(f"there is no result of {one_line(job_id)} on {ftp.host}, or no longer; see: construir jobs")
+    return decoded(told, Ended, "result.json")
+
+
+def overview(ftp: ftplib.FTP) -> Overview:
+    """What waits, and what runs."""
+    told = remote_files.small(ftp, "/status.json")
+    if told is None:
+        raise AnswerError(f"{ftp.host} has no /status.json; is that a server of Construir's?")
+    return decoded(told, Overview, "status.json")
+
+
+def decoded(content: bytes, kind: type[T], what: str) -> T:
+    """JSON of the server's. Raises AnswerError."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise AnswerError(f"the server's {what} makes no sense: {one_line(error)}") from error

@@ -1,0 +1,127 @@
+"""An image into an outer format and back, by the system's tools.
+
+For images that have passed the gate, and for images of our own: a tool is no judge of a stream. Each reads
+standard input and writes standard output; files are written here, so that holes stay holes and a full disk is
+an OSError with errno ENOSPC, whatever the tool would have called it.
+"""
+
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+from typing import IO, cast
+
+from construir_ftp import files, formats, process
+from construir_ftp.diskimage import superblock
+from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.jail import cell, jail
+
+_COPY_BYTES = 1024 * 1024
+_QUOTED_CHARACTERS = 400
+# xz is allowed formats.MEMORY_BYTES to unpack; packing with all cores takes it more, which reader adds for each.
+_TOOL_BYTES = 2 * formats.MEMORY_BYTES
+
+
+def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float) -> None:
+    """Create `target`, an image of exactly `image_bytes`, from `source`; zeros become holes.
+
+    Less than a block may follow the file system in the stream, and is left out. Raises ConstruirError if there is
+    less or more than that, if the tool fails, or if it is not done after `timeout_s` seconds; OSError if `target` can't
+    be written, with errno ENOSPC if the disk is full. Nothing is left of `target` then.
+    """
+    try:
+        with _new(target), _reading(formats.find(codec_name).unpack_argv, source, timeout_s) as unpacked:
+            files.write_sparse(unpacked, target, image_bytes)
+            if len(unpacked.read(superblock.MAX_BLOCK_BYTES)) == superblock.MAX_BLOCK_BYTES:
+                raise ConstruirError(f"{source.name} holds more than its {image_bytes} bytes; fetch or send it again")
+    except EOFError as short:
+        raise ConstruirError(
+            f"{source.name} holds less than its {image_bytes} bytes; fetch or send it again"
+        ) from short
+
+
+def pack(codec_name: str, image: Path, target: Path, timeout_s: float) -> None:
+    """Create `target`, `image` in the given format.
+
+    Raises CommandError if the tool fails or is not done after `timeout_s` seconds; OSError if `target` can't be
+    written, with errno ENOSPC if the disk is full. Nothing is left of `target` then. Nothing is fsynced.
+    """
+    with _new(target), _reading(formats.find(codec_name).pack_argv, image, timeout_s) as packed:
+        if codec_name == "raw":
+            files.write_sparse(packed, target, image.stat().st_size)
+            return
+        with target.open("xb") as file:
+            shutil.copyfileobj(packed, file, _COPY_BYTES)
+
+
+@contextmanager
+def _new(target: Path) -> Iterator[None]:
+    """Leave no half-written `target`, and no other program's file either."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _reading(argv: tuple[str, ...], source: Path, timeout_s: float) -> Iterator[IO[bytes]]:
+    """What `argv` (or nobody, for raw) makes of `source`; a block that reads to the end also learns if that was all."""
+    with source.open("rb") as file:
+        if not argv:
+            yield file
+            return
+        walls = cell.reader(memory_bytes=_TOOL_BYTES, cpu_s=timeout_s)
+        with jail.spawn(walls, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+            deadline = Timer(timeout_s, tool.kill)
+            deadline.start()
+            try:
+                yield cast(IO[bytes], tool.stdout)
+                _check_end(tool, argv, timeout_s)
+            except EOFError:
+                _check_end(tool, argv, timeout_s)
+                raise
+            finally:
+                deadline.cancel()
+
+
+def _check_end(tool: "subprocess.Popen[bytes]", argv: tuple[str, ...], timeout_s: float) -> None:
+    said = cast(IO[bytes], tool.stderr).read()
+    status = tool.wait()
+    if status == -signal.SIGKILL:
+        raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(argv)}")
+    if status:
+        last_words = ascii(said.decode(errors="replace").strip()[-_QUOTED_CHARACTERS:])
+        raise CommandError(f"exit status {status} from: {shlex.join(argv)} ({last_words})")
+
+
+# -- parts of an image -------------------------------------------------------------------------------------------
+
+# What decompressors make of a part of an image, such as a driver or a kernel: in a jail, and within bounds.
+
+_CPU_S = 120
+_MEMORY_BYTES = 256 * 2**20
+_MOST_BYTES = 256 * 2**20
+
+
+def inflate(tool: str, data: bytes) -> bytes:
+    """`data` unpacked by gzip, xz, zstd, ... Raises ConstruirError where it can't be, or is too much."""
+    if not process.find(tool):
+        raise ConstruirError(f"{tool}: not installed; a part of the image is packed by it")
+    walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_CPU_S)
+    with tempfile.TemporaryFile() as packed:
+        packed.write(data)
+        packed.seek(0)
+        with jail.spawn(walls, [tool, "-dc"], stdin=packed, stdout=subprocess.PIPE) as child:
+            said = cast(IO[bytes], child.stdout).read(_MOST_BYTES + 1)
+            failed = len(said) > _MOST_BYTES or child.wait() != 0
+    if failed:
+        raise ConstruirError(f"a part of the image can't be unpacked by {tool}")
+    return said

@@ -1,0 +1,260 @@
+"""The control connection of an FTP session: one command after the other, each with its reply.
+
+pyftpdlib obeys a command the moment it comes, whatever is under way, and in the middle of a pause. Here a command
+waits until the one before it is done; while an answer comes from elsewhere (`hold`) nothing is read at all. What
+a transfer is for is no concern of this module: see session.
+"""
+
+import ipaddress
+import logging
+import socket
+from collections import deque
+from typing import Any
+
+import pyftpdlib.ioloop  # noqa: F401 - comes first: it imports asyncore and silences its warning of deprecation
+from pyftpdlib.handlers import FTPHandler
+
+from construir_ftp.ftp.tls import TlsConnection
+
+log = logging.getLogger("construir.ftp")
+
+_LONGEST_LINE_BYTES = 2048
+# A session may so fill 200 KiB of our memory; no client is known to send more than a few at once.
+_MOST_WAITING_LINES = 100
+_MOST_UNREAD_REPLIES = 16
+_UNREAD_S = 5
+# Many replies repeat what they answer: with one of these in it a client would take the rest for another reply.
+_IN_NO_COMMAND = frozenset(b"\0\r\n")
+
+
+class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
+    """What Session builds on. `server` is the Listener that accepted it."""
+
+    # pyftpdlib's own, whose first values say too little of their types.
+    _in_buffer: list[bytes]
+    _restart_position: int
+    _in_dtp_queue: tuple[Any, str] | None
+    _out_dtp_queue: tuple[Any, bool, Any, str] | None
+    data_channel: Any
+    _dtp_acceptor: Any
+    _dtp_connector: Any
+    _closed: bool
+    remote_ip: str
+
+    def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
+        self.is_held = False
+        self.is_sending = False
+        self._is_replying = False
+        # The line that is coming in. pyftpdlib's own buffer is emptied by each command that is obeyed, and those that
+        # have waited are obeyed in the middle of it.
+        self._line, self._line_bytes = list[bytes](), 0
+        self._waiting_lines: deque[bytes] = deque()
+        super().__init__(conn, server, ioloop)
+
+    @property
+    def who(self) -> str:
+        """How the log calls this session."""
+        return str(self.remote_ip)
+
+    def is_busy(self) -> bool:
+        """Whether a command has not come to its end yet: an answer to come, a download, a connection to be made.
+
+        Nor has one whose reply is not read: were those after it obeyed, their replies would fill our memory.
+        """
+        return self.is_held or self.is_sending or self.is_connecting() or self.is_unread()
+
+    def is_connecting(self) -> bool:
+        """Whether a data connection is being made, to which there is no reply yet (PORT, EPRT)."""
+        return self._dtp_connector is not None and not self._dtp_connector._closed
+
+    def is_unread(self) -> bool:
+        """Whether more replies wait to be read by the client than ought to."""
+        return len(self.producer_fifo) > _MOST_UNREAD_REPLIES
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._waiting_lines.clear()
+
+    def close_when_done(self) -> None:
+        """Close once what was replied is sent; for a client that doesn't read it nobody waits long."""
+        super().close_when_done()
+        if not self._closed:
+            self.call_later(_UNREAD_S, self.close)
+
+    # -- replies out ---------------------------------------------------------------------------------------
+
+    def push(self, data: str) -> None:
+        """Called with what is to be replied."""
+        self._is_replying = True
+        try:
+            super().push(data)
+        finally:
+            self._is_replying = False
+
+    def handle_close(self) -> None:
+        """Called when the other end is closed. Whoever is replying goes on with the session, so that is closed later.
+
+        A transfer that ends replies so in the midst of its end, and pyftpdlib's loop would not have survived that.
+        """
+        if self._is_replying:
+            self.call_later(0, self.close)
+        else:
+            self.close()
+
+    # -- lines in ------------------------------------------------------------------------------------------
+
+    def collect_incoming_data(self, data: bytes) -> None:
+        """Called with a piece of a line. Of one that is too long no more is kept than shows it."""
+        if self._line_bytes <= _LONGEST_LINE_BYTES:
+            self._line.append(data)
+        self._line_bytes += len(data)
+
+    def found_terminator(self) -> None:
+        """Called at the end of a line. ABOR and STAT are for the command under way, all else waits for its end."""
+        line = b"".join(self._line)
+        self._line, self._line_bytes = [], 0
+        if self._closed or self._closing:
+            return
+        # Their first bytes may be Telnet's IP and Synch (RFC 959, 4.1.3).
+        is_urgent = line.split(b" ")[0].upper().endswith((b"ABOR", b"STAT")) and not (self.is_held or self.is_unread())
+        if is_urgent or not (self.is_busy() or self._waiting_lines):
+            self._obey(line)
+        else:
+            self._let_wait(line)
+
+    def _let_wait(self, line: bytes) -> None:
+        self._waiting_lines.append(line)
+        # A held connection is not read, so that what waits for it can't grow.
+        if len(self._waiting_lines) > _MOST_WAITING_LINES and not self.is_held:
+            self.respond("421 Too many commands at once.")
+            self.close_when_done()
+
+    def _obey(self, line: bytes) -> None:
+        if len(line) > _LONGEST_LINE_BYTES:
+            self.respond("500 Command too long.")
+        elif not _IN_NO_COMMAND.isdisjoint(line):
+            self.respond("501 A command can't hold a NUL, CR or LF.")
+        else:
+            self._in_buffer = [line]
+            super().found_terminator()
+
+    def initiate_send(self) -> None:
+        """Called when replies can be sent."""
+        super().initiate_send()
+        if self._waiting_lines and not self.is_unread():
+            self.proceed_soon()
+
+    def forget_unread(self) -> None:
+        """Throw away all that has come and was not obeyed yet."""
+        self._waiting_lines.clear()
+        self.ac_in_buffer, self._line, self._line_bytes = b"", [], 0
+
+    def proceed_soon(self) -> None:
+        """A command has come to its end: those that have waited for it are next."""
+        self.ioloop.call_later(0, self._proceed)
+
+    def _proceed(self) -> None:
+        try:
+            while self._waiting_lines and not (self._closed or self._closing or self.is_busy()):
+                self._obey(self._waiting_lines.popleft())
+        except Exception:  # noqa: BLE001 - handle_error logs it, and closes the session
+            self.handle_error()
+
+    def hold(self) -> None:
+        """Read no further until `resume`: an answer comes from a thread, or a pause has to end."""
+        self.is_held = True
+        if not self._closed:
+            self.del_channel()
+            self._idler.cancel()
+
+    def resume(self) -> None:
+        """Go on reading; what is replied now comes before the replies to the commands that have waited."""
+        self.is_held = False
+        if not self._closed:
+            self.add_channel()
+            self._idler = self.ioloop.call_later(self.timeout, self.handle_timeout, _errback=self.handle_error)
+            self.proceed_soon()
+
+    # -- the data connection --------------------------------------------------------------------------------
+
+    def has_data_connection(self) -> bool:
+        """Whether there is one, or one may come any moment."""
+        is_listening = self._dtp_acceptor is not None and not self._dtp_acceptor._closed
+        return is_listening or self.data_channel is not None
+
+    def _make_epasv(self, extmode: bool = False) -> None:
+        try:
+            super()._make_epasv(extmode)
+        except OSError as error:
+            log.warning("%s: no data connection: %s", self.who, error)
+            self.respond("425 No port is free for a data connection; try again later.")
+
+    def ftp_PASV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Wait for a data connection; the reply has room for an IPv4 address only."""
+        if ":" in self._client():
+            self.respond("522 PASV is for IPv4; use EPSV.")
+        else:
+            super().ftp_PASV(line)
+
+    def ftp_EPSV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Wait for a data connection; it can't come by another protocol than this one did (RFC 2428, 3)."""
+        own = "2" if ":" in self._client() else "1"
+        if line in ("1", "2") and line != own:
+            self.respond(f"522 Network protocol not supported, use ({own}).")
+        else:
+            super().ftp_EPSV("" if line == own else line)
+
+    def _make_eport(self, ip: str, port: int) -> None:
+        # pyftpdlib compares texts: an IPv6 address can be written in many ways, and a link's own has a scope.
+        client = self._client()
+        try:
+            is_own = ipaddress.ip_address(ip.partition("%")[0]) == ipaddress.ip_address(client.partition("%")[0])
+        except ValueError:
+            self.respond("501 That is no address.")
+        else:
+            super()._make_eport(client if is_own else ip, port)
+
+    def _client(self) -> str:
+        """The client's address; an IPv4 address as such, although an IPv6 socket has another name for it (RFC 4291)."""
+        return self.remote_ip.removeprefix("::ffff:")
+
+    def push_dtp_data(self, *args: Any, **kwargs: Any) -> None:
+        """Called with what is to be sent over the data connection."""
+        self.is_sending = True
+        super().push_dtp_data(*args, **kwargs)
+
+    def drop_data_channel(self) -> None:
+        """Close the data connection, if there is one."""
+        if self.data_channel is not None:
+            self.data_channel.close()
+
+    def stop_sending(self, reply: str) -> None:
+        """What was to be sent won't be; its data connection is closed already, or never came."""
+        if self._out_dtp_queue is not None:
+            file = self._out_dtp_queue[2]
+            if file is not None:
+                file.close()
+        self._out_dtp_queue, self.is_sending = None, False
+        self.respond(reply)
+        self.proceed_soon()
+
+    def ftp_QUIT(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
+        """Say goodbye; nothing is under way, since QUIT would have waited for its end."""
+        self.drop_data_channel()
+        super().ftp_QUIT(line)
+
+    # -- the log -------------------------------------------------------------------------------------------
+
+    def log(self, msg: str, logfun: object = None) -> None:
+        """Called with every reply, and more; %a, since names may hold anything."""
+        log.debug("%s: %a", self.who, msg)
+
+    logline = logerror = log
+
+    def log_exception(self, instance: object) -> None:
+        """Called in the handler of an exception that ends a connection."""
+        log.exception("%s: connection closed by an error of ours", self.who)
+
+    def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
+        """Called with every command; replies are logged anyway."""

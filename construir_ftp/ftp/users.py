@@ -1,0 +1,202 @@
+"""The users file: who may send jobs, and the argon2 hash of each one's password.
+
+    [contributors.alice]
+    password = "$argon2id$v=19$m=65536,t=3,p=4$..."
+
+TOML, replaced in one step, so that it can be read at any moment; a change counts from the next login on.
+Passwords are never kept, logged or compared in clear.
+"""
+
+import os
+import re
+import secrets
+import threading
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import argon2
+import msgspec
+
+from construir_ftp import files
+from construir_ftp.errors import ConfigError, UsageError, one_line
+
+_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+# What FTP clients log in as when nobody told them a name (RFC 1635).
+ANONYMOUS = ("anonymous", "ftp")
+_SHORTEST, _LONGEST = 8, 256
+_HASH = re.compile(r"\$argon2(id?|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
+
+# RFC 9106, section 4, second recommended option: 64 MiB of memory.
+_hasher = argon2.PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4)
+# The hash of a password that nobody has kept: what an unknown name is checked against, at the same cost.
+_NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$h/fuIrTAnZgx70xr5CLQHg$lpRhFCxB4Ec5ez8zbj4WNq1fun7H3Ev2l9htTUJSH7k"
+
+
+class _Contributor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    password: str
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    contributors: dict[str, _Contributor] = {}
+
+
+class Users:
+    """The contributors named in the file at `path`; no file, no contributors. Safe to use from several threads.
+
+    Every method raises ConfigError if the file can't be read, or holds what it must not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, ...] | None = None
+        self._hashes: dict[str, str] = {}
+
+    def names(self) -> list[str]:
+        """Every contributor, in alphabetical order."""
+        return sorted(self._current())
+
+    def check(self, name: str, password: str) -> bool:
+        """Whether `password` is that of `name`. Takes a while on purpose, as long for a name that is unknown."""
+        stored = self._current().get(name)
+        try:
+            matches = _hasher.verify(stored or _NOBODY, password.encode(errors="surrogatepass"))
+        except argon2.exceptions.VerifyMismatchError:
+            return False
+        except argon2.exceptions.VerificationError as error:
+            raise ConfigError(f"{self.path}: contributors.{name}: {error}; {_again(name)}") from error
+        return matches and stored is not None
+
+    def add(self, name: str, password: str) -> None:
+        """Let `name` send jobs. Raises UsageError for an unfit name or password, and for a name that is there."""
+        _check_name(name)
+        fresh = _hash(password)
+
+        def put(hashes: dict[str, str]) -> None:
+            if name in hashes:
+                raise UsageError(f"there is a contributor {name!r} already; {_again(name)}")
+            hashes[name] = fresh
+
+        self._rewrite(put)
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give `name` another password. Raises UsageError for an unfit password, and for a name that isn't there."""
+        fresh = _hash(password)
+
+        def put(hashes: dict[str, str]) -> None:
+            _expect(name, hashes)
+            hashes[name] = fresh
+
+        self._rewrite(put)
+
+    def remove(self, name: str) -> None:
+        """Let `name` send no more jobs; sent ones stay. Raises UsageError for a name that isn't there."""
+
+        def take_out(hashes: dict[str, str]) -> None:
+            _expect(name, hashes)
+            del hashes[name]
+
+        self._rewrite(take_out)
+
+    def _current(self) -> dict[str, str]:
+        """Name -> hash, read again if the file has changed."""
+        with self._lock:
+            seen = _signature(self.path)
+            if seen is None or seen != self._seen:
+                self._hashes = _read(self.path)
+                self._seen = seen
+            return self._hashes
+
+    def _rewrite(self, change: Callable[[dict[str, str]], None]) -> None:
+        """Read, change, write: two at once wait for each other. On return the file is on stable storage."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with files.locked(self.path.parent):
+                hashes = _read(self.path)
+                change(hashes)
+                _replace(self.path, _text(hashes))
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: {error.strerror}; choose another with the key ftp.users, or make it writable"
+            ) from error
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or name in ANONYMOUS:
+        raise UsageError(
+            f"{name!a} can't be a contributor's name: that is 1 to 32 of a-z 0-9 _ -, "
+            f"begins with a letter or _, and is not {' or '.join(ANONYMOUS)}"
+        )
+
+
+def _expect(name: str, hashes: dict[str, str]) -> None:
+    if name not in hashes:
+        raise UsageError(f"there is no contributor {name!a}; run: construir user list")
+
+
+def _again(name: str) -> str:
+    return f"to set the password run: construir user password {name}"
+
+
+def _hash(password: str) -> str:
+    """The argon2 hash of a password that can be typed, and sent as one line of FTP. Raises UsageError."""
+    if len(password) < _SHORTEST:
+        raise UsageError(f"a password has at least {_SHORTEST} characters, this one has {len(password)}")
+    if len(password) > _LONGEST or not password.isprintable():
+        raise UsageError(f"a password has at most {_LONGEST} characters, and none that can't be printed")
+    return _hasher.hash(password)
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    """What differs when a file was replaced or edited; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; make it readable for the FTP server") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: {one_line(error)}; mend it as etc/users.example shows") from error
+    for name, contributor in file.contributors.items():
+        _check_entry(path, name, contributor.password)
+    return {name: contributor.password for name, contributor in file.contributors.items()}
+
+
+def _check_entry(path: Path, name: str, stored: str) -> None:
+    try:
+        _check_name(name)
+    except UsageError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not _HASH.fullmatch(stored):
+        raise ConfigError(f"{path}: contributors.{name}.password: not an argon2 hash; {_again(name)}")
+
+
+def _text(hashes: dict[str, str]) -> str:
+    # A name is a bare key, and nothing in a hash needs escaping: see _NAME and _HASH.
+    entries = (f'\n[contributors.{name}]\npassword = "{stored}"\n' for name, stored in sorted(hashes.items()))
+    return "".join(["# Who may send jobs. Kept by: construir user add|list|password|remove\n", *entries])
+
+
+def _replace(path: Path, text: str) -> None:
+    """Like disk.replace_durably, but the file keeps the owner and the mode it had; a new one is for its owner only."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        files.write_durably(draft, text.encode(), 0o600)
+        if path.exists():
+            status = path.stat()
+            os.chown(draft, status.st_uid, status.st_gid)
+            draft.chmod(status.st_mode & 0o777)
+            files.fsync(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    files.fsync(path.parent)

@@ -1,0 +1,79 @@
+"""What the judge tells the gate, and the gate the judge.
+
+The judge has read hostile bytes, so its answer is checked like any other input: only these fields, only these values.
+"""
+
+import math
+from typing import Annotated
+
+import msgspec
+
+from construir_ftp import schema
+from construir_ftp.config import GateSection
+from construir_ftp.errors import RefusedError
+from construir_ftp.formats import FORMATS
+from construir_ftp.jobs import request
+from construir_ftp.units import Duration, Size
+
+# A judge's first words, said before it has read anything.
+GREETING = b"construir judge 1"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="job"):
+    """The upload is a job. `image_bytes` is the file system's size, proved to be there; SHA-256 is the upload's.
+
+    `construir_toml` is the text of that file in it, which nobody has looked into yet.
+    """
+
+    codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
+    filesystem: Annotated[str, msgspec.Meta(pattern="^(ext2|ext3|ext4|btrfs|xfs)$")]
+    upload_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    image_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    upload_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    construir_toml: Annotated[str, msgspec.Meta(max_length=request.MOST_BYTES)] = ""
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):
+    """The upload is not a job; `reply` is the FTP code that says so, `is_cut` whether it may become one."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern="^[ -~]+$")]
+    reply: Annotated[int, msgspec.Meta(ge=452, le=553)]
+    is_cut: bool = False
+
+
+Answer = Verdict | Refusal
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """One line of JSON."""
+    return msgspec.json.encode(answer) + b"\n"
+
+
+def decode_answer(line: bytes) -> Answer:
+    """Raises msgspec.MsgspecError if it is no answer."""
+    answer: Answer = msgspec.json.decode(line, type=Answer)
+    return answer
+
+
+def encode_limits(limits: GateSection) -> str:
+    """The section as JSON, sizes and durations with their units."""
+    units = {Size: "B", Duration: "s"}
+    table = {key: getattr(limits, key) for key in limits.__struct_fields__}
+    return msgspec.json.encode(
+        {key: f"{value}{units[type(value)]}" if type(value) in units else value for key, value in table.items()}
+    ).decode()
+
+
+def decode_limits(text: str) -> GateSection:
+    """Raises msgspec.MsgspecError if it is no section."""
+    return schema.convert(msgspec.json.decode(text, type=dict), GateSection)
+
+
+def patience_s(limits: GateSection) -> int:
+    """Seconds that a judge may compute for, in all; at least one."""
+    return max(1, math.ceil(limits.timeout))
+
+
+def too_late(limits: GateSection) -> RefusedError:
+    """The refusal of an upload whose check takes longer than that, by the clock or by the processor."""
+    return RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller")

@@ -1,0 +1,8 @@
+"""What a job is, says and leaves, and its states in the spool.
+
+names, request (construir.toml) and outputs are what a job says; result is what comes of it. spool and job are its
+states on the disk, ipc the lock and the datagram, fair_share whose turn it is, disk_space who may have how much,
+references what jobs still need. status tells all of that to people.
+
+It runs no job and opens no image. Only spool moves a job from one state to another.
+"""

@@ -1,0 +1,87 @@
+"""Room on the spool's file system: who may have how much of it. One rule, for uploads and for jobs that are to start.
+
+A job that runs can fill its disk to the last byte, and then as much again is written, since its result is packed
+before its disk is deleted, and its artifacts. So much is kept for each that runs, less what it has taken already; and
+for the waiting job that may need the most, lest uploads take the room without which it could never run. What is left
+above `spool.min_free` is for uploads:
+
+    free - min_free - (running: what each may yet write) - (waiting: the most that one may write)
+
+A waiting job is started once it finds room beside those that run. If none runs there is none to wait for: it is started
+as long as min_free is kept, and what it then lacks it lacks alone. Small things such as logs, and the bit by which
+packing can lengthen what can't be compressed, are what min_free is for. The disks of earlier results that a job depends
+on are unpacked before it begins; where they don't fit it goes back into the queue, and has lost nothing.
+"""
+
+import time
+from contextlib import suppress
+
+from construir_ftp import files
+from construir_ftp.errors import RefusedError
+from construir_ftp.jobs.result import ARTIFACTS, image_name
+from construir_ftp.jobs.spool import Job, Spool, Ticket
+
+# How old the count of what is kept may be while an upload is written, piece by piece.
+_COUNTED_S = 1.0
+
+
+class Room:
+    """Of one spool. Sizes in bytes. Safe to use from several threads."""
+
+    def __init__(self, spool: Spool, min_free: int) -> None:
+        self._spool, self._min_free = spool, min_free
+        self._kept_bytes, self._counted_at = 0, float("-inf")
+
+    def for_uploads(self, upload: Ticket | None = None) -> int:
+        """What may still come in; below 0, nothing. With a ticket: what would be left if that job waited too."""
+        needs = [_needs(ticket) for ticket in self._spool.tickets("queue").values()]
+        self._kept_bytes = self._for_running() + max([*needs, _needs(upload)])
+        self._counted_at = time.monotonic()
+        return self._free() - self._kept_bytes
+
+    def for_more(self) -> int:
+        """The same, of an upload under way: quicker, by a count that may be a second old."""
+        if time.monotonic() - self._counted_at > _COUNTED_S:
+            return self.for_uploads()
+        return self._free() - self._kept_bytes
+
+    def check(self, ticket: Ticket) -> None:
+        """Refuse (RefusedError, 452) a job whose image may need more room than there is."""
+        if self.for_uploads(ticket) < 0:
+            raise RefusedError(
+                f"no room now for what an image of {ticket.image_bytes} bytes needs; try later, or make it smaller", 452
+            )
+
+    def lets_start(self, job_id: str) -> bool:
+        """Whether a waiting job finds the room that it may need."""
+        spare = self._free()
+        if not self._spool.names("running"):
+            return spare >= 0
+        return spare - self._for_running() >= _needs(self._spool.tickets("queue").get(job_id))
+
+    def _free(self) -> int:
+        return files.free_bytes(self._spool.path) - self._min_free
+
+    def _for_running(self) -> int:
+        running = self._spool.tickets("running").items()
+        return sum(
+            _may_yet_write(Job(self._spool.state("running") / name), ticket) for name, ticket in running if ticket
+        )
+
+
+def _needs(ticket: Ticket | None) -> int:
+    """The most that a job writes from its start to its end: its disk, its packed result, its artifacts."""
+    return 2 * (ticket.image_bytes + ticket.space_bytes) + ticket.artifacts_bytes if ticket else 0
+
+
+def _may_yet_write(job: Job, ticket: Ticket) -> int:
+    """The same of a job that runs, without what it has written."""
+    needs, taken = _needs(ticket), 0
+    with suppress(FileNotFoundError):
+        # It may have been made larger than it came.
+        needs = max(needs, 2 * job.disk.lstat().st_size + ticket.artifacts_bytes)
+    written = (job.disk, job.path / image_name(ticket), *job.path.glob(f"{ARTIFACTS}/*"))
+    for file in written:
+        with suppress(FileNotFoundError):
+            taken += files.allocated_bytes(file)
+    return max(0, needs - taken)

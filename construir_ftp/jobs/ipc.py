@@ -1,0 +1,71 @@
+"""The lock of a spool: whoever holds it runs the spool's jobs. Anyone may ask whether it is held, and disturbs nobody.
+
+An open file description lock (F_OFD_SETLK, fcntl(2)): it ends with its holder, however that ends, and unlike flock(2)
+can be asked about without being taken for a moment, in which a runner that starts would find it held.
+"""
+
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# struct flock: type, whence, start, length (0: to the end), pid, which has to be 0 here.
+_FLOCK = struct.Struct("hhqqi")
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold the lock, made where it is missing. Raises BlockingIOError if it is held."""
+    with path.open("a+b") as file:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock, in this process or another."""
+    try:
+        with path.open("rb") as file:
+            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except FileNotFoundError:
+        return False
+    kind: int = _FLOCK.unpack(found)[0]
+    return kind != fcntl.F_UNLCK
+
+
+# -- the bell ----------------------------------------------------------------------------------------------------
+
+# The datagram that saves whoever runs a spool's jobs the wait for the next look. It says nothing, and may be lost.
+
+
+def ring(path: Path) -> None:
+    """Send one to whoever listens at `path`. Nobody listening is no error."""
+    with _socket() as sender, _address(path) as address, suppress(OSError):
+        sender.sendto(b"!", address)
+
+
+@contextmanager
+def listen(path: Path) -> Iterator[socket.socket]:
+    """The socket at `path`: a datagram, whatever it holds, means work. It takes over from one that was left there."""
+    with _socket() as receiver, _address(path) as address:
+        path.unlink(missing_ok=True)
+        receiver.bind(address)
+        # Sending needs write permission (unix(7)), and the FTP server may be another user; all it says is: look.
+        Path(address).chmod(0o666)
+        yield receiver
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    # One longer than 107 bytes does not fit into sockaddr_un (unix(7)): go by way of the directory.
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -1,0 +1,163 @@
+"""A job's directory and its ticket, whatever state the job is in. Which states there are, only the package knows."""
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import files
+from construir_ftp.errors import ConstruirError
+
+# The marker of a job that is to be cancelled.
+CANCEL = "cancel"
+# What a job keeps whatever becomes of it, until it is done.
+_KEPT = ("upload", "job.json", "attempts", CANCEL)
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC.
+
+    `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
+    image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
+    needs.
+    """
+
+    version: int = 1
+    name: str
+    filename: str = ""
+    contributor: str
+    codec: str
+    filesystem: str
+    upload_bytes: int
+    image_bytes: int
+    upload_sha256: str
+    received: datetime
+    construir_toml: str = ""
+    space_bytes: int = 0
+    artifacts_bytes: int = 0
+    after: list[str] = []
+
+
+class Job:
+    """A job's directory in whatever state it is; moving it gives a new Job, and the old one must be dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> str:
+        """The directory's name: sorted by arrival, never parsed."""
+        return self.path.name
+
+    @property
+    def upload(self) -> Path:
+        """The file as the contributor sent it."""
+        return self.path / "upload"
+
+    @property
+    def disk(self) -> Path:
+        """The unpacked image, the machine's second disk."""
+        return self.path / "disk.img"
+
+    @property
+    def result(self) -> Path:
+        """result.json: written last, so its presence says that the job is finished."""
+        return self.path / "result.json"
+
+    def ticket(self) -> Ticket:
+        """What was known when the job was admitted. Raises ConstruirError if job.json is damaged."""
+        path = self.path / "job.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Ticket)
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
+            raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
+
+    def is_cancelled(self) -> bool:
+        """Whether its contributor has asked for its end; see Spool.cancel."""
+        return (self.path / CANCEL).exists()
+
+    def attempts(self) -> int:
+        """How often a machine was started for this job: the length of `attempts`, one byte each."""
+        try:
+            return (self.path / "attempts").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def count_attempt(self) -> None:
+        """Note, on stable storage, that a machine is about to be started for this job."""
+        with (self.path / "attempts").open("ab") as file:
+            file.write(b".")
+            file.flush()
+            os.fsync(file.fileno())
+        files.fsync(self.path)
+
+    def forgive_attempt(self) -> None:
+        """Take back the last count_attempt: the machine was ended by a stop of the appliance, by nobody's fault."""
+        os.truncate(self.path / "attempts", max(0, self.attempts() - 1))
+
+    def strip(self) -> None:
+        """Delete all that a run left, so that the job can run again."""
+        for entry in self.path.iterdir():
+            if entry.name not in _KEPT:
+                files.remove(entry)
+
+
+# -- tickets -----------------------------------------------------------------------------------------------------
+
+# The tickets of all jobs that wait or run, each read once, for there may be ten thousand of them.
+
+
+# A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
+_TICK_NS = 20_000_000
+
+
+class Tickets:
+    """Those of one spool. Safe to use from several threads."""
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        # By state; the number is when its directory was changed, or 0 if what was found there may be old by now.
+        self._found: dict[str, tuple[int, dict[str, Ticket | None]]] = {}
+
+    def read(self, state: str) -> dict[str, Ticket | None]:
+        """Those in `state`, oldest first; None where one is damaged. The same dictionary while nothing changes."""
+        directory = self._spool / state
+        changed_at = directory.stat().st_mtime_ns
+        if (seen := self._found.get(state)) and seen[0] == changed_at:
+            return seen[1]
+        known = seen[1] if seen else {}
+        found = {
+            name: known.get(name) or self._first_seen(directory, name)
+            for name in sorted(os.listdir(directory))  # noqa: PTH208 - not a Path for each of ten thousand
+            if name in known or _is_job(directory, name)
+        }
+        # A time is that of the clock's last tick: what changes within the same one, after we looked, would not show.
+        is_settled = time.time_ns() - changed_at > _TICK_NS
+        self._found = {**self._found, state: (changed_at if is_settled else 0, found)}
+        return found
+
+    def _first_seen(self, directory: Path, name: str) -> Ticket | None:
+        """That of a job which has just come, perhaps from another state."""
+        moved = (tickets[name] for _, tickets in self._found.values() if name in tickets)
+        return next(moved, None) or read_ticket(directory / name)
+
+
+def read_ticket(job: Path) -> Ticket | None:
+    """The ticket of one job; None if it is damaged."""
+    try:
+        return Job(job).ticket()
+    except ConstruirError:
+        return None
+
+
+def _is_job(directory: Path, name: str) -> bool:
+    place = directory / name
+    return place.is_dir() and not place.is_symlink()
+
+
+def job_names(directory: Path) -> list[str]:
+    """The id of every job in a directory, oldest first. What isn't a directory, such as a symbolic link, is no job."""
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))

@@ -1,0 +1,43 @@
+"""What jobs that wait or run still need of what others left: results, layers and base images, which must not be deleted
+meanwhile.
+
+Read from their tickets; nothing is kept of it, so a job that is gone needs nothing.
+"""
+
+from collections.abc import Iterator
+
+from construir_ftp.errors import RefusedError
+from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Dependencies, Wishes
+from construir_ftp.jobs.spool import Spool, Ticket
+
+# A job may go from one state to the other, and back, between two looks.
+_STATES = ("queue", "running", "queue")
+
+
+def results(spool: Spool) -> set[str]:
+    """The ids of all jobs whose results are needed."""
+    return {job_id for ticket in _tickets(spool) for job_id in ticket.after}
+
+
+def dependencies(spool: Spool) -> list[Dependencies]:
+    """What each job asks for, where it asks for anything."""
+    return [asked.dependencies for asked in _wishes(spool) if asked.dependencies != Dependencies()]
+
+
+def bases(spool: Spool) -> set[str]:
+    """The names of the base images that jobs ask for."""
+    return {asked.base for asked in _wishes(spool) if asked.base}
+
+
+def _wishes(spool: Spool) -> Iterator[Wishes]:
+    for text in {ticket.construir_toml for ticket in _tickets(spool)}:
+        try:
+            yield request.read(text)
+        except RefusedError:  # of an older version: it will be told so when it runs
+            continue
+
+
+def _tickets(spool: Spool) -> Iterator[Ticket]:
+    for state in _STATES:
+        yield from filter(None, spool.tickets(state).values())

@@ -1,0 +1,198 @@
+"""What a job asks for: construir.toml at the root of its image, and what this appliance grants.
+
+A contributor wrote it, so a mistake is a refusal that names the key; nothing here opens a job. Every key can be left
+out. What is granted is bounded by the configuration: see Terms.
+"""
+
+import re
+from typing import Annotated, ClassVar, NamedTuple
+
+import msgspec
+
+from construir_ftp import schema
+from construir_ftp.errors import ConfigError, RefusedError
+from construir_ftp.jobs import names, outputs
+from construir_ftp.schema import Positive, Section
+from construir_ftp.units import Duration, Size
+
+FILE = "construir.toml"
+# More than anyone writes by hand.
+MOST_BYTES = 16 * 1024
+
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}-[A-Za-z0-9._-]{1,40}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# With the version that a result has recorded, or the latest.
+_LAYER = re.compile(rf"{_NAME.pattern}(@[0-9a-f]{{12}})?")
+# Debian Policy 5.6.1 (names) and 5.6.12 (versions).
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PROGRAM = re.compile(r"(\./)?[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
+_MOST_ENV_BYTES = 16 * 1024
+
+
+def _expect(key: str, values: tuple[str, ...], pattern: re.Pattern[str], expected: str) -> None:
+    for value in values:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"`{key}`: expected {expected}, got {value[:40]!a}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"`{key}`: the same thing is named twice")
+
+
+class Dependencies(Section, frozen=True):
+    """The table [dependencies]: Debian packages, ids of earlier results, names of published layers."""
+
+    packages: Annotated[tuple[str, ...], msgspec.Meta(max_length=500)] = ()
+    results: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+    layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+
+    def __post_init__(self) -> None:
+        _expect("packages", self.packages, _PACKAGE, 'names of Debian packages, such as "cmake"')
+        _expect("results", self.results, _ID, "ids of jobs, as the reply to an upload names them")
+        _expect("layers", self.layers, _LAYER, "names of layers, as listed in /layers")
+
+
+class Wishes(Section, frozen=True):
+    """construir.toml. None and the empty text mean: as this appliance does it by default."""
+
+    above_zero: ClassVar = ("timeout", "idle_timeout", "memory")
+    listed_in: ClassVar = "/README.txt"
+
+    name: str = ""
+    run: str = "./run.sh"
+    base: str = ""
+    timeout: Duration | None = None
+    idle_timeout: Duration | None = None
+    cpus: Positive | None = None
+    memory: Size | None = None
+    space: Size | None = None
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+    outputs: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    dependencies: Dependencies = Dependencies()
+
+    def __post_init__(self) -> None:
+        for key in self.above_zero:
+            if getattr(self, key) == 0:
+                raise ValueError(f"`{key}`: expected more than zero")
+        _expect("name", (self.name,) if self.name else (), _NAME, "letters, digits and . _ -")
+        _expect("base", (self.base,) if self.base else (), _NAME, "the name of a base image")
+        _expect("run", (self.run,), _PROGRAM, 'a program in the image, such as "./run.sh"')
+        if wrong := [pattern for pattern in self.outputs if not outputs.is_pattern(pattern)]:
+            raise ValueError(f"`outputs`: expected paths of files, such as out/*.deb, got {wrong[0][:40]!a}")
+        _expect("env", tuple(self.env), _VARIABLE, "names of variables, such as CFLAGS")
+        if any("\0" in value for value in self.env.values()):
+            raise ValueError("`env`: a value can't hold a NUL")
+        if sum(len(f"{key}={value}".encode()) for key, value in self.env.items()) > _MOST_ENV_BYTES:
+            raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
+
+
+def decode(text: bytes) -> str:
+    """The content of a construir.toml as text. Raises RefusedError."""
+    try:
+        return text.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{FILE}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def read(text: str) -> Wishes:
+    """What a construir.toml says. Raises RefusedError, whose reason names the key and what was expected."""
+    try:
+        wishes = schema.parse_section(text, FILE, Wishes)
+    except ConfigError as error:
+        raise RefusedError(
+            str(error).replace("etc/construir.toml lists them all", "SITE HELP lists them all")
+        ) from error
+    if wishes.name:
+        names.check_name(wishes.name)
+    return wishes
+
+
+def of_job(text: str, filesystem: str) -> Wishes:
+    """What the construir.toml in an image with that file system says. Raises RefusedError."""
+    wanted = read(text)
+    if wanted.space and not filesystem.startswith("ext"):
+        raise RefusedError(f"{FILE}: space: only ext2, ext3 and ext4 images can grow, not {filesystem}")
+    return wanted
+
+
+def render(wanted: Wishes) -> str:
+    """The text of a construir.toml that says the same; what is left to the appliance is left out."""
+    lines = []
+    for key in ("name", "run", "base"):
+        lines.append(f"{key} = {_quoted(getattr(wanted, key))}\n" if getattr(wanted, key) else "")
+    lines += [f'{key} = "{getattr(wanted, key):g}s"\n' for key in ("timeout", "idle_timeout") if getattr(wanted, key)]
+    lines.append(f"cpus = {wanted.cpus}\n" if wanted.cpus else "")
+    lines += [f'{key} = "{getattr(wanted, key)}B"\n' for key in ("memory", "space") if getattr(wanted, key) is not None]
+    lines.append(f"outputs = {_list(wanted.outputs)}\n" if wanted.outputs else "")
+    lines += ["[env]\n", *(f"{key} = {_quoted(value)}\n" for key, value in wanted.env.items())] if wanted.env else []
+    needs = {key: getattr(wanted.dependencies, key) for key in ("packages", "results", "layers")}
+    if any(needs.values()):
+        lines += ["[dependencies]\n", *(f"{key} = {_list(names)}\n" for key, names in needs.items() if names)]
+    return "".join(lines)
+
+
+def _quoted(text: str) -> str:
+    # JSON's strings are TOML's basic strings, except for DEL (TOML v1.0.0, "String").
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
+
+
+def _list(texts: tuple[str, ...]) -> str:
+    return "[" + ", ".join(_quoted(text) for text in texts) + "]"
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a job may ask for, and the base images there are to choose from."""
+
+    timeout_s: float
+    idle_timeout_s: float
+    cpus: int
+    memory_bytes: int
+    image_bytes: int
+    bases: tuple[str, ...]
+
+    def check(self, wishes: Wishes, image_bytes: int) -> None:
+        """Raises RefusedError, naming the key, if a job with an image of that size asks for more than it can have."""
+        room_bytes = max(0, self.image_bytes - image_bytes)
+        most = {
+            "timeout": (wishes.timeout, self.timeout_s, f"{self.timeout_s:g} s"),
+            "idle_timeout": (wishes.idle_timeout, self.idle_timeout_s, f"{self.idle_timeout_s:g} s"),
+            "cpus": (wishes.cpus, self.cpus, str(self.cpus)),
+            "memory": (wishes.memory, self.memory_bytes, f"{self.memory_bytes >> 20} MiB"),
+            "space": (wishes.space, room_bytes, f"{room_bytes >> 20} MiB"),
+        }
+        for key, (asked, limit, in_words) in most.items():
+            if asked is not None and asked > limit:
+                raise RefusedError(f"{FILE}: {key}: at most {in_words} can be had here")
+        if wishes.base and wishes.base not in self.bases:
+            there = ", ".join(self.bases) or "none"
+            raise RefusedError(f"{FILE}: base: there is no base image {wishes.base!a} here; there are: {there}")
+
+
+# -- keys --------------------------------------------------------------------------------------------------------
+
+# Every key of a job's construir.toml, said once for all who explain them: construir init, construir.toml(5).
+
+
+class Key(NamedTuple):
+    """A key: in which table, an example as TOML has it, and what it means."""
+
+    table: str
+    name: str
+    example: str
+    meaning: str
+
+
+KEYS = (
+    Key("", "name", '"hello"', "What the result is called; unless given, what the uploaded file is called."),
+    Key("", "run", '"./run.sh"', "The program to run, as root, in /job; ./run.sh unless given."),
+    Key("", "base", '"bookworm-amd64"', "The base image to run on, one of the appliance's; unless given, its default."),
+    Key("", "timeout", '"30m"', "The machine is killed after so long; at most the appliance's own limit."),
+    Key("", "idle_timeout", '"10m"', "The machine is killed when nothing has been printed for so long."),
+    Key("", "cpus", "2", "Processors of the machine."),
+    Key("", "memory", '"2GiB"', "Memory of the machine."),
+    Key("", "space", '"500MiB"', "Before the run the image grows until so much of it is free."),
+    Key("", "outputs", '["out/*.deb"]', "Files that are put into the result as files of their own."),
+    Key("env", "CFLAGS", '"-O2"', "Any variable: the environment of the program."),
+    Key("dependencies", "packages", '["gcc", "libc6-dev"]', "Packages of the base image's Debian, to be installed."),
+    Key("dependencies", "results", '["ID"]', "Earlier jobs, whose disks are to be read at /deps/NAME."),
+    Key("dependencies", "layers", '["ghc-9.8"]', "Layers that the appliance's operator has published."),
+)

@@ -1,0 +1,152 @@
+"""What a result is: the names of its files in done/ID/, and result.json.
+
+done/ID/ holds the image in the codec it came in, output.log, console.log, the construir.toml that the job was run by,
+artifacts/, result.json and SHA256SUMS. What the guest claims and what the host measured are kept apart. Nothing here
+makes a result: that is for the runner.
+"""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from construir_ftp import __version__
+from construir_ftp.errors import ConstruirError
+from construir_ftp.formats import FORMATS
+from construir_ftp.jobs import request
+from construir_ftp.jobs.spool import Job, Ticket
+
+OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
+WISHES = request.FILE
+
+Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "dependency-failed", "cancelled", "lost"]
+# How a machine came to its job: it booted for it, was cloned for it, or had been waiting for it.
+BootPath = Literal["cold", "warm", "pooled"]
+
+
+class Claims(msgspec.Struct):
+    """What the guest has said of itself so far. Nothing in it is believed."""
+
+    ready: bool = False
+    started: bool = False
+    exit_code: int | None = None
+    error: str | None = None
+    clean: bool = False
+
+    def finished(self) -> bool:
+        """Whether the guest has said how the job ended, or why it can't."""
+        return self.exit_code is not None or self.error is not None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a machine's whole life, unless it says otherwise.
+
+    `cpu_seconds`: QEMU's processor time, for its start, for the guest's boot or rehearsal, for the job.
+    `peak_memory_bytes`: the most of QEMU that was resident at once: the guest's memory, as far as it was touched, with
+    QEMU's own. What a clone has in common with its template counts in full, though it is there once for all clones;
+    what the guest changed of its root disk does not count.
+    `written_bytes`: what QEMU wrote since the guest was given its job: to the job's disk, every time, and to what the
+    root disk forgets. Blocks of zeros are not written, they become holes. None where there was no job, or where the
+    kernel keeps no account.
+    """
+
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    written_bytes: int | None = None
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A file in artifacts/; `path` is where it was in the image, in ASCII, and cut if it is very long."""
+
+    name: str
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Measured(Usage, frozen=True, kw_only=True):
+    """What was seen from outside the machine."""
+
+    output_bytes: int
+    qemu_status: int | None
+
+
+class BaseImageUsed(msgspec.Struct, frozen=True):
+    """The base image the job ran on."""
+
+    name: str
+    digest: str
+
+
+class LayerUsed(msgspec.Struct, frozen=True):
+    """A layer that was laid over the root; `contents` as in its manifest."""
+
+    name: str
+    sha256: str
+    contents: list[str]
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What the job depended on: enough to have the same machine again. Layers lowest first, results by their ids."""
+
+    layers: list[LayerUsed]
+    results: list[str]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """result.json. Times are aware UTC; what never happened is null."""
+
+    version: int = 1
+    id: str
+    name: str
+    contributor: str
+    status: Status
+    reason: str
+    exit_code: int | None
+    image: str | None
+    codec: str
+    filesystem: str
+    upload_sha256: str
+    upload_bytes: int
+    image_bytes: int
+    received: datetime
+    booted: datetime | None = None
+    started: datetime | None = None
+    first_output: datetime | None = None
+    ended: datetime | None = None
+    published: datetime
+    accelerator: str | None = None
+    boot_path: BootPath | None = None
+    base_image: BaseImageUsed | None = None
+    memory_bytes: int | None = None
+    cpus: int | None = None
+    attempt: int
+    used: Used | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    artifacts_left_out: tuple[str, ...] = ()
+    claimed: Claims | None = None
+    measured: Measured | None = None
+    construir: str = __version__
+
+
+def image_name(ticket: Ticket) -> str:
+    """What the result's image is called: <name>.img and the suffix of the codec it came in."""
+    return f"{ticket.name}.img{FORMATS[ticket.codec].suffix}"
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since the Epoch as an aware time."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def read_result(job: Job) -> Result:
+    """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
+    try:
+        return msgspec.json.decode(job.result.read_bytes(), type=Result)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ConstruirError(f"job {job.id}: its result can't be read: {error}") from error
+
+
+def encode(result: Result) -> bytes:
+    """result.json's bytes."""
+    return msgspec.json.format(msgspec.json.encode(result)) + b"\n"

@@ -1,0 +1,294 @@
+"""A job's states. The parent directory is the state, and every rename of a job happens here.
+
+    <spool>/incoming  queue  running  done  layers  trash   lock
+               upload  job.json  attempts  cancel  disk.img  logs   result.json
+    incoming     ?        ?         -         -        -       -         -
+    queue        +        +         ?         ?        -       -         -
+    running      +        +         +         ?        ?       ?         ?
+    done         -        +         -         -        -       +         +   (+ image, sums)
+    trash      anything; only ever deleted
+
+`cancel` says that the job's contributor wants no more of it. Anyone may put it there; what comes of it, the lock's
+holder does: it moves jobs, and nobody else moves one that was admitted.
+
+A rename is followed by fsync of both parents before anyone is told. A crash may run a job twice; it
+never loses one and never publishes two results. The spool never opens an upload, and starts no program.
+"""
+
+import errno
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from construir_ftp import files
+from construir_ftp.errors import ConstruirError
+from construir_ftp.jobs import fair_share, ipc, names
+from construir_ftp.jobs.fair_share import Turns
+from construir_ftp.jobs.job import CANCEL, Job, Ticket, Tickets, job_names, read_ticket
+
+__all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Spool", "Ticket"]
+
+STATES = ("incoming", "queue", "running", "done", "layers", "trash")
+MAX_ATTEMPTS = 3
+
+
+class Spool:
+    """The directory all parts meet in. Safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._turns = Turns(path / "turns")
+        self._tickets = Tickets(path)
+
+    @classmethod
+    def prepare(cls, path: Path) -> Self:
+        """The spool at `path`, its directories made where they are missing. Raises ConstruirError."""
+        try:
+            missing = [path / state for state in STATES if not (path / state).is_dir()]
+            for directory in missing:
+                directory.mkdir(parents=True, exist_ok=True)
+            if missing:
+                files.fsync(path)
+                files.fsync(path.parent)
+        except OSError as error:
+            raise ConstruirError(
+                f"spool {path}: {error.strerror}: {error.filename}; choose another with --spool, or make it writable"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def find(cls, path: Path) -> Self:
+        """The spool at `path`, which has to be there. Raises ConstruirError."""
+        if not (path / "queue").is_dir():
+            raise ConstruirError(f"no spool at {path}; name it with --spool, or make one with: construir serve")
+        return cls(path)
+
+    def state(self, state: str) -> Path:
+        """The directory that holds every job in `state`."""
+        return self.path / state
+
+    def names(self, state: str) -> list[str]:
+        """The id of every job in `state`, oldest first. What isn't a directory, such as a symbolic link, is no job."""
+        return job_names(self.state(state))
+
+    def jobs(self, state: str) -> list[Job]:
+        """Every job in `state`, oldest first."""
+        directory = self.state(state)
+        return [Job(directory / name) for name in self.names(state)]
+
+    # -- incoming -> queue ---------------------------------------------------------------------------
+
+    def receive(self) -> Job:
+        """An empty place in incoming/, under a name nobody else has, for an upload to be written to."""
+        path = self.state("incoming") / secrets.token_hex(8)
+        path.mkdir(mode=0o700)
+        return Job(path)
+
+    def admit(self, job: Job, ticket: Ticket, last_look: Callable[[], None] = lambda: None) -> Job:
+        """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
+
+        The upload is in place and whole. Whoever waits for work is woken. Whatever is raised, by `last_look` too,
+        which is asked in the last moment: what is in incoming/ is as it was.
+        """
+        files.fsync(job.upload)
+        try:
+            files.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
+            job.path.chmod(0o755)
+            files.fsync(job.path)
+            last_look()
+            queued = self._enqueue(job, ticket)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                (job.path / "job.json").unlink()
+                job.path.chmod(0o700)
+            raise
+        self.wake()
+        return queued
+
+    def _enqueue(self, job: Job, ticket: Ticket) -> Job:
+        # An id can be taken. rename(2) then fails, since no job's directory is empty.
+        received = ticket.received
+        while True:
+            try:
+                return self._move(job, "queue", names.new_id(ticket.name, received))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                received += names.STEP
+
+    # -- queue -> running -> done ----------------------------------------------------------------------
+
+    def tickets(self, state: str) -> dict[str, Ticket | None]:
+        """The ticket of each job that waits ("queue") or runs ("running"), oldest first; None where it is damaged.
+
+        While nothing has come or gone the same dictionary is returned again: it is to be read only.
+        """
+        return self._tickets.read(state)
+
+    def line(self) -> Iterator[str]:
+        """The id of every waiting job in the order of their turns (see turns), the next one first.
+
+        A job whose ticket is damaged must not stop the queue: it gets its turn, as nobody's.
+        """
+        waiting = [(_sender(ticket), name) for name, ticket in self.tickets("queue").items()]
+        running = [_sender(ticket) for ticket in self.tickets("running").values()]
+        return fair_share.order(waiting, running, self._turns.served())
+
+    def take(self) -> Job | None:
+        """queue -> running: the next job, if one waits. Only for the holder of the lock.
+
+        A job may have been deleted since it was seen; then it is another one's turn.
+        """
+        while (name := next(self._ready(), None)) is not None:
+            if (taken := self._start(name)) is not None:
+                self._turns.note(_sender(read_ticket(taken.path)))
+                return taken
+        return None
+
+    def _ready(self) -> Iterator[str]:
+        """The line without those who wait for another job's result."""
+        tickets, unfinished = self.tickets("queue"), {*self.names("queue"), *self.names("running")}
+        for name in self.line():
+            ticket = tickets.get(name)
+            if ticket is None or not unfinished.intersection(ticket.after):
+                yield name
+
+    def _start(self, name: str) -> Job | None:
+        job = Job(self.state("queue") / name)
+        try:
+            return self._move(job, "running")
+        except FileNotFoundError:
+            if job.path.exists():
+                raise
+            return None
+
+    def withdraw(self) -> list[Job]:
+        """queue -> running: all waiting jobs that are to be cancelled, out of turn. Only for the holder of the lock."""
+        queue = os.open(self.state("queue"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # By descriptor, since there may be ten thousand of them.
+            names = [name for name in self.names("queue") if os.access(f"{name}/{CANCEL}", os.F_OK, dir_fd=queue)]
+        finally:
+            os.close(queue)
+        return [job for job in map(self._start, names) if job is not None]
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end of a job that waits or runs; on return the wish survives a power cut, and whoever holds the
+        lock is woken. Raises FileNotFoundError if the job neither waits nor runs, or has come to its end meanwhile.
+        """
+        # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
+        directory = self._find(job_id)
+        try:
+            os.close(os.open(CANCEL, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory))
+            os.fsync(directory)
+            if (self.state("done") / job_id).exists():
+                # Published just now, and perhaps after _publish had looked for the last time.
+                with suppress(FileNotFoundError):
+                    os.unlink(CANCEL, dir_fd=directory)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
+        finally:
+            os.close(directory)
+        self.wake()
+
+    def _find(self, job_id: str) -> int:
+        """A descriptor of the directory of a job that waits or runs; it may move from one to the other meanwhile."""
+        for state in ("queue", "running", "queue"):
+            with suppress(FileNotFoundError):
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                return os.open(self.state(state) / job_id, flags)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
+
+    def requeue(self, job: Job) -> Job:
+        """running -> queue, stripped: the job keeps its id, and so its place."""
+        job.strip()
+        return self._move(job, "queue")
+
+    def finish(self, job: Job, result: bytes) -> Job:
+        """running -> done: writes result.json last, so that what is visible in done/ is complete and on stable storage.
+
+        What done/ doesn't hold goes only then: a crash before must leave a job that can run again. After an OSError,
+        such as ENOSPC, the job is still running, and finish can be called again.
+        """
+        for entry in job.path.rglob("*"):
+            if entry not in (job.upload, job.disk):
+                files.fsync(entry)
+        files.replace_durably(job.result, result)
+        return self._publish(job)
+
+    def _publish(self, job: Job) -> Job:
+        for leftover in (job.upload, job.disk, job.path / "attempts", job.path / CANCEL):
+            leftover.unlink(missing_ok=True)
+        files.fsync(job.path)
+        done = self._move(job, "done")
+        # It may have come at the last moment; from now on cancel sees that it is too late.
+        (done.path / CANCEL).unlink(missing_ok=True)
+        return done
+
+    def recover(self) -> list[Job]:
+        """After a crash: running/ with a result -> done/, otherwise back to queue/. Returns what was requeued.
+
+        Only under the lock: nobody else may be running jobs of this spool.
+        """
+        requeued = []
+        for job in self.jobs("running"):
+            if job.result.exists():
+                self._publish(job)
+            else:
+                requeued.append(self.requeue(job))
+        return requeued
+
+    # -- anything -> trash ------------------------------------------------------------------------------
+
+    def delete(self, job: Job) -> None:
+        """Any state -> trash for good, then removed; a crash between the two leaves it to sweep_trash."""
+        with suppress(FileNotFoundError):
+            files.remove(self._move(job, "trash", f"{job.id}.{secrets.token_hex(4)}").path)
+
+    def sweep_trash(self) -> None:
+        """Remove what an interrupted delete left; what can't be removed stays for the next sweep."""
+        for entry in self.state("trash").iterdir():
+            with suppress(OSError):
+                files.remove(entry)
+
+    # -- all of it ---------------------------------------------------------------------------------------
+
+    def _move(self, job: Job, state: str, name: str | None = None) -> Job:
+        target = self.state(state) / (name or job.id)
+        job.path.rename(target)
+        files.fsync(target.parent)
+        files.fsync(job.path.parent)
+        return Job(target)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the right to run jobs of this spool. Raises ConstruirError if another does."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(ipc.hold(self.path / "lock"))
+            except BlockingIOError as error:
+                raise ConstruirError(
+                    f"another runner already works on {self.path}; stop it, or choose another with --spool"
+                ) from error
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether somebody holds the right to run jobs of this spool."""
+        return ipc.is_held(self.path / "lock")
+
+    def wake(self) -> None:
+        """Tell the runner that there is work. Nobody listening is no error: the runner looks when it starts."""
+        ipc.ring(self.path / "wake")
+
+    def listen(self) -> AbstractContextManager[socket.socket]:
+        """The socket that wake() speaks to: a datagram, whatever it holds, means work. For the lock's holder only."""
+        return ipc.listen(self.path / "wake")
+
+
+def _sender(ticket: Ticket | None) -> str:
+    return ticket.contributor if ticket else ""

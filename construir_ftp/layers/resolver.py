@@ -1,0 +1,240 @@
+"""What this appliance has for a job: base images, machines, Debian packages, layers, earlier results.
+
+Asked twice: at the door whether a job can have what its construir.toml asks for, and before it runs for the things
+themselves. What has gone in between, or can't be made, is a DependencyError, told to whoever sent the job.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import architecture, process
+from construir_ftp.config import Config, LayersSection, MachineSection
+from construir_ftp.errors import CommandError, ConstruirError, RefusedError
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Terms, Wishes
+from construir_ftp.jobs.result import read_result
+from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.layers.apt import Archive, Plan, plainly
+from construir_ftp.layers.build import InstallationError, Workshop
+from construir_ftp.layers.store import ARCHIVES, Layer, Store
+from construir_ftp.machine import accelerator, capacity, qemu
+from construir_ftp.machine.disks import MOST_READ_ONLY
+from construir_ftp.machine.qemu import Shape
+
+log = logging.getLogger(__name__)
+
+INSTALLING = "its Debian packages are being installed"
+_QUOTED_CHARACTERS = 100
+
+
+class DependencyError(ConstruirError):
+    """What a job depends on can't be had; the message says what and why."""
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+    """An earlier result to be mounted: under which name, its image as it lies in done/, and what that is."""
+
+    id: str
+    name: str
+    image: Path
+    codec: str
+    filesystem: str
+    image_bytes: int
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it, for one spool. `spare_memory_bytes`: what one machine can have beyond its usual memory."""
+
+    spool: Spool
+    images: Path
+    default_base: str
+    machine: MachineSection
+    layers: LayersSection
+    max_image_bytes: int
+    max_artifacts_bytes: int
+    spare_memory_bytes: int
+
+    @classmethod
+    def of(cls, spool: Spool, config: Config) -> "Offer":
+        """What a configuration offers."""
+        machines = config.runner.slots or capacity.slots(config.machine)
+        return cls(
+            spool=spool,
+            images=config.images_path(),
+            default_base=config.images.default,
+            machine=config.machine,
+            layers=config.layers,
+            max_image_bytes=int(config.gate.max_image),
+            max_artifacts_bytes=int(config.artifacts.max_total),
+            spare_memory_bytes=capacity.spare_bytes(config.machine, machines),
+        )
+
+    # -- at the door -----------------------------------------------------------------------------------------
+
+    def check(self, wanted: Wishes, image_bytes: int) -> None:
+        """Raises RefusedError, naming the key, if a job with an image of that size can't have what it asks for."""
+        if wanted == Wishes():
+            return  # most ask for nothing, and what there is need not be read for them
+        self.terms().check(wanted, image_bytes)
+        needs = wanted.dependencies
+        for job_id in needs.results:
+            if not any((self.spool.state(state) / job_id).is_dir() for state in ("queue", "running", "done")):
+                raise RefusedError(f"{request.FILE}: dependencies.results: there is no job {job_id}, or not any more")
+        for name in needs.layers:
+            if self.store().find(name) is None:
+                raise RefusedError(f"{request.FILE}: dependencies.layers: there is no layer {name}; see /layers")
+        if needs.packages:
+            self._check_packages(wanted)
+
+    def terms(self) -> Terms:
+        """The bounds of what a job may ask for."""
+        machine = self.machine
+        most_memory = max(machine.memory, min(machine.max_memory, machine.memory + self.spare_memory_bytes))
+        return Terms(
+            timeout_s=machine.timeout,
+            idle_timeout_s=machine.timeout,
+            cpus=max(machine.cpus, min(machine.max_cpus, len(os.sched_getaffinity(0)))),
+            memory_bytes=int(most_memory),
+            image_bytes=self.max_image_bytes,
+            bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base)),
+        )
+
+    def _check_packages(self, wanted: Wishes) -> None:
+        try:
+            plan = self.plan(self.base(wanted), wanted.dependencies.packages)
+        except RefusedError as error:
+            raise RefusedError(f"{request.FILE}: {error}") from error
+        except CommandError as error:
+            raise RefusedError("the package archive can't be reached at the moment; try again later", 452) from error
+        if plan.installed_bytes > self.layers.max_installed:
+            largest = max(plan.packages, key=lambda package: package.installed_bytes)
+            raise RefusedError(
+                f"{request.FILE}: dependencies.packages: {_in_short(wanted.dependencies.packages)} with all they need"
+                f" take {plan.installed_bytes >> 20} MiB, {largest.name} alone {largest.installed_bytes >> 20} MiB;"
+                f" at most {self.layers.max_installed >> 20} MiB can be had here"
+            )
+
+    # -- before a run ------------------------------------------------------------------------------------------
+
+    def base(self, wanted: Wishes) -> BaseImage:
+        """The base image a job wants. Raises ConstruirError."""
+        base = baseimage.find(self.images, wanted.base or self.default_base)
+        if problem := why_not_run(base):
+            raise DependencyError(f"base image '{base.name}' can't be run here: {problem}")
+        return base
+
+    def store(self) -> Store:
+        """Where the layers are."""
+        return Store(self.spool.state("layers"))
+
+    def archive(self, base: BaseImage) -> Archive:
+        """The Debian archive of a base image."""
+        return Archive(self.spool.state("layers") / ARCHIVES, base)
+
+    def plan(self, base: BaseImage, packages: tuple[str, ...]) -> Plan:
+        """What a set of packages comes to. Raises RefusedError, and CommandError where the archive can't be reached."""
+        if not self.layers.packages:
+            raise RefusedError("dependencies.packages: none can be had here; put them into the image")
+        archive = self.archive(base)
+        archive.refresh()
+        return archive.resolve(packages)
+
+    def shape(self, wanted: Wishes, base: BaseImage, usual: Shape) -> Shape:
+        """The machine a job wants, its other sizes and, if it can be, its accelerator being the usual ones."""
+        needs = wanted.dependencies
+        is_usual = base.manifest.architecture == usual.base.manifest.architecture
+        disks = len(needs.results) + len(needs.layers) + bool(needs.packages)
+        return msgspec.structs.replace(
+            usual,
+            qemu=qemu.program(self.machine, base),
+            base=base,
+            accelerator=usual.accelerator
+            if is_usual
+            else accelerator.choose(self.machine, self.images, base).accelerator,
+            memory_bytes=int(wanted.memory or usual.memory_bytes),
+            cpus=wanted.cpus or usual.cpus,
+            # Few kinds of machine, so that there are few templates.
+            read_only_disks=MOST_READ_ONLY if disks else 0,
+        )
+
+    def layers_of(
+        self,
+        wanted: Wishes,
+        shape: Shape,
+        stop: socket.socket | None = None,
+        tell: Callable[[str], None] = lambda _doing: None,
+    ) -> list[Layer]:
+        """The layers a job wants, the lowest first: its packages, made now if they have to be, then the published ones.
+
+        While they are made `tell` has been told so, in words for anyone. Raises DependencyError.
+        """
+        needs, store = wanted.dependencies, self.store()
+        try:
+            chain: list[Layer] = []
+            if needs.packages and (plan := self.plan(shape.base, needs.packages)).packages:
+                workshop = Workshop(
+                    store, self.archive(shape.base), shape, self.layers.timeout, stop, lambda: tell(INSTALLING)
+                )
+                made = workshop.ensure(plan)
+                chain += store.chain(made)
+            for name in needs.layers:
+                found = store.find(name)
+                if found is None:
+                    raise DependencyError(f"there is no layer {name} any more")
+                store.use(found)
+                chain += [layer for layer in store.chain(found) if layer.name not in {known.name for known in chain}]
+        except (RefusedError, InstallationError) as error:
+            raise DependencyError(str(error)) from error
+        except CommandError as error:
+            names = _in_short(needs.packages)
+            log.warning("no layer can be made of the packages %s: %s", names, error)
+            raise DependencyError(f"no layer can be made of the packages {names}: {plainly(error)}") from error
+        return chain
+
+    def results_of(self, wanted: Wishes) -> list[Dependency]:
+        """The earlier results a job wants; each has succeeded. Raises DependencyError."""
+        found: list[Dependency] = []
+        for job_id in wanted.dependencies.results:
+            job = Job(self.spool.state("done") / job_id)
+            try:
+                result = read_result(job)
+            except ConstruirError as error:
+                raise DependencyError(f"job {job_id} has no result, or not any more") from error
+            if result.status != "success" or result.image is None:
+                raise DependencyError(f"job {job_id}, whose result is needed, ended as {result.status}")
+            taken = result.name in {other.name for other in found}
+            found.append(
+                Dependency(
+                    id=job_id,
+                    name=job_id if taken else result.name,
+                    image=job.path / result.image,
+                    codec=result.codec,
+                    filesystem=result.filesystem,
+                    image_bytes=result.image_bytes,
+                )
+            )
+        return found
+
+
+def why_not_run(base: BaseImage) -> str:
+    """Why there are no machines of another architecture for a base image; empty if there are, or it is the host's."""
+    name = base.manifest.architecture
+    if name == architecture.native():
+        return ""  # what its machines lack is mended, and jobs wait for it
+    try:
+        kind = architecture.find(name)
+    except ConstruirError as error:
+        return str(error)
+    return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"
+
+
+def _in_short(packages: tuple[str, ...]) -> str:
+    names = ", ".join(packages)
+    return names if len(names) <= _QUOTED_CHARACTERS else names[:_QUOTED_CHARACTERS] + "..."

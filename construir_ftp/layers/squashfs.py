@@ -1,0 +1,81 @@
+"""A tar stream of unknown origin -> a squashfs image, in a jail (sqfstar(1))."""
+
+import io
+import os
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from construir_ftp.errors import CommandError
+from construir_ftp.jail import cell, jail
+
+_TIMEOUT_S = 3600.0
+_MEMORY_BYTES = 512 * 2**20
+
+
+def squash(tar: Iterator[bytes], target: Path, most_bytes: int, newest_s: int | None = None) -> None:
+    """Make `target`, which is as long as `most_bytes` at most. Raises CommandError.
+
+    With `newest_s`, in seconds since the Epoch, equal streams make equal images: no time in it is later, and all of it
+    belongs to root. Without that the root directory has the present time, and the jail's uid.
+    """
+    target.touch()
+    walls = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=most_bytes)
+    options = ["-force", "-quiet", "-no-progress", "-comp", "zstd", "-mem", "256M"]
+    # Its own default for the root directory is writable by everyone.
+    options += ["-root-mode", "755"]
+    # 4.5.1 takes -root-time, -root-uid and -root-gid, and does nothing with them.
+    now, owner = ([], []) if newest_s is None else (["env", f"SOURCE_DATE_EPOCH={newest_s}"], ["-all-root"])
+    argv: list[str | Path] = [*now, "sqfstar", *options, *owner, target]
+    with jail.spawn(walls, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
+        into = cast(IO[bytes], tool.stdin)
+        try:
+            for block in tar:
+                into.write(block)
+            into.close()
+        except BrokenPipeError:
+            pass  # it says why below
+        said = cast(IO[bytes], tool.stderr).read()
+        if status := tool.wait():
+            raise CommandError(f"exit status {status} from: {shlex.join(map(str, argv))} ({said[-200:].decode()!a})")
+    os.chown(target, os.geteuid(), os.getegid())
+
+
+# -- exported variables ------------------------------------------------------------------------------------------
+
+# A layer of one file, by which whoever logs in to a machine has the job's variables.
+# login(1) forgets the environment it is started in; a login shell reads /etc/profile.d.
+
+# Read after the one that puts /job/bin into PATH, since the job's own PATH is the whole of it.
+_SCRIPT = "etc/profile.d/zz-job.sh"
+# What the visitor's terminal is, and the prompt that a script waits for, are not the job's to say.
+_NOT_THE_JOBS = ("TERM", "LINES", "COLUMNS", "PS1")
+# Many times as long as all variables can be (wishes).
+_MOST_BYTES = 2**20
+
+
+def squashed(env: dict[str, str], target: Path) -> Path:
+    """Make `target`, that layer. Raises CommandError."""
+    squash(_tar(_script(env)), target, _MOST_BYTES, newest_s=0)
+    return target
+
+
+def _script(env: dict[str, str]) -> bytes:
+    chosen = {name: value for name, value in env.items() if name not in _NOT_THE_JOBS}
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in chosen.items()).encode()
+
+
+def _tar(script: bytes) -> Iterator[bytes]:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for parent in reversed(Path(_SCRIPT).parents[:-1]):
+            directory = tarfile.TarInfo(str(parent))
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(directory)
+        file = tarfile.TarInfo(_SCRIPT)
+        file.size = len(script)
+        archive.addfile(file, io.BytesIO(script))
+    yield buffer.getvalue()

@@ -1,0 +1,168 @@
+"""A contributor's project -> a job image: without root, without mounting anything, and on any system with mke2fs.
+
+`checkout` and `selection` say which files are packed, `staging` copies them to a place of their own, `volume` makes
+the file system, `compression` the outer format. The same files make the same image, whoever packs them, where and when:
+in the image all belong to root and have one time, unless their own are kept. Modes, links, symbolic links, holes and
+extended attributes are kept.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import formats
+from construir_ftp.errors import RefusedError, UsageError, plainly
+from construir_ftp.jobs import request
+from construir_ftp.pack import compression, filesystem, selection, staging
+from construir_ftp.pack.filesystem import Times
+
+RUN = "run.sh"
+# Free in the image unless said otherwise: most jobs leave less.
+SPACE_BYTES = 64 * 2**20
+# The first day that every format of archives can tell of: 2 January 1980.
+_LONG_AGO_S = 315_619_200
+_LATEST_S = 2**31 - 1
+
+# Hears what is being done, how many bytes of that are done, and how many there are.
+Tell = Callable[[str, int, int], None]
+
+
+def _quietly(_what: str, _done_bytes: int, _all_bytes: int) -> None:
+    """For whoever doesn't watch."""
+
+
+class Wrapping(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job is packed. `level` is the codec's own unless given. `keep_times`: files keep the times of their last
+    change; `everything`: nothing is left out of a directory.
+    """
+
+    space_bytes: int = SPACE_BYTES
+    codec: str = "zstd"
+    level: int | None = None
+    keep_times: bool = False
+    everything: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError if there is no such codec, or level of it."""
+        formats.find(self.codec)
+        compression.check_level(self.codec, self.level)
+
+
+def pack(source: Path, target: Path, space_bytes: int = 0, codec: str = "zstd", *, tell: Tell = _quietly) -> list[str]:
+    """As `pack_directory`, with nothing special about it."""
+    return pack_directory(source, target, Wrapping(space_bytes=space_bytes, codec=codec), tell)
+
+
+def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
+    """Make `target`, a job, of the directory `source`, but for what .gitignore and .construirignore leave out; and for
+    `target` itself, which may be in it.
+
+    Visible under its name only when it is complete; what had that name is replaced. Returns what could not be
+    packed, such as sockets, in words. Raises UsageError if `source` is no job, ConstruirError if no image can be made.
+    """
+    wrapping.check()
+    _check_target(target)
+    _check_source(source)
+    with plainly(source):
+        paths = list(_without(target, source, selection.select(source, everything=wrapping.everything)))
+        if RUN not in paths:
+            raise UsageError(f"{source / RUN}: left out by .gitignore or {selection.IGNORE}; a job needs it")
+        return _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
+
+
+def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
+    """As `pack_directory`, of the tree of a commit: of a checkout, a bare repository, or the URL of one.
+
+    Nothing has its own time: all are of the time of the commit.
+    """
+    wrapping.check()
+    _check_target(target)
+    with plainly(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+        tree = Path(place) / "tree"
+        tree.mkdir()
+        with selection.opened(repository, revision) as (directory, commit):
+            selection.export(directory, commit, tree)
+            seconds = _epoch_s(selection.commit_time(directory, commit))
+        if not (tree / RUN).is_file():
+            raise UsageError(f"{repository}: {revision} has no {RUN}; write one, and commit it: construir init")
+        everything = msgspec.structs.replace(wrapping, everything=False, keep_times=False)
+        _check_source(tree)
+        return _pack(tree, selection.select(tree), target, everything, seconds, tell)
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent}: not a directory; choose another place with -o")
+
+
+def _check_source(source: Path) -> None:
+    run = source / RUN
+    if not source.is_dir():
+        raise UsageError(f"{source}: not a directory; a job is a directory with a run.sh in it")
+    if not run.is_file():
+        raise UsageError(f"{run}: not there, or not a file; write one with: construir init {source}")
+    if not run.stat().st_mode & 0o111 and (staging.HAS_MODES or not staging.is_script(run)):
+        raise UsageError(f"{run}: not executable; run: chmod +x {run}")
+
+
+def _without(target: Path, source: Path, paths: list[str]) -> Iterator[str]:
+    """Leave out the target, if it is in the directory, and drafts of it that were killed."""
+    place = target.parent.resolve()
+    inside = place.is_relative_to(source.resolve())
+    above = (place.relative_to(source.resolve()).as_posix() + "/").removeprefix("./") if inside else ""
+    for path in paths:
+        is_own = path == above + target.name or path.startswith(f"{above}.{target.name}.")
+        if not (inside and is_own):
+            yield path
+
+
+def _epoch_s(otherwise: int) -> int:
+    """The time that files are given, in seconds since 1970 (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+    told = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not told:
+        return min(otherwise, _LATEST_S)
+    if not told.isdecimal() or int(told) > _LATEST_S:
+        raise UsageError(f"SOURCE_DATE_EPOCH is {told!a}; expected seconds since 1970, as date +%s prints them")
+    return int(told)
+
+
+def _pack(source: Path, paths: list[str], target: Path, wrapping: Wrapping, epoch_s: int, tell: Tell) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
+        content, image, packed = Path(draft) / "content", Path(draft) / "disk.img", Path(draft) / "packed"
+        content.mkdir()
+        counter = _Counter("copying", staging.total_bytes(source, paths), tell)
+        staged = staging.Stage(source, content, counter.add).fill(paths)
+        tell("making the file system", 0, 0)
+        growth_bytes = _asked_space(content)
+        filesystem.make(content, staged, image, wrapping.space_bytes, growth_bytes, Times(epoch_s, wrapping.keep_times))
+        if wrapping.codec == "raw":
+            image.replace(target)
+            return staged.left_out
+        counter = _Counter(f"packing with {wrapping.codec}", image.stat().st_size, tell)
+        compression.compress(wrapping.codec, image, packed, wrapping.level, counter.add)
+        packed.replace(target)
+        return staged.left_out
+
+
+def _asked_space(content: Path) -> int:
+    """The room that the job's construir.toml asks for."""
+    asked = content / request.FILE
+    try:
+        return int(request.read(request.decode(asked.read_bytes())).space or 0) if asked.is_file() else 0
+    except RefusedError:
+        return 0  # what is wrong with it, the gate says
+
+
+class _Counter:
+    """Adds up what is done of one thing."""
+
+    def __init__(self, what: str, all_bytes: int, tell: Tell) -> None:
+        self._what, self._done_bytes, self._all_bytes, self._tell = what, 0, all_bytes, tell
+        tell(what, 0, all_bytes)
+
+    def add(self, size_bytes: int) -> None:
+        self._done_bytes += size_bytes
+        self._tell(self._what, min(self._done_bytes, self._all_bytes), self._all_bytes)

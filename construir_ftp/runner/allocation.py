@@ -1,0 +1,132 @@
+"""What one job needs of its machine, settled before it gets one: which machine, which layers, which results."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp.config import MachineSection
+from construir_ftp.diskimage import codec, e2fsprogs
+from construir_ftp.image import baseimage
+from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Wishes
+from construir_ftp.jobs.result import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
+from construir_ftp.jobs.spool import Job, Ticket
+from construir_ftp.layers.resolver import Dependency, Offer
+from construir_ftp.layers.store import Layer
+from construir_ftp.machine.guest import Errand
+from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.vm import Assignment
+from construir_ftp.units import Size
+
+# Unpacking is bounded by the disk's size; this only ends a tool that hangs.
+CODEC_S = 3600.0
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `wishes` are the job's own words, where it says nothing the machine's section holds."""
+
+    wishes: Wishes
+    shape: Shape
+    layers: tuple[Layer, ...] = ()
+    results: tuple[Dependency, ...] = ()
+
+    @classmethod
+    def settle(
+        cls,
+        offer: Offer,
+        usual: Shape,
+        wanted: Wishes,
+        stop: socket.socket,
+        tell: Callable[[str], None] = lambda _doing: None,
+    ) -> "Needs":
+        """What a job needs that asks for this, its layers made if they have to be; `tell` is told of it.
+
+        Raises DependencyError, and ConstruirError for what is wrong here; either when `stop` became readable.
+        """
+        base = usual.base
+        if wanted.base:
+            base = offer.base(wanted)
+            baseimage.prove(base)
+        shape = offer.shape(wanted, base, usual)
+        return cls(
+            wishes=wanted,
+            shape=shape,
+            results=tuple(offer.results_of(wanted)),
+            layers=tuple(offer.layers_of(wanted, shape, stop, tell)),
+        )
+
+    def extra_memory_bytes(self, usual: Shape) -> int:
+        """What the machine has beyond the usual one."""
+        return max(0, self.shape.memory_bytes - usual.memory_bytes)
+
+    def used(self) -> Used:
+        """For the result: what the job depended on."""
+        layers = [LayerUsed(layer.name, layer.manifest.sha256, layer.manifest.contents) for layer in self.layers]
+        return Used(layers, [dependency.id for dependency in self.results])
+
+    def unpack(self, upload: Path, found: Ticket | Verdict, job: Job) -> None:
+        """Put the job's disk, out of `upload`, and those it depends on into its directory.
+
+        Raises ConstruirError and OSError.
+        """
+        codec.unpack(found.codec, upload, job.disk, found.image_bytes, CODEC_S)
+        if self.wishes.space:
+            e2fsprogs.grow(job.disk, self.wishes.space, self.shape.max_disk_bytes)
+        for dependency, path in zip(self.results, self.disks(job), strict=True):
+            codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
+
+    def note(self, job: Job, usual: MachineSection) -> None:
+        """Write into the result the construir.toml that the job is run by, with what it left to us, and layers by their
+        versions: with what else result.json tells, the same machine can be had again.
+        """
+        published = tuple(layer.name for layer in self.layers if layer.manifest.kind == "published")
+        resolved = msgspec.structs.replace(
+            self.wishes,
+            base=self.shape.base.name,
+            timeout=self.wishes.timeout or usual.timeout,
+            # No more than may be asked for, so that it can be sent again as it is.
+            idle_timeout=self.wishes.idle_timeout or min(usual.idle_timeout, usual.timeout),
+            cpus=self.shape.cpus,
+            memory=Size(self.shape.memory_bytes),
+            dependencies=msgspec.structs.replace(self.wishes.dependencies, layers=published),
+        )
+        (job.path / WISHES).write_text(request.render(resolved))
+
+    def forget(self, job: Job) -> None:
+        """Remove the disks of what it depends on: they are no part of its result."""
+        for path in self.disks(job):
+            path.unlink(missing_ok=True)
+
+    def disks(self, job: Job) -> tuple[Path, ...]:
+        """Where `unpack` puts the disks of the results it depends on."""
+        return tuple(job.path / f"dependency-{number}.img" for number in range(len(self.results)))
+
+    def errand(self, name: str, filesystem: str) -> Errand:
+        """What its guest is told, of a job called `name`."""
+        return Errand(
+            hostname=name,
+            filesystem=filesystem,
+            run=self.wishes.run,
+            env=self.wishes.env,
+            layers=len(self.layers),
+            results=tuple((dependency.name, dependency.filesystem) for dependency in self.results),
+        )
+
+    def assignment(self, job: Job, ticket: Ticket, machine: MachineSection, boot_timeout_s: float) -> Assignment:
+        """What its machine is to do."""
+        return Assignment(
+            disk=job.disk,
+            errand=self.errand(ticket.name, ticket.filesystem),
+            layers=tuple(layer.image for layer in self.layers),
+            results=self.disks(job),
+            timeout_s=self.wishes.timeout or machine.timeout,
+            idle_timeout_s=self.wishes.idle_timeout or machine.idle_timeout,
+            boot_timeout_s=boot_timeout_s,
+            output=job.path / OUTPUT,
+            console=job.path / CONSOLE,
+            log_head_bytes=machine.log_head,
+            log_tail_bytes=machine.log_tail,
+        )

@@ -1,0 +1,268 @@
+"""The daemon that runs jobs: as many at once as there are slots, each in a thread of its own.
+
+It is woken by the datagram of an admitted upload, by a machine that ends, and, because a datagram can be
+lost, by a slow scan. It takes no job when asked to stop, while the disk is nearly full, or while machines don't come
+up; uploads are still accepted then.
+"""
+
+import logging
+import selectors
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError, MachineUnavailableError
+from construir_ftp.image import baseimage
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.jail import jail
+from construir_ftp.jobs import status
+from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.result import moment
+from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.jobs.status import Report
+from construir_ftp.layers.resolver import Offer
+from construir_ftp.machine import accelerator, capacity
+from construir_ftp.machine.accelerator import Choice
+from construir_ftp.machine.capacity import Spare
+from construir_ftp.machine.template import Template, Templates
+from construir_ftp.machine.vm import Machine
+from construir_ftp.runner.slot import Slot
+from construir_ftp.runner.worker import Published, Requeued, Worker, publish_cancelled
+
+log = logging.getLogger("construir.runner")
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 300.0
+_LACKS_ROOM = "there is not enough room on the disk for it beside what runs"
+
+
+class Runner:
+    """All of it, for one spool. `serve` holds the spool's lock for as long as it runs."""
+
+    def __init__(self, spool: Spool, config: Config) -> None:
+        self._spool = spool
+        self._config = config
+        self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
+        self._templates = Templates(config.machine.boot_timeout, self._look_again)
+        self._latest: Worker | None = None
+        self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots)))
+        self._room = Room(spool, config.spool.min_free)
+        self._waits_for_room = False
+        self._stopping = threading.Event()
+        self._finished, self._finish = socket.socketpair()
+        self._machines_fail = False
+        self._pause_s = 0.0
+        self._resume_at = 0.0
+        self._why_paused: tuple[str, str] = "", ""
+        self._reported: Report | None = None
+        self._choices: dict[str, Choice] = {}
+
+    def serve(self, stop: socket.socket) -> None:
+        """Run jobs until `stop` is readable. On return no machine runs, and what was running is back in queue/.
+
+        Raises ConstruirError if another runner has the spool.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._spool.lock())
+            self._report()
+            wake = stack.enter_context(self._spool.listen())
+            for end in (self._finished, self._finish):
+                stack.callback(end.close)
+            if left := jail.sweep():
+                log.warning("ended %d processes that an earlier runner had left", len(left))
+            if self._config.jail.require_jail:
+                jailcheck.demand(jail.host())
+            for job in self._spool.recover():
+                log.info("job %s: found unfinished, back in the queue", job.id)
+            log.info("running jobs of %s in %d slots", self._spool.path, len(self._slots))
+            stack.callback(self._templates.close)
+            stack.callback(self._drain)
+            self._start_slots()
+            self._loop(stop, wake)
+
+    def _start_slots(self) -> None:
+        with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
+            self._latest = self._worker()
+            self._template()
+        for number, slot in enumerate(self._slots):
+            keeps_one_ready = number < self._config.runner.waiting
+            slot.start(self._work, lambda: self._finish.send(b"!"), self._template if keeps_one_ready else lambda: None)
+
+    def _template(self) -> Template | None:
+        if self._latest is None or self._latest.templates is None:
+            return None
+        return self._latest.templates.find(self._latest.shape())
+
+    def _loop(self, stop: socket.socket, wake: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            for source in (stop, wake, self._finished):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                self._end_cancelled()
+                self._fill_slots()
+                self._report()
+                ready = [key.fileobj for key, _ in selector.select(self._patience_s())]
+                if stop in ready:
+                    return
+                for source in (wake, self._finished):
+                    if source in ready:
+                        source.recv(4096)
+
+    def _patience_s(self) -> float:
+        until_resumed_s = self._resume_at - time.monotonic()
+        scan_s = self._config.runner.scan_every
+        return min(scan_s, until_resumed_s) if until_resumed_s > 0 else scan_s
+
+    def _fill_slots(self) -> None:
+        # First where a machine waits: another slot may still be getting one ready, and its job would wait for that.
+        for slot in sorted(self._slots, key=lambda slot: not slot.is_ready):
+            if slot.is_busy:
+                continue
+            if time.monotonic() < self._resume_at or not self._has_room():
+                return
+            try:
+                # Looked at before each job: the image may have been built, replaced or damaged since the last one.
+                worker = self._ready_worker() if self._spool.jobs("queue") else None
+            except (ConstruirError, OSError) as error:
+                self._back_off("no machine can be started", f"no job can be run: {error}")
+                return
+            job = self._spool.take() if worker else None
+            if worker is None or job is None:
+                return
+            slot.give(worker, job)
+
+    def _end_cancelled(self) -> None:
+        """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
+        for slot in self._slots:
+            running = slot.job
+            if running is not None and running.is_cancelled():
+                slot.kill()
+        for job in self._spool.withdraw():
+            try:
+                self._note(publish_cancelled(self._spool, job))
+            except OSError:
+                log.exception("job %s: cancelled, but its result can't be written; it is tried again", job.id)
+                self._spool.requeue(job)
+
+    def _report(self) -> None:
+        """Let everyone know what is going on here, if it has changed; see status."""
+        paused = time.monotonic() < self._resume_at
+        jobs = [(slot.job, slot.since, slot.doing) for slot in self._slots]
+        report = Report(
+            slots=len(self._slots),
+            busy=tuple(status.Slot(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
+            pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
+            pause_detail=self._why_paused[1] if paused else "",
+            accelerator=self._latest.accelerator.accelerator if self._latest else None,
+            warm=self._template() is not None,
+        )
+        if report != self._reported:
+            status.tell(self._spool, report)
+            self._reported = report
+
+    def _tell(self, job: Job, doing: str) -> None:
+        """Have it reported what a job's slot does; called in the slot's thread."""
+        for slot in self._slots:
+            if slot.job is job and slot.doing != doing:
+                slot.doing = doing
+                self._finish.send(b"!")
+
+    def _look_again(self) -> None:
+        for slot in self._slots:
+            slot.look_again()
+
+    def _has_room(self) -> bool:
+        following = next(self._spool.line(), None)
+        self._waits_for_room = following is not None and not self._room.lets_start(following)
+        if self._waits_for_room and not any(slot.is_busy for slot in self._slots):
+            self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
+        return not self._waits_for_room
+
+    def _worker(self) -> Worker:
+        images = self._config.images_path()
+        base = baseimage.find(images, self._config.images.default)
+        baseimage.prove(base)
+        return Worker(
+            spool=self._spool,
+            base=base,
+            machine=self._config.machine,
+            offer=Offer.of(self._spool, self._config),
+            spare=self._spare,
+            accelerator=self._choose_accelerator(images, base),
+            max_disk_bytes=int(self._config.gate.max_image),
+            artifact_limits=self._config.artifacts,
+            templates=self._templates if self._config.machine.warm else None,
+        )
+
+    def _ready_worker(self) -> Worker:
+        worker = self._worker()
+        if self._machines_fail:
+            self._try_a_machine(worker)
+        if self._latest is None or self._latest.shape().key() != worker.shape().key():
+            self._latest = worker
+            self._look_again()
+        return worker
+
+    def _try_a_machine(self, worker: Worker) -> None:
+        """After a machine failed: no other job is risked, and none of its attempts, until an empty one comes up.
+
+        Raises MachineUnavailableError while it doesn't.
+        """
+        machine = self._config.machine
+        problem = accelerator.probe(machine, worker.base, worker.accelerator.accelerator, machine.boot_timeout)
+        if problem:
+            raise MachineUnavailableError(problem)
+        self._machines_fail = False
+        log.info("an empty machine came up: taking jobs again")
+
+    def _choose_accelerator(self, images: Path, base: baseimage.BaseImage) -> Choice:
+        digest = base.manifest.digest()
+        if digest not in self._choices:
+            self._choices[digest] = accelerator.choose(self._config.machine, images, base)
+            log.info("machines run under %s", self._choices[digest].reason)
+        return self._choices[digest]
+
+    def _work(self, worker: Worker, job: Job, killed: socket.socket, waiting: Machine | None) -> None:
+        try:
+            outcome = worker.run(job, killed, self._stopping.wait, waiting, lambda doing: self._tell(job, doing))
+            self._note(outcome)
+        except MachineUnavailableError as error:
+            self._machines_fail = True
+            self._back_off("no machine can be started", str(error))
+        except Exception:
+            # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
+            log.exception("job %s: left as it is until the next start", job.id)
+            self._back_off("a job could not be finished", "a job could not be finished")
+
+    def _note(self, outcome: Published | Requeued) -> None:
+        if isinstance(outcome, Published):
+            self._pause_s = 0.0
+            log.info("job %s: %s: %s", outcome.job.id, outcome.result.status, outcome.result.reason)
+        elif outcome.fault:
+            self._machines_fail = True
+            self._back_off("the last machine failed", f"job {outcome.job.id}: back in the queue: {outcome.fault}")
+        else:
+            log.info("job %s: back in the queue: the runner is stopping", outcome.job.id)
+
+    def _back_off(self, why: str, detail: str) -> None:
+        """Take no job for a while: `why` may be told to anyone, `detail` may hold paths of this host."""
+        self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 or _FIRST_PAUSE_S)
+        self._why_paused = why, detail
+        self._resume_at = time.monotonic() + self._pause_s
+        log.error("%s; next try in %g s", detail, self._pause_s)
+
+    def _drain(self) -> None:
+        self._stopping.set()
+        for slot in self._slots:
+            slot.end()
+        deadline = time.monotonic() + self._config.runner.grace
+        for slot in self._slots:
+            slot.join(max(0.0, deadline - time.monotonic()))
+        for slot in self._slots:
+            slot.kill()
+        for slot in self._slots:
+            slot.join(None)
+            slot.close()
