@@ -13,7 +13,8 @@ import pytest
 from construir_ftp.jail import cell, jail, orphans
 from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell, Limits
-from construir_ftp.jail.jail import Jail, Prisoner
+from construir_ftp.jail.jail import Jail
+from construir_ftp.jail.prisoner import Prisoner
 
 MIB = 2**20
 LOOKING = Cell(proc=True, scratch_bytes=MIB)

@@ -12,7 +12,7 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.intake import admission
 from construir_ftp.intake.judge_pool import Court
 from construir_ftp.intake.verdict import Verdict
-from construir_ftp.jail import cell, jail
+from construir_ftp.jail import cell, jail, tools
 from construir_ftp.machine import vm
 from construir_ftp.machine.qemu import Shape
 from tests import images, machines
@@ -56,13 +56,10 @@ def test_a_jailed_tool_unpacks_and_packs(tmp_path: Path, codec: str, tool: str) 
     kind = cell.reader(memory_bytes=2**30, cpu_s=60)
     threads = ["-T0"] if codec in ("xz", "zstd") else []
     for argv, want in (([tool, "-dc"], images.image()), ([tool, "-c", *threads], None)):
-        with (
-            packed.open("rb") as file,
-            jail.spawn(kind, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child,
-        ):
-            made, said = child.communicate(timeout=60)
-            assert (child.returncode, said) == (0, b"")
-            assert want in (None, made)
+        with packed.open("rb") as file:
+            ended = tools.run(kind, argv, 60, stdin=file, most_bytes=64 * MIB)
+        assert (ended.status, ended.words) == (0, "")
+        assert want in (None, ended.output)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +98,8 @@ def test_a_jailed_e2fsck_mends_an_image_and_touches_nothing_else(tmp_path: Path)
     hurt = images.with_fields(images.image(), {1024 + 58: 2}, "<H")  # s_state: errors
     for path in (disk, other):
         path.write_bytes(hurt)
-    with jail.spawn(cell.reader(memory_bytes=2**29, cpu_s=60, writable=disk), ["e2fsck", "-f", "-y", disk]) as e2fsck:
-        assert e2fsck.wait(60) in (0, 1)
+    mender = cell.reader(memory_bytes=2**29, cpu_s=60, writable=disk)
+    assert tools.run(mender, ["e2fsck", "-f", "-y", disk], 60).status in (0, 1)
     assert disk.read_bytes() != hurt
     assert other.read_bytes() == hurt
     status, _ = run(jail.host(), cell.reader(memory_bytes=2**29, cpu_s=60), ["e2fsck", "-f", "-y", other])

@@ -12,7 +12,7 @@ import pytest
 
 from construir_ftp import process
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import cell, cgroup, jail
+from construir_ftp.jail import cell, cgroup, jail, tools
 from construir_ftp.jail.cell import Cell, Limits
 from construir_ftp.jail.cgroup import Group, Place
 from tests import ordinaryuser
@@ -263,5 +263,4 @@ def test_where_no_group_is_to_be_had_the_jail_says_so_and_works_without() -> Non
     if means.groups:
         pytest.skip("this user has groups")
     assert "Delegate=yes" in means.no_groups
-    with jail.spawn(cell.reader(memory_bytes=MIB * 512, cpu_s=10), ["true"]) as child:
-        assert child.wait(30) == 0
+    assert tools.run(cell.reader(memory_bytes=MIB * 512, cpu_s=10), ["true"], 30).status == 0

@@ -18,7 +18,8 @@ from construir_ftp import process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import cell, jail, orphans
 from construir_ftp.jail.cell import Cell, Limits
-from construir_ftp.jail.jail import Jail, Prisoner
+from construir_ftp.jail.jail import Jail
+from construir_ftp.jail.prisoner import Prisoner
 from tests import ordinaryuser
 from tests.prison import (
     LOOKING,

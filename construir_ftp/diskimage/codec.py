@@ -5,24 +5,19 @@ standard input and writes standard output; files are written here, so that holes
 an OSError with errno ENOSPC, whatever the tool would have called it.
 """
 
-import shlex
 import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
-from typing import IO, cast
+from typing import IO
 
 from construir_ftp import files, formats, process
 from construir_ftp.diskimage import superblock
-from construir_ftp.errors import CommandError, ConstruirError
-from construir_ftp.jail import cell, jail
+from construir_ftp.errors import ConstruirError
+from construir_ftp.jail import cell, tools
 
 _COPY_BYTES = 1024 * 1024
-_QUOTED_CHARACTERS = 400
 # xz is allowed formats.MEMORY_BYTES to unpack; packing with all cores takes it more, which reader adds for each.
 _TOOL_BYTES = 2 * formats.MEMORY_BYTES
 
@@ -79,34 +74,20 @@ def _reading(argv: tuple[str, ...], source: Path, timeout_s: float) -> Iterator[
             yield file
             return
         walls = cell.reader(memory_bytes=_TOOL_BYTES, cpu_s=timeout_s)
-        with jail.spawn(walls, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
-            deadline = Timer(timeout_s, tool.kill)
-            deadline.start()
+        with tools.start(walls, argv, timeout_s, stdin=file) as tool:
             try:
-                yield cast(IO[bytes], tool.stdout)
-                _check_end(tool, argv, timeout_s)
+                yield tool.stdout
             except EOFError:
-                _check_end(tool, argv, timeout_s)
+                tool.end().check()
                 raise
-            finally:
-                deadline.cancel()
-
-
-def _check_end(tool: "subprocess.Popen[bytes]", argv: tuple[str, ...], timeout_s: float) -> None:
-    said = cast(IO[bytes], tool.stderr).read()
-    status = tool.wait()
-    if status == -signal.SIGKILL:
-        raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(argv)}")
-    if status:
-        last_words = ascii(said.decode(errors="replace").strip()[-_QUOTED_CHARACTERS:])
-        raise CommandError(f"exit status {status} from: {shlex.join(argv)} ({last_words})")
+            tool.end().check()
 
 
 # -- parts of an image -------------------------------------------------------------------------------------------
 
 # What decompressors make of a part of an image, such as a driver or a kernel: in a jail, and within bounds.
 
-_CPU_S = 120
+_INFLATE_S = 120
 _MEMORY_BYTES = 256 * 2**20
 _MOST_BYTES = 256 * 2**20
 
@@ -115,13 +96,11 @@ def inflate(tool: str, data: bytes) -> bytes:
     """`data` unpacked by gzip, xz, zstd, ... Raises ConstruirError where it can't be, or is too much."""
     if not process.find(tool):
         raise ConstruirError(f"{tool}: not installed; a part of the image is packed by it")
-    walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_CPU_S)
+    walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_INFLATE_S)
     with tempfile.TemporaryFile() as packed:
         packed.write(data)
         packed.seek(0)
-        with jail.spawn(walls, [tool, "-dc"], stdin=packed, stdout=subprocess.PIPE) as child:
-            said = cast(IO[bytes], child.stdout).read(_MOST_BYTES + 1)
-            failed = len(said) > _MOST_BYTES or child.wait() != 0
-    if failed:
+        ended = tools.run(walls, [tool, "-dc"], _INFLATE_S, stdin=packed, most_bytes=_MOST_BYTES + 1)
+    if ended.status or len(ended.output) > _MOST_BYTES:
         raise ConstruirError(f"a part of the image can't be unpacked by {tool}")
-    return said
+    return ended.output

@@ -4,14 +4,13 @@ What they need is the image, and nothing else; exit status from e2fsck(8): 1 and
 """
 
 import os
-import subprocess
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp.diskimage import extfs
-from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import cell, jail
+from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.jail import cell, tools
 
 _TIMEOUT_S = 2 * 3600
 _MEMORY_BYTES = 2**30
@@ -76,10 +75,9 @@ def run(image: Path, *argv: str, readable: tuple[Path, ...] = ()) -> int:
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, writable=image, readable=readable)
     # resize2fs wants to see for itself that the image isn't mounted.
     walls = msgspec.structs.replace(walls, proc=True)
-    with jail.spawn(walls, [*argv, image]) as tool:
-        try:
-            status = tool.wait(_TIMEOUT_S)
-        except subprocess.TimeoutExpired as late:
-            raise ConstruirError(f"the image's file system: {argv[0]} was not done in time") from late
+    try:
+        status = tools.run(walls, [*argv, image], _TIMEOUT_S).status
+    except CommandError as late:
+        raise ConstruirError(f"the image's file system: {argv[0]} was not done in time") from late
     os.chown(image, os.geteuid(), os.getegid())
     return status

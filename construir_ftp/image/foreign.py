@@ -8,23 +8,22 @@ Sources: QEMU's docs/interop/qcow2.txt; sfdisk(8), --json.
 
 import os
 import struct
-import subprocess
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import msgspec
 
 from construir_ftp import files
 from construir_ftp.diskimage import superblock
 from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.jail import cell, jail
+from construir_ftp.jail import cell, tools
 
 _TIMEOUT_S = 3600
 _MEMORY_BYTES = 1024 * 2**20
 # The largest disk there may be, holes included.
 _MOST_BYTES = 64 * 2**30
 _SECTOR_BYTES = 512
-_TABLE_BYTES = _MOST_SAID_BYTES = 2**20
+_TABLE_BYTES = 2**20
 
 _QCOW2 = b"QFI\xfb"
 # Version, where the name of a backing file is, its length, bits of a cluster, size, encryption; version 3: features.
@@ -79,10 +78,10 @@ def _unpacked(file: Path, target: Path) -> Path:
     walls = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=size_bytes)
     walls = msgspec.structs.replace(walls, readable=(copy.resolve(),), writable=(target.resolve(),))
     argv: list[str | Path] = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", copy.resolve(), target.resolve()]
-    status, said = _said(walls, argv, stderr=subprocess.STDOUT)
+    ended = tools.run(walls, argv, _TIMEOUT_S)
     copy.unlink()
-    if status:
-        reason = said.decode(errors="replace").strip().rpartition(": ")[2]
+    if ended.status:
+        reason = ended.words.rpartition(": ")[2]
         raise ConstruirError(f"{file}: qemu-img can't read it as qcow2 ({reason!a})")
     os.chown(target, os.geteuid(), os.getegid())
     return target
@@ -144,18 +143,11 @@ def _table(raw: Path, scratch: Path) -> list[_Partition]:
     scratch.chmod(0o444)
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, readable=(scratch.resolve(),))
     # It warns of a disk that has grown, or was cut, since its table was made.
-    status, said = _said(walls, ["sfdisk", "--json", scratch.resolve()], stderr=subprocess.DEVNULL)
+    ended = tools.run(walls, ["sfdisk", "--json", scratch.resolve()], _TIMEOUT_S)
     scratch.unlink()
-    if status:
+    if ended.status:
         return []
     try:
-        return msgspec.json.decode(said, type=_Said).partitiontable.partitions
+        return msgspec.json.decode(ended.output, type=_Said).partitiontable.partitions
     except msgspec.MsgspecError as error:
         raise ConstruirError(f"sfdisk says what is no partition table: {error}") from error
-
-
-def _said(walls: cell.Cell, argv: list[str | Path], stderr: int) -> tuple[int, bytes]:
-    """How a program in a jail ended, and what it said, as far as anyone would read it."""
-    with jail.spawn(walls, argv, stdout=subprocess.PIPE, stderr=stderr) as tool:
-        said = cast(IO[bytes], tool.stdout).read(_MOST_SAID_BYTES)
-        return tool.wait(), said

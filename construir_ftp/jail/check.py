@@ -14,7 +14,8 @@ import msgspec
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import cgroup
 from construir_ftp.jail.cell import Cell, Limits
-from construir_ftp.jail.jail import Jail, Prisoner
+from construir_ftp.jail.jail import Jail
+from construir_ftp.jail.prisoner import Prisoner
 
 _NAMESPACES = {"user": "user", "mnt": "mount", "pid": "process", "net": "network", "ipc": "IPC", "uts": "host name"}
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")

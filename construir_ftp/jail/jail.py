@@ -1,7 +1,6 @@
 """Programs behind walls: what reads hostile bytes, and every machine.
 
-    with jail.spawn(cell, argv, stdin=..., stdout=...) as child:       a tool; `child` is a Popen
-    with jail.host().hold(cell, argv, pass_fds=...) as prisoner:       a machine
+    with jail.host().hold(cell, argv, pass_fds=...) as prisoner: ...       a machine; for tools see tools
 
 What is in a jail dies with the *thread* that started it (PR_SET_PDEATHSIG), even by kill -9: that thread has to live as
 long as the jail. The kernel ends all that is in it when process 1 of its PID namespace ends. What that leaves
@@ -9,7 +8,6 @@ open, the first milliseconds, is for `sweep`.
 """
 
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import bubblewrap, cgroup, orphans, seccomp, uids
 from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell, Limits
+from construir_ftp.jail.prisoner import Prisoner
 
 UIDS = range(1_900_000_000, 1_900_000_256)
 _KVM = Path("/dev/kvm")
@@ -31,76 +30,6 @@ _TRIAL_S = 30.0
 _REMEDY = "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl user.max_user_namespaces)"
 
 Stream = IO[bytes] | int
-
-
-class Prisoner:
-    """A program in a jail. `process` is the outermost of its walls, and ends after all that is inside."""
-
-    def __init__(
-        self, outer: "subprocess.Popen[bytes]", means: Means, uid: int | None, group: cgroup.Group | None
-    ) -> None:
-        self.process = outer
-        self.uid = uid
-        self.group = group
-        self._walled = means.walls != "none"
-        self._kept = bubblewrap.has_keeper(means)
-
-    def kill(self) -> None:
-        """SIGKILL what is inside. `process` ends then; when it has, everything in the jail has.
-
-        Only the program is killed, and what waits for it ends by itself: so wait4(2) on `process` tells what it used.
-        """
-        pid = self.process.pid
-        if self.process.returncode is not None:
-            return
-        with suppress(ProcessLookupError):
-            if not self._walled:
-                os.killpg(pid, signal.SIGKILL)
-                return
-            # Stopped, bubblewrap can't start or reap its child while we look for it.
-            os.kill(pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            first = _child(pid)
-            if not (first and self._kept and _kill_child(first)):
-                os.kill(first or pid, signal.SIGKILL)
-            os.kill(pid, signal.SIGCONT)
-
-    def inside(self) -> int | None:
-        """The number, seen from here, of the program; None while bubblewrap has not started it, and after its end."""
-        if not self._walled:
-            return self.process.pid
-        first = _child(self.process.pid)
-        return _child(first) if first and self._kept else first
-
-    def status(self, exit_code: int) -> int:
-        """How the program ended, in the manner of Popen.returncode, given how `process` did.
-
-        bubblewrap ends with 128 + N when its program was killed by signal N.
-        """
-        return 128 - exit_code if self._walled and exit_code > 128 else exit_code
-
-
-def _child(pid: int) -> int | None:
-    """The first child of a process whose only thread is its first (proc(5), /proc/PID/task/TID/children)."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return next(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()), None)
-    return None
-
-
-def _kill_child(pid: int) -> bool:
-    """SIGKILL the child of a process, and nobody who got its number meanwhile; False if there is none."""
-    child = _child(pid)
-    if child is None:
-        return False
-    with suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(child)
-        try:
-            if _child(pid) == child:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                return True
-        finally:
-            os.close(pidfd)
-    return False
 
 
 class Jail:
@@ -281,20 +210,6 @@ def configure(uid_range: range = UIDS, *, required: bool = False) -> None:
 def host() -> Jail:
     """The jail of this process. Raises ConstruirError, saying what to do, where one is required and not to be had."""
     return _host.jail()
-
-
-@contextmanager
-def spawn(
-    cell: Cell,
-    argv: Sequence[str | Path],
-    *,
-    stdin: Stream = subprocess.DEVNULL,
-    stdout: Stream = subprocess.DEVNULL,
-    stderr: Stream = subprocess.DEVNULL,
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a tool in a jail of this host; on leaving the context it is dead, and its pipes are closed."""
-    with host().hold(cell, argv, stdin=stdin, stdout=stdout, stderr=stderr) as prisoner:
-        yield prisoner.process
 
 
 def sweep() -> list[int]:

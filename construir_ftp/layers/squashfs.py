@@ -6,11 +6,10 @@ import shlex
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, cast
 
-from construir_ftp.errors import CommandError
-from construir_ftp.jail import cell, jail
+from construir_ftp.jail import cell, tools
 
 _TIMEOUT_S = 3600.0
 _MEMORY_BYTES = 512 * 2**20
@@ -30,17 +29,12 @@ def squash(tar: Iterator[bytes], target: Path, most_bytes: int, newest_s: int | 
     # 4.5.1 takes -root-time, -root-uid and -root-gid, and does nothing with them.
     now, owner = ([], []) if newest_s is None else (["env", f"SOURCE_DATE_EPOCH={newest_s}"], ["-all-root"])
     argv: list[str | Path] = [*now, "sqfstar", *options, *owner, target]
-    with jail.spawn(walls, argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
-        into = cast(IO[bytes], tool.stdin)
-        try:
+    with tools.start(walls, argv, _TIMEOUT_S, stdin=subprocess.PIPE) as tool:
+        with suppress(BrokenPipeError):  # it says why below
             for block in tar:
-                into.write(block)
-            into.close()
-        except BrokenPipeError:
-            pass  # it says why below
-        said = cast(IO[bytes], tool.stderr).read()
-        if status := tool.wait():
-            raise CommandError(f"exit status {status} from: {shlex.join(map(str, argv))} ({said[-200:].decode()!a})")
+                tool.stdin.write(block)
+            tool.stdin.close()
+        tool.end().check()
     os.chown(target, os.geteuid(), os.getegid())
 
 

@@ -9,7 +9,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from construir_ftp.jail import jail
+from construir_ftp.jail.prisoner import Prisoner
 from construir_ftp.jobs.result import Usage
 
 _ACCOUNT_BYTES = 4096
@@ -18,7 +18,7 @@ _ACCOUNT_BYTES = 4096
 class Meter:
     """Follows one machine, which is to be reaped by it and nobody else."""
 
-    def __init__(self, prisoner: jail.Prisoner) -> None:
+    def __init__(self, prisoner: Prisoner) -> None:
         self._prisoner = prisoner
         self._account: int | None = None
         self._written_before = 0

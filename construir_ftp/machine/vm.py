@@ -21,6 +21,7 @@ from construir_ftp import process
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.jail import cell, jail
+from construir_ftp.jail.prisoner import Prisoner
 from construir_ftp.jobs.result import BootPath, Claims, Usage
 from construir_ftp.machine import disks, guest, qemu, qmp
 from construir_ftp.machine.capped_log import CappedLog
@@ -80,7 +81,7 @@ class Ending(msgspec.Struct, kw_only=True):
 class Machine:
     """A QEMU process and the wires out of it, followed by one thread from its start to its end."""
 
-    def __init__(self, shape: Shape, prisoner: jail.Prisoner, wires: dict[str, socket.socket]) -> None:
+    def __init__(self, shape: Shape, prisoner: Prisoner, wires: dict[str, socket.socket]) -> None:
         self.shape = shape
         self.ending = Ending(claims=Claims(), booted=time.time())
         self._prisoner = prisoner

@@ -8,22 +8,19 @@ are written. An artifact that can't be had fails no job: the image has it still,
 
 import hashlib
 import logging
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Timer
-from typing import IO, cast
 
 import msgspec
 
 from construir_ftp import files
 from construir_ftp.config import ArtifactsSection
 from construir_ftp.diskimage import e2fsprogs
-from construir_ftp.errors import ConstruirError
-from construir_ftp.jail import cell, jail
+from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.jail import cell, tools
+from construir_ftp.jail.tools import Tool
 from construir_ftp.jobs import outputs
 from construir_ftp.jobs.outputs import SAYING_CHARACTERS, Asked, End, Found, Limits
 from construir_ftp.jobs.result import Artifact
@@ -79,26 +76,19 @@ def _receive(image: Path, asked: Asked, timeout_s: float, target: Path, written:
 
 
 @contextmanager
-def _picking(image: Path, asked: Asked, timeout_s: float) -> Iterator["subprocess.Popen[bytes]"]:
+def _picking(image: Path, asked: Asked, timeout_s: float) -> Iterator[Tool]:
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=timeout_s, readable=cell.python())
     argv = [sys.executable, "-I", "-m", "construir_ftp.runner.artifact_reader", msgspec.json.encode(asked).decode()]
-    with (
-        image.open("rb") as file,
-        jail.spawn(walls, argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as picker,
-    ):
-        deadline = Timer(timeout_s, picker.kill)
-        deadline.start()
+    with image.open("rb") as file, tools.start(walls, argv, timeout_s, stdin=file) as picker:
         try:
             yield picker
         except EOFError as short:
             raise ConstruirError(_why(picker, timeout_s)) from short
-        finally:
-            deadline.cancel()
 
 
-def _message(picker: "subprocess.Popen[bytes]") -> Found | End:
+def _message(picker: Tool) -> Found | End:
     """Raises EOFError where there is none, and ConstruirError where it is nonsense."""
-    line = cast(IO[bytes], picker.stdout).readline(_LINE_BYTES)
+    line = picker.stdout.readline(_LINE_BYTES)
     if not line:
         raise EOFError
     try:
@@ -107,7 +97,7 @@ def _message(picker: "subprocess.Popen[bytes]") -> Found | End:
         raise ConstruirError(_NONSENSE) from error
 
 
-def _write(said: Found, picker: "subprocess.Popen[bytes]", target: Path, written: list[Artifact]) -> Artifact:
+def _write(said: Found, picker: Tool, target: Path, written: list[Artifact]) -> Artifact:
     path = target / said.name
     twin = next((file for file in written if file.name == said.like), None)
     if path.exists() or (said.like and (twin is None or twin.bytes != said.bytes)):
@@ -116,7 +106,7 @@ def _write(said: Found, picker: "subprocess.Popen[bytes]", target: Path, written
         path.hardlink_to(target / twin.name)
         return msgspec.structs.replace(twin, name=said.name, path=said.path)
     try:
-        files.write_sparse(cast(IO[bytes], picker.stdout), path, said.bytes)
+        files.write_sparse(picker.stdout, path, said.bytes)
     except EOFError:
         path.unlink()
         raise
@@ -124,12 +114,13 @@ def _write(said: Found, picker: "subprocess.Popen[bytes]", target: Path, written
         return Artifact(said.name, said.path, said.bytes, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _why(picker: "subprocess.Popen[bytes]", timeout_s: float) -> str:
+def _why(picker: Tool, timeout_s: float) -> str:
     """Why a picker that has closed its output came to no end."""
-    said = cast(IO[bytes], picker.stderr).read().decode(errors="replace").strip()
-    if picker.wait() == -signal.SIGKILL:
+    try:
+        ended = picker.end()
+    except CommandError:
         return f"not done after {timeout_s:g} s"
-    return said.rpartition("\n")[2] or f"exit status {picker.returncode}"
+    return ended.words.rpartition("\n")[2] or f"exit status {ended.status}"
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,8 @@ from construir_ftp import process
 from construir_ftp.jail import jail
 from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell
-from construir_ftp.jail.jail import Jail, Prisoner
+from construir_ftp.jail.jail import Jail
+from construir_ftp.jail.prisoner import Prisoner
 from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
 
