@@ -23,6 +23,7 @@ from construir_ftp.ftp.users import Users
 from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES, Spool
 from construir_ftp.layers.resolver import Offer
+from tests.belongings import Belongings, nothing_since
 from tests.prison import clerks
 
 PASSWORD = "correct horse"
@@ -45,16 +46,6 @@ def wait_until(done: Callable[[], object], what: str) -> None:
         time.sleep(0.005)
 
 
-def children() -> list[int]:
-    """Every child process of this one, by pid, oldest first."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
-                found.append(int(entry.name))
-    return sorted(found)
-
-
 @contextlib.contextmanager
 def held_check() -> Iterator[int]:
     """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still. Large uploads stall.
@@ -69,11 +60,6 @@ def held_check() -> Iterator[int]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(clerk, signal.SIGCONT)
-
-
-def descriptors() -> list[str]:
-    """What this process, and so the server, has open."""
-    return sorted(entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists())
 
 
 def reset(data: socket.socket) -> None:
@@ -245,12 +231,16 @@ def _is_at_work(pool: object) -> bool:
     return not pool._work_queue.empty() or pool._idle_semaphore._value < len(pool._threads)
 
 
-def settled(house: House) -> list[str]:
-    """The descriptors that are open once an upload was judged, and nobody is there; what starts late has by then."""
+# The pools of a server that runs: each starts a thread when there is work, until it has as many as it may.
+POOLS = ("thread check", "thread password", "thread quick", "thread read", "thread flush")
+
+
+def settled(house: House) -> Belongings:
+    """What there is once an upload was judged, and nobody is there; what starts late has by then."""
     with house.connect() as control:
         assert control.log_in().store("/queue/x.img", b"x").startswith("550")
     wait_until(house.is_quiet, "the session is forgotten")
-    return descriptors()
+    return Belongings.now()
 
 
 @contextlib.contextmanager
@@ -259,7 +249,7 @@ def serving(
 ) -> Iterator[House]:
     """Serve, and count afterwards what was left: descriptors, threads, children, entries of the loop."""
     jail.host()  # found at its first use, and kept
-    before = _belongings()
+    before = Belongings.now()
     house = House(path, gate or GateSection(), min_free, tls or TlsSection(), settings)
     house.thread.start()
     try:
@@ -272,8 +262,4 @@ def serving(
         house.thread.join(LONG_S)
         house.server.close()
     assert not house.thread.is_alive()
-    assert _belongings() == before
-
-
-def _belongings() -> tuple[list[str], list[str], list[int]]:
-    return descriptors(), sorted(thread.name for thread in threading.enumerate()), children()
+    nothing_since(before, "of a server that was closed")

@@ -131,7 +131,7 @@ PROBE = """
         "code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
         "dup": lambda: os.dup(0),
         "pipe": os.pipe,
-        "pdeathsig": lambda: confinement.die_with_parent(os.getppid(), signal.SIGKILL),
+        "pdeathsig": lambda: privileges.die_with_parent(os.getppid(), signal.SIGKILL),
         "ptrace": lambda: check(libc.ptrace(16, bystander, 0, 0)),
         "another thread's memory": lambda: check(libc.process_vm_readv(bystander, 0, 0, 0, 0, 0)),
     }

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, House, descriptors, reset, serving, settled, wait_until
+from tests.belongings import nothing_since
+from tests.ftpclient import LONG_S, PASSWORD, POOLS, House, reset, serving, settled, wait_until
 from tests.ftpgrammar import CRLF, RESULT, burst, first_reply, may_end_session
 from tests.tlsclient import strict_context, tls_section
 
@@ -296,7 +297,7 @@ def test_every_command_has_one_reply_and_nothing_is_left_of_hostile_clients(
         with ThreadPoolExecutor(AT_ONCE) as pool:
             visits = list(pool.map(lambda number: visit(house, number, context), range(most // PER_VISIT)))
         wait_until(house.is_quiet, "every session has ended")
-        assert descriptors() == before
+        nothing_since(before, "by hostile clients", POOLS)
         with house.client() as client:
             assert client.storbinary("STOR /queue/fresh.img", io.BytesIO(JOB)).startswith("226")
         delete_what_is_kept(house)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests import images
-from tests.ftpclient import LONG_S, PASSWORD, Control, House, descriptors, reset, serving, settled, wait_until
+from tests.belongings import descriptors, nothing_since
+from tests.ftpclient import LONG_S, PASSWORD, POOLS, Control, House, reset, serving, settled, wait_until
 from tests.tlsclient import tls_section
 
 CROWD = 300
@@ -163,7 +164,7 @@ def test_real_logins_are_answered_in_two_seconds_before_a_crowd_of_300_and_nothi
                 expect_service(house, certificate_files[0])
             assert len(house.listener.sessions) >= CROWD, "they are all still there"
         wait_until(house.is_quiet, "the crowd has gone")
-        assert descriptors() == before
+        nothing_since(before, "of a crowd", POOLS)
         assert house.kept() == {f"{number}.img": 2 for number in range(UPLOADERS)}, "all but the last byte: see partial"
         assert len(house.names("incoming")) == UPLOADERS
         assert house.names("queue") == house.names("running") == house.names("trash") == []
@@ -177,10 +178,10 @@ def test_crowd_that_stays_is_sent_away_by_the_deadlines_alone(
     with serving(tmp_path, tls=tls_section(certificate_files), **deadlines) as house:
         before = settled(house)
         with crowd(house, uploaders=4):
-            ours = len(descriptors())
+            ours = descriptors().total()
             wait_until(house.is_quiet, "everyone was sent away")
-            assert len(descriptors()) < ours
-        assert descriptors() == before
+            assert descriptors().total() < ours
+        nothing_since(before, "of a crowd", POOLS)
         expect_service(house, certificate_files[0])
 
 
@@ -202,7 +203,7 @@ def test_handshakes_that_are_never_done_end_with_the_login_deadline_however_many
         for half in halves:
             read_to_end(half)
             half.close()
-        assert descriptors() == before
+        nothing_since(before, "of a crowd", POOLS)
 
 
 def read_to_end(sock: socket.socket) -> None:

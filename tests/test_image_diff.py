@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp.cli.output import difference_lines
+from construir_ftp.cli.images import difference_lines
 from construir_ftp.image import baseimage, diff
 from construir_ftp.image.baseimage import BaseImage
 from tests.appliance import construir

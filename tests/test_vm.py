@@ -1,6 +1,5 @@
 """Machines: how they are put together, and that none outlives its deadline or its owner."""
 
-import os
 import socket
 import threading
 import time
@@ -14,24 +13,16 @@ from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.jail import jail
 from construir_ftp.machine import qemu, vm
 from construir_ftp.machine.qemu import Shape
+from tests.belongings import Belongings, children, nothing_since
 from tests.machines import JOBS, assignment
 
 
 @pytest.fixture
 def no_machine_left() -> Iterator[None]:
     jail.host()  # found once, and kept open
-    before = descriptors()
+    before = Belongings.now()
     yield
-    assert descriptors() == before
-    assert children() == []
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def children() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    nothing_since(before, "of a machine")
 
 
 def run(shape: Shape, task: vm.Assignment, stop: socket.socket | None = None) -> vm.Ending:

@@ -1,5 +1,6 @@
 """`construir image`: what machines boot."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,13 +11,14 @@ from rich.table import Table
 from construir_ftp import architecture
 from construir_ftp.appliance import supervisor
 from construir_ftp.cli import run
-from construir_ftp.cli.options import PATH, as_json_option, configured, print_gone, print_json, print_table
-from construir_ftp.cli.output import difference_json, difference_lines
+from construir_ftp.cli.options import PATH, as_json_option, configured, print_gone, print_json, print_table, printable
+from construir_ftp.cli.output import file_line, file_objects
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, bootdisk, diff, export, gc, importer, recipe, versions
 from construir_ftp.image import build as imagebuild
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.image.diff import Change, Report
 from construir_ftp.jobs import references
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
@@ -220,6 +222,44 @@ def _asked_for(settings: Config) -> set[str]:
 def image_remove(settings: Config, name: str) -> None:
     """Remove the base image NAME and all its versions, unless something runs on it."""
     gc.remove(settings.images_path(), name)
+
+
+# -- differences of two base images ------------------------------------------------------------------------------
+
+# A line for each, marked as diff(1) does.
+
+
+def difference_lines(report: Report) -> Iterator[str]:
+    """All of a report; a line that says so if there is no difference."""
+    if report.is_same():
+        yield "the same, byte for byte"
+    yield from _section("recipe", [_change(change) for change in report.settings])
+    yield from _section("base-image/", [_marked(change, change.what) for change in report.ingredients])
+    yield from _section("packages", [_change(change) for change in report.packages])
+    yield from _section("parts", [_marked(change, change.what) for change in report.parts])
+    yield from _section("files", [file_line(difference) for difference in report.files])
+
+
+def _section(title: str, entries: list[str]) -> Iterator[str]:
+    if entries:
+        yield f"{title}: {len(entries)}"
+        yield from (f"  {entry}" for entry in entries)
+
+
+def _change(change: Change) -> str:
+    values = " -> ".join(printable(value) for value in (change.old, change.new) if value is not None)
+    return _marked(change, f"{change.what} {values}")
+
+
+def _marked(change: Change, text: str) -> str:
+    return f"{'+' if change.old is None else '-' if change.new is None else '~'} {text}"
+
+
+def difference_json(report: Report) -> str:
+    """A report as JSON; a path that is not UTF-8 has its bytes as escapes."""
+    plain = msgspec.to_builtins(msgspec.structs.replace(report, files=[]))
+    plain["files"] = file_objects(report.files)
+    return msgspec.json.format(msgspec.json.encode(plain)).decode()
 
 
 # -- disks for other hypervisors, and from elsewhere -------------------------------------------------------------
