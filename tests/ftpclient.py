@@ -24,7 +24,7 @@ from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES, Spool
 from construir_ftp.layers.resolver import Offer
 from tests.belongings import Belongings, nothing_since
-from tests.prison import clerks
+from tests.prison import judge_server_pids
 
 PASSWORD = "correct horse"
 README = "How to send a job.\n"
@@ -48,18 +48,18 @@ def wait_until(done: Callable[[], object], what: str) -> None:
 
 @contextlib.contextmanager
 def held_check() -> Iterator[int]:
-    """Within, no upload comes before a judge: the clerk who starts them, by pid, stands still. Large uploads stall.
+    """Within, no upload comes before a judge: their server, by pid, stands still. Large uploads stall.
 
     One that has its judge by then keeps it: enter this before anything is sent.
     """
-    wait_until(clerks, "the clerk is there")
-    (clerk,) = clerks()
-    os.kill(clerk, signal.SIGSTOP)
+    wait_until(judge_server_pids, "the judge server is there")
+    (judge_server,) = judge_server_pids()
+    os.kill(judge_server, signal.SIGSTOP)
     try:
-        yield clerk
+        yield judge_server
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(clerk, signal.SIGCONT)
+            os.kill(judge_server, signal.SIGCONT)
 
 
 def reset(data: socket.socket) -> None:
@@ -254,8 +254,10 @@ def serving(
     house.thread.start()
     try:
         yield house
-        # Kept on purpose when all sessions have gone, for a while.
-        house.listener.bell.call(house.listener.listings.close)
+        # A listing is kept on purpose when all sessions have gone; while one is being sent it can't be closed.
+        wait_until(lambda: not house.listener.sessions, "every session has ended")
+        for keeper in (house.listener.read_ahead, house.listener.listings):
+            house.listener.bell.call(keeper.close)
         wait_until(house.is_quiet, "the loop forgets every session")
     finally:
         house.server.stop()

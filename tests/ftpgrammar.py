@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Callable
 
-from construir_ftp.ftp.session import Session
+from construir_ftp.ftp.commands.table import Table
 
 CRLF = b"\r\n"
 RESULT = "20261122T104102Z-7f3a-hello"
@@ -32,7 +32,8 @@ _UNKNOWN = (
     *("SITE EXEC", "SITE SYMLINK", "SITE INDEX", "SITE UMASK", "SITE CPFR", "SITE MKDIR", "SITE ABOR", "SITE STAT"),
     *("XXABOR", "\u017ftor", "\ufb06or", "RETR\u00a0", "STOR\t"),
 )
-VERBS = (*sorted(Session.proto_cmds), *_UNKNOWN)
+OFFERED = Table().offered
+VERBS = (*sorted(OFFERED), *_UNKNOWN)
 _OPENING = ("EPSV", "EPSV", "PASV", "PORT", "EPRT")
 _TRANSFER = ("STOR", "STOR", "STOR", "APPE", "RETR", "RETR", "LIST", "MLSD", "NLST")
 
@@ -153,7 +154,7 @@ def _usual(chance: random.Random, verb: str, host: str, port: int) -> str:
     }
     if verb in special:
         return special[verb]()
-    return "" if Session.proto_cmds.get(verb, {}).get("arg") is False else path
+    return "" if OFFERED.get(verb, {}).get("arg") is False else path
 
 
 def _hostile(chance: random.Random) -> bytes:

@@ -91,14 +91,14 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(found for child in children for found in descendants(child))]
 
 
-def judges() -> list[int]:
+def judge_pids() -> list[int]:
     """The judges at work for this process, by pid."""
     return named("construir-judge")
 
 
-def clerks() -> list[int]:
-    """Those who start them. A judge who was only just forked is called as its clerk is, and is none."""
-    found = named("construir-clerk")
+def judge_server_pids() -> list[int]:
+    """Those who start them. A judge who was only just forked is called as its server is, and is none."""
+    found = named("judge-server")
     return [pid for pid in found if parent(pid) not in (0, *found)]
 
 

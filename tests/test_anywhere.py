@@ -10,8 +10,8 @@ import pytest
 
 from construir_ftp.config import GateSection
 from construir_ftp.errors import MachineUnavailableError
-from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.pack import filesystem
 from tests import images
 
@@ -59,8 +59,8 @@ def test_packing_takes_nothing_that_only_linux_has_and_finds_mke2fs_on_path(tmp_
     said = poor("pack", job, "-o", packed, PATH=str(mke2fs))
     assert (said.returncode, said.stderr) == (0, "")
     assert (mke2fs / "started").exists()
-    with Court(GateSection()) as court:
-        assert admission.check(packed, court).filesystem == "ext2"
+    with JudgePool(GateSection()) as judges:
+        assert live_check.check_file(packed, judges).filesystem == "ext2"
 
 
 def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_install() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from construir_ftp.config import GateSection
 from construir_ftp.errors import RefusedError
-from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jail import cell, jail, tools
 from construir_ftp.machine import vm
@@ -30,8 +30,8 @@ def judged(data: bytes, tmp_path: Path) -> Verdict:
     upload = tmp_path / "upload"
     upload.write_bytes(data)
     upload.chmod(0o600)
-    with Court(GateSection()) as court:
-        return admission.check(upload, court)
+    with JudgePool(GateSection()) as judges:
+        return live_check.check_file(upload, judges)
 
 
 @pytest.mark.parametrize("codec", images.CODECS)
@@ -66,7 +66,7 @@ def test_a_jailed_tool_unpacks_and_packs(tmp_path: Path, codec: str, tool: str) 
     "kind",
     [
         cell.reader(memory_bytes=2**29, cpu_s=60),
-        cell.court(judges=4, memory_bytes=2**29, readable=()),
+        cell.judge_server(judges=4, memory_bytes=2**29, readable=()),
     ],
     ids=["decompressors and e2fsck", "judges"],
 )

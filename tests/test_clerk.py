@@ -1,4 +1,4 @@
-"""clerk, confinement: what the processes that read uploads can still do, seen from outside and from inside."""
+"""judge_server, confinement: what the processes that read uploads can still do, seen from outside and from inside."""
 
 import json
 import os
@@ -29,8 +29,8 @@ filtered = pytest.mark.skipif(FILTER is None, reason="no system call filter is k
 
 
 @contextmanager
-def clerk_at_work(limits: GateSection, *wrapper: str) -> Iterator[tuple["subprocess.Popen[bytes]", socket.socket]]:
-    """A clerk outside of a jail, under a tracer if `wrapper` is one, and the socket it listens to."""
+def server_at_work(limits: GateSection, *wrapper: str) -> Iterator[tuple["subprocess.Popen[bytes]", socket.socket]]:
+    """A judge_server outside of a jail, under a tracer if `wrapper` is one, and the socket it listens to."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     argv = [*wrapper, sys.executable, "-I", "-m", "construir_ftp.intake.judge_server", verdict.encode_limits(limits)]
     with (
@@ -50,7 +50,7 @@ def clerk_at_work(limits: GateSection, *wrapper: str) -> Iterator[tuple["subproc
 
 
 def hand_over(control: socket.socket, upload: Path) -> tuple[socket.socket, int]:
-    """Have a clerk judge a file: the socket to its judge, who has greeted, and the judge's pidfd."""
+    """Have a judge_server judge a file: the socket to its judge, who has greeted, and the judge's pidfd."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(LONG_S)
     with upload.open("rb") as file, theirs:
@@ -62,7 +62,7 @@ def hand_over(control: socket.socket, upload: Path) -> tuple[socket.socket, int]
 
 def ask(upload: Path, limits: GateSection, *wrapper: str) -> verdict.Answer:
     """The answer of a judge outside of a jail on a whole file."""
-    with clerk_at_work(limits, *wrapper) as (child, control):
+    with server_at_work(limits, *wrapper) as (child, control):
         judge, pidfd = hand_over(control, upload)
         os.close(pidfd)
         with judge:
@@ -88,9 +88,11 @@ def test_a_judge_reads_only_when_it_is_confined_and_then_does_nothing_else(tmp_p
     lines = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
     first, last = lines[0][0], max((pid for pid, _ in lines), key=int)
     assert first != last, "the judge is a process of its own"
-    clerks = [call for pid, call in lines if pid == first]
-    handed_over = next(number for number, call in enumerate(clerks) if call.startswith("recvmsg(0"))
-    assert not [call for call in clerks[handed_over:] if "read" in call.partition("(")[0]], "the clerk reads nothing"
+    judge_servers = [call for pid, call in lines if pid == first]
+    handed_over = next(number for number, call in enumerate(judge_servers) if call.startswith("recvmsg(0"))
+    assert not [call for call in judge_servers[handed_over:] if "read" in call.partition("(")[0]], (
+        "the judge_server reads nothing"
+    )
     calls = [call for pid, call in lines if pid == last]
     confined = next(number for number, call in enumerate(calls) if call.startswith("prctl(PR_SET_SECCOMP"))
     assert not [call for call in calls[:confined] if call.startswith(("read(0,", "pread"))]
@@ -179,7 +181,7 @@ def test_a_disk_that_fails_under_the_judge_is_not_the_uploads_fault(tmp_path: Pa
 
 def test_a_file_shorter_than_it_is_said_to_be_is_not_the_uploads_fault(tmp_path: Path) -> None:
     upload = written(tmp_path / "upload", images.image())
-    with clerk_at_work(LIMITS) as (_, control):
+    with server_at_work(LIMITS) as (_, control):
         judge, pidfd = hand_over(control, upload)
         os.close(pidfd)
         with judge:
@@ -189,7 +191,7 @@ def test_a_file_shorter_than_it_is_said_to_be_is_not_the_uploads_fault(tmp_path:
     assert answer.reply in (452, 550)
 
 
-def test_the_clerk_imports_nothing_it_does_not_need() -> None:
+def test_the_judge_server_imports_nothing_it_does_not_need() -> None:
     code = "import sys, construir_ftp.intake.judge_server; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     heavy = {"click", "rich", "pyftpdlib", "sh", "asyncio", "schedule", "argon2", "construir_ftp.jobs.spool"}
@@ -197,9 +199,9 @@ def test_the_clerk_imports_nothing_it_does_not_need() -> None:
     assert judge_server.__name__ in done.stdout.split()
 
 
-def test_judges_end_with_their_clerk_and_when_nobody_waits_for_them(tmp_path: Path) -> None:
+def test_judges_end_with_their_server_and_when_nobody_waits_for_them(tmp_path: Path) -> None:
     upload = images.sparse(tmp_path / "upload", images.image(), 2**30)
-    with clerk_at_work(LIMITS) as (child, control):
+    with server_at_work(LIMITS) as (child, control):
         left, abandoned = hand_over(control, upload), hand_over(control, upload)
         left[0].send(growth.message(2**20, 2**40, is_whole=False))
         abandoned[0].close()
@@ -211,7 +213,7 @@ def test_judges_end_with_their_clerk_and_when_nobody_waits_for_them(tmp_path: Pa
             os.close(pidfd)
 
 
-def test_without_libmagic_there_is_no_clerk_and_it_says_what_to_install() -> None:
+def test_without_libmagic_there_is_no_judge_server_and_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['magic'] = None; from construir_ftp.intake import judge_server; judge_server.main()"
     argv = [sys.executable, "-c", code, verdict.encode_limits(LIMITS), ""]
     ended = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONG_S, check=False)

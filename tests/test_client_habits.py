@@ -76,7 +76,7 @@ class Replay(Control):
 
 def only_job(house: House) -> bytes:
     (job,) = house.spool.jobs("queue")
-    assert (job.ticket().filename, job.ticket().contributor) == ("greet.img", "alice")
+    assert (job.record().filename, job.record().contributor) == ("greet.img", "alice")
     return job.upload.read_bytes()
 
 

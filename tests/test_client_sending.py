@@ -73,7 +73,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_ended(house: House, large: Parc
     assert begun == sorted(begun)
     assert begun[0] > 0
     (job,) = house.spool.jobs("queue")
-    assert (job.id, job.ticket().upload_sha256) == (receipt.id, large.sha256)
+    assert (job.id, job.record().upload_sha256) == (receipt.id, large.sha256)
     assert receipt.place == "number 1 in the queue"
     assert house.names("incoming") == []
 
@@ -103,7 +103,7 @@ def _taken(house: House, parcel: Parcel, *, finishes: bool) -> str:
     job = house.spool.take()
     assert job is not None
     if finishes:
-        received = job.ticket().received.isoformat()
+        received = job.record().received.isoformat()
         told = {"id": job.id, "status": "success", "reason": "", "exit_code": 0, "upload_sha256": parcel.sha256}
         house.spool.finish(job, json.dumps({**told, "received": received}).encode())
     return job.id
@@ -124,7 +124,7 @@ def test_what_another_command_has_begun_is_continued_only_if_it_is_the_same(
     other.write_bytes(images.pack("zstd", images.image("ext2", MIB)))
     receipt = send(at(port), Parcel.of(other, large.name))
     (job,) = (job for job in house.spool.jobs("queue") if job.id == receipt.id)
-    assert job.ticket().upload_bytes == other.stat().st_size
+    assert job.record().upload_bytes == other.stat().st_size
 
 
 def test_what_is_kept_is_sent_whole_where_nothing_of_it_is_kept(house: House, small: Parcel) -> None:
@@ -256,7 +256,7 @@ def test_jobs_go_over_tls_to_a_server_that_is_proved(
     assert port is not None
     receipt = send(at(port, "localhost", scheme=scheme, tls=tls, ca_file=certificate), large)
     (job,) = protected.spool.jobs("queue")
-    assert (job.id, job.ticket().upload_sha256) == (receipt.id, large.sha256)
+    assert (job.id, job.record().upload_sha256) == (receipt.id, large.sha256)
 
 
 def test_a_certificate_that_cant_be_proved_ends_it_before_the_password(protected: House, small: Parcel) -> None:

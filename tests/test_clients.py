@@ -33,7 +33,7 @@ def alice(house: House, tmp_path: Path) -> Contributor:
 def only_job(house: House) -> tuple[str, bytes]:
     """The id and the bytes of the only job, which must be alice's, and all there is."""
     (job,) = house.spool.jobs("queue")
-    assert (job.ticket().contributor, job.ticket().filename) == (NAME, FILE)
+    assert (job.record().contributor, job.record().filename) == (NAME, FILE)
     assert house.names("incoming") == []
     return job.id, job.upload.read_bytes()
 
@@ -209,7 +209,7 @@ def test_lftp_mirrors_a_directory_of_jobs_into_the_queue_once(house: House, alic
     for _ in range(2):
         status, said = alice.run("lftp -e 'mirror -R jobs queue; exit' -p 2121 alice@server")
         assert status == 0, said
-        sent = {job.ticket().filename: job.upload.read_bytes() for job in house.spool.jobs("queue")}
+        sent = {job.record().filename: job.upload.read_bytes() for job in house.spool.jobs("queue")}
         assert sent == {path.name: path.read_bytes() for path in jobs.iterdir()}
         assert len(house.names("queue")) == 3, "those that wait are seen, and not sent again"
 

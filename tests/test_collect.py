@@ -8,7 +8,7 @@ import pytest
 from construir_ftp.appliance import janitor
 from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection, LayersSection
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.layers.gc import collect
 from construir_ftp.layers.store import IMAGE, Layer, Manifest, Store
 from construir_ftp.units import Size
@@ -46,7 +46,7 @@ def wait(spool: Spool, toml: str = "", after: tuple[str, ...] = ()) -> Job:
     """A job that waits."""
     job = spool.receive()
     job.upload.write_bytes(b"")
-    ticket = Ticket(
+    record = Record(
         name="job",
         contributor="ann",
         codec="raw",
@@ -58,7 +58,7 @@ def wait(spool: Spool, toml: str = "", after: tuple[str, ...] = ()) -> Job:
         construir_toml=toml,
         after=list(after),
     )
-    return spool.admit(job, ticket)
+    return spool.enqueue(spool.stage(job, record))
 
 
 def left(store: Store) -> list[str]:

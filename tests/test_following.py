@@ -16,13 +16,13 @@ from construir_ftp import files
 from construir_ftp.config import GateSection
 from construir_ftp.ftp import lingering_close
 from construir_ftp.intake import live_check
-from construir_ftp.intake.file_writer import Flusher, Recording
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.file_writer import FileWriter, Flusher
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.units import Size
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, Control, House, serving, wait_until
 from tests.images import CODECS, KIB, MIB
-from tests.prison import clerks, judges
+from tests.prison import judge_pids, judge_server_pids
 
 JOB = images.image("ext4", 8 * MIB)
 JUNK = images.noise(130 * KIB)
@@ -42,13 +42,13 @@ def test_judge_comes_with_the_first_128_kib_and_not_before(house: House) -> None
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
         data.sendall(JOB[: live_check.FIRST_BYTES - 1])
         wait_until(lambda: received(house) == live_check.FIRST_BYTES - 1, "it has arrived")
-        assert judges() == []
+        assert judge_pids() == []
         data.sendall(JOB[live_check.FIRST_BYTES - 1 :][:1])
-        wait_until(judges, "the judge is there")
+        wait_until(judge_pids, "the judge is there")
         data.sendall(JOB[live_check.FIRST_BYTES :])
         data.close()
         assert alice.reply().startswith("226 Accepted")
-    wait_until(lambda: not judges(), "the judge ends")
+    wait_until(lambda: not judge_pids(), "the judge ends")
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -190,8 +190,8 @@ def test_judge_that_is_killed_refuses_this_upload_at_once_and_nothing_else(house
     with house.connect() as alice:
         with alice.log_in().begin("/queue/x.img") as data:
             data.sendall(JOB[: 4 * MIB])
-            wait_until(judges, "the judge is there")
-            os.kill(judges()[0], signal.SIGKILL)
+            wait_until(judge_pids, "the judge is there")
+            os.kill(judge_pids()[0], signal.SIGKILL)
             assert alice.reply() == "550 Refused: checking it failed; if the image is sound, tell the operator"
         assert house.is_untouched()
         assert alice.store("/queue/x.img", JOB).startswith("226")
@@ -202,11 +202,11 @@ def test_judges_of_uploads_that_were_cut_end(house: House) -> None:
     uploads = [session.begin("/queue/x.img") for session in sessions]
     for upload in uploads:
         upload.sendall(JOB[:MIB])
-    wait_until(lambda: len(judges()) == 3, "each has its judge")
+    wait_until(lambda: len(judge_pids()) == 3, "each has its judge")
     for session, upload in zip(sessions, uploads, strict=True):
         session.close()
         upload.close()
-    wait_until(lambda: not judges(), "the judges end")
+    wait_until(lambda: not judge_pids(), "the judges end")
     wait_until(lambda: not house.names("queue"), "nothing is admitted")
 
 
@@ -215,8 +215,8 @@ def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_lo
     most_bytes = live_check.MOST_BEHIND_BYTES
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
         data.sendall(large[:MIB])
-        wait_until(judges, "the judge is there")
-        (judge,) = judges()
+        wait_until(judge_pids, "the judge is there")
+        (judge,) = judge_pids()
         os.kill(judge, signal.SIGSTOP)
         data.settimeout(0.5)
         sent_bytes = MIB
@@ -241,9 +241,9 @@ def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_lo
 def test_what_a_slow_judge_has_still_to_read_is_measured_by_its_pace(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(images.image("ext4", 64 * MIB))
-    with Court(GateSection()) as court:
-        follower = live_check.Following(court, path, lambda: 2**40)
-        follower.grow(8 * MIB)
+    with JudgePool(GateSection()) as judges:
+        follower = live_check.LiveCheck(judges, path, lambda: 2**40)
+        follower.feed(8 * MIB)
         wait_until(lambda: not follower.is_behind(8 * MIB, part=0.01), "the judge has read so much")
         assert not follower.is_behind(8 * MIB + live_check.LEAST_BEHIND_BYTES)
         assert follower.is_behind(8 * MIB + live_check.MOST_BEHIND_BYTES + 1)
@@ -257,20 +257,20 @@ def test_upload_that_waits_for_its_judge_can_be_aborted(house: House) -> None:
     large = images.claiming(images.image("ext4", 8 * MIB), 256 * MIB) + bytes(64 * MIB)
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
         data.sendall(large[:MIB])
-        wait_until(judges, "the judge is there")
-        os.kill(judges()[0], signal.SIGSTOP)
+        wait_until(judge_pids, "the judge is there")
+        os.kill(judge_pids()[0], signal.SIGSTOP)
         data.settimeout(0.5)
         with pytest.raises(TimeoutError):
             data.sendall(large[MIB:])
         alice.send("ABOR")
         assert alice.reply().startswith("426")
         assert alice.reply().startswith("226 Abort")
-        wait_until(lambda: not judges(), "the judge ends")
+        wait_until(lambda: not judge_pids(), "the judge ends")
         assert house.names("queue") == []
 
 
 def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Court, "follow", lambda _court, _path, _most: None)
+    monkeypatch.setattr(JudgePool, "follow", lambda _judges, _path, _most: None)
     with serving(tmp_path) as house, house.connect() as alice:
         assert alice.log_in().store("/queue/x.img", JOB).startswith("226 Accepted")
         assert alice.store("/queue/x.img", JUNK) == NO_IMAGE
@@ -279,7 +279,7 @@ def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkey
 def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Court, "follow", lambda _court, _path, _most: None)
+    monkeypatch.setattr(JudgePool, "follow", lambda _judges, _path, _most: None)
     with serving(tmp_path) as house, house.connect() as alice:
         is_done = threading.Event()
 
@@ -289,8 +289,8 @@ def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(
         house.listener.intake.flusher.submit(hold)
         with alice.log_in().begin("/queue/x.img") as data:
             data.sendall(images.image("ext4", 12 * MIB))
-        wait_until(judges, "the judge is there")
-        wait_until(lambda: not judges(), "it has read all of it")
+        wait_until(judge_pids, "the judge is there")
+        wait_until(lambda: not judge_pids(), "it has read all of it")
         assert house.names("queue") == []
         is_done.set()
         assert alice.reply().startswith("226 Accepted")
@@ -298,12 +298,12 @@ def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(
 
 def test_upload_whose_judge_never_came_is_judged_in_the_end(house: House, caplog: pytest.LogCaptureFixture) -> None:
     with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
-        wait_until(clerks, "the clerk is there")
-        (clerk,) = clerks()
-        os.kill(clerk, signal.SIGSTOP)
+        wait_until(judge_server_pids, "the judge_server is there")
+        (judge_server,) = judge_server_pids()
+        os.kill(judge_server, signal.SIGSTOP)
         data.sendall(JOB[:MIB])
         wait_until(lambda: received(house) == MIB, "it has arrived")
-        os.kill(clerk, signal.SIGKILL)
+        os.kill(judge_server, signal.SIGKILL)
         wait_until(lambda: "it will be judged when it is whole" in caplog.text, "it is noticed")
         data.sendall(JOB[MIB:])
         data.close()
@@ -322,7 +322,7 @@ def flusher() -> Iterator[Flusher]:
 
 def test_recording_holds_what_was_written_and_no_room_beyond_it(tmp_path: Path, flusher: Flusher) -> None:
     data = images.noise(20 * MIB + 12345)
-    file = Recording(tmp_path / "upload", os.O_CREAT | os.O_EXCL, flusher)
+    file = FileWriter(tmp_path / "upload", os.O_CREAT | os.O_EXCL, flusher)
     source = io.BytesIO(data)
     while piece := source.read(MIB):
         file.write(memoryview(piece), 2**40)
@@ -335,7 +335,7 @@ def test_recording_holds_what_was_written_and_no_room_beyond_it(tmp_path: Path, 
 def test_recording_goes_on_at_the_end_of_what_is_there(tmp_path: Path, flusher: Flusher) -> None:
     path = tmp_path / "upload"
     path.write_bytes(b"first ")
-    file = Recording(path, os.O_APPEND, flusher)
+    file = FileWriter(path, os.O_APPEND, flusher)
     assert file.size_bytes == 6
     file.write(b"second", 0)
     assert file.size_bytes == 12
@@ -348,7 +348,7 @@ def test_room_is_set_aside_only_where_there_is_some_to_spare(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(files, "set_aside", lambda _file, _start, size: asked.append(size))
-    file = Recording(tmp_path / "upload", os.O_CREAT, flusher)
+    file = FileWriter(tmp_path / "upload", os.O_CREAT, flusher)
     for spare_bytes in (0, 7 * MIB, 2**40):
         file.write(bytes(8 * MIB), spare_bytes)
         assert file._flush is not None

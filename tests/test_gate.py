@@ -1,6 +1,6 @@
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,15 +8,16 @@ import pytest
 
 from construir_ftp.config import Config, GateSection
 from construir_ftp.errors import RefusedError
-from construir_ftp.intake import admission, verdict
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import admission, live_check, verdict
+from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.units import Duration, Size
 from tests import images
 from tests.ftpclient import wait_until
 from tests.images import CODECS, COMPRESSED, MIB, TIB
-from tests.prison import descendants, judges
+from tests.prison import descendants, judge_pids
 
 LIMITS = GateSection()
 
@@ -27,8 +28,8 @@ def written(path: Path, data: bytes) -> Path:
 
 
 def checked(path: Path, limits: GateSection = LIMITS) -> verdict.Verdict:
-    with Court(limits) as court:
-        return admission.check(path, court)
+    with JudgePool(limits) as judges:
+        return live_check.check_file(path, judges)
 
 
 def refusal(path: Path, limits: GateSection = LIMITS) -> tuple[int, str]:
@@ -111,18 +112,19 @@ def test_a_stream_that_takes_more_memory_than_the_judge_has_is_refused(tmp_path:
 
 def test_uploads_are_checked_from_several_threads_at_once(tmp_path: Path) -> None:
     uploads = [written(tmp_path / codec, images.pack(codec, images.image())) for codec in CODECS] * 2
-    with Court(LIMITS) as court, ThreadPoolExecutor(4) as threads:
-        verdicts = list(threads.map(lambda path: admission.check(path, court), uploads))
+    with JudgePool(LIMITS) as judges, ThreadPoolExecutor(4) as threads:
+        verdicts = list(threads.map(lambda path: live_check.check_file(path, judges), uploads))
     assert [found.codec for found in verdicts] == list(CODECS) * 2
 
 
-def test_an_upload_that_changes_while_it_is_checked_is_refused(tmp_path: Path, court: Court) -> None:
+def test_an_upload_that_changes_while_it_is_checked_is_refused(tmp_path: Path, judges: JudgePool) -> None:
     path = written(tmp_path / "upload", images.image())
-    with court.hear(path) as hearing:
-        hearing.conclude(path.stat().st_size, lambda: True)
+    with LiveCheck(judges, path) as check:
+        check.hurry(path.stat().st_size)
+        wait_until(lambda: not judge_pids() or check.fileno() is None, "the judge has read all of it")
         path.write_bytes(images.image() + b"x")
         with pytest.raises(RefusedError, match="the upload changed while it was being checked"):
-            admission.check(path, court, hearing=hearing)
+            check.conclude(path.stat().st_size - 1)
 
 
 def test_limits_pass_to_the_judge_unchanged() -> None:
@@ -134,9 +136,14 @@ def test_limits_pass_to_the_judge_unchanged() -> None:
 
 
 @pytest.fixture
-def court() -> Iterator[Court]:
-    with Court(LIMITS) as court:
-        yield court
+def judges() -> Iterator[JudgePool]:
+    with JudgePool(LIMITS) as judges:
+        yield judges
+
+
+def admit(spool: Spool, job: Job, name: str, judges: JudgePool, wanted: Callable[[], bool] = lambda: True) -> Job:
+    with LiveCheck(judges, job.upload) as check:
+        return admission.admit(spool, job, name, "ada", check, Offer.of(spool, Config()), wanted=wanted)
 
 
 def received(spool: Spool, data: bytes) -> Job:
@@ -151,16 +158,16 @@ def left(spool: Spool) -> list[Path]:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_an_accepted_upload_waits_in_the_queue_with_its_ticket(spool: Spool, court: Court, codec: str) -> None:
+def test_an_accepted_upload_waits_in_the_queue_with_its_ticket(spool: Spool, judges: JudgePool, codec: str) -> None:
     data = images.pack(codec, images.image("ext3", 8 * MIB))
-    job = admission.admit(spool, received(spool, data), "my-job.ext3.xz", "ada", court, Offer.of(spool, Config()))
+    job = admit(spool, received(spool, data), "my-job.ext3.xz", judges)
     assert [waiting.id for waiting in spool.jobs("queue")] == [job.id]
     assert not spool.jobs("incoming")
     assert job.id.endswith("-my-job")
-    ticket = job.ticket()
-    assert (ticket.name, ticket.contributor, ticket.codec, ticket.filesystem) == ("my-job", "ada", codec, "ext3")
-    assert (ticket.upload_bytes, ticket.image_bytes) == (len(data), 8 * MIB)
-    assert ticket.upload_sha256 == hashlib.sha256(job.upload.read_bytes()).hexdigest()
+    record = job.record()
+    assert (record.name, record.contributor, record.codec, record.filesystem) == ("my-job", "ada", codec, "ext3")
+    assert (record.upload_bytes, record.image_bytes) == (len(data), 8 * MIB)
+    assert record.upload_sha256 == hashlib.sha256(job.upload.read_bytes()).hexdigest()
 
 
 HOSTILE = {
@@ -180,34 +187,35 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_refused_upload_stays_what_and_where_it_was(spool: Spool, court: Court, kind: str) -> None:
+def test_a_refused_upload_stays_what_and_where_it_was(spool: Spool, judges: JudgePool, kind: str) -> None:
     job = received(spool, HOSTILE[kind])
     with pytest.raises(RefusedError):
-        admission.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
+        admit(spool, job, "job", judges)
     assert left(spool) == [job.path, job.upload]
     assert job.upload.read_bytes() == HOSTILE[kind]
-    wait_until(lambda: not judges(), "the judge ends")
+    wait_until(lambda: not judge_pids(), "the judge ends")
 
 
 @pytest.mark.parametrize("name", ["../job", "a/b", ".job", "job\n", "job\0", "x" * 300, "job\u202e", ""])
-def test_a_name_that_is_none_is_refused(spool: Spool, court: Court, name: str) -> None:
+def test_a_name_that_is_none_is_refused(spool: Spool, judges: JudgePool, name: str) -> None:
     job = received(spool, images.image())
     with pytest.raises(RefusedError) as refused:
-        admission.admit(spool, job, name, "eve", court, Offer.of(spool, Config()))
+        admit(spool, job, name, judges)
     assert refused.value.reply == 553
     assert left(spool) == [job.path, job.upload]
 
 
-def test_an_upload_that_is_not_there_is_an_error(spool: Spool, court: Court) -> None:
+def test_an_upload_that_is_not_there_is_an_error(spool: Spool, judges: JudgePool) -> None:
     job = spool.receive()
     with pytest.raises(FileNotFoundError):
-        admission.admit(spool, job, "job", "eve", court, Offer.of(spool, Config()))
+        admit(spool, job, "job", judges)
     assert left(spool) == [job.path]
 
 
-def test_an_upload_that_nobody_waits_for_any_longer_can_be_admitted_another_time(spool: Spool, court: Court) -> None:
+def test_an_upload_that_nobody_waits_for_any_longer_can_be_admitted_another_time(
+    spool: Spool, judges: JudgePool
+) -> None:
     job = received(spool, images.image())
-    offer = Offer.of(spool, Config())
     asked: list[bool] = []
 
     def wanted() -> bool:
@@ -216,18 +224,18 @@ def test_an_upload_that_nobody_waits_for_any_longer_can_be_admitted_another_time
         return asked[-1]
 
     with pytest.raises(RefusedError):
-        admission.admit(spool, job, "job", "ada", court, offer, wanted=wanted)
+        admit(spool, job, "job", judges, wanted=wanted)
     assert asked[-1] is False
     assert left(spool) == [job.path, job.upload]
-    assert admission.admit(spool, job, "job", "ada", court, offer).upload.exists()
+    assert admit(spool, job, "job", judges).upload.exists()
 
 
-def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, court: Court) -> None:
+def test_jobs_are_admitted_from_several_threads_at_once(spool: Spool, judges: JudgePool) -> None:
     uploads = [images.image(), b"text", images.pack("xz", images.image()), images.noise(1000)] * 3
 
     def admitted(data: bytes) -> bool:
         try:
-            admission.admit(spool, received(spool, data), "job", "ada", court, Offer.of(spool, Config()))
+            admit(spool, received(spool, data), "job", judges)
         except RefusedError:
             return False
         return True

@@ -18,7 +18,7 @@ from construir_ftp.diskimage.growth import Told
 from construir_ftp.diskimage.stream import Upload
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake import judge
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jail import jail
 from construir_ftp.units import Size
@@ -189,13 +189,13 @@ def test_court_is_left_as_it_was_by_hostile_uploads(tmp_path: Path, most: int) -
     jail.host()  # found at its first use, and kept
     before = belongings()
     path = tmp_path / "upload"
-    with Court(LIMITS) as court:
+    with JudgePool(LIMITS) as judges:
         for number in range(most // 50):
             data = hostile(number)
             path.write_bytes(data)
-            with court.hear(path) as hearing:
+            with judges.judge(path) as judge:
                 try:
-                    assert hearing.conclude(len(data), lambda: True).upload_bytes == len(data)
+                    assert judge.conclude(len(data), lambda: True).upload_bytes == len(data)
                 except RefusedError as refused:
                     assert "checking it failed" not in str(refused), f"input {number}"
                 except ConstruirError as error:

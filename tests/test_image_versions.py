@@ -14,7 +14,7 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, gc, versions
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs.spool import Spool, Ticket
+from construir_ftp.jobs.spool import Record, Spool
 from tests.appliance import construir
 from tests.baseimages import publish
 
@@ -174,7 +174,7 @@ def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
     spool = Spool.prepare(tmp_path / "spool")
     job = spool.receive()
     job.upload.write_bytes(b"")
-    ticket = Ticket(
+    record = Record(
         name="job",
         contributor="alice",
         codec="raw",
@@ -185,7 +185,7 @@ def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
         received=datetime.now(UTC),
         construir_toml='base = "asked-for"',
     )
-    waiting = spool.admit(job, ticket)
+    waiting = spool.enqueue(spool.stage(job, record))
     places = (f"--images={tmp_path / 'images'}", f"--spool={spool.path}")
     assert construir("image", "gc", *places, check=True).stdout == ""
     spool.delete(waiting)

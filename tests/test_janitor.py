@@ -23,7 +23,7 @@ from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection
 from construir_ftp.errors import CommandError
 from construir_ftp.jobs import names
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.units import Duration, Size
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -244,7 +244,7 @@ def test_a_damaged_result_counts_by_its_ticket(place: Spool) -> None:
     job = Job(place.state("done") / id_)
     job.result.write_bytes(b"\0")
     received = NOON - timedelta(days=20)
-    ticket = Ticket(
+    record = Record(
         name="job",
         contributor="bob",
         codec="raw",
@@ -254,7 +254,7 @@ def test_a_damaged_result_counts_by_its_ticket(place: Spool) -> None:
         upload_sha256="",
         received=received,
     )
-    (job.path / "job.json").write_bytes(msgspec.json.encode(ticket))
+    (job.path / "job.json").write_bytes(msgspec.json.encode(record))
     assert [found for found, _ in doomed(place, limits(max_results=2))] == [id_]
     assert [found for found, _ in doomed(place, limits(max_results=1, keep_newest=1))] == [others[0], id_]
 

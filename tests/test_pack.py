@@ -12,18 +12,19 @@ from construir_ftp.config import GateSection
 from construir_ftp.diskimage import codec
 from construir_ftp.errors import CommandError, UsageError
 from construir_ftp.formats import FORMATS
-from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.intake.verdict import Verdict
 from construir_ftp.pack import filesystem, pack, unpack
 from construir_ftp.pack.pack import Wrapping
 from tests import images, smalldisk
 from tests.images import CODECS, MIB
 
 
-def checked(packed: Path) -> admission.Verdict:
+def checked(packed: Path) -> Verdict:
     """What the gate says of a packed job."""
-    with Court(GateSection()) as court:
-        return admission.check(packed, court)
+    with JudgePool(GateSection()) as judges:
+        return live_check.check_file(packed, judges)
 
 
 def raw(packed: Path, codec_name: str = "zstd") -> Path:

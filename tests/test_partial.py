@@ -291,7 +291,7 @@ def test_temporary_name_starts_nothing_until_it_is_renamed(house: House, alice: 
     assert reply.startswith("250 Accepted as job "), reply
     assert ", number 1 in the queue; its result will be in /done/" in reply
     assert only_job(house) == JOB
-    assert house.spool.jobs("queue")[0].ticket().filename == "x.img"
+    assert house.spool.jobs("queue")[0].record().filename == "x.img"
     assert alice.fetch("NLST").decode().split() == ["x.img"]
 
 

@@ -9,14 +9,14 @@ import pytest
 from construir_ftp import files
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs.disk_space import Room
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Record, Spool
 from tests import smalldisk
 
 MIB = 2**20
 
 
-def ticket(image_bytes: int) -> Ticket:
-    return Ticket(
+def record(image_bytes: int) -> Record:
+    return Record(
         name="hello",
         contributor="ann",
         codec="gzip",
@@ -32,7 +32,7 @@ def put(spool: Spool, state: str, name: str, image_bytes: int) -> Job:
     job = Job(spool.state(state) / name)
     job.path.mkdir()
     job.upload.touch()
-    (job.path / "job.json").write_bytes(msgspec.json.encode(ticket(image_bytes)))
+    (job.path / "job.json").write_bytes(msgspec.json.encode(record(image_bytes)))
     return job
 
 
@@ -100,13 +100,13 @@ def test_damaged_ticket_keeps_nothing_and_stops_nobody(place: Spool, tenth: int)
 
 
 def test_job_that_needs_more_than_there_is_is_refused_with_the_remedy(place: Spool, tenth: int) -> None:
-    Room(place, 0).check(ticket(4 * tenth))
+    Room(place, 0).check(record(4 * tenth))
     with pytest.raises(RefusedError, match=r"no room now for what an image of .*try later") as refused:
-        Room(place, 0).check(ticket(6 * tenth))
+        Room(place, 0).check(record(6 * tenth))
     assert refused.value.reply == 452
     put(place, "running", "a", 2 * tenth)
     with pytest.raises(RefusedError):
-        Room(place, 0).check(ticket(4 * tenth))
+        Room(place, 0).check(record(4 * tenth))
 
 
 def test_job_is_started_beside_others_only_with_room_for_all_it_may_need(place: Spool, tenth: int) -> None:

@@ -20,7 +20,7 @@ from construir_ftp.ftp.data import PassiveListener
 from construir_ftp.ftp.server import passive_ports
 from tests import images
 from tests.ftpclient import LONG_S, PASSWORD, House, held_check, reset, serving, wait_until
-from tests.prison import clerks
+from tests.prison import judge_server_pids
 
 JOB = images.image("ext2", 2**20)
 MIB = 2**20
@@ -133,7 +133,7 @@ def test_job_belongs_to_who_sent_it(house: House) -> None:
     for name in ("alice", "bob"):
         with house.connect() as control:
             assert control.log_in(name).store("/queue/x.img", JOB).startswith("226")
-    assert sorted(job.ticket().contributor for job in house.spool.jobs("queue")) == ["alice", "bob"]
+    assert sorted(job.record().contributor for job in house.spool.jobs("queue")) == ["alice", "bob"]
 
 
 def test_user_command_during_an_upload_does_not_change_whose_it_is(house: House) -> None:
@@ -145,7 +145,7 @@ def test_user_command_during_an_upload_does_not_change_whose_it_is(house: House)
         assert alice.reply().startswith("226")
         assert alice.reply().startswith("331")
         assert alice.ask("PASV").startswith("530")
-    assert [job.ticket().contributor for job in house.spool.jobs("queue")] == ["alice"]
+    assert [job.record().contributor for job in house.spool.jobs("queue")] == ["alice"]
 
 
 def test_others_are_served_while_an_upload_is_checked(house: House) -> None:
@@ -325,11 +325,11 @@ def test_stalled_upload_is_broken_off_and_idle_sessions_are_closed(tmp_path: Pat
 
 
 def test_slow_check_is_not_idleness(tmp_path: Path) -> None:
-    with serving(tmp_path, idle_timeout="300ms") as house, held_check() as clerk, house.connect() as alice:
+    with serving(tmp_path, idle_timeout="300ms") as house, held_check() as judge_server, house.connect() as alice:
         with alice.log_in().begin("/queue/x.img") as data:
             data.sendall(JOB)
         threading.Event().wait(0.8)
-        os.kill(clerk, signal.SIGCONT)
+        os.kill(judge_server, signal.SIGCONT)
         the_job(house, alice.reply())
 
 
@@ -786,7 +786,7 @@ def test_judge_that_never_came_is_our_fault_and_the_next_upload_has_another(hous
             with alice.log_in().begin("/queue/x.img") as data:
                 data.sendall(JOB)
             wait_until(lambda: is_held(house), "the check has begun")
-            os.kill(clerks()[0], signal.SIGKILL)
+            os.kill(judge_server_pids()[0], signal.SIGKILL)
         assert alice.reply().startswith("451 ")
         assert house.is_untouched()
         assert alice.store("/queue/x.img", JOB).startswith("226")

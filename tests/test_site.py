@@ -163,7 +163,7 @@ def test_newcomer_who_does_what_the_guide_says_has_a_job(house: House, tmp_path:
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr.decode()
     (job,) = house.spool.jobs("queue")
-    assert job.ticket().codec == "zstd"
+    assert job.record().codec == "zstd"
 
 
 @pytest.mark.parametrize("words", ["2 GiB", "16 GiB", "2 hours", "30 minutes", "30 days", "ext2, ext3 or ext4"])

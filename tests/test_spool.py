@@ -21,7 +21,7 @@ import pytest
 from construir_ftp import process
 from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.jobs import names, spool
-from construir_ftp.jobs.spool import STATES, Job, Spool, Ticket
+from construir_ftp.jobs.spool import STATES, Job, Record, Spool
 
 PROJECT = Path(__file__).parent.parent
 LONG_S = 60.0
@@ -30,8 +30,8 @@ UPLOAD = b"what the contributor sent"
 RESULT = b'{"version": 1}'
 
 
-def ticket(contributor: str = "ann", name: str = "hello.ext2", after_s: int = 0) -> Ticket:
-    return Ticket(
+def record(contributor: str = "ann", name: str = "hello.ext2", after_s: int = 0) -> Record:
+    return Record(
         name=name,
         contributor=contributor,
         codec="raw",
@@ -46,7 +46,7 @@ def ticket(contributor: str = "ann", name: str = "hello.ext2", after_s: int = 0)
 def send(to: Spool, contributor: str = "ann", after_s: int = 0) -> Job:
     job = to.receive()
     job.upload.write_bytes(UPLOAD)
-    return to.admit(job, ticket(contributor, after_s=after_s))
+    return to.enqueue(to.stage(job, record(contributor, after_s=after_s)))
 
 
 def run(job: Job) -> None:
@@ -88,7 +88,7 @@ def test_each_state_holds_exactly_what_the_table_says(place: Spool) -> None:
     received = place.receive()
     assert files(received) == set()
     received.upload.write_bytes(UPLOAD)
-    queued = place.admit(received, ticket())
+    queued = place.enqueue(place.stage(received, record()))
     assert files(queued) == {"upload", "job.json"}
     taken = place.take()
     assert taken is not None
@@ -120,7 +120,7 @@ def test_a_job_keeps_its_id_from_admission_to_done(place: Spool) -> None:
 
 
 def test_the_ticket_is_what_was_admitted(place: Spool) -> None:
-    assert send(place, "bob").ticket() == ticket("bob")
+    assert send(place, "bob").record() == record("bob")
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"version": 1}', b'{"name": "\xff"}', b"[" * 100_000])
@@ -128,7 +128,7 @@ def test_a_damaged_ticket_is_an_error_that_names_the_job(place: Spool, damage: b
     job = send(place)
     (job.path / "job.json").write_bytes(damage)
     with pytest.raises(ConstruirError, match=rf"^job {job.id}: job.json can't be read: "):
-        job.ticket()
+        job.record()
 
 
 def test_attempts_are_counted_forgiven_and_survive_a_requeue(place: Spool) -> None:
@@ -162,7 +162,7 @@ def fill_queue(place: Spool, contributor: str, count: int) -> None:
         job = place.state("queue") / names.new_id("many", NOON + timedelta(seconds=second))
         job.mkdir()
         (job / "upload").touch()
-        (job / "job.json").write_bytes(msgspec.json.encode(ticket(contributor)))
+        (job / "job.json").write_bytes(msgspec.json.encode(record(contributor)))
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
@@ -216,7 +216,7 @@ def test_turns_go_round_all_contributors(place: Spool) -> None:
     for name in ("ann", "bob", "cyd"):
         for second in range(3):
             send(place, name, after_s=second)
-    order = [job.ticket().contributor for job in iter(place.take, None)]
+    order = [job.record().contributor for job in iter(place.take, None)]
     assert [Counter(order[begin : begin + 3]) for begin in (0, 3, 6)] == [Counter(["ann", "bob", "cyd"])] * 3
 
 
@@ -231,19 +231,19 @@ def test_tickets_are_those_of_this_moment_however_quickly_jobs_come_and_go(place
     for second in range(300):
         job = place.state("queue") / names.new_id("quick", NOON + timedelta(seconds=second))
         job.mkdir()
-        assert list(place.tickets("queue")) == [job.name]
+        assert list(place.records("queue")) == [job.name]
         place.delete(Job(job))
-        assert place.tickets("queue") == {}
+        assert place.records("queue") == {}
 
 
 def test_tickets_are_not_read_again_while_nothing_changes(place: Spool) -> None:
     send(place)
     os.utime(place.state("queue"), (0, 0))
-    tickets = place.tickets("queue")
-    assert len(tickets) == 1
-    assert place.tickets("queue") is tickets
+    records = place.records("queue")
+    assert len(records) == 1
+    assert place.records("queue") is records
     send(place, after_s=1)
-    assert len(place.tickets("queue")) == 2
+    assert len(place.records("queue")) == 2
 
 
 def test_an_empty_queue_gives_nothing(place: Spool) -> None:
@@ -478,7 +478,7 @@ def outside(tmp_path: Path) -> Path:
     target = tmp_path / "outside"
     target.mkdir()
     (target / "upload").write_bytes(b"secret")
-    (target / "job.json").write_bytes(msgspec.json.encode(ticket("mallory")))
+    (target / "job.json").write_bytes(msgspec.json.encode(record("mallory")))
     (target / "precious").write_bytes(b"mine")
     return target
 
@@ -523,7 +523,7 @@ def test_a_planted_job_json_is_not_written_through(place: Spool, outside: Path) 
     job.upload.write_bytes(UPLOAD)
     (job.path / "job.json").symlink_to(outside / "precious")
     with pytest.raises(FileExistsError):
-        place.admit(job, ticket())
+        place.enqueue(place.stage(job, record()))
     assert (outside / "precious").read_bytes() == b"mine"
     assert ids(place, "queue") == []
 
@@ -578,7 +578,7 @@ LIVE = """
 import os, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from construir_ftp.jobs.spool import Spool, Ticket
+from construir_ftp.jobs.spool import Spool, Record
 
 def say(*words):
     os.writev(1, [(" ".join(words) + "\\n").encode()])
@@ -591,9 +591,9 @@ for number in range(2):
     try:
         job.upload.write_bytes(b"what the contributor sent")
         received = datetime(2026, 11, 22, 12, 0, number, tzinfo=UTC)
-        ticket = Ticket(name="hello.ext2", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25,
+        record = Record(name="hello.ext2", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25,
             image_bytes=25, upload_sha256="", received=received)
-        say("accepted", spool.admit(job, ticket).id)
+        say("accepted", spool.enqueue(spool.stage(job, record)).id)
     except OSError as error:
         spool.delete(job)
         say("refused", str(error.errno))
@@ -676,7 +676,7 @@ def holds(place: Spool, heard: dict[str, list[str]]) -> None:
         assert not set(heard.get("deleted", [])) & set(where)
         for job in iter(place.take, None):
             assert job.upload.read_bytes() == UPLOAD
-            assert job.ticket().codec == "raw"
+            assert job.record().codec == "raw"
             assert files(job) <= {"upload", "job.json", "attempts"}
             place.finish(job, RESULT)
     place.sweep_trash()
@@ -803,11 +803,11 @@ ADMIT = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Spool, Record
 spool = Spool(Path(sys.argv[1]))
-ticket = Ticket(name="hello", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25, image_bytes=25,
+record = Record(name="hello", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25, image_bytes=25,
     upload_sha256="", received=datetime(2026, 11, 22, tzinfo=UTC))
-spool.admit(Job(spool.state("incoming") / sys.argv[2]), ticket)
+spool.enqueue(spool.stage(Job(spool.state("incoming") / sys.argv[2]), record))
 """
 
 FINISH = """

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from construir_ftp.jobs import status
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.jobs.status import Report, Slot
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Spool:
 def send(to: Spool, contributor: str = "ann", after_s: int = 0, after: tuple[str, ...] = ()) -> str:
     job = to.receive()
     job.upload.write_bytes(b"x")
-    ticket = Ticket(
+    record = Record(
         name="hello",
         contributor=contributor,
         codec="raw",
@@ -34,7 +34,7 @@ def send(to: Spool, contributor: str = "ann", after_s: int = 0, after: tuple[str
         received=NOON + timedelta(seconds=after_s),
         after=list(after),
     )
-    return to.admit(job, ticket).id
+    return to.enqueue(to.stage(job, record)).id
 
 
 def take(place: Spool) -> Job:

@@ -20,7 +20,8 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator, guest
@@ -161,8 +162,8 @@ def worker(shape: Shape, images: Path, base: BaseImage, spool: Spool) -> Iterato
 def run_job(worker: Worker, waiting: Machine | None = None) -> Published:
     incoming = worker.spool.receive()
     pack.pack(JOBS / "hello", incoming.upload, 2**20)
-    with Court(Config().gate) as court:
-        admission.admit(worker.spool, incoming, "hello.img.zst", "alice", court, worker.offer)
+    with JudgePool(Config().gate) as judges, LiveCheck(judges, incoming.upload) as check:
+        admission.admit(worker.spool, incoming, "hello.img.zst", "alice", check, worker.offer)
     job = worker.spool.take()
     assert job is not None
     stop, other_end = socket.socketpair()

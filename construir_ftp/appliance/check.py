@@ -20,8 +20,8 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.ftp import certificate
 from construir_ftp.image import baseimage, emulation
-from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES
@@ -143,8 +143,8 @@ def _judge_a_sample(config: Config) -> str:
         (source / "run.sh").write_text("#!/bin/sh\n")
         (source / "run.sh").chmod(0o755)
         pack.pack(source, sample, 0)
-        with Court(config.gate) as court:
-            found = admission.check(sample, court)
+        with JudgePool(config.gate) as judges:
+            found = live_check.check_file(sample, judges)
     return f"the gate knows a sample job for {found.filesystem} in {found.codec}"
 
 

@@ -103,9 +103,9 @@ def _origin(job: Job) -> tuple[str, float]:
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):  # ValueError: it isn't UTF-8
         pass  # damaged, yet it must remain possible to prune it
     try:
-        ticket = job.ticket()
-        received = ticket.received if ticket.received.tzinfo else ticket.received.replace(tzinfo=UTC)
-        return ticket.contributor, received.timestamp()
+        record = job.record()
+        received = record.received if record.received.tzinfo else record.received.replace(tzinfo=UTC)
+        return record.contributor, received.timestamp()
     except ConstruirError:
         return "", job.path.lstat().st_mtime
 

@@ -10,11 +10,10 @@ import msgspec
 from construir_ftp.client import remote_files
 from construir_ftp.client.connection import code
 from construir_ftp.errors import AnswerError, MissingError, one_line
+from construir_ftp.jobs.status import read_reply
 
 # What may be asked for by name: an id, or what a contributor called a job of theirs.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
-# SITE STATUS, in words.
-_WAITING = re.compile(r"(cancelled, )?waiting, number ([0-9]{1,9}) in the queue; (.*)")
 
 T = TypeVar("T")
 
@@ -124,23 +123,11 @@ def look(ftp: ftplib.FTP, name: str) -> Standing | None:
         if code(error) == 550:
             return None
         raise
-    standing = _understood(reply)
+    told = read_reply(reply)
+    if told is None or not is_name(told.id):
+        raise AnswerError(f"SITE STATUS is answered with {one_line(reply)!r}; is that a server of Construir's?")
+    standing = Standing(id=told.id, state=told.state, place=told.place, why=told.why, cancelled=told.cancelled)
     return _running(ftp, standing) if standing.state == "running" else standing
-
-
-def _understood(reply: str) -> Standing:
-    parts = reply.split(" ", 3)
-    if len(parts) == 4 and parts[0] == "211" and is_name(parts[1]) and parts[2] == "is":
-        job_id, words = parts[1], parts[3]
-        if waiting := _WAITING.match(words):
-            return Standing(
-                id=job_id, state="waiting", cancelled=bool(waiting[1]), place=int(waiting[2]), why=waiting[3]
-            )
-        if words.startswith("done"):
-            return Standing(id=job_id, state="done")
-        if words.startswith(("running", "being cancelled")):
-            return Standing(id=job_id, state="running")
-    raise AnswerError(f"SITE STATUS is answered with {one_line(reply)!r}; is that a server of Construir's?")
 
 
 def _running(ftp: ftplib.FTP, standing: Standing) -> Standing:

@@ -6,7 +6,6 @@ upload that had an end but no reply, the server knows whether it has become a jo
 
 import ftplib
 import hashlib
-import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,13 +19,11 @@ from construir_ftp.client import remote_files, status
 from construir_ftp.client.connection import LOST, Patience, Server, code, said
 from construir_ftp.errors import AnswerError, MissingError, RefusedError, UsageError
 from construir_ftp.jobs import names
+from construir_ftp.jobs.reply import is_to_be_continued, read_accepted
 
 _PIECE_BYTES = 256 * 1024
 # A large image is judged while it comes, but the last of it only then; the server has a deadline of its own.
 _VERDICT_S = 15 * 60.0
-_ACCEPTED = re.compile(r"226 Accepted as job (\S+?), (.*); its result will be in")
-# What the server says of an upload that lacks nothing but its end.
-_KEPT = re.compile(r"go on after the [0-9]+ bytes that are kept")
 # Of the results there are, those that a job can be among that was sent a moment ago.
 _MOST_RECENT = 20
 # Not now, and not in a moment either: no room, or a fault of the server's.
@@ -95,7 +92,7 @@ class Errand:
                     self._patience.begin()
                     return self._go_on(ftp, may_continue=may_continue)
             except ftplib.error_perm as refused:
-                if not self._is_all_sent and _KEPT.search(str(refused)):
+                if not self._is_all_sent and is_to_be_continued(str(refused)):
                     # Something on the way closed the data connection in good order, and so it ended early.
                     self._patience.wait(refused, self._server.address)
                     may_continue = True
@@ -177,10 +174,10 @@ def _last_words(ftp: ftplib.FTP) -> str:
 
 
 def _understood(reply: str) -> Receipt:
-    accepted = _ACCEPTED.match(reply)
-    if accepted is None or not status.is_name(accepted[1]):
+    accepted = read_accepted(reply)
+    if accepted is None or not status.is_name(accepted.job_id):
         raise AnswerError(f"the upload is answered with {said(reply)!r}; is that a server of Construir's?")
-    return Receipt(accepted[1], accepted[2])
+    return Receipt(accepted.job_id, accepted.place)
 
 
 def cancel(ftp: ftplib.FTP, job_id: str) -> str:

@@ -8,13 +8,17 @@ a transfer is for is no concern of this module: see session.
 import ipaddress
 import logging
 import socket
+import ssl
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pyftpdlib.ioloop  # noqa: F401 - comes first: it imports asyncore and silences its warning of deprecation
 from pyftpdlib.handlers import FTPHandler
 
-from construir_ftp.ftp.tls import TlsConnection
+from construir_ftp.ftp.tls import TlsConnection, reason
+from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
 
@@ -42,6 +46,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     remote_ip: str
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
+        self.tls_context: ssl.SSLContext | None = None
         self.is_held = False
         self.is_sending = False
         self._is_replying = False
@@ -54,7 +59,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     @property
     def who(self) -> str:
         """How the log calls this session."""
-        return str(self.remote_ip)
+        raise NotImplementedError
 
     def is_busy(self) -> bool:
         """Whether a command has not come to its end yet: an answer to come, a download, a connection to be made.
@@ -72,20 +77,37 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         return len(self.producer_fifo) > _MOST_UNREAD_REPLIES
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, with a close_notify if TLS is spoken and there is room for one."""
+        if self.is_protected and not self._closed:
+            with suppress(OSError, ValueError):
+                self.say_goodbye()
         super().close()
         self._waiting_lines.clear()
 
     def close_when_done(self) -> None:
-        """Close once what was replied is sent; for a client that doesn't read it nobody waits long."""
+        """Close once what was replied is sent, which is nothing during a handshake; for a client that doesn't read it
+        nobody waits long.
+        """
+        if self.is_shaking_hands:
+            self.close()
+            return
         super().close_when_done()
         if not self._closed:
             self.call_later(_UNREAD_S, self.close)
 
     # -- replies out ---------------------------------------------------------------------------------------
 
+    def say(self, words: Reply) -> None:
+        """Send a reply."""
+        *body, last = str(words).split("\r\n")
+        if body:
+            self.push("".join(f"{line}\r\n" for line in body))
+        self.respond(last)
+
     def push(self, data: str) -> None:
-        """Called with what is to be replied."""
+        """Called with what is to be replied; during a handshake nobody could read it."""
+        if self.is_shaking_hands:
+            return
         self._is_replying = True
         try:
             super().push(data)
@@ -127,14 +149,14 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         self._waiting_lines.append(line)
         # A held connection is not read, so that what waits for it can't grow.
         if len(self._waiting_lines) > _MOST_WAITING_LINES and not self.is_held:
-            self.respond("421 Too many commands at once.")
+            self.say(Reply(421, "Too many commands at once."))
             self.close_when_done()
 
     def _obey(self, line: bytes) -> None:
         if len(line) > _LONGEST_LINE_BYTES:
-            self.respond("500 Command too long.")
+            self.say(Reply(500, "Command too long."))
         elif not _IN_NO_COMMAND.isdisjoint(line):
-            self.respond("501 A command can't hold a NUL, CR or LF.")
+            self.say(Reply(501, "A command can't hold a NUL, CR or LF."))
         else:
             self._in_buffer = [line]
             super().found_terminator()
@@ -188,34 +210,19 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
             super()._make_epasv(extmode)
         except OSError as error:
             log.warning("%s: no data connection: %s", self.who, error)
-            self.respond("425 No port is free for a data connection; try again later.")
-
-    def ftp_PASV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Wait for a data connection; the reply has room for an IPv4 address only."""
-        if ":" in self._client():
-            self.respond("522 PASV is for IPv4; use EPSV.")
-        else:
-            super().ftp_PASV(line)
-
-    def ftp_EPSV(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Wait for a data connection; it can't come by another protocol than this one did (RFC 2428, 3)."""
-        own = "2" if ":" in self._client() else "1"
-        if line in ("1", "2") and line != own:
-            self.respond(f"522 Network protocol not supported, use ({own}).")
-        else:
-            super().ftp_EPSV("" if line == own else line)
+            self.say(Reply(425, "No port is free for a data connection; try again later."))
 
     def _make_eport(self, ip: str, port: int) -> None:
         # pyftpdlib compares texts: an IPv6 address can be written in many ways, and a link's own has a scope.
-        client = self._client()
+        client = self.client_address()
         try:
             is_own = ipaddress.ip_address(ip.partition("%")[0]) == ipaddress.ip_address(client.partition("%")[0])
         except ValueError:
-            self.respond("501 That is no address.")
+            self.say(Reply(501, "That is no address."))
         else:
             super()._make_eport(client if is_own else ip, port)
 
-    def _client(self) -> str:
+    def client_address(self) -> str:
         """The client's address; an IPv4 address as such, although an IPv6 socket has another name for it (RFC 4291)."""
         return self.remote_ip.removeprefix("::ffff:")
 
@@ -224,25 +231,37 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         self.is_sending = True
         super().push_dtp_data(*args, **kwargs)
 
+    def close_data_connections(self) -> None:
+        """Close the data connection, and give up one that is being made."""
+        self._shutdown_connecting_dtp()
+        self.drop_data_channel()
+
     def drop_data_channel(self) -> None:
         """Close the data connection, if there is one."""
         if self.data_channel is not None:
             self.data_channel.close()
 
-    def stop_sending(self, reply: str) -> None:
+    def stop_sending(self, words: Reply) -> None:
         """What was to be sent won't be; its data connection is closed already, or never came."""
         if self._out_dtp_queue is not None:
             file = self._out_dtp_queue[2]
             if file is not None:
                 file.close()
         self._out_dtp_queue, self.is_sending = None, False
-        self.respond(reply)
+        self.say(words)
         self.proceed_soon()
 
-    def ftp_QUIT(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Say goodbye; nothing is under way, since QUIT would have waited for its end."""
-        self.drop_data_channel()
-        super().ftp_QUIT(line)
+    # -- TLS -----------------------------------------------------------------------------------------------
+
+    def speak_tls(self, context: ssl.SSLContext, then: Callable[[], None]) -> None:
+        """Begin with TLS, and call `then` after the handshake. Data connections will use the same context."""
+        self.tls_context = context
+        self.protect(context, self.timeout, then, with_tickets=True)
+
+    def on_tls_failed(self, error: OSError) -> None:
+        """Called when there was no handshake: there is nobody left to speak to."""
+        log.info("%s: no TLS: %s", self.who, reason(error))
+        self.close()
 
     # -- the log -------------------------------------------------------------------------------------------
 

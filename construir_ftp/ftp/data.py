@@ -17,16 +17,18 @@ from pyftpdlib.handlers.ftp.dispatchers import ActiveDTP, PassiveDTP
 from pyftpdlib.handlers.ftp.producers import FileProducer
 
 from construir_ftp.errors import RefusedError
-from construir_ftp.ftp.flow_control import Pace, Rein
+from construir_ftp.ftp.flow_control import FlowControl, Pace
 from construir_ftp.ftp.lingering_close import Drain
-from construir_ftp.ftp.tls import TlsConnection, why
+from construir_ftp.ftp.tls import TlsConnection, reason
 from construir_ftp.ftp.vfs.listing import ListingError, Reader
-from construir_ftp.intake.upload import OUR_FAULT, refusal
+from construir_ftp.intake.upload import OUR_FAULT
+from construir_ftp.jobs import reply
+from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
 
 
-_CUT = "426 Data connection cut."
+_CUT = Reply(426, "Data connection cut.")
 
 # What is sent in one go. With less of it sendfile(2) returns while there is room for more, and a quick client has gone
 # to sleep meanwhile. Over TLS it counts in handle_timeout only when all of it is sent, so more is not better.
@@ -46,9 +48,9 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
     def __init__(self, sock: socket.socket, session: Any) -> None:
         self.timeout = session.timeout
         self._pace: Pace | None = None
-        self._rein = Rein(self, self._turn_away)
+        self._flow = FlowControl(self, self._turn_away)
         super().__init__(sock, session)
-        if session.is_data_protected and self.connected:
+        if session.protection.is_data_protected and self.connected:
             self.protect(session.tls_context, self.timeout, self._log_tls, with_tickets=False)
 
     def _log_tls(self) -> None:
@@ -72,20 +74,19 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
             return
         self.tot_bytes_received += len(chunk)
         try:
-            if chunk:
-                self.cmd_channel.upload.write(chunk)
+            must_pause = bool(chunk) and self.cmd_channel.upload.write(chunk)
         except RefusedError as refused:
             self._turn_away(refused)
             return
         if is_end:
             self._end()
         elif chunk:
-            self._rein.hold(self.cmd_channel.upload.following, self.cmd_channel.upload.size_bytes)
+            self._flow.after(self.cmd_channel.upload, must_pause=must_pause)
 
     def _turn_away(self, refused: RefusedError) -> None:
         """The reply comes at once; what the client has still to send is received, so that it looks at the reply."""
         self.cmd_channel.drain(Drain(self.socket.fileno(), self.ioloop))
-        self._refuse(refusal(refused))
+        self._refuse(reply.refused(refused))
 
     def _end(self) -> None:
         """All has been received, unless a plain connection has an error pending (SO_ERROR, socket(7))."""
@@ -150,19 +151,19 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         try:
             self.say_goodbye()
         except OSError:
-            self._resp = ("426 Data connection cut.", log.debug)
+            self._resp = (str(_CUT), log.debug)
             self.close()
         else:
             super().handle_close()
 
     def on_tls_failed(self, error: OSError) -> None:
         """Called when there was no handshake (RFC 4217, 10.2); if nothing was asked for yet, nothing is said."""
-        log.info("%s: no TLS on a data connection: %s", self.cmd_channel.who, why(error))
-        reply = f"522 No TLS on the data connection: {why(error)}."
+        log.info("%s: no TLS on a data connection: %s", self.cmd_channel.who, reason(error))
+        words = Reply(522, f"No TLS on the data connection: {reason(error)}.")
         if self.receive:
-            self._cut_off(reply)
+            self._cut_off(words)
         else:
-            self._resp = (reply, log.debug) if self._initialized else ()
+            self._resp = (str(words), log.debug) if self._initialized else ()
             self.close()
 
     def handle_timeout(self) -> None:
@@ -172,7 +173,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         elif self.tot_bytes_received > self._lastdata:
             self._lastdata = self.tot_bytes_received
         else:
-            self._cut_off(f"426 Nothing received for {self.timeout:g} s.")
+            self._cut_off(Reply(426, f"Nothing received for {self.timeout:g} s."))
 
     def handle_error(self) -> None:
         """Called in the handler of an exception that nobody else took."""
@@ -184,17 +185,17 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
 
     def close(self) -> None:
         """Close it, and tell the session."""
-        self._rein.close()
+        self._flow.close()
         if self._pace is not None:
             self._pace.stop()
         super().close()
 
-    def _refuse(self, reply: str) -> None:
-        self.cmd_channel.upload.refuse(reply)
+    def _refuse(self, why: Reply) -> None:
+        self.cmd_channel.upload.refuse(why)
         self.close()
 
-    def _cut_off(self, reply: str) -> None:
-        self.cmd_channel.upload.cut(reply)
+    def _cut_off(self, why: Reply) -> None:
+        self.cmd_channel.upload.cut(why)
         self.close()
 
 

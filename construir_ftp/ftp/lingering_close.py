@@ -10,6 +10,8 @@ from typing import Any
 
 from pyftpdlib.ioloop import AsyncChat
 
+from construir_ftp.jobs.reply import Reply
+
 # Lent to the kernel, which writes nothing into it.
 _SCRATCH = bytearray(1 << 20)
 # A GiB on a fast network; over a slow one nobody is kept sending for nothing.
@@ -59,13 +61,13 @@ _DISCARDED_BYTES = 4096
 class Farewell(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
     """Says one line, and closes the connection once the other side has, or after three seconds."""
 
-    def __init__(self, sock: socket.socket, ioloop: Any, reply: str) -> None:
+    def __init__(self, sock: socket.socket, ioloop: Any, words: Reply) -> None:
         sock.setblocking(False)
         super().__init__(sock, ioloop)
         self.call_later(_PATIENCE_S, self.close)
         try:
             # A socket this young has room for a line.
-            sock.send(f"{reply}\r\n".encode())
+            sock.send(f"{words}\r\n".encode())
             sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()

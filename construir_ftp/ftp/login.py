@@ -1,134 +1,116 @@
 """Who a session is: anyone, or a contributor who has said the right password, which is checked beside the event loop.
 
-What they may then see and do is no concern of this module: see session.
+Here too is how many sessions there may be. What those who are let in may see and do is no concern of this module.
 """
 
 import ipaddress
 import logging
 import math
-import socket
 from collections.abc import Iterable
 from typing import Any
 
 from construir_ftp.config import FtpSection
-from construir_ftp.ftp.ftps import ProtectedConnection
-from construir_ftp.ftp.passwords import Attempt
+from construir_ftp.ftp.passwords import Guess
 from construir_ftp.ftp.users import ANONYMOUS
+from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
 
+_MOST_ATTEMPTS = 3
 
-class IdentifiedConnection(ProtectedConnection):
-    """A control connection that knows its contributor; None is anyone, or nobody yet."""
 
-    max_login_attempts = 3
+class Login:
+    """Of one session; `contributor` is None for anyone, and for nobody yet."""
 
-    def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
+    def __init__(self, session: Any) -> None:
+        self._session = session
         self.contributor: str | None = None
-        self._login_deadline: Any = None
-        self._attempt: Attempt | None = None
-        super().__init__(conn, server, ioloop)
-        self.network = network(self.remote_ip) if self.remote_ip else ""
-        self._await_login()
+        self._deadline: Any = None
+        self._guess: Guess | None = None
 
-    @property
-    def who(self) -> str:
-        """How the log calls this session."""
-        return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
-
-    def close(self) -> None:
-        """Close the connection."""
-        super().close()
-        self._stop_waiting_for_login()
-        if self._attempt is not None:
-            self.server.passwords.drop(self._attempt)
-
-    def _await_login(self) -> None:
+    def wait(self) -> None:
         """Begin to wait for somebody to log in; whatever else the connection does meanwhile gives it no more time."""
-        self._stop_waiting_for_login()
-        if not self._closed:
-            self._login_deadline = self.ioloop.call_later(
-                self.server.ftp.login_timeout, self._give_up_waiting, _errback=self.handle_error
+        self._stop_waiting()
+        session = self._session
+        if not session._closed:
+            self._deadline = session.ioloop.call_later(
+                session.server.ftp.login_timeout, self._give_up, _errback=session.handle_error
             )
 
-    def _stop_waiting_for_login(self) -> None:
-        if self._login_deadline is not None and not self._login_deadline.cancelled:
-            self._login_deadline.cancel()
+    def close(self) -> None:
+        """The session is closed."""
+        self._stop_waiting()
+        if self._guess is not None:
+            self._session.server.passwords.drop(self._guess)
 
-    def _give_up_waiting(self) -> None:
-        if self._closing:
+    def forget(self) -> None:
+        """Nobody is logged in any longer."""
+        self.contributor = None
+        self.wait()
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None and not self._deadline.cancelled:
+            self._deadline.cancel()
+
+    def _give_up(self) -> None:
+        session = self._session
+        if session._closing:
             return
-        log.info("%s: not logged in after %g s", self.remote_ip, self.server.ftp.login_timeout)
-        self._dismiss(f"421 Nobody has logged in for {self.server.ftp.login_timeout:g} s.")
+        log.info("%s: not logged in after %g s", session.remote_ip, session.server.ftp.login_timeout)
+        session.dismiss(Reply(421, f"Nobody has logged in for {session.server.ftp.login_timeout:g} s."))
 
-    def _dismiss(self, reply: str) -> None:
-        """Say so, and close the connection."""
-        if self.is_held:
-            self.resume()
-        self.respond(reply)
-        self.close_when_done()
-
-    def ftp_PASS(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Let anyone in as anonymous, a contributor with the right password."""
-        if self.authenticated or not self.username:
-            super().ftp_PASS(line)
-        elif self.username.lower() in ANONYMOUS:
-            self._welcome(None)
+    def try_password(self, name: str, password: str) -> Reply | None:
+        """Let anyone in as anonymous, a contributor with the right password; the reply, unless it comes later."""
+        if name.lower() in ANONYMOUS:
+            return self._let_in(None)
+        session = self._session
+        wait_s = session.server.passwords.wait_s(session.network, name)
+        if wait_s > session.server.ftp.login_timeout:
+            log.warning("%s: guesses at %a: turned away for %.0f s", session.remote_ip, name, wait_s)
+            wait = f"try again in {math.ceil(wait_s)} s."
+            session.dismiss(Reply(421, f"Too many wrong passwords from your address; {wait}"))
         else:
-            self._check(self.username, line)
-
-    def _check(self, name: str, password: str) -> None:
-        wait_s = self.server.passwords.wait_s(self.network, name)
-        if wait_s > self.server.ftp.login_timeout:
-            log.warning("%s: guesses at %a: turned away for %.0f s", self.remote_ip, name, wait_s)
-            self._dismiss(f"421 Too many wrong passwords from your address; try again in {math.ceil(wait_s)} s.")
-        else:
-            self.hold()
-            self._attempt = Attempt(self.network, name, password, lambda is_right: self._judged(name, is_right))
-            self.server.passwords.check(self._attempt)
+            session.hold()
+            self._guess = Guess(session.network, name, password, lambda is_right: self._judged(name, is_right))
+            session.server.passwords.check(self._guess)
+        return None
 
     def _judged(self, name: str, is_right: bool) -> None:
-        self._attempt = None
-        if self._closed or self._closing:
+        self._guess = None
+        session = self._session
+        if session._closed or session._closing:
             return
         if not is_right:
             self._turn_away(name)
-        elif refusal := self.server.refuse_login(name):
-            log.warning("%s: %s: %s", self.remote_ip, name, refusal)
-            self._dismiss(refusal)
+        elif refusal := session.server.refuse_login(name):
+            log.warning("%s: %s: %s", session.remote_ip, name, refusal)
+            session.dismiss(refusal)
         else:
-            self.resume()
-            self._welcome(name)
+            session.resume()
+            session.say(self._let_in(name))
 
     def _turn_away(self, name: str) -> None:
-        log.warning("%s: wrong name or password for %a", self.who, name)
-        self.resume()
-        self.username = ""
-        self.attempted_logins += 1
-        self.respond("530 Wrong name or password.")
-        if self.attempted_logins >= self.max_login_attempts:
-            self.close_when_done()
+        session = self._session
+        log.warning("%s: wrong name or password for %a", session.who, name)
+        session.resume()
+        session.username = ""
+        session.attempted_logins += 1
+        session.say(Reply(530, "Wrong name or password."))
+        if session.attempted_logins >= _MOST_ATTEMPTS:
+            session.close_when_done()
 
-    def _welcome(self, contributor: str | None) -> None:
-        self.contributor, self.authenticated, self.attempted_logins = contributor, True, 0
-        self._stop_waiting_for_login()
-        log.log(logging.INFO if contributor else logging.DEBUG, "%s: logged in", self.who)
-        self.on_welcome()
-        self.respond("230 Jobs go into /queue, results are in /done." if contributor else "230 Results are in /done.")
-
-    def on_welcome(self) -> None:
-        """Called before the reply that lets somebody in."""
-
-    def flush_account(self) -> None:
-        """Called by USER and REIN: nobody is logged in any longer."""
-        super().flush_account()
-        self.contributor = None
-        self._await_login()
+    def _let_in(self, contributor: str | None) -> Reply:
+        session = self._session
+        self.contributor, session.authenticated, session.attempted_logins = contributor, True, 0
+        self._stop_waiting()
+        log.log(logging.INFO if contributor else logging.DEBUG, "%s: logged in", session.who)
+        session.welcome()
+        where = "Jobs go into /queue, results are in /done." if contributor else "Results are in /done."
+        return Reply(230, where)
 
 
 # -- limits ------------------------------------------------------------------------------------------------------
 
-# How many sessions there may be: of everyone together, from one address, of one contributor.
 # What counts is sessions, whatever descriptors each of them has open. One address is an IPv4 address, or the 64 bits
 # of an IPv6 address that name a network (RFC 4291, section 2.5.1): whoever has one of its addresses has all of them.
 _IPV6_NETWORK_BITS = 64
@@ -144,18 +126,20 @@ def network(address: str) -> str:
     return str(ip)
 
 
-def refuse_connection(newcomer: str, networks: Iterable[str], ftp: FtpSection) -> str:
-    """The reply to a connection from the network `newcomer`, when there are sessions from `networks`; "" is welcome."""
+def refuse_connection(newcomer: str, networks: Iterable[str], ftp: FtpSection) -> Reply | None:
+    """The reply to a connection from the network `newcomer`, when there are sessions from `networks`; None: welcome."""
     present = list(networks)
     if len(present) >= ftp.max_sessions:
-        return f"421 All {ftp.max_sessions} sessions of this server are taken; try again later."
+        return Reply(421, f"All {ftp.max_sessions} sessions of this server are taken; try again later.")
     if present.count(newcomer) >= ftp.max_sessions_per_address:
-        return f"421 {ftp.max_sessions_per_address} sessions is the most from one address; end one, and try again."
-    return ""
+        most = ftp.max_sessions_per_address
+        return Reply(421, f"{most} sessions is the most from one address; end one, and try again.")
+    return None
 
 
-def refuse_login(newcomer: str, contributors: Iterable[str | None], ftp: FtpSection) -> str:
-    """The reply to a contributor's right password, when there are sessions of `contributors`; "" is welcome."""
+def refuse_login(newcomer: str, contributors: Iterable[str | None], ftp: FtpSection) -> Reply | None:
+    """The reply to a contributor's right password, when there are sessions of `contributors`; None: welcome."""
     if list(contributors).count(newcomer) >= ftp.max_sessions_per_contributor:
-        return f"421 You have {ftp.max_sessions_per_contributor} sessions, the most allowed; end one, and try again."
-    return ""
+        most = ftp.max_sessions_per_contributor
+        return Reply(421, f"You have {most} sessions, the most allowed; end one, and try again.")
+    return None

@@ -23,7 +23,7 @@ log = logging.getLogger("construir.ftp")
 
 
 @dataclass(eq=False)
-class Attempt:
+class Guess:
     """A password that somebody has sent, and who is to be told whether it is right."""
 
     network: str
@@ -45,8 +45,8 @@ class Passwords:
     def __init__(self, users: Users, background: Background, ioloop: Any, ftp: FtpSection) -> None:
         self._users, self._background, self._ioloop = users, background, ioloop
         self._backoff = Backoff(ftp)
-        self._lanes: OrderedDict[tuple[bool, str], list[Attempt]] = OrderedDict()
-        self._checking: list[Attempt] = []
+        self._lanes: OrderedDict[tuple[bool, str], list[Guess]] = OrderedDict()
+        self._checking: list[Guess] = []
         self._known_are_next = True
         self._timer: Any = None
         self._is_closed = False
@@ -55,16 +55,16 @@ class Passwords:
         """How long a password for `name` from there would have to wait at least."""
         return self._backoff.wait_s(network, name, time.monotonic())
 
-    def check(self, attempt: Attempt) -> None:
-        """Have it checked in its turn; then `attempt.then` is called, unless it is dropped before."""
+    def check(self, guess: Guess) -> None:
+        """Have it checked in its turn; then `guess.then` is called, unless it is dropped before."""
         now = time.monotonic()
-        self._line_up(attempt, now)
+        self._line_up(guess, now)
         self._proceed()
 
-    def drop(self, attempt: Attempt) -> None:
+    def drop(self, guess: Guess) -> None:
         """Nobody waits for the answer any longer."""
-        if attempt in self._lanes.get(attempt.lane, []):
-            self._take_out(attempt)
+        if guess in self._lanes.get(guess.lane, []):
+            self._take_out(guess)
             self._proceed()
 
     def close(self) -> None:
@@ -73,79 +73,79 @@ class Passwords:
         self._lanes.clear()
         self._set_timer(None)
 
-    def _line_up(self, attempt: Attempt, now: float) -> None:
-        attempt.is_known = self._backoff.is_known(attempt.network, attempt.name, now)
-        attempt.not_before = now + self._backoff.wait_s(attempt.network, attempt.name, now)
-        self._lanes.setdefault(attempt.lane, []).append(attempt)
+    def _line_up(self, guess: Guess, now: float) -> None:
+        guess.is_known = self._backoff.is_known(guess.network, guess.name, now)
+        guess.not_before = now + self._backoff.wait_s(guess.network, guess.name, now)
+        self._lanes.setdefault(guess.lane, []).append(guess)
 
-    def _take_out(self, attempt: Attempt) -> None:
-        self._lanes[attempt.lane].remove(attempt)
-        if not self._lanes[attempt.lane]:
-            del self._lanes[attempt.lane]
+    def _take_out(self, guess: Guess) -> None:
+        self._lanes[guess.lane].remove(guess)
+        if not self._lanes[guess.lane]:
+            del self._lanes[guess.lane]
 
     def _proceed(self) -> None:
         now = time.monotonic()
-        while len(self._checking) < PASSWORDS_AT_ONCE and (attempt := self._next(now)) is not None:
-            self._take_out(attempt)
-            if attempt.lane in self._lanes:
-                self._lanes.move_to_end(attempt.lane)
-            self._known_are_next = not attempt.is_known
-            self._checking.append(attempt)
-            self._background.password(partial(self._is_right, attempt), partial(self._judged, attempt))
-        waits = [self._wait_s(attempt, now) for lane in self._lanes.values() for attempt in lane]
+        while len(self._checking) < PASSWORDS_AT_ONCE and (guess := self._next(now)) is not None:
+            self._take_out(guess)
+            if guess.lane in self._lanes:
+                self._lanes.move_to_end(guess.lane)
+            self._known_are_next = not guess.is_known
+            self._checking.append(guess)
+            self._background.password(partial(self._is_right, guess), partial(self._judged, guess))
+        waits = [self._wait_s(guess, now) for lane in self._lanes.values() for guess in lane]
         later = [wait_s for wait_s in waits if wait_s > 0]
         self._set_timer(min(later) if later and not self._is_closed else None)
 
-    def _next(self, now: float) -> Attempt | None:
+    def _next(self, now: float) -> Guess | None:
         ready = [self._ready(lane, now) for lane in self._lanes.values()]
-        fair = [attempt for attempt in ready if attempt is not None]
-        preferred = (attempt for attempt in fair if attempt.is_known == self._known_are_next)
+        fair = [guess for guess in ready if guess is not None]
+        preferred = (guess for guess in fair if guess.is_known == self._known_are_next)
         return next(preferred, fair[0] if fair else None)
 
-    def _ready(self, lane: list[Attempt], now: float) -> Attempt | None:
+    def _ready(self, lane: list[Guess], now: float) -> Guess | None:
         """The first of a lane whose pause is over; none of an address while another of its guesses is being checked."""
-        attempt = next((attempt for attempt in lane if self._wait_s(attempt, now) <= 0), None)
-        if attempt is None or attempt.is_known:
-            return attempt
-        return None if attempt.lane in [other.lane for other in self._checking] else attempt
+        guess = next((guess for guess in lane if self._wait_s(guess, now) <= 0), None)
+        if guess is None or guess.is_known:
+            return guess
+        return None if guess.lane in [other.lane for other in self._checking] else guess
 
-    def _wait_s(self, attempt: Attempt, now: float) -> float:
+    def _wait_s(self, guess: Guess, now: float) -> float:
         # An address that has been wrong meanwhile waits longer than it was told; a known pair doesn't.
-        anew_s = 0.0 if attempt.is_known else self._backoff.address_wait_s(attempt.network, now)
-        return max(attempt.not_before - now, anew_s)
+        anew_s = 0.0 if guess.is_known else self._backoff.address_wait_s(guess.network, now)
+        return max(guess.not_before - now, anew_s)
 
     def _set_timer(self, wait_s: float | None) -> None:
         if self._timer is not None and not self._timer.cancelled:
             self._timer.cancel()
         self._timer = None if wait_s is None else self._ioloop.call_later(wait_s, self._proceed)
 
-    def _is_right(self, attempt: Attempt) -> bool | None:
+    def _is_right(self, guess: Guess) -> bool | None:
         """Whether it is right; None if that can't be said, for which nobody is to be blamed. In the background."""
         try:
-            return self._users.check(attempt.name, attempt.password)
+            return self._users.check(guess.name, guess.password)
         except ConfigError as error:
             log.error("%s: nobody can log in", error)  # noqa: TRY400 - the message says it all
         except Exception:
             log.exception("a password could not be checked")
         return None
 
-    def _judged(self, attempt: Attempt, is_right: bool | None) -> None:
-        self._checking.remove(attempt)
+    def _judged(self, guess: Guess, is_right: bool | None) -> None:
+        self._checking.remove(guess)
         now = time.monotonic()
         if is_right:
-            self._backoff.note_right(attempt.network, attempt.name, now)
-            self._line_up_again(attempt, now)
+            self._backoff.note_right(guess.network, guess.name, now)
+            self._line_up_again(guess, now)
         elif is_right is not None:
-            self._backoff.note_wrong(attempt.network, attempt.name, now)
+            self._backoff.note_wrong(guess.network, guess.name, now)
         try:
-            attempt.then(bool(is_right))
+            guess.then(bool(is_right))
         finally:
             if not self._is_closed:
                 self._proceed()
 
-    def _line_up_again(self, right: Attempt, now: float) -> None:
+    def _line_up_again(self, right: Guess, now: float) -> None:
         """What else waits for the same name from the same address is not to wait as a stranger's any longer."""
-        for attempt in [attempt for lane in self._lanes.values() for attempt in lane]:
-            if (attempt.network, attempt.name) == (right.network, right.name):
-                self._take_out(attempt)
-                self._line_up(attempt, now)
+        for guess in [guess for lane in self._lanes.values() for guess in lane]:
+            if (guess.network, guess.name) == (right.network, right.name):
+                self._take_out(guess)
+                self._line_up(guess, now)

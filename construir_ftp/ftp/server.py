@@ -19,6 +19,7 @@ from construir_ftp.config import FtpSection, GateSection, TlsSection
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.ftp import login
 from construir_ftp.ftp.certificate import Certificate
+from construir_ftp.ftp.commands.table import Table
 from construir_ftp.ftp.ioloop import Background, Bell, Loop
 from construir_ftp.ftp.lingering_close import Farewell
 from construir_ftp.ftp.passwords import Passwords
@@ -30,10 +31,11 @@ from construir_ftp.ftp.vfs.view import View
 from construir_ftp.ftp.vfs.virtual_files import Notices
 from construir_ftp.intake.file_writer import Flusher
 from construir_ftp.intake.incoming import Partials
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.quota import Quotas
 from construir_ftp.intake.upload import Intake
 from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 
@@ -80,6 +82,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         self.passive_ports = passive_ports(ftp.passive_ports)
         # pyftpdlib's own limits count descriptors of every kind: see limits.
         self.max_cons = self.max_cons_per_ip = 0
+        self.commands = Table()
         self.sessions: set[Session] = set()
         self._farewells: list[Farewell] = []
         self.is_stopping = False
@@ -101,14 +104,14 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         else:
             super().handle_accepted(sock, addr)
 
-    def _turn_away(self, sock: socket.socket, reply: str) -> None:
+    def _turn_away(self, sock: socket.socket, reply: Reply) -> None:
         self._farewells = [farewell for farewell in self._farewells if not farewell.is_over]
         if len(self._farewells) >= _MOST_FAREWELLS:
             self._farewells.pop(0).close()
         self._farewells.append(Farewell(sock, self.ioloop, reply))
 
-    def refuse_login(self, contributor: str) -> str:
-        """The reply that turns a contributor away who has enough sessions already; "" is welcome."""
+    def refuse_login(self, contributor: str) -> Reply | None:
+        """The reply that turns a contributor away who has enough sessions already; None: welcome."""
         return login.refuse_login(contributor, [session.contributor for session in self.sessions], self.ftp)
 
 
@@ -201,10 +204,10 @@ def open_server(
         sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
         implicit = _bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
         undo.enter_context(implicit or nullcontext())
-        court = undo.enter_context(Court(gate, ftp.max_upload))
-        court.prepare()
+        judges = undo.enter_context(JudgePool(gate, ftp.max_upload))
+        judges.prepare()
         room, quotas = Room(spool, min_free), Quotas(spool, ftp)
-        intake = Intake(spool, partials, court, Flusher(), offer, ftp.max_upload, room, quotas)
+        intake = Intake(spool, partials, judges, Flusher(), offer, ftp.max_upload, room, quotas)
         ioloop = undo.enter_context(Loop())
         listener = Listener(sock, ioloop, intake, notices, users, ftp, tls)
         if implicit:

@@ -1,120 +1,239 @@
-"""One FTP session: the commands, in order, and their replies (RFC 959, 3659).
+"""One FTP session: who it is, what it is doing, and how each command and each transfer ends (RFC 959, 3659).
 
-pyftpdlib speaks the protocol. What the commands do where pyftpdlib's own don't do, is in the modules that Session is
-built on: control, protection, login, browsing, site, filing, receiving. Here are the data connections, and the end of
-whatever goes over them. Nothing here blocks.
+pyftpdlib speaks the protocol. What the commands do, where pyftpdlib's own don't do, functions in commands/ say: each
+takes the session and the argument, and returns the reply, or None if that comes later. Nothing here blocks.
 """
 
 import logging
+import select
 import socket
+from collections.abc import Callable
 from typing import Any
 
-from pyftpdlib.handlers import FTPHandler
-
-from construir_ftp.ftp import ftps
-from construir_ftp.ftp.commands import files, site, store
-from construir_ftp.ftp.commands.store import ReceivingConnection
+from construir_ftp.errors import RefusedError
+from construir_ftp.ftp.control import ControlConnection
 from construir_ftp.ftp.data import ActiveConnector, DataChannel, PassiveListener
+from construir_ftp.ftp.ftps import Protection
+from construir_ftp.ftp.lingering_close import Drain
+from construir_ftp.ftp.login import Login, network
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.ftp.vfs.view import Permissions, View
+from construir_ftp.intake.upload import OUR_FAULT, Conclusion, Intake, Upload
+from construir_ftp.jobs import reply
+from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
 
+# What a command does: takes the session and the argument, returns the reply, or None if that comes later.
+Handler = Callable[["Session", str], Reply | None]
+
 FACTS = ("type", "size", "modify")
-_STOU = "502 A job has the name it is sent under; use STOR."
-_OVER_DATA_CONNECTION = ("STOR", "APPE", "RETR", "LIST", "NLST", "MLSD")
-_ABORTED = "426 Transfer aborted.\r\n226 Abort done."
+_CUT = Reply(426, "Data connection cut.")
+_CUT_SHORT = Reply(426, "Transfer aborted.")
+_ABORTED = Reply(226, "Abort done.")
 
 
-def _offered() -> dict[str, dict[str, Any]]:
-    """pyftpdlib's table of commands, with our own words for those that are obeyed here."""
-    table = {name: how for name, how in FTPHandler.proto_cmds.items() if name not in ("STOU", "MFMT")}
-    return {**table, **ftps.COMMANDS, **site.COMMANDS, **files.COMMANDS, **store.COMMANDS}
+class Session(ControlConnection):
+    """A control connection, of a contributor or of anyone. `server` is the Listener that accepted it.
 
-
-class Session(ReceivingConnection):
-    """A control connection, of a contributor or of anyone. `server` is the Listener that accepted it."""
+    `upload` is what is being received, one at most. `queue` is /queue, of a contributor's session. `rename_from` is
+    what RNFR has named, `announced_bytes` what ALLO has announced.
+    """
 
     banner = "Construir ready."
     authorizer = Permissions()
     dtp_handler = DataChannel
     passive_dtp = PassiveListener
     active_dtp = ActiveConnector
-    proto_cmds = _offered()
+    fs: View
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.timeout = float(server.ftp.idle_timeout)
         self.passive_ports = server.passive_ports
         self.masquerade_address = server.ftp.masquerade_address or None
+        self.proto_cmds = server.commands.offered
+        self.upload: Upload | None = None
+        self.queue: Queue | None = None
+        self.rename_from = ""
+        self.announced_bytes = 0
+        self.network = ""
+        self._is_received = False
+        self._drain: Drain | None = None
+        self._is_aborted = False
+        self.protection = Protection(self, server.tls, server.certificate)
+        self.login = Login(self)
         super().__init__(conn, server, ioloop)
+        self.network = network(self.remote_ip) if self.remote_ip else ""
+        self._extra_feats = self.protection.features()
         # What MLSD may tell of a file; the host's owners, modes and inode numbers are left out.
         self._current_facts = list(FACTS)
         self._available_facts = list(FACTS)
+        self.login.wait()
+
+    @property
+    def contributor(self) -> str | None:
+        """Who has logged in; None is anyone, or nobody yet."""
+        return self.login.contributor
+
+    @property
+    def who(self) -> str:
+        """How the log calls this session."""
+        return f"{self.contributor or 'anonymous'}@{self.remote_ip}"
+
+    @property
+    def intake(self) -> Intake:
+        """Where uploads go."""
+        intake: Intake = self.server.intake
+        return intake
 
     def handle(self) -> None:
         """Called when the connection is accepted and within the limits."""
         self.server.sessions.add(self)
-        super().handle()
+        self.protection.begin(self.socket.getsockname()[1] == self.server.implicit_port, super().handle)
 
     def close(self) -> None:
         """Close the control connection, and with it whatever is being transferred."""
         if self._closed:
             return
         super().close()
+        self.login.close()
         self.server.sessions.discard(self)
         self.drain(None)
         if self.upload is not None:
             self.conclude(self.upload)
 
-    # -- commands --------------------------------------------------------------------------------------
+    def dismiss(self, words: Reply) -> None:
+        """Say so, and close the connection."""
+        if self.is_held:
+            self.resume()
+        self.say(words)
+        self.close_when_done()
+
+    # -- commands ----------------------------------------------------------------------------------------------
+
+    def is_busy(self) -> bool:
+        """Whether a command has not come to its end yet."""
+        return self.upload is not None or super().is_busy()
 
     def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
         """Called with each command. What is not offered, or has no data connection to go over, ends here."""
-        if cmd == "STOU":
-            self.respond(_STOU)
-        elif cmd == "MFMT" and self.authenticated:
-            self.ftp_MFMT(arg)
-        elif cmd == "MFMT":
-            self.respond("530 Log in with USER and PASS first.")
-        elif cmd in _OVER_DATA_CONNECTION and self.authenticated and not self.has_data_connection():
-            self.respond("425 Use PASV or PORT first.")
+        command = self.server.commands.find(cmd)
+        if command is not None and command.is_hidden:
+            self.logline(f"<- {line}")
+            self._obey_hidden(command.handler, arg)
+        elif command is not None and command.needs_data and self.authenticated and not self.has_data_connection():
+            self.say(Reply(425, "Use PASV or PORT first."))
         else:
             super().pre_process_command(line, cmd, arg)
 
-    def on_welcome(self) -> None:
-        """Called when somebody is let in: what they see depends on who they are."""
-        intake = self.server.intake
+    def _obey_hidden(self, handler: Handler, arg: str) -> None:
+        if self.authenticated:
+            self._obey_by(handler, arg)
+        else:
+            self.say(Reply(530, "Log in with USER and PASS first."))
+
+    def process_command(self, cmd: str, *args: Any, **kwargs: Any) -> None:
+        """Called with each command that may be obeyed: by a function of ours, if there is one."""
+        command = self.server.commands.find(cmd)
+        if command is None or command.handler is None:
+            super().process_command(cmd, *args, **kwargs)
+        elif not self._closed:
+            self._obey_by(command.handler, args[0])
+
+    def _obey_by(self, handler: Handler, arg: str) -> None:
+        words = handler(self, arg)
+        if words is not None:
+            self.say(words)
+
+    def answer_later(self, run: Callable[..., None], work: Callable[[], Reply]) -> None:
+        """Have `work` done in the background, and what it returns replied; no other command is obeyed meanwhile."""
+        self.hold()
+        run(lambda: self._at_any_rate(work), self._answer)
+
+    def _at_any_rate(self, work: Callable[[], Reply]) -> Reply:
+        try:
+            return work()
+        except RefusedError as refused:
+            return reply.refused(refused)
+        except Exception:
+            log.exception("%s: a command could not be obeyed", self.who)
+            return OUR_FAULT
+
+    def _answer(self, words: Reply) -> None:
+        self.resume()
+        if not self._closed:
+            self.say(words)
+
+    def is_wanted(self) -> bool:
+        """Whether there is still somebody to read a reply. Called in the background, while the session is held."""
+        if self._closed or self.server.is_stopping:
+            return False
+        poller = select.poll()
+        # What was sent before the end of the connection would hide it from a read. poll(2): POLLRDHUP.
+        poller.register(self.socket.fileno(), select.POLLRDHUP)
+        return not poller.poll(0)
+
+    # -- who it is ---------------------------------------------------------------------------------------------
+
+    def welcome(self) -> None:
+        """Somebody is let in: what they see depends on who they are."""
+        intake = self.intake
         self.queue = Queue(intake.spool, intake.partials, self.contributor) if self.contributor else None
         self.fs = View(intake.spool, self.queue, self.server.notices, self)
 
-    # -- data connections ------------------------------------------------------------------------------
+    def flush_account(self) -> None:
+        """Called by USER and REIN: nobody is logged in any longer."""
+        super().flush_account()
+        self.login.forget()
+
+    # -- data connections --------------------------------------------------------------------------------------
+
+    def _make_epasv(self, extmode: bool = False) -> None:
+        if self._may_open_data_connection():
+            super()._make_epasv(extmode)
+
+    def _make_eport(self, ip: str, port: int) -> None:
+        if self._may_open_data_connection():
+            super()._make_eport(ip, port)
+
+    def _may_open_data_connection(self) -> bool:
+        refusal = self.protection.refuse_data_connection(self.username)
+        if refusal is not None:
+            self.say(refusal)
+        return refusal is None
 
     def on_no_data_connection(self) -> None:
         """Called when the client did not open the data connection in time."""
-        if self.is_sending or self.upload is not None:
-            self.break_off("425 No data connection was opened.")
+        if self.is_transferring():
+            self.break_off(Reply(425, "No data connection was opened."))
 
-    def ftp_ABOR(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Break off the transfer under way."""
-        if self.is_sending or self.upload is not None:
-            self.break_off(_ABORTED)
-            return
-        if self.is_connecting():
-            # The reply that PORT or EPRT is still waiting for; pyftpdlib forgets it.
-            self.respond("425 Not connected: aborted.")
-        super().ftp_ABOR(line)
+    def is_transferring(self) -> bool:
+        """Whether something is being sent or received, or about to be."""
+        return self.is_sending or self.upload is not None
 
-    def break_off(self, reply: str) -> None:
+    def abort(self) -> None:
+        """End the transfer under way, because the client has asked for it (RFC 959, 4.1.3: 426, then 226)."""
+        self._is_aborted = True
+        self.break_off(_CUT_SHORT)
+
+    def break_off(self, words: Reply) -> None:
         """End the transfer under way, whether its data connection is open already or not."""
         self._shutdown_connecting_dtp()
         if self.upload is not None:
-            self.upload.cut(reply)
+            self.upload.cut(words)
             self.drop_data_channel()
             if self.upload is not None:
                 self.conclude(self.upload)
         else:
             self.drop_data_channel()
-            self.stop_sending(reply)
+            self.stop_sending(words)
+            self._end_transfer()
+
+    def _end_transfer(self) -> None:
+        """What is said of an abort comes after the reply to the transfer."""
+        aborted, self._is_aborted = self._is_aborted, False
+        if aborted and not self._closed:
+            self.say(_ABORTED)
 
     def _on_dtp_connection(self) -> None:
         # The connector's socket is the data channel's now. Were it closed later, as pyftpdlib does, the loop would
@@ -131,7 +250,7 @@ class Session(ReceivingConnection):
         elif self._out_dtp_queue is not None and not self._closed:
             # It was cut before anything could be sent over it.
             self.data_channel = None
-            self.stop_sending("426 Data connection cut.")
+            self.stop_sending(_CUT)
         else:
             self.is_sending = False
             super()._on_dtp_close()
@@ -152,3 +271,42 @@ class Session(ReceivingConnection):
         """Called at the end of every transfer, of a listing too."""
         if not receive and cmd in ("RETR", None):
             log.info("%s: fetched %a, %d bytes%s", self.who, filename, bytes, "" if completed else ", cut short")
+
+    # -- uploads -----------------------------------------------------------------------------------------------
+
+    def receive(self, upload: Upload) -> Reply:
+        """Have what comes over the data connection written to an upload."""
+        log.info("%s: sends %a as incoming %s, from byte %d", self.who, upload.name, upload.job.id, upload.size_bytes)
+        self.upload, self._is_received = upload, False
+        if self.data_channel is not None:
+            self.data_channel.file_obj = upload.file
+            self.data_channel.enable_receiving(self._current_type, "STOR")
+            return Reply(125, "Send it.")
+        self._in_dtp_queue = (upload.file, "STOR")
+        return Reply(150, "Open the data connection and send it.")
+
+    def on_file_received(self, file: object) -> None:
+        """Called when the data connection was closed properly."""
+        self._is_received = True
+
+    def conclude(self, upload: Upload) -> None:
+        """The upload has come to its end, whatever it was; the reply comes from the background."""
+        self.upload, self._in_dtp_queue = None, None
+        if not self._is_received:
+            upload.cut(_CUT_SHORT)
+        self.hold()
+        sent = dict(self.queue.sent()) if self.queue else {}
+        run = self.server.background.check if self._is_received else self.server.background.quick
+        run(lambda: upload.conclude(self.is_wanted, sent), lambda concluded: self._concluded(upload, concluded))
+
+    def _concluded(self, upload: Upload, concluded: Conclusion) -> None:
+        if self.queue:
+            self.queue.note_conclusion(self.who, upload.name, upload.size_bytes, concluded)
+        self._answer(concluded.reply)
+        self._end_transfer()
+
+    def drain(self, drain: Drain | None) -> None:
+        """Have what is left of a refused upload received; of no more than one at a time."""
+        if self._drain is not None:
+            self._drain.close()
+        self._drain = drain

@@ -195,7 +195,7 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
             super().modify_ioloop_events(events, logdebug)
 
 
-def why(error: OSError) -> str:
+def reason(error: OSError) -> str:
     """What a failure of TLS was, in the library's words; one printable line."""
     reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
     return (reason or type(error).__name__).lower().replace("_", " ")

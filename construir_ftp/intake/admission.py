@@ -1,29 +1,31 @@
-"""The one way into the queue: an upload is checked, then admitted, or it is refused.
+"""The one way into the queue: an upload is checked, its record is staged, and then it is a job, or it is refused.
 
-The gate never looks into an upload. It asks a court, whose judges are processes of their own, and takes their word; a
-judge that crashes, says nothing or takes too long is a refusal of this upload and nothing else. Blocking: call it
-from a thread. Safe to use from several at once.
+Nothing here looks into an upload. It takes the word of judges, which are processes of their own; a judge that crashes,
+says nothing or takes too long is a refusal of this upload and nothing else. Blocking: call it from a thread.
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Protocol
 
 from construir_ftp.errors import RefusedError
-from construir_ftp.intake.judge_handle import Hearing, Wanted, require
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.judge_handle import Wanted, no_longer_wanted
+from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import names, request
+from construir_ftp.jobs.job import Job, Record
 from construir_ftp.jobs.request import Wishes
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 
-__all__ = ["Court", "Hearing", "Verdict", "admit", "check"]
 
+class Limit(Protocol):
+    """What may refuse a job at the last moment: room, a contributor's quota."""
 
-def _always() -> bool:
-    return True
+    def check(self, record: Record) -> None:
+        """Raise RefusedError if the job may not wait."""
 
 
 def admit(
@@ -31,39 +33,42 @@ def admit(
     job: Job,
     name: str,
     contributor: str,
-    court: Court,
+    check: LiveCheck,
     offer: Offer,
     *,
-    hearing: Hearing | None = None,
-    wanted: Wanted = _always,
-    last_look: Callable[[Ticket], None] = lambda _ticket: None,
+    wanted: Wanted = lambda: True,
+    limits: Sequence[Limit] = (),
 ) -> Job:
     """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
 
-    `hearing` is the upload's, if it was followed as it grew. `wanted` is asked every second, and in the last moment
-    before the job is one, whether anybody still waits for the verdict; if not, the upload is refused. So it is if
-    `last_look` refuses (RefusedError) what it sees of the job, which is whole then and on stable storage. Raises
-    RefusedError, the reason and reply for the client, if it isn't a job, or if there is no room left to say so in the
-    spool. Whatever is raised, the upload is still in incoming/, the caller's to delete.
+    All of the upload is there. `wanted` is asked every second, and in the last moment before the job is one, whether
+    anybody still waits for the verdict; if not, the upload is refused. So it is if one of the `limits` refuses it:
+    they are asked when it is whole, judged and on stable storage. Raises RefusedError, the reason and reply for the
+    client, if it isn't a job, or if there is no room left to say so in the spool; OSError, ConstruirError. Whatever is
+    raised, the upload is still in incoming/, the caller's to delete.
     """
-    try:
-        names.check_name(name)
-        found = check(job.upload, court, hearing=hearing, wanted=wanted)
-        ticket = _ticket(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
-
-        def look() -> None:
-            last_look(ticket)
-            require(wanted)
-
-        return spool.admit(job, ticket, look)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RefusedError("no room left on the server; try again later", 452) from error
-        raise
+    names.check_name(name)
+    with full_is_refused():
+        found = check.conclude(job.upload.stat().st_size, wanted)
+        record = _record(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
+        staged = spool.stage(job, record)
+        try:
+            _look_once_more(record, limits, wanted)
+            return spool.enqueue(staged)
+        except BaseException:
+            spool.unstage(staged)
+            raise
 
 
-def _ticket(name: str, contributor: str, found: Verdict, wanted: Wishes, most_artifacts: int) -> Ticket:
-    return Ticket(
+def _look_once_more(record: Record, limits: Sequence[Limit], wanted: Wanted) -> None:
+    for limit in limits:
+        limit.check(record)
+    if not wanted():
+        raise no_longer_wanted()
+
+
+def _record(name: str, contributor: str, found: Verdict, wanted: Wishes, most_artifacts: int) -> Record:
+    return Record(
         name=wanted.name or names.slug(name),
         filename=name,
         contributor=contributor,
@@ -87,13 +92,17 @@ def wishes_of(found: Verdict, offer: Offer) -> Wishes:
     return wanted
 
 
-def check(path: Path, court: Court, *, hearing: Hearing | None = None, wanted: Wanted = _always) -> Verdict:
-    """What kind of job the file at `path` is, all of which is there; raises RefusedError if it is none.
+def no_room() -> RefusedError:
+    """The refusal of an upload for which there is no room at the moment."""
+    return RefusedError("no room for uploads at the moment; try again later", 452)
 
-    Takes the court's `limits.timeout` at most. `hearing` is over afterwards.
-    """
-    with hearing or court.hear(path) as heard:
-        found = heard.conclude(path.stat().st_size, wanted)
-    if found.upload_bytes != path.stat().st_size:
-        raise RefusedError("the upload changed while it was being checked; send it again")
-    return found
+
+@contextmanager
+def full_is_refused() -> Iterator[None]:
+    """Within, a full disk is a refusal (RefusedError, 452)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_room() from error
+        raise

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.jobs.reply import Reply
 
 _MOST_BYTES = 64 * 1024
 # Of the fields Files (MD5) and Checksums-*, each line after the first: digest, size, for Files two more words, name.
@@ -22,7 +23,7 @@ def is_named(name: str) -> bool:
     return name.endswith(".changes")
 
 
-def compare(path: Path, sent: Mapping[str, int]) -> str:
+def compare(path: Path, sent: Mapping[str, int]) -> Reply:
     """The reply to the list at `path`, after what was `sent` (size in bytes by name). Raises RefusedError.
 
     That it is no more than text is not relied upon: nothing is done with it but look for the lines above.
@@ -35,4 +36,4 @@ def compare(path: Path, sent: Mapping[str, int]) -> str:
     for name, size_bytes in listed.items():
         if sent.get(name) != size_bytes:
             raise RefusedError(f"{name}, which it names, was not accepted in this session")
-    return f"226 Accepted: so were all files that it names ({len(listed)})."
+    return Reply(226, f"Accepted: so were all files that it names ({len(listed)}).")

@@ -32,7 +32,7 @@ class Flusher:
         self._thread.shutdown()
 
 
-class Recording:
+class FileWriter:
     """Bytes are appended by the event loop; `settle`, elsewhere, ends it. `spare_bytes`: what may be set aside now."""
 
     def __init__(self, path: Path, flags: int, flusher: Flusher) -> None:

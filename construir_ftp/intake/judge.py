@@ -1,9 +1,10 @@
 """Is this upload a job? The only part that looks into one, while it is still being received or afterwards.
 
-It works in a process of its own (clerk). It needs no path, opens and writes no file and starts no program, so that
-process is left nothing but its own descriptors. libmagic says what the outer format is, and names in a refusal what was
-found; what the file system is, and whether all of it is there, is for the superblock and the stream to prove. So a
-script or an ELF header in block 0, which hides an ext4 from libmagic, does no harm, and a magic number alone no good.
+It works in a process of its own (judge_server). It needs no path, opens and writes no file and starts no program, so
+that process is left nothing but its own descriptors. libmagic says what the outer format is, and names in a refusal
+what was found; what the file system is, and whether all of it is there, is for the superblock and the stream to
+prove. So a script or an ELF header in block 0, which hides an ext4 from libmagic, does no harm, and a magic number
+alone no good.
 """
 
 import stat

@@ -1,7 +1,7 @@
 """One upload before its judge, from the gate's side: tells how far it has grown, and hears what the judge says.
 
 The judge reads the file this holds open, by the same open file description, so that where it has come to can be
-seen by lseek(2) and need not be asked. One thread at a time may use a hearing.
+seen by lseek(2) and need not be asked. One thread at a time may use a handle.
 """
 
 import logging
@@ -39,10 +39,10 @@ class Place(Protocol):
         """Why a judge never came to look at its upload."""
 
     def leave(self, *, in_disorder: bool) -> None:
-        """The hearing is over; `in_disorder` if its judge did not end as a judge should."""
+        """The handle is closed; `in_disorder` if its judge did not end as a judge should."""
 
 
-class Hearing:
+class JudgeHandle:
     """Close it, or use it as a context: its judge is dead afterwards."""
 
     def __init__(self, place: Place, file: int, channel: socket.socket, limits: GateSection, most_bytes: int) -> None:
@@ -95,7 +95,8 @@ class Hearing:
         while self._answer is None:
             self.tell_all(size_bytes)
             self._wait(select.POLLIN if self._is_told_all else select.POLLIN | select.POLLOUT, deadline)
-            require(wanted)
+            if not wanted():
+                raise no_longer_wanted()
             self.heed()
         self.heed()
         assert isinstance(self._answer, Verdict)
@@ -180,7 +181,6 @@ def _poll(descriptor: int, events: int, timeout_s: float) -> bool:
     return bool(poller.poll(timeout_s * 1000))
 
 
-def require(wanted: Wanted) -> None:
-    """Raises RefusedError (426) if nobody waits for the verdict any more."""
-    if not wanted():
-        raise RefusedError("its connection is gone, or the server is stopping; send it again", 426)
+def no_longer_wanted() -> RefusedError:
+    """The refusal of an upload whose verdict nobody waits for any more."""
+    return RefusedError("its connection is gone, or the server is stopping; send it again", 426)

@@ -1,10 +1,10 @@
-"""Judges kept ready: a jail with a clerk in it, who has a fresh judge look at each upload.
+"""Judges kept ready: a jail with a judge server in it, which has a fresh judge look at each upload.
 
-    with Court(limits) as court:
-        with court.hear(path) as hearing: ...        a file that has stopped growing
-        hearing = court.follow(path)                 one that still grows, if there is room
+    with JudgePool(limits) as judges:
+        with judges.judge(path) as judge: ...        a file that has stopped growing
+        judge = judges.follow(path)                 one that still grows, if there is room
 
-After a judge that crashed or hung the clerk gets no more uploads, and goes when the last of its judges does; the next
+After a judge that crashed or hung its server gets no more uploads, and goes when the last of its judges does; the next
 upload has a new one. A jail ends with the thread that started it, so each has one of its own. Safe to use
 from several threads.
 """
@@ -23,28 +23,28 @@ from typing import IO, Self, cast
 from construir_ftp.config import GateSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.intake import verdict
-from construir_ftp.intake.judge_handle import Hearing
+from construir_ftp.intake.judge_handle import JudgeHandle
 from construir_ftp.jail import cell, jail, seccomp
 
 log = logging.getLogger(__name__)
 
 # No file is longer (off_t).
-_ANY_SIZE = 2**63 - 1
+ANY_SIZE = 2**63 - 1
 _FEWEST_FOLLOWED, _MOST_FOLLOWED = 4, 64
 # Uploads that are whole are judged in so many threads at most; whoever has them.
 _OTHER_JUDGES = (os.cpu_count() or 1) + 16
-# A clerk is replaced after so many uploads: its children share one layout of memory, which nobody is to learn in time.
+# A judge server is replaced after so many uploads: its children share one address layout, which nobody is to learn.
 _MOST_UPLOADS = 1000
 
 
-class Court:
+class JudgePool:
     """Judges for uploads within `limits` of `most_bytes` at most. To be closed, or used as a context."""
 
-    def __init__(self, limits: GateSection, most_bytes: int = _ANY_SIZE) -> None:
+    def __init__(self, limits: GateSection, most_bytes: int = ANY_SIZE) -> None:
         self._limits, self._most_bytes = limits, most_bytes
         self._lock = threading.Lock()
-        self._room: _Room | None = None
-        self._rooms: set[_Room] = set()
+        self._server: _Server | None = None
+        self._servers: set[_Server] = set()
         self._followed = 0
         self._most_followed = most_followed(limits)
 
@@ -55,101 +55,101 @@ class Court:
         self.close()
 
     def prepare(self) -> None:
-        """Have a clerk ready soon."""
+        """Have a judge server ready soon."""
         with self._lock:
-            self._open_room()
+            self._open_server()
 
-    def hear(self, path: Path) -> Hearing:
-        """A hearing of a file that is there. Raises OSError, and ConstruirError where there are too many already."""
+    def judge(self, path: Path) -> JudgeHandle:
+        """A judge for a file that is there. Raises OSError, and ConstruirError where there are too many already."""
         with self._lock:
-            return self._begin(path, _ANY_SIZE, followed=False)
+            return self._begin(path, ANY_SIZE, followed=False)
 
-    def follow(self, path: Path, most_bytes: int = _ANY_SIZE) -> Hearing | None:
-        """A hearing of a file that grows; None while as many are followed as there is memory for. Does not wait.
+    def follow(self, path: Path, most_bytes: int = ANY_SIZE) -> JudgeHandle | None:
+        """A judge for a file that grows; None while as many are followed as there is memory for. Does not wait.
 
-        It may have `most_bytes` in the end, if the court allows so many. Raises OSError.
+        It may have `most_bytes` in the end, if that is not more than the pool's. Raises OSError.
         """
         with self._lock:
             return self._begin(path, most_bytes, followed=True) if self._followed < self._most_followed else None
 
     def close(self) -> None:
-        """End all clerks and judges; on return none is left. Hearings that are not over end without a verdict."""
+        """End all judge servers and judges; on return none is left. Handles that are not closed come to no verdict."""
         with self._lock:
-            self._room = None
-            rooms = list(self._rooms)
-        for room in rooms:
-            room.end()
+            self._server = None
+            servers = list(self._servers)
+        for server in servers:
+            server.end()
 
-    def _begin(self, path: Path, most_bytes: int, *, followed: bool) -> Hearing:
+    def _begin(self, path: Path, most_bytes: int, *, followed: bool) -> JudgeHandle:
         with ExitStack() as undo:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, file)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
             with theirs:
-                room = self._send(file, theirs.fileno())
+                server = self._send(file, theirs.fileno())
             undo.pop_all()
         self._followed += followed
-        return Hearing(_Seat(self, room, followed), file, ours, self._limits, min(most_bytes, self._most_bytes))
+        return JudgeHandle(_Seat(self, server, followed), file, ours, self._limits, min(most_bytes, self._most_bytes))
 
-    def _send(self, file: int, channel: int) -> "_Room":
+    def _send(self, file: int, channel: int) -> "_Server":
         for _ in range(2):
-            room = self._open_room()
+            server = self._open_server()
             try:
-                socket.send_fds(room.control, [b"?"], [file, channel], socket.MSG_DONTWAIT)
+                socket.send_fds(server.control, [b"?"], [file, channel], socket.MSG_DONTWAIT)
             except BlockingIOError as error:
                 raise ConstruirError("too many uploads wait for a judge") from error
             except (BrokenPipeError, ConnectionResetError):
-                self._close_room(room)
+                self._close_server(server)
                 continue
-            room.uploads += 1
-            if room.uploads >= _MOST_UPLOADS or seccomp.reader() is None:
-                self._close_room(room)
-            return room
-        raise room.error or ConstruirError("no judge can be had; try again")
+            server.uploads += 1
+            if server.uploads >= _MOST_UPLOADS or seccomp.reader() is None:
+                self._close_server(server)
+            return server
+        raise server.error or ConstruirError("no judge can be had; try again")
 
-    def _open_room(self) -> "_Room":
-        if self._room is None:
-            self._room = _Room(_argv(self._limits), _walls(self._limits, self._most_followed))
-            self._rooms = {room for room in self._rooms if room.thread.is_alive()} | {self._room}
-        return self._room
+    def _open_server(self) -> "_Server":
+        if self._server is None:
+            self._server = _Server(_argv(self._limits), _walls(self._limits, self._most_followed))
+            self._servers = {server for server in self._servers if server.thread.is_alive()} | {self._server}
+        return self._server
 
-    def _close_room(self, room: "_Room") -> None:
-        room.control.close()
-        if self._room is room:
-            self._room = None
+    def _close_server(self, server: "_Server") -> None:
+        server.control.close()
+        if self._server is server:
+            self._server = None
 
-    def leave(self, room: "_Room", *, followed: bool, in_disorder: bool) -> None:
-        """For a hearing that is over."""
+    def leave(self, server: "_Server", *, followed: bool, in_disorder: bool) -> None:
+        """For a handle that is closed."""
         with self._lock:
             self._followed -= followed
             if in_disorder:
-                self._close_room(room)
+                self._close_server(server)
 
 
 class _Seat:
-    """A hearing's place in the court."""
+    """A handle's place in the pool."""
 
-    def __init__(self, court: Court, room: "_Room", followed: bool) -> None:
-        self._court, self._room, self._followed = court, room, followed
+    def __init__(self, judges: JudgePool, server: "_Server", followed: bool) -> None:
+        self._judges, self._server, self._followed = judges, server, followed
 
     def failure(self) -> Exception:
-        return self._room.error or ConstruirError("the judge's jail ended before the upload was looked at")
+        return self._server.error or ConstruirError("the judge's jail ended before the upload was looked at")
 
     def leave(self, *, in_disorder: bool) -> None:
-        self._court.leave(self._room, followed=self._followed, in_disorder=in_disorder)
+        self._judges.leave(self._server, followed=self._followed, in_disorder=in_disorder)
 
 
-class _Room:
-    """One jail with a clerk, and its thread. What is sent by `control` before the clerk is up waits for it there."""
+class _Server:
+    """One jail with a judge server, and its thread. What is sent by `control` before it is up waits for it there."""
 
     def __init__(self, argv: list[str], walls: cell.Cell) -> None:
-        self.control, self._clerks_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control, self._servers_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.error: Exception | None = None
         self.uploads = 0
         self._stop, self._stopped = socket.socketpair()
         # A daemon, so that a process that ends in an error is not kept by it: the jail ends with the thread.
-        self.thread = threading.Thread(target=self._hold, args=(argv, walls), name="court", daemon=True)
+        self.thread = threading.Thread(target=self._hold, args=(argv, walls), name="judges", daemon=True)
         self.thread.start()
 
     def end(self) -> None:
@@ -162,18 +162,20 @@ class _Room:
     def _hold(self, argv: list[str], walls: cell.Cell) -> None:
         with self._stop, self._stopped:
             try:
-                with jail.host().hold(walls, argv, stdin=self._clerks_end.fileno(), stderr=subprocess.PIPE) as prisoner:
-                    self._clerks_end.close()
+                with jail.host().hold(
+                    walls, argv, stdin=self._servers_end.fileno(), stderr=subprocess.PIPE
+                ) as prisoner:
+                    self._servers_end.close()
                     self._listen(cast(IO[bytes], prisoner.process.stderr).fileno())
             except (ConstruirError, OSError) as error:
                 self.error = error
                 log.error("no judge can be had: %s", error)  # noqa: TRY400 - the message says it all
             finally:
                 # Only now: whoever sees that the other end is closed looks for the error.
-                self._clerks_end.close()
+                self._servers_end.close()
 
     def _listen(self, complaints: int) -> None:
-        """Log what the clerk complains of, until it ends, or is to."""
+        """Log what the judge server complains of, until it ends, or is to."""
         poller = select.poll()
         poller.register(complaints, select.POLLIN)
         poller.register(self._stopped, select.POLLIN)
@@ -200,4 +202,4 @@ def _argv(limits: GateSection) -> list[str]:
 
 
 def _walls(limits: GateSection, followed: int) -> cell.Cell:
-    return cell.court(judges=followed + _OTHER_JUDGES, memory_bytes=limits.max_memory, readable=cell.python())
+    return cell.judge_server(judges=followed + _OTHER_JUDGES, memory_bytes=limits.max_memory, readable=cell.python())

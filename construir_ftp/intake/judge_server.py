@@ -53,7 +53,7 @@ def main() -> None:
     except ConstruirError as error:
         sys.exit(str(error))
     privileges.hide_memory()
-    privileges.be_called("construir-clerk")
+    privileges.be_called("judge-server")
     signal.signal(signal.SIGCHLD, _reap)
     # What is shared with the children stays shared, since no collection writes to it.
     gc.collect()

@@ -4,7 +4,7 @@ from collections import Counter
 
 from construir_ftp.config import FtpSection
 from construir_ftp.errors import RefusedError
-from construir_ftp.jobs.spool import Spool, Ticket
+from construir_ftp.jobs.spool import Record, Spool
 
 
 class Share:
@@ -33,7 +33,7 @@ class Quotas:
     def __init__(self, spool: Spool, ftp: FtpSection) -> None:
         self._spool, self._ftp = spool, ftp
         self.under_way: set[Share] = set()
-        self._counted: dict[str, Ticket | None] = {}
+        self._counted: dict[str, Record | None] = {}
         self._jobs: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
 
@@ -46,11 +46,11 @@ class Quotas:
         self.under_way.add(share)
         return share
 
-    def check(self, ticket: Ticket) -> None:
+    def check(self, record: Record) -> None:
         """Refuse (RefusedError, 552) a job that may not wait beside those that do. Shares don't count."""
         self._count()
-        self._check_number(self._jobs[ticket.contributor], 0)
-        self._check_bytes(self._bytes[ticket.contributor] + ticket.upload_bytes)
+        self._check_number(self._jobs[record.contributor], 0)
+        self._check_bytes(self._bytes[record.contributor] + record.upload_bytes)
 
     def check_bytes(self, contributor: str) -> None:
         """Refuse (RefusedError, 552) what has come, if the contributor has too much waiting and under way with it."""
@@ -85,11 +85,11 @@ class Quotas:
             )
 
     def _count(self) -> None:
-        tickets = self._spool.tickets("queue")
-        if tickets is not self._counted:
-            known = [ticket for ticket in tickets.values() if ticket]
-            self._jobs = Counter(ticket.contributor for ticket in known)
+        records = self._spool.records("queue")
+        if records is not self._counted:
+            known = [record for record in records.values() if record]
+            self._jobs = Counter(record.contributor for record in known)
             sizes: Counter[str] = Counter()
-            for ticket in known:
-                sizes[ticket.contributor] += ticket.upload_bytes
-            self._bytes, self._counted = sizes, tickets
+            for record in known:
+                sizes[record.contributor] += record.upload_bytes
+            self._bytes, self._counted = sizes, records

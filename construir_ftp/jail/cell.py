@@ -1,7 +1,7 @@
 """What a program in a jail sees and may use: descriptions only; jail builds it.
 
     machine(...)  for QEMU: the base image, the job's disk, a place for what the guest changes of its root
-    court(...)    for the judges of uploads, and the clerk who starts them
+    judge_server(...)   for what judges uploads
     reader(...)   for what else reads hostile bytes: decompressors, e2fsck
 
 Every path is the same inside as outside, so that a command line need not be translated.
@@ -33,7 +33,7 @@ _READER_FILES = 64
 # Python and libmagic beside what a judge may take for unpacking: addresses, and memory in use.
 _JUDGE_ADDRESSES = 512 * _MIB
 _JUDGE_MEMORY = 64 * _MIB
-_CLERK_FILES = 64
+_SERVER_FILES = 64
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,18 +100,18 @@ def machine(
     )
 
 
-def court(*, judges: int, memory_bytes: int, readable: tuple[Path, ...]) -> Cell:
-    """A cell for a clerk and so many judges at once, each of which needs `memory_bytes` for unpacking.
+def judge_server(*, judges: int, memory_bytes: int, readable: tuple[Path, ...]) -> Cell:
+    """A cell for a judge server and so many judges at once, each of which needs `memory_bytes` for unpacking.
 
-    They are handed what they read, and may write nothing. Their processor time each judge bounds for itself: the clerk
-    lives as long as the gate.
+    They are handed what they read, and may write nothing. Each judge bounds its processor time for itself: their server
+    lives as long as whoever has it.
     """
     return Cell(
         readable=readable,
         limits=Limits(
             address_bytes=memory_bytes + _JUDGE_ADDRESSES,
             file_bytes=0,
-            open_files=_CLERK_FILES,
+            open_files=_SERVER_FILES,
             processes=1 + judges,
             memory_bytes=judges * (memory_bytes + _JUDGE_MEMORY),
         ),
@@ -146,7 +146,7 @@ def writer(target: Path, *, memory_bytes: int, cpu_s: float, most_bytes: int) ->
 
 
 def python() -> tuple[Path, ...]:
-    """What this Python needs to run a module of this package, wherever they are: for the cell of a clerk."""
+    """What this Python needs to run a module of this package, wherever they are: for the cell of a judge server."""
     libraries = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
     places: tuple[str | Path, ...] = (
         sys.prefix,

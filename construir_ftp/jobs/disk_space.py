@@ -19,7 +19,7 @@ from contextlib import suppress
 from construir_ftp import files
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs.result import ARTIFACTS, image_name
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.jobs.spool import Job, Record, Spool
 
 # How old the count of what is kept may be while an upload is written, piece by piece.
 _COUNTED_S = 1.0
@@ -32,9 +32,9 @@ class Room:
         self._spool, self._min_free = spool, min_free
         self._kept_bytes, self._counted_at = 0, float("-inf")
 
-    def for_uploads(self, upload: Ticket | None = None) -> int:
-        """What may still come in; below 0, nothing. With a ticket: what would be left if that job waited too."""
-        needs = [_needs(ticket) for ticket in self._spool.tickets("queue").values()]
+    def for_uploads(self, upload: Record | None = None) -> int:
+        """What may still come in; below 0, nothing. With a record: what would be left if that job waited too."""
+        needs = [_needs(record) for record in self._spool.records("queue").values()]
         self._kept_bytes = self._for_running() + max([*needs, _needs(upload)])
         self._counted_at = time.monotonic()
         return self._free() - self._kept_bytes
@@ -45,11 +45,11 @@ class Room:
             return self.for_uploads()
         return self._free() - self._kept_bytes
 
-    def check(self, ticket: Ticket) -> None:
+    def check(self, record: Record) -> None:
         """Refuse (RefusedError, 452) a job whose image may need more room than there is."""
-        if self.for_uploads(ticket) < 0:
+        if self.for_uploads(record) < 0:
             raise RefusedError(
-                f"no room now for what an image of {ticket.image_bytes} bytes needs; try later, or make it smaller", 452
+                f"no room now for what an image of {record.image_bytes} bytes needs; try later, or make it smaller", 452
             )
 
     def lets_start(self, job_id: str) -> bool:
@@ -57,30 +57,30 @@ class Room:
         spare = self._free()
         if not self._spool.names("running"):
             return spare >= 0
-        return spare - self._for_running() >= _needs(self._spool.tickets("queue").get(job_id))
+        return spare - self._for_running() >= _needs(self._spool.records("queue").get(job_id))
 
     def _free(self) -> int:
         return files.free_bytes(self._spool.path) - self._min_free
 
     def _for_running(self) -> int:
-        running = self._spool.tickets("running").items()
+        running = self._spool.records("running").items()
         return sum(
-            _may_yet_write(Job(self._spool.state("running") / name), ticket) for name, ticket in running if ticket
+            _may_yet_write(Job(self._spool.state("running") / name), record) for name, record in running if record
         )
 
 
-def _needs(ticket: Ticket | None) -> int:
+def _needs(record: Record | None) -> int:
     """The most that a job writes from its start to its end: its disk, its packed result, its artifacts."""
-    return 2 * (ticket.image_bytes + ticket.space_bytes) + ticket.artifacts_bytes if ticket else 0
+    return 2 * (record.image_bytes + record.space_bytes) + record.artifacts_bytes if record else 0
 
 
-def _may_yet_write(job: Job, ticket: Ticket) -> int:
+def _may_yet_write(job: Job, record: Record) -> int:
     """The same of a job that runs, without what it has written."""
-    needs, taken = _needs(ticket), 0
+    needs, taken = _needs(record), 0
     with suppress(FileNotFoundError):
         # It may have been made larger than it came.
-        needs = max(needs, 2 * job.disk.lstat().st_size + ticket.artifacts_bytes)
-    written = (job.disk, job.path / image_name(ticket), *job.path.glob(f"{ARTIFACTS}/*"))
+        needs = max(needs, 2 * job.disk.lstat().st_size + record.artifacts_bytes)
+    written = (job.disk, job.path / image_name(record), *job.path.glob(f"{ARTIFACTS}/*"))
     for file in written:
         with suppress(FileNotFoundError):
             taken += files.allocated_bytes(file)

@@ -1,4 +1,4 @@
-"""A job's directory and its ticket, whatever state the job is in. Which states there are, only the package knows."""
+"""A job's directory and its record, whatever state the job is in. Which states there are, only the package knows."""
 
 import os
 import time
@@ -16,7 +16,7 @@ CANCEL = "cancel"
 _KEPT = ("upload", "job.json", "attempts", CANCEL)
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """job.json: what is known of a job when it is admitted. Sizes in bytes, times aware UTC.
 
     `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
@@ -66,11 +66,11 @@ class Job:
         """result.json: written last, so its presence says that the job is finished."""
         return self.path / "result.json"
 
-    def ticket(self) -> Ticket:
+    def record(self) -> Record:
         """What was known when the job was admitted. Raises ConstruirError if job.json is damaged."""
         path = self.path / "job.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Ticket)
+            return msgspec.json.decode(path.read_bytes(), type=Record)
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
             raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
 
@@ -104,24 +104,24 @@ class Job:
                 files.remove(entry)
 
 
-# -- tickets -----------------------------------------------------------------------------------------------------
+# -- records -----------------------------------------------------------------------------------------------------
 
-# The tickets of all jobs that wait or run, each read once, for there may be ten thousand of them.
+# The records of all jobs that wait or run, each read once, for there may be ten thousand of them.
 
 
 # A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
 _TICK_NS = 20_000_000
 
 
-class Tickets:
+class Records:
     """Those of one spool. Safe to use from several threads."""
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
         # By state; the number is when its directory was changed, or 0 if what was found there may be old by now.
-        self._found: dict[str, tuple[int, dict[str, Ticket | None]]] = {}
+        self._found: dict[str, tuple[int, dict[str, Record | None]]] = {}
 
-    def read(self, state: str) -> dict[str, Ticket | None]:
+    def read(self, state: str) -> dict[str, Record | None]:
         """Those in `state`, oldest first; None where one is damaged. The same dictionary while nothing changes."""
         directory = self._spool / state
         changed_at = directory.stat().st_mtime_ns
@@ -138,16 +138,16 @@ class Tickets:
         self._found = {**self._found, state: (changed_at if is_settled else 0, found)}
         return found
 
-    def _first_seen(self, directory: Path, name: str) -> Ticket | None:
+    def _first_seen(self, directory: Path, name: str) -> Record | None:
         """That of a job which has just come, perhaps from another state."""
-        moved = (tickets[name] for _, tickets in self._found.values() if name in tickets)
-        return next(moved, None) or read_ticket(directory / name)
+        moved = (records[name] for _, records in self._found.values() if name in records)
+        return next(moved, None) or read_record(directory / name)
 
 
-def read_ticket(job: Path) -> Ticket | None:
-    """The ticket of one job; None if it is damaged."""
+def read_record(job: Path) -> Record | None:
+    """The record of one job; None if it is damaged."""
     try:
-        return Job(job).ticket()
+        return Job(job).record()
     except ConstruirError:
         return None
 

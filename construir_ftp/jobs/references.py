@@ -1,7 +1,7 @@
 """What jobs that wait or run still need of what others left: results, layers and base images, which must not be deleted
 meanwhile.
 
-Read from their tickets; nothing is kept of it, so a job that is gone needs nothing.
+Read from their records; nothing is kept of it, so a job that is gone needs nothing.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import request
 from construir_ftp.jobs.request import Dependencies, Wishes
-from construir_ftp.jobs.spool import Spool, Ticket
+from construir_ftp.jobs.spool import Record, Spool
 
 # A job may go from one state to the other, and back, between two looks.
 _STATES = ("queue", "running", "queue")
@@ -17,7 +17,7 @@ _STATES = ("queue", "running", "queue")
 
 def results(spool: Spool) -> set[str]:
     """The ids of all jobs whose results are needed."""
-    return {job_id for ticket in _tickets(spool) for job_id in ticket.after}
+    return {job_id for record in _records(spool) for job_id in record.after}
 
 
 def dependencies(spool: Spool) -> list[Dependencies]:
@@ -31,13 +31,13 @@ def bases(spool: Spool) -> set[str]:
 
 
 def _wishes(spool: Spool) -> Iterator[Wishes]:
-    for text in {ticket.construir_toml for ticket in _tickets(spool)}:
+    for text in {record.construir_toml for record in _records(spool)}:
         try:
             yield request.read(text)
         except RefusedError:  # of an older version: it will be told so when it runs
             continue
 
 
-def _tickets(spool: Spool) -> Iterator[Ticket]:
+def _records(spool: Spool) -> Iterator[Record]:
     for state in _STATES:
-        yield from filter(None, spool.tickets(state).values())
+        yield from filter(None, spool.records(state).values())

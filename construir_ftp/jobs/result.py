@@ -14,7 +14,7 @@ from construir_ftp import __version__
 from construir_ftp.errors import ConstruirError
 from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import request
-from construir_ftp.jobs.spool import Job, Ticket
+from construir_ftp.jobs.spool import Job, Record
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
 WISHES = request.FILE
@@ -129,9 +129,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     construir: str = __version__
 
 
-def image_name(ticket: Ticket) -> str:
+def image_name(record: Record) -> str:
     """What the result's image is called: <name>.img and the suffix of the codec it came in."""
-    return f"{ticket.name}.img{FORMATS[ticket.codec].suffix}"
+    return f"{record.name}.img{FORMATS[record.codec].suffix}"
 
 
 def moment(seconds: float) -> datetime:

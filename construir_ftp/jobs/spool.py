@@ -19,10 +19,10 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -30,12 +30,19 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import fair_share, ipc, names
 from construir_ftp.jobs.fair_share import Turns
-from construir_ftp.jobs.job import CANCEL, Job, Ticket, Tickets, job_names, read_ticket
+from construir_ftp.jobs.job import CANCEL, Job, Record, Records, job_names, read_record
 
-__all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Spool", "Ticket"]
+__all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
+
+
+class Staged(NamedTuple):
+    """An upload that waits for no more than its rename into queue/."""
+
+    job: Job
+    record: Record
 
 
 class Spool:
@@ -44,7 +51,7 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._turns = Turns(path / "turns")
-        self._tickets = Tickets(path)
+        self._records = Records(path)
 
     @classmethod
     def prepare(cls, path: Path) -> Self:
@@ -90,33 +97,43 @@ class Spool:
         path.mkdir(mode=0o700)
         return Job(path)
 
-    def admit(self, job: Job, ticket: Ticket, last_look: Callable[[], None] = lambda: None) -> Job:
-        """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
+    def stage(self, job: Job, record: Record) -> Staged:
+        """An upload that is in place and whole, and what is known of it: written, and on stable storage, in incoming/.
 
-        The upload is in place and whole. Whoever waits for work is woken. Whatever is raised, by `last_look` too,
-        which is asked in the last moment: what is in incoming/ is as it was.
+        It is followed by `enqueue` or by `unstage`. Whatever is raised: what is in incoming/ is as it was.
         """
         files.fsync(job.upload)
+        staged = Staged(job, record)
         try:
-            files.write_durably(job.path / "job.json", msgspec.json.encode(ticket))
+            files.write_durably(job.path / "job.json", msgspec.json.encode(record))
             job.path.chmod(0o755)
             files.fsync(job.path)
-            last_look()
-            queued = self._enqueue(job, ticket)
         except BaseException:
-            with suppress(FileNotFoundError):
-                (job.path / "job.json").unlink()
-                job.path.chmod(0o700)
+            self.unstage(staged)
             raise
+        return staged
+
+    def unstage(self, staged: Staged) -> None:
+        """Have it in incoming/ as it was before it was staged."""
+        with suppress(FileNotFoundError):
+            (staged.job.path / "job.json").unlink()
+            staged.job.path.chmod(0o700)
+
+    def enqueue(self, staged: Staged) -> Job:
+        """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
+
+        Whoever waits for work is woken. If it raises, the job is still staged.
+        """
+        queued = self._enqueue(staged.job, staged.record)
         self.wake()
         return queued
 
-    def _enqueue(self, job: Job, ticket: Ticket) -> Job:
+    def _enqueue(self, job: Job, record: Record) -> Job:
         # An id can be taken. rename(2) then fails, since no job's directory is empty.
-        received = ticket.received
+        received = record.received
         while True:
             try:
-                return self._move(job, "queue", names.new_id(ticket.name, received))
+                return self._move(job, "queue", names.new_id(record.name, received))
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -124,20 +141,20 @@ class Spool:
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 
-    def tickets(self, state: str) -> dict[str, Ticket | None]:
-        """The ticket of each job that waits ("queue") or runs ("running"), oldest first; None where it is damaged.
+    def records(self, state: str) -> dict[str, Record | None]:
+        """The record of each job that waits ("queue") or runs ("running"), oldest first; None where it is damaged.
 
         While nothing has come or gone the same dictionary is returned again: it is to be read only.
         """
-        return self._tickets.read(state)
+        return self._records.read(state)
 
     def line(self) -> Iterator[str]:
         """The id of every waiting job in the order of their turns (see turns), the next one first.
 
-        A job whose ticket is damaged must not stop the queue: it gets its turn, as nobody's.
+        A job whose record is damaged must not stop the queue: it gets its turn, as nobody's.
         """
-        waiting = [(_sender(ticket), name) for name, ticket in self.tickets("queue").items()]
-        running = [_sender(ticket) for ticket in self.tickets("running").values()]
+        waiting = [(_sender(record), name) for name, record in self.records("queue").items()]
+        running = [_sender(record) for record in self.records("running").values()]
         return fair_share.order(waiting, running, self._turns.served())
 
     def take(self) -> Job | None:
@@ -147,16 +164,16 @@ class Spool:
         """
         while (name := next(self._ready(), None)) is not None:
             if (taken := self._start(name)) is not None:
-                self._turns.note(_sender(read_ticket(taken.path)))
+                self._turns.note(_sender(read_record(taken.path)))
                 return taken
         return None
 
     def _ready(self) -> Iterator[str]:
         """The line without those who wait for another job's result."""
-        tickets, unfinished = self.tickets("queue"), {*self.names("queue"), *self.names("running")}
+        records, unfinished = self.records("queue"), {*self.names("queue"), *self.names("running")}
         for name in self.line():
-            ticket = tickets.get(name)
-            if ticket is None or not unfinished.intersection(ticket.after):
+            record = records.get(name)
+            if record is None or not unfinished.intersection(record.after):
                 yield name
 
     def _start(self, name: str) -> Job | None:
@@ -290,5 +307,5 @@ class Spool:
         return ipc.listen(self.path / "wake")
 
 
-def _sender(ticket: Ticket | None) -> str:
-    return ticket.contributor if ticket else ""
+def _sender(record: Record | None) -> str:
+    return record.contributor if record else ""

@@ -6,6 +6,7 @@
 All of it may be told to anyone, but Report.pause_detail: nothing else names a path of the host, or a contributor.
 """
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
@@ -13,9 +14,10 @@ from typing import Literal
 import msgspec
 
 from construir_ftp import files
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import RefusedError, one_line
 from construir_ftp.jobs import names
 from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.spool import Job, Spool
 
 # What is listed of a long queue; how long it is, is told anyway.
@@ -186,9 +188,9 @@ def _done(spool: Spool, job_id: str) -> JobStatus | None:
 
 def _why_not_ready(spool: Spool, job_id: str) -> str:
     """Which job's result it waits for; empty if it waits for none."""
-    ticket = spool.tickets("queue").get(job_id)
+    record = spool.records("queue").get(job_id)
     unfinished = {*spool.names("queue"), *spool.names("running")}
-    awaited = next((name for name in ticket.after if name in unfinished), "") if ticket else ""
+    awaited = next((name for name in record.after if name in unfinished), "") if record else ""
     return f"it waits for the result of {awaited}" if awaited else ""
 
 
@@ -201,3 +203,43 @@ def _why(report: Report | None, running: int) -> str:
     if running >= report.slots:
         return f"every machine is busy ({running} of {report.slots})"
     return "it is about to be taken"
+
+
+# -- SITE STATUS -------------------------------------------------------------------------------------------------
+
+_WAITING = re.compile(r"(cancelled, )?waiting, number ([0-9]{1,9}) in the queue; (.*)")
+
+
+def as_reply(told: JobStatus | None) -> Reply:
+    """What SITE STATUS answers; `read_reply` understands it."""
+    if told is None:
+        return Reply(550, "There is no such job.")
+    if told.state == "waiting":
+        cancelled = "cancelled, " if told.cancelled else ""
+        return Reply(211, f"{told.id} is {cancelled}waiting, number {told.place} in the queue; {told.why}")
+    if told.state == "running":
+        why = f"; {told.why}" if told.why else ""
+        doing = "being cancelled" if told.cancelled else "running"
+        return Reply(211, f"{told.id} is {doing}{since(told.since)}{why}; see /running/{told.id}/")
+    return Reply(211, f"{told.id} is done: {one_line(f'{told.status}, {told.reason}')}; see /done/{told.id}/")
+
+
+def read_reply(text: str) -> JobStatus | None:
+    """What `as_reply` has said of a job, as far as it says it for certain; None if `text` says something else."""
+    parts = text.split(" ", 3)
+    if len(parts) < 4 or (parts[0], parts[2]) != ("211", "is"):
+        return None
+    job_id, words = parts[1], parts[3]
+    if waiting := _WAITING.match(words):
+        cancelled, place, why = waiting.groups()
+        return JobStatus(id=job_id, state="waiting", cancelled=bool(cancelled), place=int(place), why=why)
+    if words.startswith("done"):
+        return JobStatus(id=job_id, state="done")
+    if words.startswith(("running", "being cancelled")):
+        return JobStatus(id=job_id, state="running")
+    return None
+
+
+def since(moment: datetime | None) -> str:
+    """Since when, in words that go on a sentence; empty if nobody knows."""
+    return f" since {moment:%Y-%m-%d %H:%M:%S} UTC" if moment else ""

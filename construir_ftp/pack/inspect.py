@@ -63,11 +63,11 @@ def judged(file: Path, limits: GateSection) -> Verdict:
     """What kind of job a file is. Raises RefusedError if it is none, OSError."""
     if judge.LIBMAGIC and all(map(process.find, _PROGRAMS)):
         # Imported here: neither works everywhere.
-        from construir_ftp.intake import admission
-        from construir_ftp.intake.judge_pool import Court
+        from construir_ftp.intake import live_check
+        from construir_ftp.intake.judge_pool import JudgePool
 
-        with Court(limits) as court:
-            return admission.check(file, court)
+        with JudgePool(limits) as judges:
+            return live_check.check_file(file, judges)
     with file.open("rb") as upload:
         return judge.judge(Upload(upload, Whole(file.stat().st_size)), limits)
 

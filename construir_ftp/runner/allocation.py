@@ -13,7 +13,7 @@ from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import request
 from construir_ftp.jobs.request import Wishes
 from construir_ftp.jobs.result import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
-from construir_ftp.jobs.spool import Job, Ticket
+from construir_ftp.jobs.spool import Job, Record
 from construir_ftp.layers.resolver import Dependency, Offer
 from construir_ftp.layers.store import Layer
 from construir_ftp.machine.guest import Errand
@@ -67,7 +67,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         layers = [LayerUsed(layer.name, layer.manifest.sha256, layer.manifest.contents) for layer in self.layers]
         return Used(layers, [dependency.id for dependency in self.results])
 
-    def unpack(self, upload: Path, found: Ticket | Verdict, job: Job) -> None:
+    def unpack(self, upload: Path, found: Record | Verdict, job: Job) -> None:
         """Put the job's disk, out of `upload`, and those it depends on into its directory.
 
         Raises ConstruirError and OSError.
@@ -115,11 +115,11 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
             results=tuple((dependency.name, dependency.filesystem) for dependency in self.results),
         )
 
-    def assignment(self, job: Job, ticket: Ticket, machine: MachineSection, boot_timeout_s: float) -> Assignment:
+    def assignment(self, job: Job, record: Record, machine: MachineSection, boot_timeout_s: float) -> Assignment:
         """What its machine is to do."""
         return Assignment(
             disk=job.disk,
-            errand=self.errand(ticket.name, ticket.filesystem),
+            errand=self.errand(record.name, record.filesystem),
             layers=tuple(layer.image for layer in self.layers),
             results=self.disks(job),
             timeout_s=self.wishes.timeout or machine.timeout,

@@ -13,7 +13,8 @@ from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import OUTPUT, Result
 from construir_ftp.jobs.spool import Spool
@@ -65,8 +66,8 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
         pack.pack_directory(source, incoming.upload, Wrapping())  # as construir pack does, if nothing else is said
     else:
         files.copy(source, incoming.upload)
-    with Court(config.gate) as court:
-        admission.admit(spool, incoming, names.name_of(source), "local", court, offer)
+    with JudgePool(config.gate) as judges, LiveCheck(judges, incoming.upload) as check:
+        admission.admit(spool, incoming, names.name_of(source), "local", check, offer)
 
 
 def _run_to_its_end(spool: Spool, worker: Worker, stop: socket.socket) -> Published:

@@ -20,7 +20,7 @@ from construir_ftp.jobs.result import (
     image_name,
     moment,
 )
-from construir_ftp.jobs.spool import Job, Ticket
+from construir_ftp.jobs.spool import Job, Record
 from construir_ftp.machine.outcome import Outcome
 from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Ending
@@ -28,24 +28,24 @@ from construir_ftp.runner.artifacts import Artifacts
 
 
 def describe(
-    job: Job, ticket: Ticket, outcome: Outcome, run: tuple[Shape, Used, Ending] | None, taken: Artifacts
+    job: Job, record: Record, outcome: Outcome, run: tuple[Shape, Used, Ending] | None, taken: Artifacts
 ) -> Result:
     """All that result.json says; `run` is the machine it had, if any, with what was in it; `taken` is in artifacts/."""
-    image = image_name(ticket)
+    image = image_name(record)
     result = Result(
         id=job.id,
-        name=ticket.name,
-        contributor=ticket.contributor,
+        name=record.name,
+        contributor=record.contributor,
         status=outcome.status,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
         image=image if (job.path / image).exists() else None,
-        codec=ticket.codec,
-        filesystem=ticket.filesystem,
-        upload_sha256=ticket.upload_sha256,
-        upload_bytes=ticket.upload_bytes,
-        image_bytes=job.disk.stat().st_size if job.disk.exists() else ticket.image_bytes,
-        received=ticket.received,
+        codec=record.codec,
+        filesystem=record.filesystem,
+        upload_sha256=record.upload_sha256,
+        upload_bytes=record.upload_bytes,
+        image_bytes=job.disk.stat().st_size if job.disk.exists() else record.image_bytes,
+        received=record.received,
         published=datetime.now(UTC),
         attempt=job.attempts(),
         artifacts=taken.files,
@@ -80,15 +80,15 @@ def _maybe(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
 
 
-def write_sums(job: Job, ticket: Ticket, taken: Artifacts, result: bytes) -> None:
+def write_sums(job: Job, record: Record, taken: Artifacts, result: bytes) -> None:
     """Write SHA256SUMS (sha256sum's format) over all that the result holds, result.json, which comes last, included."""
-    sums = [*_sums(job, ticket), *((f"{ARTIFACTS}/{file.name}", file.sha256) for file in taken.files)]
+    sums = [*_sums(job, record), *((f"{ARTIFACTS}/{file.name}", file.sha256) for file in taken.files)]
     sums.append((job.result.name, hashlib.sha256(result).hexdigest()))
     (job.path / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums))
 
 
-def _sums(job: Job, ticket: Ticket) -> Iterator[tuple[str, str]]:
-    for name in (image_name(ticket), OUTPUT, CONSOLE, WISHES):
+def _sums(job: Job, record: Record) -> Iterator[tuple[str, str]]:
+    for name in (image_name(record), OUTPUT, CONSOLE, WISHES):
         path: Path = job.path / name
         if path.exists():
             with path.open("rb") as file:

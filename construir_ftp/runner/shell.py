@@ -18,8 +18,8 @@ from construir_ftp.config import Config
 from construir_ftp.diskimage import codec
 from construir_ftp.errors import ConstruirError, MachineUnavailableError, UsageError
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import names, request
 from construir_ftp.jobs.request import Dependencies, Wishes
@@ -99,8 +99,8 @@ def find(what: str, config: Config) -> Subject:
 
 
 def _judged(image: Path, config: Config) -> Subject:
-    with Court(config.gate) as court:
-        found = admission.check(image, court)
+    with JudgePool(config.gate) as judges:
+        found = live_check.check_file(image, judges)
     return Subject(image, found, request.read(found.construir_toml))
 
 

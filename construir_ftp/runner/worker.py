@@ -20,7 +20,7 @@ from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.jobs import request
 from construir_ftp.jobs.result import ARTIFACTS, Result, encode, image_name, moment
-from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool, Ticket
+from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Record, Spool
 from construir_ftp.layers.resolver import DependencyError, Offer
 from construir_ftp.machine import outcome
 from construir_ftp.machine.accelerator import Choice
@@ -88,27 +88,27 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         machine can be started: the job is back in queue/, uncounted.
         """
         try:
-            ticket = job.ticket()
+            record = job.record()
         except ConstruirError as error:
             return self._give_up(job, _unknown(job), str(error))
         if job.is_cancelled():
             return publish_cancelled(self.spool, job)
         if job.attempts() >= MAX_ATTEMPTS:
-            return self._give_up(job, ticket, f"given up after {job.attempts()} attempts; see the appliance's log")
+            return self._give_up(job, record, f"given up after {job.attempts()} attempts; see the appliance's log")
         job.count_attempt()
         try:
-            needs = Needs.settle(self.offer, self.shape(), request.read(ticket.construir_toml), stop, tell)
+            needs = Needs.settle(self.offer, self.shape(), request.read(record.construir_toml), stop, tell)
             tell("")
         except DependencyError as error:
             if stopped(stop):
                 return self._stopped(job)
-            return _publish(self.spool, job, ticket, Outcome("dependency-failed", str(error)))
+            return _publish(self.spool, job, record, Outcome("dependency-failed", str(error)))
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
         with self.spare.lend(needs.extra_memory_bytes(self.shape()), lambda: stopped(stop)) as has_memory:
             if not has_memory:
                 return self._stopped(job)
-            return self._run(job, ticket, needs, stop, wait, waiting)
+            return self._run(job, record, needs, stop, wait, waiting)
 
     def _stopped(self, job: Job) -> Requeued | Published:
         """It was to begin, and is not wanted any more, or not by us."""
@@ -120,14 +120,14 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     def _run(
         self,
         job: Job,
-        ticket: Ticket,
+        record: Record,
         needs: Needs,
         stop: socket.socket,
         wait: Callable[[float], bool],
         waiting: Machine | None,
     ) -> Published | Requeued:
         try:
-            ending = self._boot(job, ticket, needs, stop, waiting)
+            ending = self._boot(job, record, needs, stop, waiting)
         except (ConstruirError, OSError) as error:
             return self._excuse(job, error)
         run = needs, ending
@@ -139,16 +139,16 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             verdict = Outcome("cancelled", "cancelled by its contributor while it ran; the machine was killed")
         if isinstance(verdict, OurFault):
             if job.attempts() >= MAX_ATTEMPTS:
-                return self._give_up(job, ticket, verdict.reason, run)
+                return self._give_up(job, record, verdict.reason, run)
             return Requeued(self.spool.requeue(job), verdict.reason)
-        return self._collect(job, ticket, verdict, run, wait)
+        return self._collect(job, record, verdict, run, wait)
 
-    def _boot(self, job: Job, ticket: Ticket, needs: Needs, stop: socket.socket, waiting: Machine | None) -> Ending:
+    def _boot(self, job: Job, record: Record, needs: Needs, stop: socket.socket, waiting: Machine | None) -> Ending:
         """Run the job in the quickest machine there is; if that one fails us, in a machine booted for it."""
         for machine in self._quick_machines(needs.shape, waiting):
             try:
                 with machine as quick:
-                    ending = self._give(job, ticket, needs, quick, stop, min(_QUICK_BOOT_S, self.machine.boot_timeout))
+                    ending = self._give(job, record, needs, quick, stop, min(_QUICK_BOOT_S, self.machine.boot_timeout))
                 fault = outcome.judge(ending)
                 if ending.killed == "stopped" or not isinstance(fault, OurFault):
                     return ending
@@ -159,7 +159,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             if self.templates is not None:
                 self.templates.discard(needs.shape, why)
         with Machine.start(needs.shape) as booted:
-            return self._give(job, ticket, needs, booted, stop, self.machine.boot_timeout)
+            return self._give(job, record, needs, booted, stop, self.machine.boot_timeout)
 
     def _quick_machines(self, shape: Shape, waiting: Machine | None) -> Iterator[AbstractContextManager[Machine]]:
         """The one that waits, if it is what is needed, or else a clone; none where there is no template."""
@@ -171,15 +171,15 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
             yield template.clone()
 
     def _give(
-        self, job: Job, ticket: Ticket, needs: Needs, machine: Machine, stop: socket.socket, boot_timeout_s: float
+        self, job: Job, record: Record, needs: Needs, machine: Machine, stop: socket.socket, boot_timeout_s: float
     ) -> Ending:
         """Unpack the job, while the machine comes up, and have it run."""
         job.strip()
-        needs.unpack(job.upload, ticket, job)
+        needs.unpack(job.upload, record, job)
         needs.note(job, self.machine)
         log.info("job %s: attempt %d, in a %s machine", job.id, job.attempts(), machine.ending.boot_path)
         try:
-            return machine.run(needs.assignment(job, ticket, self.machine, boot_timeout_s), stop)
+            return machine.run(needs.assignment(job, record, self.machine, boot_timeout_s), stop)
         finally:
             needs.forget(job)
 
@@ -196,7 +196,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     def _collect(
         self,
         job: Job,
-        ticket: Ticket,
+        record: Record,
         verdict: Outcome,
         run: tuple[Needs, Ending],
         wait: Callable[[float], bool],
@@ -207,11 +207,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         while True:
             try:
                 if not is_packed:
-                    self._pack(job, ticket)
+                    self._pack(job, record)
                     is_packed = True  # as the machine left it: taking artifacts may mend the disk
                 patterns, place = run[0].wishes.outputs, job.path / ARTIFACTS
                 taken = artifacts.take(job.disk, patterns, place, self.artifact_limits)
-                return _publish(self.spool, job, ticket, verdict, run, taken)
+                return _publish(self.spool, job, record, verdict, run, taken)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
@@ -221,13 +221,13 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
                 return Requeued(self.spool.requeue(job), "")
             pause_s = min(60.0, pause_s * 2)
 
-    def _pack(self, job: Job, ticket: Ticket) -> None:
-        target = job.path / image_name(ticket)
+    def _pack(self, job: Job, record: Record) -> None:
+        target = job.path / image_name(record)
         target.unlink(missing_ok=True)
-        codec.pack(ticket.codec, job.disk, target, CODEC_S)
+        codec.pack(record.codec, job.disk, target, CODEC_S)
 
-    def _give_up(self, job: Job, ticket: Ticket, reason: str, run: tuple[Needs, Ending] | None = None) -> Published:
-        return _publish(self.spool, job, ticket, Outcome("lost", reason), run)
+    def _give_up(self, job: Job, record: Record, reason: str, run: tuple[Needs, Ending] | None = None) -> Published:
+        return _publish(self.spool, job, record, Outcome("lost", reason), run)
 
 
 def stopped(stop: socket.socket) -> bool:
@@ -238,31 +238,31 @@ def stopped(stop: socket.socket) -> bool:
 def publish_cancelled(spool: Spool, job: Job) -> Published:
     """Publish a job that was taken and is not to be run. After an OSError it is still running, as after any other."""
     try:
-        ticket = job.ticket()
+        record = job.record()
     except ConstruirError:
-        ticket = _unknown(job)
-    return _publish(spool, job, ticket, Outcome("cancelled", "cancelled by its contributor before it ran"))
+        record = _unknown(job)
+    return _publish(spool, job, record, Outcome("cancelled", "cancelled by its contributor before it ran"))
 
 
 def _publish(
     spool: Spool,
     job: Job,
-    ticket: Ticket,
+    record: Record,
     verdict: Outcome,
     run: tuple[Needs, Ending] | None = None,
     taken: Artifacts = _NO_ARTIFACTS,
 ) -> Published:
     described = (run[0].shape, run[0].used(), run[1]) if run else None
-    result = publish.describe(job, ticket, verdict, described, taken)
+    result = publish.describe(job, record, verdict, described, taken)
     encoded = encode(result)
-    publish.write_sums(job, ticket, taken, encoded)
+    publish.write_sums(job, record, taken, encoded)
     return Published(spool.finish(job, encoded), result)
 
 
-def _unknown(job: Job) -> Ticket:
-    """What is said of a job whose ticket can't be read any more."""
+def _unknown(job: Job) -> Record:
+    """What is said of a job whose record can't be read any more."""
     arrived = Path(job.path).stat().st_mtime
-    return Ticket(
+    return Record(
         name="job",
         contributor="",
         codec="raw",

@@ -12,8 +12,8 @@ given several times. What has to be known of a row:
   How quickly this disk takes in a large one is printed first: no server that waits for it can be quicker.
 - Small files are not curl's: version 7.88 sleeps a second where the answer to EPSV comes at once.
 - Passwords cost the same processor time everywhere; see ftp_peers. Downloads, listings and idle sessions are anyone's.
-- The processor time is that of all the server's processes, ours with judge and clerk; and that of the clients. It tells
-  what a row is bound by: where a client takes all of one processor, no server is quicker.
+- The processor time is that of all the server's processes, ours with its judges; and that of the clients. It tells what
+  a row is bound by: where a client takes all of one processor, no server is quicker.
 - vsftpd has no MLSD: there it is LIST. A directory is listed for the "first" time since the server was started;
   "anew", after another result has come and gone; and "again", with nothing changed. Ours has read the results that it
   found some seconds after its start, and of a listing that has changed keeps the lines of those that were there; theirs

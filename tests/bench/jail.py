@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from construir_ftp.config import GateSection
-from construir_ftp.intake import admission
-from construir_ftp.intake.judge_pool import Court
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.pack import pack
 from tests import bench
 from tests.bench import Line, Row, bare
@@ -16,8 +16,8 @@ from tests.machines import JOBS
 
 
 def judge_s(upload: Path) -> float:
-    with Court(GateSection()) as court:
-        return bench.timed(lambda: admission.check(upload, court))
+    with JudgePool(GateSection()) as judges:
+        return bench.timed(lambda: live_check.check_file(upload, judges))
 
 
 def unjailed(take: Callable[[], float]) -> Callable[[], float]:

@@ -65,12 +65,12 @@ def unfollowed(house: House, take: Callable[[], float]) -> Callable[[], float]:
     """The same, judged when all of it is there: no upload is followed meanwhile."""
 
     def take_unfollowed() -> float:
-        court = house.listener.intake.court
-        most, court._most_followed = court._most_followed, 0
+        judges = house.listener.intake.judges
+        most, judges._most_followed = judges._most_followed, 0
         try:
             return take()
         finally:
-            court._most_followed = most
+            judges._most_followed = most
 
     return take_unfollowed
 

@@ -14,11 +14,12 @@ from pathlib import PurePath
 from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.utils import strerror
 
-from construir_ftp.ftp.login import IdentifiedConnection
+from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs import listing_lines
 from construir_ftp.ftp.vfs.listing import Begin, Pieces, Reader, Version
 from construir_ftp.ftp.vfs.listing_lines import Entry, Line
 from construir_ftp.ftp.vfs.view import View, Walked
+from construir_ftp.jobs.reply import Reply
 
 Order = Callable[[Iterable[Entry], Line], Iterator[bytes]]
 Renew = Callable[[Line, deque[bytes]], Line]
@@ -30,57 +31,48 @@ def _anew(line: Line, _former: deque[bytes]) -> Line:
     return line
 
 
-class BrowsingConnection(IdentifiedConnection):
-    """A control connection whose `fs` can be listed."""
+def mlsd(session: Session, path: str) -> Reply | None:
+    """Send the entries of a directory with their facts; RFC 3659, 7.2.1: 501 for what isn't one."""
+    if not session.fs.isdir(path):
+        return Reply(501, "No such directory.")
+    return _send(session, path, partial(with_facts, session.fs, path, session._current_facts))
 
-    fs: View
 
-    def ftp_MLSD(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Send the entries of a directory with their facts; RFC 3659, 7.2.1: 501 for what isn't one."""
-        if self.fs.isdir(path):
-            self._send_listing(path, partial(with_facts, self.fs, path, self._current_facts))
-        else:
-            self.respond("501 No such directory.")
+def list_(session: Session, path: str) -> Reply | None:
+    """Send the entries of a directory, or a file's, as ls -l shows them."""
+    line = listing_lines.long(time.time())
+    return _send(session, path, partial(_requested, session.fs, path, "LIST", listing_lines.in_order, line))
 
-    def ftp_LIST(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Send the entries of a directory, or a file's, as ls -l shows them."""
-        self._send_listing(
-            path, partial(_requested, self.fs, path, "LIST", listing_lines.in_order, listing_lines.long(time.time()))
+
+def nlst(session: Session, path: str) -> Reply | None:
+    """Send the names in a directory, or a file's."""
+    line = listing_lines.short
+    return _send(session, path, partial(_requested, session.fs, path, "NLST", listing_lines.in_order, line))
+
+
+def stat_(session: Session, path: str) -> Reply | None:
+    """Say what LIST would say of a path, as far as it can be said in one breath."""
+    try:
+        pieces = Pieces(
+            _lines(session.fs, path, listing_lines.in_order, listing_lines.long(time.time()), _anew, deque())
         )
+        listing = pieces.read()
+        pieces.close()
+    except (OSError, FilesystemError) as error:
+        return Reply(550, f"{strerror(error)}.")
+    if not pieces.is_complete:
+        return Reply(450, "Too many entries for STAT; use LIST.")
+    session.push(f'213-Status of "{path}":\r\n{listing.decode()}')
+    return Reply(213, "End of status.")
 
-    def ftp_NLST(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Send the names in a directory, or a file's."""
-        self._send_listing(
-            path, partial(_requested, self.fs, path, "NLST", listing_lines.in_order, listing_lines.short)
-        )
 
-    def ftp_STAT(self, path: str) -> None:  # noqa: N802 - pyftpdlib calls it so
-        """Say how the session is; with a path, what LIST would say, as far as it can be said in one breath."""
-        if not path:
-            super().ftp_STAT(path)
-            return
-        try:
-            pieces = Pieces(
-                _lines(self.fs, path, listing_lines.in_order, listing_lines.long(time.time()), _anew, deque())
-            )
-            listing = pieces.read()
-            pieces.close()
-        except (OSError, FilesystemError) as error:
-            self.respond(f"550 {strerror(error)}.")
-            return
-        if pieces.is_complete:
-            self.push(f'213-Status of "{path}":\r\n{listing.decode()}')
-            self.respond("213 End of status.")
-        else:
-            self.respond("450 Too many entries for STAT; use LIST.")
-
-    def _send_listing(self, path: str, request: Callable[[], Request]) -> None:
-        try:
-            reader: Reader = self.server.listings.open(path, *request())
-        except (OSError, FilesystemError) as error:
-            self.respond(f"550 {strerror(error)}.")
-        else:
-            self.push_dtp_data(reader, isproducer=True, file=reader, cmd="LIST")
+def _send(session: Session, path: str, request: Callable[[], Request]) -> Reply | None:
+    try:
+        reader: Reader = session.server.listings.open(path, *request())
+    except (OSError, FilesystemError) as error:
+        return Reply(550, f"{strerror(error)}.")
+    session.push_dtp_data(reader, isproducer=True, file=reader, cmd="LIST")
+    return None
 
 
 def with_facts(view: View, path: str, facts: Iterable[str]) -> Request:

@@ -9,13 +9,18 @@ A directory that a client makes here is another name for /queue, as long as the 
 """
 
 import errno
+import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from construir_ftp.intake.incoming import Partial, Partials
-from construir_ftp.jobs.spool import Job, Spool, Ticket
+from construir_ftp.intake.upload import Conclusion
+from construir_ftp.jobs.spool import Job, Record, Spool
+
+log = logging.getLogger("construir.ftp")
 
 PLACE = "/queue"
 _MOST_MADE = 100
@@ -32,7 +37,7 @@ class Queue:
         # The sizes that SIZE has told, and the names of uploads that were not accepted, in this session.
         self.told: dict[str, int] = {}
         self.failed: set[str] = set()
-        # By state: the tickets that were looked at last, and the names of those that are the contributor's.
+        # By state: the records that were looked at last, and the names of those that are the contributor's.
         self._named: dict[str, tuple[object, dict[str, str]]] = {}
 
     # -- places ------------------------------------------------------------------------------------------------
@@ -63,13 +68,13 @@ class Queue:
 
     def entries(self, path: str) -> dict[str, os.stat_result]:
         """All that is in a place, by its name."""
-        tickets, names = self._spool.tickets("queue"), self._names("queue")
+        records, names = self._spool.records("queue"), self._names("queue")
         begun = {partial.name: _of_partial(partial) for partial in self._partials.of(self.contributor)}
-        found = {name: _status(ticket) for name, ticket in tickets.items() if not self._is_own(ticket)}
+        found = {name: _status(record) for name, record in records.items() if not self._is_own(record)}
         found |= {name: sent for name, (_, sent) in self._sent.items()}
         for name, job_id in names.items():
             if self._is_waiting(job_id):
-                found[job_id if name in begun else name] = _status(tickets.get(job_id))
+                found[job_id if name in begun else name] = _status(records.get(job_id))
         found |= {name: status for name, status in begun.items() if status is not None}
         inside = {PurePosixPath(made).name for made in self._made if str(PurePosixPath(made).parent) == path}
         return {**found, **dict.fromkeys(inside, _DIRECTORY)}
@@ -84,10 +89,10 @@ class Queue:
         partial = self._partials.find(self.contributor, name)
         if partial is not None:
             return _of_partial(partial)
-        tickets = self._spool.tickets("queue")
+        records = self._spool.records("queue")
         job_id = self._names("queue").get(name, name)
-        if job_id in tickets and self._is_waiting(job_id):
-            return _status(tickets[job_id])
+        if job_id in records and self._is_waiting(job_id):
+            return _status(records[job_id])
         return self._sent[name][1] if name in self._sent else None
 
     def stat(self, path: str) -> os.stat_result:
@@ -107,28 +112,28 @@ class Queue:
     def _own_id(self, state: str, name: str) -> str | None:
         if name in self._names(state):
             return self._names(state)[name]
-        return name if self._is_own(self._spool.tickets(state).get(name)) else None
+        return name if self._is_own(self._spool.records(state).get(name)) else None
 
     def _names(self, state: str) -> dict[str, str]:
         """The contributor's jobs in a state by the names they are shown by."""
-        tickets = self._spool.tickets(state)
+        records = self._spool.records(state)
         seen, names = self._named.get(state, (None, {}))
-        if seen is not tickets:
+        if seen is not records:
             names = {}
             own = [
-                (ticket.received, job_id, ticket.filename)
-                for job_id, ticket in tickets.items()
-                if ticket is not None and self._is_own(ticket)
+                (record.received, job_id, record.filename)
+                for job_id, record in records.items()
+                if record is not None and self._is_own(record)
             ]
             for _, job_id, filename in sorted(own):
                 if filename in names:
                     names[names[filename]] = names[filename]
                 names[filename or job_id] = job_id
-            self._named[state] = tickets, names
+            self._named[state] = records, names
         return names
 
-    def _is_own(self, ticket: Ticket | None) -> bool:
-        return ticket is not None and ticket.contributor == self.contributor
+    def _is_own(self, record: Record | None) -> bool:
+        return record is not None and record.contributor == self.contributor
 
     def _is_waiting(self, job_id: str) -> bool:
         # Cancelled, it is gone for its contributor, although the runner has not said so yet.
@@ -136,9 +141,14 @@ class Queue:
 
     # -- what this session has sent ------------------------------------------------------------------------------
 
-    def note_sent(self, name: str, job_id: str, size_bytes: int, now_s: float) -> None:
-        """Remember what was accepted."""
-        self._sent[name] = job_id, _file(size_bytes, now_s)
+    def note_conclusion(self, who: str, name: str, size_bytes: int, concluded: Conclusion) -> None:
+        """Remember and log what became of what `who` has sent as `name`."""
+        log.info("%s: %a, %d bytes: %s", who, name, size_bytes, concluded.reply)
+        self.failed.discard(name)
+        if concluded.job_id:
+            self._sent[name] = concluded.job_id, _file(size_bytes, time.time())
+        elif not concluded.reply.is_success:
+            self.failed.add(name)
 
     def note_gone(self, job_id: str) -> None:
         """Show no longer what was cancelled."""
@@ -164,8 +174,8 @@ def _made_up(mode: int, size_bytes: int, time_s: float) -> os.stat_result:
     return os.stat_result((mode, 0, 0, 1, 0, 0, size_bytes, time_s, time_s, time_s))
 
 
-def _status(ticket: Ticket | None) -> os.stat_result:
-    return _file(ticket.upload_bytes, ticket.received.timestamp()) if ticket else _file(0, 0)
+def _status(record: Record | None) -> os.stat_result:
+    return _file(record.upload_bytes, record.received.timestamp()) if record else _file(0, 0)
 
 
 def _of_partial(partial: Partial) -> os.stat_result | None:

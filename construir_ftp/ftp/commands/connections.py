@@ -1,0 +1,40 @@
+"""The commands of connections: PASV and EPSV, ABOR, QUIT. Active ones, PORT and EPRT, are pyftpdlib's own."""
+
+from construir_ftp.ftp.session import Session
+from construir_ftp.jobs.reply import Reply
+
+
+def pasv(session: Session, line: str) -> Reply | None:
+    """Wait for a data connection; the reply has room for an IPv4 address only."""
+    if ":" in session.client_address():
+        return Reply(522, "PASV is for IPv4; use EPSV.")
+    session.ftp_PASV(line)
+    return None
+
+
+def epsv(session: Session, line: str) -> Reply | None:
+    """Wait for a data connection; it can't come by another protocol than this one did (RFC 2428, 3)."""
+    own = "2" if ":" in session.client_address() else "1"
+    if line in ("1", "2") and line != own:
+        return Reply(522, f"Network protocol not supported, use ({own}).")
+    session.ftp_EPSV("" if line == own else line)
+    return None
+
+
+def abor(session: Session, line: str) -> Reply | None:
+    """Break off the transfer under way."""
+    if session.is_transferring():
+        session.abort()
+        return None
+    if session.is_connecting():
+        # The reply that PORT or EPRT is still waiting for; pyftpdlib forgets it.
+        session.say(Reply(425, "Not connected: aborted."))
+    session.ftp_ABOR(line)
+    return None
+
+
+def quit_(session: Session, line: str) -> Reply | None:
+    """Say goodbye; nothing is under way, since QUIT would have waited for its end."""
+    session.drop_data_channel()
+    session.ftp_QUIT(line)
+    return None
