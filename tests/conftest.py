@@ -11,7 +11,7 @@ from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.pack import pack
 from tests import machines

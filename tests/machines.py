@@ -6,7 +6,7 @@ from construir_ftp.config import MachineSection
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
 from tests.images import run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from tests import baseimages
 from tests.appliance import construir, copy_program
 from tests.images import run
@@ -55,7 +55,7 @@ def _argv(builder: BaseImage, disk: Path, name: str, day: datetime, shape: Shape
     line = "console=ttyS0 root=/dev/nvme0n2 rootwait rw panic=-1 quiet norandmaps no5lvl init=/bin/sh"
     start = f"mount -t devtmpfs devtmpfs /dev && mount -t ext4 /dev/nvme0n1 /srv && exec /srv/init {name}"
     return [
-        *(shape.qemu, "-M", "q35", "-accel", shape.accelerator, "-cpu", "max", "-smp", "2", "-m", "4G"),
+        *(shape.program, "-M", "q35", "-accel", shape.accelerator, "-cpu", "max", "-smp", "2", "-m", "4G"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
         *("-rtc", f"base={day:%Y-%m-%dT%H:%M:%S}", "-nic", "user,model=virtio-net-pci"),
         *("-kernel", str(builder.kernel), "-append", f'{line} -- -c "{start}"'),

@@ -3,6 +3,7 @@
 import itertools
 import time
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -16,7 +17,9 @@ from construir_ftp.jobs.request import Wishes
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import DependencyError, Offer
 from construir_ftp.machine import accelerator, qemu
-from construir_ftp.machine.qemu import WIRES, Shape
+from construir_ftp.machine.qemu import WIRES
+from construir_ftp.machine.qemu_engine import QemuEngine
+from construir_ftp.machine.shape import Shape, program_of
 from construir_ftp.machine.vm import Machine
 from tests import machines
 from tests.appliance import construir
@@ -56,15 +59,15 @@ def test_qemu_takes_all_the_devices_of_such_a_machine_and_is_jailed(images: Path
         pytest.skip(f"{kind.qemu} is not installed: {kind.package}")
     base = baseimage.find(images, f"bookworm-{kind.name}")
     with Machine.start(Shape.of(machines.SMALL, base, "tcg", 2**20, read_only_disks=18)) as machine:
-        assert machine.monitor().ask("query-status")["status"] == "running"
+        assert cast(QemuEngine, machine.engine).monitor().ask("query-status")["status"] == "running"
         check_walls(only_qemu())
 
 
 def test_configured_emulator_is_for_the_hosts_own_architecture(images: Path) -> None:
     machine = msgspec.structs.replace(machines.SMALL, qemu="/opt/qemu")
     own, other = (baseimage.find(images, f"bookworm-{name}") for name in (architecture.native(), FOREIGN[0].name))
-    assert qemu.program(machine, own) == "/opt/qemu"
-    assert qemu.program(machine, other) == FOREIGN[0].qemu
+    assert program_of(machine, own) == "/opt/qemu"
+    assert program_of(machine, other) == FOREIGN[0].qemu
 
 
 def test_kvm_is_never_tried_for_another_architecture(images: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from construir_ftp.config import ArtifactsSection
 from construir_ftp.diskimage import extfs
-from construir_ftp.jobs.outputs import Asked, Limits
+from construir_ftp.jobs.outputs import Allowance, Asked
 from construir_ftp.runner import artifact_reader, artifacts
 from construir_ftp.runner.artifacts import Artifacts
 from construir_ftp.units import Duration, Size
@@ -194,7 +194,7 @@ def found(**fields: object) -> str:
 
 def test_what_the_picker_says_is_one_line_for_each_file_and_its_bytes(tree: Path) -> None:
     with image_of(tree).open("rb") as file:
-        said = b"".join(artifact_reader.pick(extfs.Image(file), Asked(("out/b.deb",), Limits(5, MIB))))
+        said = b"".join(artifact_reader.pick(extfs.Image(file), Asked(("out/b.deb",), Allowance(5, MIB))))
     assert said == found(name="b.deb", path="out/b.deb", bytes=1).encode() + b"b" + b'{"type":"end","left_out":[]}\n'
 
 

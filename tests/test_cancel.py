@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
 from tests.appliance import CONFIG, Appliance, construir
 
@@ -33,7 +33,7 @@ def test_waiting_and_running_jobs_are_cancelled_by_deleting_them_and_the_next_on
     result = one_slot.wait(waiting)
     assert (result["status"], result["image"], result["attempt"]) == ("cancelled", None, 0)
     assert result["reason"] == "cancelled by its contributor before it ran"
-    told = status.job(spool, running)
+    told = inquiry.job(spool, running)
     assert told is not None
     assert told.state == "running", "the one before it was left alone"
     with one_slot.session() as ftp:
@@ -60,7 +60,7 @@ def test_job_is_cancelled_although_no_machine_can_be_started(tmp_path: Path, han
         cancelled, waiting = appliance.submit(hangs), appliance.submit(hangs)
         Spool(appliance.spool).cancel(cancelled)
         assert appliance.wait(cancelled)["status"] == "cancelled"
-        told = status.job(Spool(appliance.spool), waiting)
+        told = inquiry.job(Spool(appliance.spool), waiting)
         assert told is not None
         assert (told.state, told.why) == ("waiting", "no job is taken at the moment: no machine can be started")
     finally:
@@ -82,7 +82,7 @@ def test_status_of_a_working_appliance_names_slots_accelerator_and_jobs(one_slot
     running, waiting = one_slot.submit(hangs), one_slot.submit(hangs)
     one_slot.wait_until_running(running)
     deadline = time.monotonic() + 30
-    while (told := status.runner(Spool(one_slot.spool))) is None or not told.busy:
+    while (told := inquiry.runner(Spool(one_slot.spool))) is None or not told.busy:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert (told.slots, [slot.job for slot in told.busy], told.pause) == (1, [running], "")

@@ -14,7 +14,7 @@ from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jail import cell, jail, tools
 from construir_ftp.machine import vm
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from tests import images, machines
 from tests.machines import JOBS
 from tests.prison import MIB, check_walls, nothing_left, only_qemu, run, running
@@ -112,7 +112,7 @@ def test_a_whole_machine_runs_in_its_cell(shape: Shape, tmp_path: Path) -> None:
         machine.wait_until_ready(60)
         check_walls(only_qemu())
         ending = machine.run(task)
-    assert (ending.claims.exit_code, ending.claims.clean, ending.qemu_status) == (0, True, 0), ending
+    assert (ending.claims.exit_code, ending.claims.clean, ending.status) == (0, True, 0), ending
     assert ending.usage.cpu_seconds > 0.1
     assert ending.usage.peak_memory_bytes > 32 * MIB
     assert task.output.read_bytes().startswith(b"hello from Linux")

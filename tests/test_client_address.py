@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.client import address
-from construir_ftp.client.address import Address, Ask, Login
+from construir_ftp.client.address import Address, Ask, Credentials
 from construir_ftp.errors import ConfigError, LoginError
 
 
@@ -55,15 +55,15 @@ def asking(*answers: str) -> Ask:
 
 def test_the_password_comes_from_netrc(netrc: Path) -> None:
     netrc.write_text("machine here login alice password one\nmachine there login bob password two\n")
-    assert address.login_for(address.parse("there"), None) == Login("bob", "two")
-    assert address.login_for(address.parse("alice@here:2121"), None) == Login("alice", "one")
+    assert address.login_for(address.parse("there"), None) == Credentials("bob", "two")
+    assert address.login_for(address.parse("alice@here:2121"), None) == Credentials("alice", "one")
     assert "one" not in repr(address.login_for(address.parse("here"), None))
 
 
 def test_what_netrc_does_not_have_is_asked_for_or_said(netrc: Path) -> None:
     netrc.write_text("machine here login alice password one\n")
-    assert address.login_for(address.parse("carol@here"), asking("three")) == Login("carol", "three")
-    assert address.login_for(address.parse("elsewhere"), asking("dan", "four")) == Login("dan", "four")
+    assert address.login_for(address.parse("carol@here"), asking("three")) == Credentials("carol", "three")
+    assert address.login_for(address.parse("elsewhere"), asking("dan", "four")) == Credentials("dan", "four")
     with pytest.raises(LoginError, match="machine elsewhere login NAME password PASSWORD"):
         address.login_for(address.parse("elsewhere"), None)
     netrc.unlink()

@@ -8,7 +8,7 @@ import pytest
 
 from construir_ftp.client import fetch
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Patience, Server, plainly
+from construir_ftp.client.connection import Patience, Remote, plainly
 from construir_ftp.client.fetch import Fetch, Item
 from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError
 from tests import images, smalldisk
@@ -46,7 +46,7 @@ def published(house: House) -> Path:
 
 def bring(port: int, directory: Path, *only: str, patience_s: float = 10.0) -> int:
     """Fetch, and say how many bytes were told to have come."""
-    server = Server(Address("ftp", "127.0.0.1", port))
+    server = Remote(Address("ftp", "127.0.0.1", port))
     came: list[int] = []
     with plainly(server.address):
         with server.session() as ftp:
@@ -146,13 +146,13 @@ import sys
 from pathlib import Path
 from construir_ftp.client import fetch
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Server
+from construir_ftp.client.connection import Remote
 from construir_ftp.client.fetch import Fetch
 from construir_ftp.client.connection import Patience
 from construir_ftp.errors import ConstruirError
 
 directory, port, job_id = sys.argv[1:]
-server = Server(Address("ftp", "127.0.0.1", int(port)))
+server = Remote(Address("ftp", "127.0.0.1", int(port)))
 with server.session() as ftp:
     items = fetch.contents(ftp, job_id)
 try:
@@ -169,7 +169,7 @@ def test_a_full_disk_says_so(house: House, published: Path, tmp_path: Path) -> N
 
 
 def test_a_result_that_is_not_there_yet_is_for_later_and_one_that_never_was_is_missing(house: House) -> None:
-    server = Server(Address("ftp", *house.server.address))
+    server = Remote(Address("ftp", *house.server.address))
     with house.connect() as alice:
         job_id = alice.log_in().store("/queue/x.img", images.image("ext2", MIB)).split()[4].rstrip(",")
     with server.session() as ftp:
@@ -208,9 +208,9 @@ def sized(size_bytes: int) -> Callable[[bytes], Item]:
 
 
 def test_a_file_that_never_ends_is_not_followed_for_ever(tmp_path: Path) -> None:
-    server = Server(Address("ftp", "127.0.0.1", 0))
+    server = Remote(Address("ftp", "127.0.0.1", 0))
     with FakeServer(files={f"/done/{ID}/x": images.noise(4 * MIB)}) as fake:
-        server = Server(Address("ftp", "127.0.0.1", fake.port))
+        server = Remote(Address("ftp", "127.0.0.1", fake.port))
         with pytest.raises(DamagedError, match="longer than the server said"):
             Fetch(server, ID, tmp_path, lambda _: None).bring([sized(MIB)(b"x")], lambda: Patience(0, lambda _: None))
     assert (tmp_path / ".x.part").stat().st_size <= MIB

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client.address import Address, Login
-from construir_ftp.client.connection import Patience, Server, Tls, plainly
-from construir_ftp.client.submit import Errand, Parcel, Receipt
+from construir_ftp.client.address import Address, Credentials
+from construir_ftp.client.connection import Patience, Remote, Tls, plainly
+from construir_ftp.client.submit import Parcel, Receipt, Submission
 from construir_ftp.errors import (
     AnswerError,
     ConfigError,
@@ -29,7 +29,7 @@ from tests.fakeserver import FakeServer
 from tests.ftpclient import PASSWORD, House, serving
 from tests.tlsclient import tls_section
 
-ALICE = Login("alice", PASSWORD)
+ALICE = Credentials("alice", PASSWORD)
 MIB = 2**20
 
 
@@ -53,19 +53,21 @@ def small(tmp_path: Path) -> Parcel:
     return Parcel.of(path, path.name)
 
 
-def at(port: int, host: str = "127.0.0.1", login: Login = ALICE, scheme: str = "ftp", **options: object) -> Server:
-    return Server(Address(scheme, host, port), login, **options)  # type: ignore[arg-type]
+def at(
+    port: int, host: str = "127.0.0.1", login: Credentials = ALICE, scheme: str = "ftp", **options: object
+) -> Remote:
+    return Remote(Address(scheme, host, port), login, **options)  # type: ignore[arg-type]
 
 
-def send(server: Server, parcel: Parcel, *, was_begun: bool = False, patience_s: float = 10.0) -> Receipt:
+def send(server: Remote, parcel: Parcel, *, was_begun: bool = False, patience_s: float = 10.0) -> Receipt:
     patience = Patience(patience_s, lambda _: None)
-    return Errand(server, parcel, patience, lambda _: None).send(was_begun=was_begun)
+    return Submission(server, parcel, patience, lambda _: None).send(was_begun=was_begun)
 
 
 def test_an_upload_that_was_cut_goes_on_where_it_ended(house: House, large: Parcel) -> None:
     told: list[int] = []
     with Cutter(house.server.address, cuts=[9 * MIB, 6 * MIB, 1]) as network:
-        receipt = Errand(at(network.port), large, Patience(10, lambda _: None), told.append).send(was_begun=False)
+        receipt = Submission(at(network.port), large, Patience(10, lambda _: None), told.append).send(was_begun=False)
         assert network.sessions == 4
     # What a reset connection had not delivered yet is lost with it: on a busy host that can be megabytes.
     begun = [after for before, after in itertools.pairwise(told) if after < before]
@@ -94,7 +96,7 @@ def test_a_lost_reply_to_a_job_that_runs_or_is_done_by_now_is_found_out(house: H
             taken.extend([] if taken else [_taken(house, small, finishes=finishes)])
 
         with house.spool.lock(), Cutter(house.server.address, lost_reply=b"226 Accepted") as network:
-            receipt = Errand(at(network.port), small, Patience(10, take), lambda _: None).send(was_begun=False)
+            receipt = Submission(at(network.port), small, Patience(10, take), lambda _: None).send(was_begun=False)
         assert [receipt.id] == taken
     assert house.names("queue") == []
 
@@ -116,7 +118,7 @@ def test_what_another_command_has_begun_is_continued_only_if_it_is_the_same(
         send(at(network.port), large, patience_s=0)
     told: list[int] = []
     port = house.server.address[1]
-    Errand(at(port), large, Patience(10, lambda _: None), told.append).send(was_begun=True)
+    Submission(at(port), large, Patience(10, lambda _: None), told.append).send(was_begun=True)
     assert told[0] > 4 * MIB
     with Cutter(house.server.address, cuts=[9 * MIB]) as network, pytest.raises((UnreachableError, TryLaterError)):
         send(at(network.port), large, patience_s=0)
@@ -145,7 +147,7 @@ def test_an_upload_that_something_on_the_way_has_ended_goes_on(house: House, lar
                 data.shutdown(socket.SHUT_WR)
             return data, size_bytes
 
-    class Through(Server, frozen=True):
+    class Through(Remote, frozen=True):
         def _connect(self) -> ftplib.FTP:
             ftp = Ending(timeout=60)
             ftp.connect(self.address.host, self.address.port)
@@ -153,7 +155,7 @@ def test_an_upload_that_something_on_the_way_has_ended_goes_on(house: House, lar
 
     server = Through(Address("ftp", *house.server.address), ALICE)
     told: list[int] = []
-    receipt = Errand(server, large, Patience(10, lambda _: None), told.append).send(was_begun=False)
+    receipt = Submission(server, large, Patience(10, lambda _: None), told.append).send(was_begun=False)
     assert house.names("queue") == [receipt.id]
     assert 9 * MIB - 1 in told
 
@@ -182,7 +184,7 @@ def test_no_room_is_refused_with_75(tmp_path: Path, small: Parcel) -> None:
 
 def test_a_wrong_password_is_refused_with_77(house: House, small: Parcel) -> None:
     with pytest.raises(LoginError, match="lets alice not in"):
-        send(at(house.server.address[1], login=Login("alice", "wrong")), small)
+        send(at(house.server.address[1], login=Credentials("alice", "wrong")), small)
 
 
 def test_a_server_that_is_not_there_is_not_waited_for(small: Parcel) -> None:
@@ -234,7 +236,7 @@ def test_a_server_that_has_too_many_sessions_is_tried_later() -> None:
         _open(at(server.port))
 
 
-def _open(server: Server) -> None:
+def _open(server: Remote) -> None:
     with plainly(server.address), server.session():
         pass
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Patience, Server
-from construir_ftp.client.status import Ended, Standing
+from construir_ftp.client.connection import Patience, Remote
+from construir_ftp.client.status import Standing
 from construir_ftp.client.watch import Event, Printed, Restarted, Watch
 from construir_ftp.errors import AnswerError, MissingError, UnreachableError
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry
+from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job
-from construir_ftp.jobs.status import Report, Slot
+from construir_ftp.jobs.status import RunnerReport, RunningJob
 from tests import images
 from tests.cutter import Cutter
 from tests.fakeserver import FakeServer
@@ -30,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def events(port: int, job_id: str, patience_s: float = 10.0) -> Iterator[Event]:
-    server = Server(Address("ftp", "127.0.0.1", port))
+    server = Remote(Address("ftp", "127.0.0.1", port))
     return Watch(server, job_id).events(Patience(patience_s, lambda _: None))
 
 
@@ -70,7 +71,7 @@ def runs(event: Event) -> bool:
 
 
 def ended(event: Event) -> bool:
-    return isinstance(event, Ended)
+    return isinstance(event, Result)
 
 
 def test_a_job_is_followed_from_its_place_in_the_queue_to_its_end(house: House) -> None:
@@ -80,11 +81,13 @@ def test_a_job_is_followed_from_its_place_in_the_queue_to_its_end(house: House) 
     waiting = next(found)
     assert waiting == Standing(id=job_id, state="waiting", place=2, why="no runner is there to run jobs")
     with house.spool.lock():
-        status.tell(house.spool, Report(slots=1, busy=(Slot("x", None),)))
+        inquiry.tell(house.spool, RunnerReport(slots=1, busy=(RunningJob("x", None),)))
         finish(house, take(house))
         assert next(found) == Standing(id=job_id, state="waiting", place=1, why="it is about to be taken")
         job = take(house)
-        status.tell(house.spool, Report(slots=2, busy=(Slot(job_id, None, "its packages are being installed"),)))
+        inquiry.tell(
+            house.spool, RunnerReport(slots=2, busy=(RunningJob(job_id, None, "its packages are being installed"),))
+        )
         seen = until(found, lambda event: runs(event) and bool(event.why))  # type: ignore[union-attr]
         assert seen[-1].why == "its packages are being installed"  # type: ignore[union-attr]
         log = job.path / "output.log"
@@ -96,7 +99,7 @@ def test_a_job_is_followed_from_its_place_in_the_queue_to_its_end(house: House) 
         finish(house, job)
     seen = until(found, ended)
     assert printed(seen) == b"the end\n"
-    assert isinstance(seen[-1], Ended)
+    assert isinstance(seen[-1], Result)
     assert (seen[-1].status, seen[-1].exit_code) == ("failed", 3)
 
 
@@ -143,7 +146,7 @@ def test_a_job_that_is_done_is_shown_at_once_and_one_without_a_log_too(house: Ho
     told = {"id": "x", "status": "cancelled", "reason": "its contributor wanted no more of it", "exit_code": None}
     house.publish("20261122T104102Z-7f3a-x", {"result.json": json.dumps(told).encode()})
     seen = list(events(house.server.address[1], "20261122T104102Z-7f3a-x"))
-    assert [type(event) for event in seen] == [Standing, Ended]
+    assert [type(event) for event in seen] == [Standing, Result]
 
 
 def test_a_job_that_is_not_there_is_missing(house: House) -> None:

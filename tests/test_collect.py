@@ -10,7 +10,7 @@ from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection, LayersSection
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.layers.gc import collect
-from construir_ftp.layers.store import IMAGE, Layer, Manifest, Store
+from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.units import Size
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -22,7 +22,7 @@ def put(
     store: Store, name: str, age_h: float = 0, contents: tuple[str, ...] = (), under: tuple[str, ...] = ()
 ) -> Layer:
     """A layer of 1 MiB, as the limits see it, used so many hours before NOON."""
-    manifest = Manifest(
+    manifest = LayerManifest(
         name=name,
         kind="packages" if contents else "published",
         base="sha256:base",

@@ -8,7 +8,7 @@ import pytest
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 from tests.images import run

@@ -15,7 +15,7 @@ import pytest
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import growth
 from construir_ftp.diskimage.growth import Told
-from construir_ftp.diskimage.stream import Upload
+from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake import judge
 from construir_ftp.intake.judge_pool import JudgePool
@@ -122,7 +122,7 @@ def hostile(number: int) -> bytes:
     return bytes(data)
 
 
-def outcome(upload: Upload) -> Verdict | str:
+def outcome(upload: UploadReader) -> Verdict | str:
     """The verdict, or the reason of a refusal that is fit for a client. Nothing else may come out of the judge."""
     try:
         return judge.judge(upload, LIMITS)
@@ -140,7 +140,7 @@ def growing(number: int, data: bytes, path: Path) -> Verdict | str:
         for size in sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(20))):
             ours.send(growth.message(size, 2**31, is_whole=False))
         ours.send(growth.message(len(data), 2**31, is_whole=True))
-        return outcome(Upload(file, Told(theirs)))
+        return outcome(UploadReader(file, Told(theirs)))
 
 
 def belongings() -> tuple[list[str], list[str], list[int]]:
@@ -167,7 +167,7 @@ def test_judge_answers_or_refuses_whatever_it_is_given(
         path.write_bytes(data)
         try:
             with path.open("rb", buffering=0) as file:
-                whole = outcome(Upload(file))
+                whole = outcome(UploadReader(file))
             assert growing(number, data, path) == whole, "grown or whole, the verdict is the same"
             if isinstance(whole, Verdict):
                 accepted += 1

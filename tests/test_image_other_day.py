@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from tests import otherday
 from tests.appliance import construir
 from tests.baseimages import twin_of

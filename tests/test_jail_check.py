@@ -35,7 +35,7 @@ def test_without_a_user_namespace_roots_jail_is_still_complete() -> None:
     parts = jailcheck.in_force(prison)
     assert jailcheck.missing(parts) == []
     assert [part for part in parts if part.name == "user namespace"] == [
-        jailcheck.Part("user namespace", False, "none to be had", required=False)
+        jailcheck.JailPart("user namespace", False, "none to be had", required=False)
     ]
 
 

@@ -23,6 +23,7 @@ from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection
 from construir_ftp.errors import CommandError
 from construir_ftp.jobs import names
+from construir_ftp.jobs.result import Result, encode
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.units import Duration, Size
 
@@ -75,7 +76,8 @@ def publish(place: Spool, age_d: float, contributor: str = "ann", size_bytes: in
     job.path.mkdir()
     (job.path / "output.log").write_bytes(b"x" * size_bytes)
     files.fsync(job.path / "output.log")  # blocks count once they are written
-    job.result.write_text(json.dumps({"version": 1, "contributor": contributor, "published": published.isoformat()}))
+    result = Result(id=job.id, contributor=contributor, status="success", reason="", published=published)
+    job.result.write_bytes(encode(result))
     return job.id
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage.stream import Upload
+from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.errors import RefusedError
 from construir_ftp.intake import judge
 from construir_ftp.intake.verdict import Verdict
@@ -17,7 +17,7 @@ LIMITS = GateSection(max_memory=Size(64 * MIB))
 
 
 def judged(data: bytes, limits: GateSection = LIMITS) -> Verdict:
-    return judge.judge(Upload(io.BytesIO(data)), limits)
+    return judge.judge(UploadReader(io.BytesIO(data)), limits)
 
 
 def refusal(data: bytes, limits: GateSection = LIMITS) -> tuple[int, str]:
@@ -139,7 +139,7 @@ def test_a_bomb_behind_a_small_file_system_is_not_unpacked_to_its_end(codec: str
     bomb = images.bomb(codec, images.image(), 256 * MIB)
     watched = io.BytesIO(bomb[:-1])  # would be "cut short" if it were read that far
     with pytest.raises(RefusedError, match=f"goes on after the {4 * MIB} bytes"):
-        judge.judge(Upload(watched), LIMITS)
+        judge.judge(UploadReader(watched), LIMITS)
 
 
 @pytest.mark.parametrize("codec", COMPRESSED)
@@ -173,7 +173,7 @@ def test_a_raw_image_of_the_wrong_size_is_refused_by_its_head_alone() -> None:
 
     file = Watched(images.image() + bytes(64 * MIB))
     with pytest.raises(RefusedError, match="goes on after"):
-        judge.judge(Upload(file), LIMITS)
+        judge.judge(UploadReader(file), LIMITS)
     assert file.most < MIB
 
 

@@ -12,8 +12,8 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers import apt
 from construir_ftp.layers.apt import Archive, Package, Plan
 from construir_ftp.layers.build import RECIPE, Workshop
-from construir_ftp.layers.store import ARCHIVES, IMAGE, Layer, Manifest, Store
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.layers.store import ARCHIVES, IMAGE, Layer, LayerManifest, Store
+from construir_ftp.machine.shape import Shape
 from tests.debarchive import DebArchive
 
 MIB = 2**20
@@ -30,7 +30,7 @@ def plan(**installed_mib: int) -> Plan:
 
 def put(store: Store, base: str, of: Plan, under: tuple[str, ...] = ()) -> Layer:
     """A layer of these packages, whatever is in it."""
-    manifest = Manifest(
+    manifest = LayerManifest(
         name=f"packages-{'-'.join(package.name for package in of.packages)}-{base[-4:]}",
         kind="packages",
         base=base,

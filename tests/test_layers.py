@@ -12,7 +12,7 @@ from construir_ftp.layers.apt import Archive, plainly
 from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Machine
 from tests import smalldisk
 from tests.machines import assignment, shape
@@ -28,7 +28,7 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.layers.apt import Archive
 from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.store import Store
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 layers, archives, images, name = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 
 def fill_once_a_machine_is_at_work():

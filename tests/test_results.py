@@ -13,7 +13,7 @@ WENT_WELL = {"ready": True, "started": True}
 
 
 def judged(report: dict[str, Any], **ending: Any) -> Outcome | OurFault:
-    return outcome.judge(Ending(claims=Claims(**report), booted=0.0, **{"qemu_status": 0, **ending}))
+    return outcome.judge(Ending(claims=Claims(**report), booted=0.0, **{"status": 0, **ending}))
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ def judged(report: dict[str, Any], **ending: Any) -> Outcome | OurFault:
         ({**WENT_WELL, "exit_code": 3, "clean": True}, {}, "failed", 3),
         ({**WENT_WELL, "exit_code": 0}, {}, "no-result", 0),
         ({**WENT_WELL, "exit_code": 3}, {}, "failed", 3),
-        ({**WENT_WELL, "exit_code": 0}, {"killed": "power-off-timeout", "qemu_status": -9}, "no-result", 0),
+        ({**WENT_WELL, "exit_code": 0}, {"killed": "power-off-timeout", "status": -9}, "no-result", 0),
         ({"ready": True, "error": "there is no run.sh at the root of the image"}, {}, "failed", None),
-        (WENT_WELL, {"killed": "timeout", "qemu_status": -9}, "timeout", None),
+        (WENT_WELL, {"killed": "timeout", "status": -9}, "timeout", None),
         (WENT_WELL, {}, "no-result", None),
         ({"ready": True}, {}, "no-result", None),
     ],
@@ -42,11 +42,11 @@ def test_job_that_had_its_machine_is_judged(
     ("report", "ending"),
     [
         ({}, {}),
-        ({}, {"killed": "boot-timeout", "qemu_status": -9}),
-        ({"ready": True}, {"killed": "boot-timeout", "qemu_status": -9}),
-        ({}, {"qemu_status": 1, "qemu_words": "cannot set up guest memory"}),
-        (WENT_WELL, {"qemu_status": -9}),
-        ({**WENT_WELL, "exit_code": 0}, {"qemu_status": -11}),
+        ({}, {"killed": "boot-timeout", "status": -9}),
+        ({"ready": True}, {"killed": "boot-timeout", "status": -9}),
+        ({}, {"status": 1, "words": "cannot set up guest memory"}),
+        (WENT_WELL, {"status": -9}),
+        ({**WENT_WELL, "exit_code": 0}, {"status": -11}),
     ],
 )
 def test_machine_that_failed_is_our_fault(report: dict[str, Any], ending: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from construir_ftp.config import Config
 from construir_ftp.ftp.vfs import readme
-from construir_ftp.jobs import status
-from construir_ftp.jobs.status import Report, Slot
+from construir_ftp.jobs import inquiry
+from construir_ftp.jobs.status import RunnerReport, RunningJob
 from tests import images
 from tests.ftpclient import PASSWORD, README, Control, House, wait_until
 
@@ -42,7 +42,9 @@ def test_site_queue_tells_places_and_why_jobs_wait(house: House, anyone: Control
     assert [f" 1. {ids[0]}", f" 2. {ids[1]}"] == reply[1:3]
     assert " waiting because no runner is there to run jobs" in reply
     with house.spool.lock():
-        status.tell(house.spool, Report(slots=1, accelerator="tcg", busy=(Slot(ids[0], datetime.now(UTC)),)))
+        inquiry.tell(
+            house.spool, RunnerReport(slots=1, accelerator="tcg", busy=(RunningJob(ids[0], datetime.now(UTC)),))
+        )
         take(house)
         wait_until(lambda: "211-1 waiting, 1 running:" in anyone.ask("SITE QUEUE"), "one runs")
         reply = anyone.ask("SITE QUEUE").splitlines()

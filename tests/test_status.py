@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Job, Record, Spool
-from construir_ftp.jobs.status import Report, Slot
+from construir_ftp.jobs.status import RunnerReport, RunningJob
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -44,23 +44,23 @@ def take(place: Spool) -> Job:
 
 
 def why(place: Spool, job_id: str) -> str:
-    found = status.job(place, job_id)
+    found = inquiry.job(place, job_id)
     assert found is not None
     return found.why
 
 
 def test_a_waiting_job_is_told_its_place_and_why_it_waits(place: Spool) -> None:
     first, second, third = (send(place, after_s=second) for second in range(3))
-    found = status.job(place, third)
+    found = inquiry.job(place, third)
     assert found is not None
     assert (found.state, found.place) == ("waiting", 3)
     assert why(place, third) == "no runner is there to run jobs"
     with place.lock():
-        status.tell(place, Report(slots=1))
+        inquiry.tell(place, RunnerReport(slots=1))
         assert why(place, first) == "it is about to be taken"
         take(place)
         assert why(place, second) == "every machine is busy (1 of 1)"
-        status.tell(place, Report(slots=2, pause="the disk is nearly full", pause_detail="/secret"))
+        inquiry.tell(place, RunnerReport(slots=2, pause="the disk is nearly full", pause_detail="/secret"))
         assert why(place, second) == "no job is taken at the moment: the disk is nearly full"
     assert why(place, second) == "no runner is there to run jobs", "what a runner said died with it"
 
@@ -69,7 +69,7 @@ def test_a_job_that_waits_for_another_is_told_so_until_that_one_is_done(place: S
     first = send(place)
     second = send(place, after_s=1, after=(first,))
     with place.lock():
-        status.tell(place, Report(slots=2))
+        inquiry.tell(place, RunnerReport(slots=2))
         assert why(place, second) == f"it waits for the result of {first}"
         taken = take(place)
         assert why(place, second) == f"it waits for the result of {first}"
@@ -82,16 +82,16 @@ def test_a_job_is_followed_to_its_end(place: Spool) -> None:
     with place.lock():
         taken = take(place)
         taken.count_attempt()
-        status.tell(place, Report(slots=1, busy=(Slot(sent, NOON),)))
-        found = status.job(place, sent)
+        inquiry.tell(place, RunnerReport(slots=1, busy=(RunningJob(sent, NOON),)))
+        found = inquiry.job(place, sent)
         assert found is not None
         assert (found.state, found.since, found.attempt, found.cancelled) == ("running", NOON, 1, False)
         place.cancel(sent)
-        found = status.job(place, sent)
+        found = inquiry.job(place, sent)
         assert found is not None
         assert found.cancelled
         place.finish(taken, b'{"status": "failed", "reason": "run.sh ended with exit status 3", "exit_code": 3}')
-    found = status.job(place, sent)
+    found = inquiry.job(place, sent)
     assert found is not None
     assert (found.state, found.status, found.exit_code) == ("done", "failed", 3)
 
@@ -99,7 +99,7 @@ def test_a_job_is_followed_to_its_end(place: Spool) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "../queue", "a/b", "nothing", "a\0b", "x" * 300, "\n"])
 def test_what_is_no_job_has_no_status(place: Spool, name: str) -> None:
     send(place)
-    assert status.job(place, name) is None
+    assert inquiry.job(place, name) is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"slots": "x"}', b"\xff", b"[" * 100_000, None])
@@ -108,29 +108,29 @@ def test_damaged_news_of_the_runner_are_no_news(place: Spool, damage: bytes | No
         (place.path / "runner.json").write_bytes(damage)
     sent = send(place)
     with place.lock():
-        assert status.runner(place) == Report(slots=0)
-        assert status.summary(place, 0).queue == [sent]
+        assert inquiry.runner(place) == RunnerReport(slots=0)
+        assert inquiry.summary(place, 0).queue == [sent]
 
 
 def test_the_summary_is_the_queue_in_the_order_of_turns(place: Spool) -> None:
     line = [send(place, name, after_s) for after_s, name in enumerate(["ann", "ann", "bob"])]
-    told = status.summary(place, 0)
+    told = inquiry.summary(place, 0)
     assert told.queue == [line[0], line[2], line[1]] == list(place.line())
     assert (told.waiting, told.running, told.accepts_uploads) == (3, [], True)
     assert told.why == "no runner is there to run jobs"
-    assert [status.place(place, job) for job in line] == [1, 3, 2]
-    assert status.place(place, "nothing") == 0
-    assert not status.summary(place, 2**62).accepts_uploads
+    assert [inquiry.place(place, job) for job in line] == [1, 3, 2]
+    assert inquiry.place(place, "nothing") == 0
+    assert not inquiry.summary(place, 2**62).accepts_uploads
 
 
 def test_an_idle_appliance_has_no_reason_to_let_anyone_wait(place: Spool) -> None:
-    assert status.summary(place, 0).why == ""
+    assert inquiry.summary(place, 0).why == ""
 
 
 def test_a_queue_of_ten_thousand_is_told_by_its_head_and_its_length(place: Spool) -> None:
     for number in range(10_000):
         (place.state("queue") / f"20261122T120000Z-0000-{number:05}").mkdir()
-    told = status.summary(place, 0)
+    told = inquiry.summary(place, 0)
     assert (told.waiting, len(told.queue)) == (10_000, 1000)
     assert told.queue[0].endswith("-00000")
 
@@ -138,8 +138,8 @@ def test_a_queue_of_ten_thousand_is_told_by_its_head_and_its_length(place: Spool
 def test_nothing_public_names_a_path_or_a_contributor(place: Spool) -> None:
     waiting = send(place, "mallory")
     with place.lock():
-        status.tell(place, Report(slots=1, pause="no machine can be started", pause_detail=f"{place.path}/x"))
-        told = msgspec.json.encode([status.summary(place, 0), status.job(place, waiting)]).decode()
+        inquiry.tell(place, RunnerReport(slots=1, pause="no machine can be started", pause_detail=f"{place.path}/x"))
+        told = msgspec.json.encode([inquiry.summary(place, 0), inquiry.job(place, waiting)]).decode()
     assert str(place.path) not in told
     assert "mallory" not in told
     assert "/" not in told
@@ -154,12 +154,12 @@ def test_readers_never_see_half_of_what_the_runner_says(place: Spool) -> None:
             told = json.loads((place.path / "runner.json").read_bytes())
             seen.add(told["slots"])
 
-    status.tell(place, Report(slots=1))
+    inquiry.tell(place, RunnerReport(slots=1))
     reader = threading.Thread(target=read)
     reader.start()
     try:
         for number in range(500):
-            status.tell(place, Report(slots=number % 2 + 1, pause_detail="x" * 5000))
+            inquiry.tell(place, RunnerReport(slots=number % 2 + 1, pause_detail="x" * 5000))
     finally:
         stop.set()
         reader.join()

@@ -16,7 +16,7 @@ MEMORY = 64 * MIB
 
 
 def unpacked(codec: str, data: bytes, memory: int = MEMORY) -> bytes:
-    return b"".join(stream.blocks(codec, stream.Upload(io.BytesIO(data)), memory))
+    return b"".join(stream.blocks(codec, stream.UploadReader(io.BytesIO(data)), memory))
 
 
 @pytest.mark.parametrize("codec", images.CODECS)
@@ -95,7 +95,7 @@ def test_the_largest_window_zstd_unpacks_by_itself_is_accepted() -> None:
 
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_no_block_is_larger_than_one_mebibyte_however_far_the_stream_expands(codec: str) -> None:
-    upload = stream.Upload(io.BytesIO(images.bomb(codec, b"", 64 * MIB)))
+    upload = stream.UploadReader(io.BytesIO(images.bomb(codec, b"", 64 * MIB)))
     sizes = [len(block) for block in stream.blocks(codec, upload, MEMORY)]
     assert max(sizes) <= MIB
     assert sum(sizes) == 64 * MIB
@@ -103,7 +103,7 @@ def test_no_block_is_larger_than_one_mebibyte_however_far_the_stream_expands(cod
 
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_a_stream_is_read_no_further_than_it_is_asked_for(codec: str) -> None:
-    upload = stream.Upload(io.BytesIO(images.pack(codec, images.noise(3 * MIB))))
+    upload = stream.UploadReader(io.BytesIO(images.pack(codec, images.noise(3 * MIB))))
     next(stream.blocks(codec, upload, MEMORY))
     assert upload.left_bytes > MIB
 
@@ -112,7 +112,7 @@ def test_the_digest_is_the_one_sha256sum_prints(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(images.pack("xz", images.noise(300_000)))
     with path.open("rb") as file:
-        upload = stream.Upload(file)
+        upload = stream.UploadReader(file)
         for _ in stream.blocks("xz", upload, MEMORY):
             pass
     assert images.run("sha256sum", path).split()[0] == upload.sha256()

@@ -27,12 +27,14 @@ from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator, guest
 from construir_ftp.machine import template as template_module
 from construir_ftp.machine.capacity import Spare
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 from construir_ftp.pack import pack
+from construir_ftp.runner import worker
+from construir_ftp.runner.attempt import Published
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.worker import Published, Worker
+from construir_ftp.runner.worker import Resources
 from tests.appliance import WARM, Appliance
 from tests.images import job_directory
 from tests.machines import JOBS, SMALL, assignment
@@ -143,10 +145,10 @@ def test_sealed_template_can_be_written_by_nobody(template: Template) -> None:
 
 
 @pytest.fixture
-def worker(shape: Shape, images: Path, base: BaseImage, spool: Spool) -> Iterator[Worker]:
+def resources(shape: Shape, images: Path, base: BaseImage, spool: Spool) -> Iterator[Resources]:
     """One without a slot; its machines are of the shape of the tests' template."""
     with closing(Templates(60)) as templates:
-        yield Worker(
+        yield Resources(
             spool=spool,
             offer=Offer.of(spool, Config()),
             spare=Spare(0),
@@ -159,23 +161,23 @@ def worker(shape: Shape, images: Path, base: BaseImage, spool: Spool) -> Iterato
         )
 
 
-def run_job(worker: Worker, waiting: Machine | None = None) -> Published:
-    incoming = worker.spool.receive()
+def run_job(resources: Resources, waiting: Machine | None = None) -> Published:
+    incoming = resources.spool.receive()
     pack.pack(JOBS / "hello", incoming.upload, 2**20)
     with JudgePool(Config().gate) as judges, LiveCheck(judges, incoming.upload) as check:
-        admission.admit(worker.spool, incoming, "hello.img.zst", "alice", check, worker.offer)
-    job = worker.spool.take()
+        admission.admit(resources.spool, incoming, "hello.img.zst", "alice", check, resources.offer)
+    job = resources.spool.take()
     assert job is not None
     stop, other_end = socket.socketpair()
     with stop, other_end:
-        outcome = worker.run(job, stop, lambda _seconds: True, waiting)
+        outcome = worker.run(resources, job, stop, lambda _seconds: True, waiting)
     assert isinstance(outcome, Published)
     return outcome
 
 
-def put_in_place(worker: Worker, template: Template) -> None:
-    assert worker.templates is not None
-    worker.templates._built[worker.shape().key()] = template
+def put_in_place(resources: Resources, template: Template) -> None:
+    assert resources.templates is not None
+    resources.templates._built[resources.shape().key()] = template
 
 
 def never_booted(shape: Shape) -> Template:
@@ -199,23 +201,23 @@ def of_another_machine(shape: Shape) -> Template:
 
 @pytest.mark.parametrize("wrong", [never_booted, thrown_away, of_another_machine])
 def test_job_boots_cold_when_its_template_is_wrong_which_is_logged_and_thrown_away(
-    worker: Worker, caplog: pytest.LogCaptureFixture, wrong: Callable[[Shape], Template]
+    resources: Resources, caplog: pytest.LogCaptureFixture, wrong: Callable[[Shape], Template]
 ) -> None:
-    put_in_place(worker, wrong(worker.shape()))
-    result = run_job(worker).result
+    put_in_place(resources, wrong(resources.shape()))
+    result = run_job(resources).result
     assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
     assert "booting a machine for it, since a quick one failed: " in caplog.text
-    assert f"template of {worker.base.name} thrown away: " in caplog.text
-    assert worker.templates is not None
-    assert worker.templates._built == {}
+    assert f"template of {resources.base.name} thrown away: " in caplog.text
+    assert resources.templates is not None
+    assert resources.templates._built == {}
 
 
 def test_job_boots_cold_when_the_machine_that_waited_for_it_has_died(
-    worker: Worker, template: Template, caplog: pytest.LogCaptureFixture
+    resources: Resources, template: Template, caplog: pytest.LogCaptureFixture
 ) -> None:
     with template.waiting() as machine:
-        machine._prisoner.kill()
-        result = run_job(worker, machine).result
+        machine.engine.prisoner.kill()
+        result = run_job(resources, machine).result
     assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
     assert "booting a machine for it, since a quick one failed: " in caplog.text
 
@@ -223,7 +225,7 @@ def test_job_boots_cold_when_the_machine_that_waited_for_it_has_died(
 def test_machine_that_has_had_a_job_takes_no_other(template: Template, tmp_path: Path) -> None:
     with template.waiting() as machine:
         assert machine.run(assignment(tmp_path / "first", JOBS / "hello")).claims.clean
-        assert machine._qemu.returncode == 0
+        assert machine._process.returncode == 0
         machine.run(assignment(tmp_path / "second", JOBS / "hello"))
         assert (tmp_path / "second" / "output.log").read_bytes() == b""
 
@@ -249,7 +251,7 @@ def test_shape_has_another_key_with_everything_that_makes_another_machine(
     ]
     keys = [shape.key(), *(msgspec.structs.replace(shape, **other).key() for other in others)]
     qemu.write_text("another version")
-    keys.append(msgspec.structs.replace(shape, qemu=str(qemu)).key())
+    keys.append(msgspec.structs.replace(shape, program=str(qemu)).key())
     monkeypatch.setattr(guest, "kernel_line", lambda _kind, _accelerator: "panic=1")
     keys.append(shape.key())
     assert len(set(keys)) == len(keys)
@@ -277,9 +279,9 @@ def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
 ) -> None:
     monkeypatch.setattr(template_module, "_MOST_KEPT", 1)
     qemu = tmp_path / "qemu"
-    qemu.write_text(f'#!/bin/sh\nexec {shape.qemu} "$@"\n')
+    qemu.write_text(f'#!/bin/sh\nexec {shape.program} "$@"\n')
     qemu.chmod(0o755)
-    shape = msgspec.structs.replace(shape, qemu=str(qemu))
+    shape = msgspec.structs.replace(shape, program=str(qemu))
     with closing(Templates(60)) as templates:
         first = found(templates, shape)
         assert found(templates, shape) is first

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.jobs.result import Usage
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
 from tests.images import job_directory

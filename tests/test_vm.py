@@ -12,7 +12,7 @@ import pytest
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.jail import jail
 from construir_ftp.machine import qemu, vm
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from tests.belongings import Belongings, children, nothing_since
 from tests.machines import JOBS, assignment
 
@@ -71,7 +71,7 @@ def test_last_words_of_qemu_are_one_line(shape: Shape, tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     qemu.write_text("#!/bin/sh\nprintf 'no memory\\nno hope\\n' >&2\nexit 1\n")
     qemu.chmod(0o755)
-    failing = msgspec.structs.replace(shape, qemu=str(qemu))
+    failing = msgspec.structs.replace(shape, program=str(qemu))
     refusal = pytest.raises(MachineUnavailableError, match=r"\(no memory; no hope\)$")
     with vm.Machine.start(failing) as machine, refusal:
         machine.wait_until_ready(60)

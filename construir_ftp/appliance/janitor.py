@@ -20,8 +20,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import schedule
@@ -31,6 +32,7 @@ from construir_ftp.appliance.clock import Clock
 from construir_ftp.config import JanitorSection, LayersSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import references
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers import gc
 from construir_ftp.units import Size
@@ -52,18 +54,11 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     size_bytes: int
 
 
-class Result(NamedTuple):
+class Shelved(NamedTuple):
     """A result and its facts."""
 
     job: Job
     facts: Facts
-
-
-class _Published(msgspec.Struct):
-    """The part of result.json that is needed here."""
-
-    contributor: str
-    published: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Shelf:
@@ -72,7 +67,7 @@ class Shelf:
     def __init__(self) -> None:
         self._facts: dict[str, Facts] = {}
 
-    def results(self, spool: Spool) -> list[Result]:
+    def results(self, spool: Spool) -> list[Shelved]:
         """Every result, oldest first."""
         known, self._facts = self._facts, {}
         results = []
@@ -82,7 +77,7 @@ class Shelf:
             except FileNotFoundError:  # deleted while we looked
                 continue
             self._facts[job.id] = facts
-            results.append(Result(job, facts))
+            results.append(Shelved(job, facts))
         return sorted(results, key=lambda result: (result.facts.published_s, result.job.id))
 
 
@@ -97,11 +92,10 @@ def _facts(job: Job) -> Facts:
 
 def _origin(job: Job) -> tuple[str, float]:
     """Contributor, and time of publication in seconds since the epoch, by the best source that can be read."""
-    try:
-        published = msgspec.json.decode(job.result.read_bytes(), type=_Published)
-        return published.contributor, published.published.timestamp()
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):  # ValueError: it isn't UTF-8
-        pass  # damaged, yet it must remain possible to prune it
+    with suppress(ConstruirError):  # damaged, yet it must remain possible to prune it
+        result = read_result(job)
+        if result.published is not None:
+            return result.contributor, result.published.timestamp()
     try:
         record = job.record()
         received = record.received if record.received.tzinfo else record.received.replace(tzinfo=UTC)
@@ -137,7 +131,7 @@ def prune(spool: Spool, limits: JanitorSection, min_free: Size, now: datetime, d
     return _delete(spool, plan(spool, limits, min_free, now))
 
 
-def _plausible(results: list[Result], limits: JanitorSection, now: datetime) -> bool:
+def _plausible(results: list[Shelved], limits: JanitorSection, now: datetime) -> bool:
     """Whether at most half of the results are overdue: more means a long absence, or a clock that jumped.
 
     The age of the newest result alone would not do: the first job finished after a jump makes it look right.
@@ -147,7 +141,7 @@ def _plausible(results: list[Result], limits: JanitorSection, now: datetime) -> 
 
 
 def _decide(
-    spool: Spool, results: list[Result], limits: JanitorSection, min_free: Size, now: datetime, *, believed: bool
+    spool: Spool, results: list[Shelved], limits: JanitorSection, min_free: Size, now: datetime, *, believed: bool
 ) -> list[Doomed]:
     abandoned = _abandoned(spool, limits, now) if believed else []
     needed = references.results(spool)
@@ -164,10 +158,10 @@ def _decide(
     ]
 
 
-def _by_turn(results: list[Result], keep_newest: int) -> tuple[list[Result], list[Result]]:
+def _by_turn(results: list[Shelved], keep_newest: int) -> tuple[list[Shelved], list[Shelved]]:
     """Results that can be spared, and those that go last: the newest of each contributor; both oldest first."""
-    spare: list[Result] = []
-    last: list[Result] = []
+    spare: list[Shelved] = []
+    last: list[Shelved] = []
     seen: Counter[str] = Counter()
     for result in reversed(results):
         seen[result.facts.contributor] += 1
@@ -177,7 +171,7 @@ def _by_turn(results: list[Result], keep_newest: int) -> tuple[list[Result], lis
 
 
 def _surplus(
-    spare: list[Result], last: list[Result], limits: JanitorSection, min_free: Size, shortage_bytes: int
+    spare: list[Shelved], last: list[Shelved], limits: JanitorSection, min_free: Size, shortage_bytes: int
 ) -> Iterator[Doomed]:
     order = spare + last
     count, total_bytes = len(order), sum(result.facts.size_bytes for result in order)

@@ -18,7 +18,7 @@ from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, bootdisk, diff, export, gc, importer, recipe, versions
 from construir_ftp.image import build as imagebuild
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.image.diff import Change, Report
+from construir_ftp.image.diff import Change, ImageDiff
 from construir_ftp.jobs import references
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
@@ -229,7 +229,7 @@ def image_remove(settings: Config, name: str) -> None:
 # A line for each, marked as diff(1) does.
 
 
-def difference_lines(report: Report) -> Iterator[str]:
+def difference_lines(report: ImageDiff) -> Iterator[str]:
     """All of a report; a line that says so if there is no difference."""
     if report.is_same():
         yield "the same, byte for byte"
@@ -255,7 +255,7 @@ def _marked(change: Change, text: str) -> str:
     return f"{'+' if change.old is None else '-' if change.new is None else '~'} {text}"
 
 
-def difference_json(report: Report) -> str:
+def difference_json(report: ImageDiff) -> str:
     """A report as JSON; a path that is not UTF-8 has its bytes as escapes."""
     plain = msgspec.to_builtins(msgspec.structs.replace(report, files=[]))
     plain["files"] = file_objects(report.files)

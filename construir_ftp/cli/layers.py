@@ -12,7 +12,7 @@ from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs.result import read_result
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers import gc, publish
 from construir_ftp.layers.build import Workshop
@@ -20,7 +20,7 @@ from construir_ftp.layers.resolver import Offer
 from construir_ftp.layers.store import Layer, Store, versionless
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.disks import MOST_READ_ONLY
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 
 
 @click.group("layer")

@@ -18,7 +18,7 @@ from construir_ftp.config import Config
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
 from construir_ftp.jail import privileges
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.runner.runner import Runner
@@ -116,8 +116,8 @@ def check_command(settings: Config, as_json: bool) -> int:
 def status_command(settings: Config, as_json: bool) -> None:
     """Say what waits and why, what runs, and how much room there is."""
     spool = Spool.find(settings.spool_path())
-    summary, done = status.summary(spool, settings.spool.min_free), len(spool.names("done"))
-    runner = status.runner(spool)
+    summary, done = inquiry.summary(spool, settings.spool.min_free), len(spool.names("done"))
+    runner = inquiry.runner(spool)
     if as_json:
         print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner})
         return

@@ -13,7 +13,7 @@ import msgspec
 from construir_ftp.cli.options import PATH, DurationType, printable
 from construir_ftp.client import address, history
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Patience, Server, Tls
+from construir_ftp.client.connection import Patience, Remote, Tls
 from construir_ftp.client.history import Memory
 from construir_ftp.errors import ConfigError
 from construir_ftp.units import Duration
@@ -40,14 +40,14 @@ class Reach(msgspec.Struct, frozen=True):
             raise ConfigError(f"no server is named; set {_VARIABLE}, such as ftp://alice@build.example.org:2121")
         return address.parse(text)
 
-    def as_anyone(self, where: Address) -> Server:
+    def as_anyone(self, where: Address) -> Remote:
         """A server, to look and to fetch."""
-        return Server(where, tls=self.tls, ca_file=self.ca_file)
+        return Remote(where, tls=self.tls, ca_file=self.ca_file)
 
-    def as_contributor(self, where: Address) -> Server:
+    def as_contributor(self, where: Address) -> Remote:
         """A server, to send jobs; a password that ~/.netrc doesn't have is asked for on the terminal."""
         login = address.login_for(where, _ask if sys.stdin.isatty() else None)
-        return Server(where, login, self.tls, self.ca_file)
+        return Remote(where, login, self.tls, self.ca_file)
 
     def patience(self) -> Patience:
         """For one errand; what goes wrong on the way is told."""

@@ -17,13 +17,14 @@ from construir_ftp.cli.results import bring
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import jobs, submit
 from construir_ftp.client.address import Address
-from construir_ftp.client.connection import Server, plainly
+from construir_ftp.client.connection import Remote, plainly
 from construir_ftp.client.history import Sent
-from construir_ftp.client.status import Ended, Standing
+from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import Parcel, Receipt
 from construir_ftp.client.watch import Printed, Restarted, Watch
 from construir_ftp.errors import ConstruirError, RefusedError, UsageError, exit_code_of
 from construir_ftp.jobs import names
+from construir_ftp.jobs.result import Result
 from construir_ftp.pack import pack
 from construir_ftp.pack.pack import Wrapping
 from construir_ftp.units import Size
@@ -128,14 +129,14 @@ def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[Parcel]:
         yield Parcel.of(target, target.name)
 
 
-def _send(reach: Reach, server: Server, parcel: Parcel, source: Path, wrapping: Wrapping | None) -> Receipt:
+def _send(reach: Reach, server: Remote, parcel: Parcel, source: Path, wrapping: Wrapping | None) -> Receipt:
     """Send it and print the id, remembering what it was made of."""
     where = str(server.address)
     was_begun = reach.memory.begin(where, parcel.name, parcel.sha256)
     try:
         with bar() as show, plainly(server.address):
             told = functools.partial(show, f"sending {parcel.name}")
-            errand = submit.Errand(server, parcel, reach.patience(), lambda sent: told(sent, parcel.size_bytes))
+            errand = submit.Submission(server, parcel, reach.patience(), lambda sent: told(sent, parcel.size_bytes))
             receipt = errand.send(was_begun=was_begun)
     except KeyboardInterrupt:
         tell("stopped; the server keeps what has come for a while, and the same command goes on there")
@@ -187,13 +188,13 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
     return exit_code_of(ended.status, ended.exit_code)
 
 
-def _show(reach: Reach, where: Address, job_id: str) -> Ended:
+def _show(reach: Reach, where: Address, job_id: str) -> Result:
     """Print what happens: the job's own output alone on standard output."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     watch = Watch(reach.as_anyone(where), job_id)
     with plainly(where):
         for event in watch.events(reach.patience()):
-            if isinstance(event, Ended):
+            if isinstance(event, Result):
                 click.echo(printable(decoder.decode(b"", final=True)), nl=False)
                 return event
             if isinstance(event, Printed):

@@ -61,7 +61,7 @@ def _unusable(text: str, why: str) -> ConfigError:
 Ask = Callable[[str, bool], str] | None
 
 
-class Login(msgspec.Struct, frozen=True):
+class Credentials(msgspec.Struct, frozen=True):
     """A name and its password, which a repr doesn't show."""
 
     user: str
@@ -71,21 +71,21 @@ class Login(msgspec.Struct, frozen=True):
         return f"Login({self.user!r})"
 
 
-ANONYMOUS = Login("anonymous", "construir@")
+ANONYMOUS = Credentials("anonymous", "construir@")
 
 
-def login_for(address: Address, ask: Ask) -> Login:
+def login_for(address: Address, ask: Ask) -> Credentials:
     """Who logs in to send a job. Raises LoginError where that can't be found out, ConfigError for a bad ~/.netrc."""
     user, password = _noted(address.host)
     if address.user and address.user != user:
         user, password = address.user, ""
     if user and password:
-        return _plain(Login(user, password))
+        return _plain(Credentials(user, password))
     if ask is None:
         remedy = f"machine {address.host} login {user or 'NAME'} password PASSWORD"
         raise LoginError(f"no password for {address.host}, and no terminal to ask on; put into ~/.netrc: {remedy}")
     user = user or ask(f"Name at {address.host}", False)
-    return _plain(Login(user, ask(f"Password of {user} at {address.host}", True)))
+    return _plain(Credentials(user, ask(f"Password of {user} at {address.host}", True)))
 
 
 def _noted(host: str) -> tuple[str, str]:
@@ -102,7 +102,7 @@ def _noted(host: str) -> tuple[str, str]:
     return (noted[0] or "", noted[2] or "") if noted else ("", "")
 
 
-def _plain(login: Login) -> Login:
+def _plain(login: Credentials) -> Credentials:
     """A login that is one line for each. FTP has no other way to say them."""
     if not (login.user + login.password).isprintable() or not login.user:
         raise LoginError("a name and a password are of characters that can be printed; see ~/.netrc")

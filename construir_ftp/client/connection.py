@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from construir_ftp.client.address import ANONYMOUS, Address, Login
+from construir_ftp.client.address import ANONYMOUS, Address, Credentials
 from construir_ftp.errors import (
     AnswerError,
     ConfigError,
@@ -37,11 +37,11 @@ TIMEOUT_S = 60.0
 LOST = (OSError, EOFError, ftplib.error_temp, ftplib.error_proto)
 
 
-class Server(msgspec.Struct, frozen=True):
+class Remote(msgspec.Struct, frozen=True):
     """A server as somebody sees it: whoever isn't said to be a contributor is anonymous."""
 
     address: Address
-    login: Login = ANONYMOUS
+    login: Credentials = ANONYMOUS
     tls: Tls = "auto"
     ca_file: Path | None = None
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.client import fetch
-from construir_ftp.client.status import Ended
 from construir_ftp.diskimage.compare import Difference, compare_images
 from construir_ftp.errors import AnswerError, one_line
+from construir_ftp.jobs.result import Result
 
 OUTPUT = "output.log"
 
@@ -52,7 +52,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
 class Side(msgspec.Struct, frozen=True):
     """A run: what its result says, and the directory that its files were brought to."""
 
-    ended: Ended
+    ended: Result
     directory: Path
 
     def output(self) -> list[str]:
@@ -78,12 +78,12 @@ def compare(old: Side, new: Side) -> Contrast:
     )
 
 
-def _facts(old: Ended, new: Ended) -> list[Fact]:
+def _facts(old: Result, new: Result) -> list[Fact]:
     pairs = zip(_told(old), _told(new), strict=True)
     return [Fact(what, before, after) for (what, before), (_, after) in pairs if before != after]
 
 
-def _told(ended: Ended) -> list[tuple[str, str]]:
+def _told(ended: Result) -> list[tuple[str, str]]:
     took = f"{(ended.ended - ended.started).total_seconds():.1f} s" if ended.started and ended.ended else "never ran"
     base = f"{ended.base_image.name} {ended.base_image.digest}" if ended.base_image else "none"
     layers = ", ".join(layer.name for layer in ended.used.layers) if ended.used else ""
@@ -99,7 +99,7 @@ def _told(ended: Ended) -> list[tuple[str, str]]:
     ]
 
 
-def _why_not_compared(*sides: Ended) -> str:
+def _why_not_compared(*sides: Result) -> str:
     for ended in sides:
         if ended.image is None:
             return f"{ended.id} has no image"
@@ -124,7 +124,7 @@ def _unpacked(side: Side) -> Path:
     return image
 
 
-def wanted(items: list[fetch.Item], ended: Ended) -> list[fetch.Item]:
+def wanted(items: list[fetch.Item], ended: Result) -> list[fetch.Item]:
     """What of a result has to be brought to be compared. Raises AnswerError where its image is none of its files."""
     if ended.image is not None and ended.image not in {item.name for item in items}:
         raise AnswerError(f"the result of {ended.id} lacks its image, {one_line(ended.image)}")

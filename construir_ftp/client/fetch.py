@@ -18,7 +18,7 @@ from typing import IO
 import msgspec
 
 from construir_ftp.client import remote_files, status
-from construir_ftp.client.connection import LOST, Patience, Server, said
+from construir_ftp.client.connection import LOST, Patience, Remote, said
 from construir_ftp.errors import (
     AnswerError,
     ConstruirError,
@@ -96,7 +96,7 @@ class Fetch:
     `progress` is told, by any thread, of how many bytes more there are; or less, where some have to come again.
     """
 
-    def __init__(self, server: Server, job_id: str, directory: Path, progress: Callable[[int], None]) -> None:
+    def __init__(self, server: Remote, job_id: str, directory: Path, progress: Callable[[int], None]) -> None:
         self._server, self._id, self._directory, self._progress = server, job_id, directory, progress
         self._waiting: SimpleQueue[Item] = SimpleQueue()
         self._stopped = Event()

@@ -10,7 +10,8 @@ import msgspec
 from construir_ftp.client import remote_files
 from construir_ftp.client.connection import code
 from construir_ftp.errors import AnswerError, MissingError, one_line
-from construir_ftp.jobs.status import read_reply
+from construir_ftp.jobs.result import Result
+from construir_ftp.jobs.status import Summary, read_reply
 
 # What may be asked for by name: an id, or what a contributor called a job of theirs.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
@@ -28,67 +29,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     since: datetime | None = None
     attempt: int = 0
-
-
-class BaseImageUsed(msgspec.Struct, frozen=True):
-    """The base image that a job ran on."""
-
-    name: str = ""
-    digest: str = ""
-
-
-class LayerUsed(msgspec.Struct, frozen=True):
-    """A layer that was laid over its root."""
-
-    name: str = ""
-
-
-class Used(msgspec.Struct, frozen=True):
-    """What it depended on."""
-
-    layers: list[LayerUsed] = []
-
-
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """What result.json says, as far as it is needed here. Times are aware UTC."""
-
-    id: str
-    name: str = ""
-    contributor: str = ""
-    status: str
-    reason: str
-    exit_code: int | None = None
-    image: str | None = None
-    codec: str = ""
-    image_bytes: int = 0
-    filesystem: str = ""
-    upload_sha256: str = ""
-    base_image: BaseImageUsed | None = None
-    used: Used | None = None
-    accelerator: str | None = None
-    received: datetime | None = None
-    started: datetime | None = None
-    ended: datetime | None = None
-    published: datetime | None = None
-    attempt: int = 0
-
-
-class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """What /status.json says, as far as it is needed here."""
-
-    time: datetime | None = None
-    why: str = ""
-    running: list["Slot"] = []
-    waiting: int = 0
-    queue: list[str] = []
-
-
-class Slot(msgspec.Struct, frozen=True):
-    """A job that runs."""
-
-    job: str
-    since: datetime | None = None
-    doing: str = ""
 
 
 class _Running(msgspec.Struct):
@@ -140,20 +80,20 @@ def _running(ftp: ftplib.FTP, standing: Standing) -> Standing:
     )
 
 
-def result(ftp: ftplib.FTP, job_id: str) -> Ended:
+def result(ftp: ftplib.FTP, job_id: str) -> Result:
     """What has become of a job that is done. Raises MissingError where it isn't, or its result was pruned."""
     told = remote_files.small(ftp, f"/done/{job_id}/result.json") if is_name(job_id) else None
     if told is None:
         raise MissingError(f"there is no result of {one_line(job_id)} on {ftp.host}, or no longer; see: construir jobs")
-    return decoded(told, Ended, "result.json")
+    return decoded(told, Result, "result.json")
 
 
-def overview(ftp: ftplib.FTP) -> Overview:
+def overview(ftp: ftplib.FTP) -> Summary:
     """What waits, and what runs."""
     told = remote_files.small(ftp, "/status.json")
     if told is None:
         raise AnswerError(f"{ftp.host} has no /status.json; is that a server of Construir's?")
-    return decoded(told, Overview, "status.json")
+    return decoded(told, Summary, "status.json")
 
 
 def decoded(content: bytes, kind: type[T], what: str) -> T:

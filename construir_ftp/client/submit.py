@@ -16,7 +16,7 @@ from typing import IO
 import msgspec
 
 from construir_ftp.client import remote_files, status
-from construir_ftp.client.connection import LOST, Patience, Server, code, said
+from construir_ftp.client.connection import LOST, Patience, Remote, code, said
 from construir_ftp.errors import AnswerError, MissingError, RefusedError, UsageError
 from construir_ftp.jobs import names
 from construir_ftp.jobs.reply import is_to_be_continued, read_accepted
@@ -68,10 +68,10 @@ class Receipt(msgspec.Struct, frozen=True):
     place: str
 
 
-class Errand:
+class Submission:
     """The sending of one parcel. `progress` is told how many bytes are there."""
 
-    def __init__(self, server: Server, parcel: Parcel, patience: Patience, progress: Progress) -> None:
+    def __init__(self, server: Remote, parcel: Parcel, patience: Patience, progress: Progress) -> None:
         self._server, self._parcel, self._patience, self._progress = server, parcel, patience, progress
         self._furthest = 0
         self._path = f"/queue/{parcel.name}"

@@ -12,8 +12,9 @@ from contextlib import suppress
 import msgspec
 
 from construir_ftp.client import remote_files, status
-from construir_ftp.client.connection import LOST, Patience, Server
-from construir_ftp.client.status import Ended, Standing
+from construir_ftp.client.connection import LOST, Patience, Remote
+from construir_ftp.client.status import Standing
+from construir_ftp.jobs.result import Result
 
 _LOOK_EVERY_S = 0.5
 _LOOK_SELDOM_S = 5.0
@@ -30,20 +31,20 @@ class Restarted(msgspec.Struct, frozen=True):
     """The job had to be started again, by no fault of its own; what it prints comes from the beginning."""
 
 
-Event = Standing | Printed | Restarted | Ended
+Event = Standing | Printed | Restarted | Result
 
 
 class Watch:
     """Of one job. Each event is told once, however often the connection was lost."""
 
-    def __init__(self, server: Server, job_id: str) -> None:
+    def __init__(self, server: Remote, job_id: str) -> None:
         self._server, self._id = server, job_id
         self._offset = self._attempt = 0
         self._last: Standing | None = None
         self._last_change_s = time.monotonic()
 
     def events(self, patience: Patience) -> Iterator[Event]:
-        """All that happens, until the Ended that comes last.
+        """All that happens, until the Result that comes last.
 
         Raises MissingError where there is no such job, or no longer; UnreachableError once patience is lost.
         """
@@ -53,7 +54,7 @@ class Watch:
                     patience.begin()
                     for event in self._follow(ftp, patience):
                         yield event
-                        if isinstance(event, Ended):
+                        if isinstance(event, Result):
                             return
             except ftplib.error_perm as error:
                 # A file that has just moved from running/ to done/.

@@ -29,7 +29,7 @@ _READ_BYTES = 256 * 1024
 _BLOCK_BYTES = 1024 * 1024
 
 
-class Upload:
+class UploadReader:
     """A file read once, from front to back, perhaps while it grows; what has been read is digested (SHA-256).
 
     Its own reading position is the file's start. Reading waits for what is still to come.
@@ -85,9 +85,9 @@ class Upload:
         """Return when there is something to read, or the end is known."""
         self._growth.wait(self._read_bytes)
 
-    def again(self) -> "Upload":
+    def again(self) -> "UploadReader":
         """The same file from its start; for when all of it has been read."""
-        return Upload(self._file, Whole(self.size_bytes))
+        return UploadReader(self._file, Whole(self.size_bytes))
 
     def sha256(self) -> str:
         """Digest, in hexadecimal, of what has been read: of the upload, once the end has been seen."""
@@ -101,7 +101,7 @@ class Replay:
     except in the head and the last MiB, begins anew.
     """
 
-    def __init__(self, codec: str, upload: Upload, max_memory_bytes: int, head: bytes | bytearray) -> None:
+    def __init__(self, codec: str, upload: UploadReader, max_memory_bytes: int, head: bytes | bytearray) -> None:
         self._codec, self._upload, self._max_memory_bytes, self._head = codec, upload, max_memory_bytes, head
         self._unpacked: Iterator[bytes] = iter(())
         self._window, self._start_bytes = b"", 0
@@ -172,7 +172,7 @@ def _decoder(codec: str, max_memory_bytes: int) -> _Decoder:
     return decoder
 
 
-def blocks(codec: str, upload: Upload, max_memory_bytes: int) -> Iterator[bytes]:
+def blocks(codec: str, upload: UploadReader, max_memory_bytes: int) -> Iterator[bytes]:
     """What is inside `upload`, in blocks of at most 1 MiB, however far the stream expands.
 
     When the iterator ends, the stream was whole, its check sums right, and the upload has been read to its
@@ -210,7 +210,7 @@ def _too_much_memory(codec: str) -> RefusedError:
     return RefusedError(f"unpacking this {codec} stream takes more memory than is given here; {cure}")
 
 
-def _check_end(codec: str, decoder: _Decoder, upload: Upload) -> None:
+def _check_end(codec: str, decoder: _Decoder, upload: UploadReader) -> None:
     # An integrity check this liblzma doesn't know goes unverified, and makes xz(1) fail.
     if isinstance(decoder, lzma.LZMADecompressor) and not lzma.is_check_supported(decoder.check):
         raise RefusedError("the xz stream has an unknown kind of integrity check; compress again with xz -6")

@@ -15,7 +15,7 @@ class Change(msgspec.Struct, frozen=True):
     new: str | None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ImageDiff(msgspec.Struct, frozen=True, kw_only=True):
     """All that differs. `settings` are the recipe's own, `ingredients` the files of base-image/ (digests), `packages`
     versions, `parts` digests; `files` are those of the root disk.
     """
@@ -31,12 +31,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return not self.parts
 
 
-def compare(old: BaseImage, new: BaseImage) -> Report:
+def compare(old: BaseImage, new: BaseImage) -> ImageDiff:
     """Why `new` is not `old`. Raises ConstruirError where a root disk is damaged."""
     before, after = old.manifest, new.manifest
     parts = _changes(_digests(before), _digests(after))
     same_root = baseimage.ROOT not in {change.what for change in parts}
-    return Report(
+    return ImageDiff(
         settings=_changes(_settings(before), _settings(after)),
         ingredients=_changes(before.ingredients, after.ingredients),
         packages=_changes(before.packages, after.packages),

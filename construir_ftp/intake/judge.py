@@ -14,7 +14,7 @@ from contextlib import suppress
 from construir_ftp import formats
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import extfs, stream, superblock
-from construir_ftp.diskimage.stream import Upload
+from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.diskimage.superblock import Volume
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake.verdict import Verdict
@@ -40,7 +40,7 @@ def prepare() -> None:
     _describe(b"")
 
 
-def judge(upload: Upload, limits: GateSection) -> Verdict:
+def judge(upload: UploadReader, limits: GateSection) -> Verdict:
     """What kind of job `upload` is; on return every byte of it has been read once. Raises RefusedError if it is none.
 
     Reads no further than it must, and does not wait for more than it needs: a file system announces its size in
@@ -70,7 +70,7 @@ def judge(upload: Upload, limits: GateSection) -> Verdict:
     )
 
 
-def _codec(upload: Upload) -> str:
+def _codec(upload: UploadReader) -> str:
     head = upload.peek(superblock.HEAD_BYTES)
     if not head:
         raise RefusedError("the upload is empty; make a job with: construir pack DIR")
@@ -120,7 +120,7 @@ def _check_limits(volume: Volume, limits: GateSection) -> None:
         )
 
 
-def _check_upload(codec: str, volume: Volume, upload: Upload, limits: GateSection) -> None:
+def _check_upload(codec: str, volume: Volume, upload: UploadReader, limits: GateSection) -> None:
     """What the length of the upload says against it, by what is known of that."""
     if codec == "raw" and upload.is_whole:
         _check_size(codec, volume, upload.size_bytes)
@@ -133,7 +133,7 @@ def _check_upload(codec: str, volume: Volume, upload: Upload, limits: GateSectio
     _check_ratio(volume, upload, limits)
 
 
-def _check_ratio(volume: Volume, upload: Upload, limits: GateSection) -> None:
+def _check_ratio(volume: Volume, upload: UploadReader, limits: GateSection) -> None:
     """Refuse what is too small for what it unpacks to, as soon as its length is known to stay so small."""
     if volume.size_bytes > max(limits.ratio_free, limits.max_ratio * upload.most_bytes):
         raise RefusedError(

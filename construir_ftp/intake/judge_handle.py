@@ -32,7 +32,7 @@ _ASK_EVERY_S = 1.0
 _DEATH_S = 10.0
 
 
-class Place(Protocol):
+class Keeper(Protocol):
     """Where the judge works."""
 
     def failure(self) -> Exception:
@@ -45,7 +45,7 @@ class Place(Protocol):
 class JudgeHandle:
     """Close it, or use it as a context: its judge is dead afterwards."""
 
-    def __init__(self, place: Place, file: int, channel: socket.socket, limits: GateSection, most_bytes: int) -> None:
+    def __init__(self, place: Keeper, file: int, channel: socket.socket, limits: GateSection, most_bytes: int) -> None:
         self._place, self._file, self._channel = place, file, channel
         self._limits, self._most_bytes = limits, most_bytes
         channel.setblocking(False)

@@ -23,7 +23,7 @@ import msgspec
 
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage.growth import AbandonedError, Told
-from construir_ftp.diskimage.stream import Upload
+from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake import judge, verdict
 from construir_ftp.intake.verdict import Answer, Refusal
@@ -161,7 +161,7 @@ def _give_up(limits: GateSection) -> NoReturn:
 
 def _answer(setup: Setup, file: IO[bytes], wire: socket.socket) -> Answer:
     try:
-        return judge.judge(Upload(file, Told(wire)), setup.limits)
+        return judge.judge(UploadReader(file, Told(wire)), setup.limits)
     except RefusedError as error:
         return Refusal(reason=str(error), reply=error.reply, is_cut=error.is_cut)
     except MemoryError:

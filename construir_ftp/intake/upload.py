@@ -19,7 +19,7 @@ from construir_ftp.intake.judge_handle import Wanted
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.intake.quota import Quotas, Share
-from construir_ftp.jobs import names, reply, status
+from construir_ftp.jobs import inquiry, names, reply
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.spool import Job, Spool
@@ -143,7 +143,7 @@ class Intake:
 
     def _place(self, job: Job) -> int:
         try:
-            return status.place(self.spool, job.id)
+            return inquiry.place(self.spool, job.id)
         except OSError:
             log.exception("job %s: its place in the queue can't be found out", job.id)
             return -1

@@ -23,7 +23,7 @@ _OPEN_FILES = 20
 _CELL = Cell(limits=Limits(open_files=_OPEN_FILES, processes=16, memory_bytes=64 * 2**20, cpus=1))
 
 
-class Part(msgspec.Struct, frozen=True):
+class JailPart(msgspec.Struct, frozen=True):
     """A part of the jail, whether it is in force, and why, or why not. `required`: no jail is complete without it."""
 
     name: str
@@ -32,7 +32,7 @@ class Part(msgspec.Struct, frozen=True):
     required: bool = True
 
 
-def in_force(jail: Jail) -> list[Part]:
+def in_force(jail: Jail) -> list[JailPart]:
     """All parts of the jail there could be. Raises ConstruirError if nothing can be run in it."""
     pipe = subprocess.PIPE
     with jail.hold(_CELL, ["sh", "-c", "echo; read -r _"], stdin=pipe, stdout=pipe, stderr=pipe) as prisoner:
@@ -53,7 +53,7 @@ def in_force(jail: Jail) -> list[Part]:
         ]
 
 
-def missing(parts: list[Part]) -> list[Part]:
+def missing(parts: list[JailPart]) -> list[JailPart]:
     """What a complete jail has and this one hasn't; cgroups are not among it, as few hosts give any."""
     return [part for part in parts if part.required and not part.in_force]
 
@@ -70,56 +70,56 @@ def _status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _namespaces(pid: int, jail: Jail) -> Iterator[Part]:
+def _namespaces(pid: int, jail: Jail) -> Iterator[JailPart]:
     for kind, name in _NAMESPACES.items():
         apart = Path(f"/proc/{pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
         # With a uid of its own, a jail loses little without a user namespace.
         required = kind != "user" or jail.means.uids is None
-        yield Part(f"{name} namespace", apart, "its own" if apart else jail.means.reason, required)
+        yield JailPart(f"{name} namespace", apart, "its own" if apart else jail.means.reason, required)
 
 
-def _files(pid: int, jail: Jail) -> Part:
+def _files(pid: int, jail: Jail) -> JailPart:
     inside, outside = Path(f"/proc/{pid}/root").stat(), Path("/").stat()
     apart = (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino)
-    return Part("only its own files", apart, "a root made for it" if apart else jail.means.reason)
+    return JailPart("only its own files", apart, "a root made for it" if apart else jail.means.reason)
 
 
-def _uid(status: dict[str, str], jail: Jail) -> Part:
+def _uid(status: dict[str, str], jail: Jail) -> JailPart:
     uids = {int(word) for word in status["Uid"].split()}
     own = bool(jail.means.uids) and uids <= set(jail.means.uids or ()) and os.geteuid() not in uids
     if own:
-        return Part("uid of its own", True, f"one of {len(jail.means.uids or ())}")
+        return JailPart("uid of its own", True, f"one of {len(jail.means.uids or ())}")
     if os.geteuid():
-        return Part("uid of its own", False, "only root can give one; all jails have this user's", required=False)
-    return Part("uid of its own", False, jail.means.reason)
+        return JailPart("uid of its own", False, "only root can give one; all jails have this user's", required=False)
+    return JailPart("uid of its own", False, jail.means.reason)
 
 
-def _privileges(status: dict[str, str], jail: Jail) -> Iterator[Part]:
+def _privileges(status: dict[str, str], jail: Jail) -> Iterator[JailPart]:
     held = [name for name in _CAPABILITIES if int(status[name], 16)]
     # What could still be gained (CapBnd) can't be without new privileges, but nothing needs it either.
-    yield Part("no capabilities", not held, f"has {', '.join(held)}" if held else "none, and none to gain")
+    yield JailPart("no capabilities", not held, f"has {', '.join(held)}" if held else "none, and none to gain")
     alone = status["NoNewPrivs"] == "1"
-    yield Part("no new privileges", alone, "set-user-ID programs have no effect" if alone else jail.means.reason)
+    yield JailPart("no new privileges", alone, "set-user-ID programs have no effect" if alone else jail.means.reason)
     filtered = status["Seccomp"] == "2"
     unknown = jail.means.reason or "the system calls of this kind of machine are not known"
-    yield Part("system call filter", filtered, "seccomp" if filtered else unknown)
+    yield JailPart("system call filter", filtered, "seccomp" if filtered else unknown)
 
 
-def _limits(pid: int) -> Part:
+def _limits(pid: int) -> JailPart:
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     wanted = {"Max open files": str(_OPEN_FILES), "Max core file size": "0"}
     seen = [
         line for line in lines if any(line.startswith(name) and value in line.split() for name, value in wanted.items())
     ]
-    return Part("resource limits", len(seen) == len(wanted), "prlimit")
+    return JailPart("resource limits", len(seen) == len(wanted), "prlimit")
 
 
-def _cgroups(pid: int, prisoner: Prisoner, jail: Jail) -> Iterator[Part]:
+def _cgroups(pid: int, prisoner: Prisoner, jail: Jail) -> Iterator[JailPart]:
     names = {"memory": "memory limit", "pids": "process limit", "cpu": "CPU limit"}
     for controller in cgroup.CONTROLLERS:
         group = prisoner.group
         bound = group is not None and pid in group.members() and group.in_force(controller)
         why = f"cgroup version {jail.means.groups.version}" if bound and jail.means.groups else jail.means.no_groups
-        yield Part(
+        yield JailPart(
             f"{names[controller]} for all of it", bound, why or f"this cgroup has no {controller} controller", False
         )

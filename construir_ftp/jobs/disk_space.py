@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from construir_ftp import files
 from construir_ftp.errors import RefusedError
-from construir_ftp.jobs.result import ARTIFACTS, image_name
+from construir_ftp.jobs.result import ARTIFACTS
 from construir_ftp.jobs.spool import Job, Record, Spool
 
 # How old the count of what is kept may be while an upload is written, piece by piece.
@@ -80,7 +80,7 @@ def _may_yet_write(job: Job, record: Record) -> int:
     with suppress(FileNotFoundError):
         # It may have been made larger than it came.
         needs = max(needs, 2 * job.disk.lstat().st_size + record.artifacts_bytes)
-    written = (job.disk, job.path / image_name(record), *job.path.glob(f"{ARTIFACTS}/*"))
+    written = (job.disk, job.path / record.image_name(), *job.path.glob(f"{ARTIFACTS}/*"))
     for file in written:
         with suppress(FileNotFoundError):
             taken += files.allocated_bytes(file)

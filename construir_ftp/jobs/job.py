@@ -9,6 +9,9 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
+from construir_ftp.formats import FORMATS
+from construir_ftp.jobs import result
+from construir_ftp.jobs.result import Result
 
 # The marker of a job that is to be cancelled.
 CANCEL = "cancel"
@@ -38,6 +41,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     space_bytes: int = 0
     artifacts_bytes: int = 0
     after: list[str] = []
+
+    def image_name(self) -> str:
+        """What the result's image is called: <name>.img and the suffix of the codec it came in."""
+        return f"{self.name}.img{FORMATS[self.codec].suffix}"
 
 
 class Job:
@@ -102,6 +109,14 @@ class Job:
         for entry in self.path.iterdir():
             if entry.name not in _KEPT:
                 files.remove(entry)
+
+
+def read_result(job: Job) -> Result:
+    """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
+    try:
+        return result.decode(job.result.read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConstruirError(f"job {job.id}: its result can't be read: {error}") from error
 
 
 # -- records -----------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ Name = Annotated[str, msgspec.Meta(pattern=f"^{_NAME}$")]
 Saying = Annotated[str, msgspec.Meta(pattern="^[ -~]+$", max_length=SAYING_CHARACTERS)]
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Allowance(msgspec.Struct, frozen=True):
     """The most that is taken of one job."""
 
     files: int
@@ -38,7 +38,7 @@ class Asked(msgspec.Struct, frozen=True):
     """What the picker is told."""
 
     patterns: tuple[str, ...]
-    limits: Limits
+    limits: Allowance
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):

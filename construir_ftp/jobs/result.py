@@ -6,20 +6,18 @@ makes a result: that is for the runner.
 """
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from construir_ftp import __version__
-from construir_ftp.errors import ConstruirError
-from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import request
-from construir_ftp.jobs.spool import Job, Record
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
 WISHES = request.FILE
 
 Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "dependency-failed", "cancelled", "lost"]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 # How a machine came to its job: it booted for it, was cloned for it, or had been waiting for it.
 BootPath = Literal["cold", "warm", "pooled"]
 
@@ -74,53 +72,56 @@ class Measured(Usage, frozen=True, kw_only=True):
 class BaseImageUsed(msgspec.Struct, frozen=True):
     """The base image the job ran on."""
 
-    name: str
-    digest: str
+    name: str = ""
+    digest: str = ""
 
 
 class LayerUsed(msgspec.Struct, frozen=True):
     """A layer that was laid over the root; `contents` as in its manifest."""
 
-    name: str
-    sha256: str
-    contents: list[str]
+    name: str = ""
+    sha256: str = ""
+    contents: list[str] = []
 
 
 class Used(msgspec.Struct, frozen=True):
     """What the job depended on: enough to have the same machine again. Layers lowest first, results by their ids."""
 
-    layers: list[LayerUsed]
-    results: list[str]
+    layers: list[LayerUsed] = []
+    results: list[str] = []
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """result.json. Times are aware UTC; what never happened is null."""
+    """result.json, for whoever writes it and for all who read it. Times are aware UTC; what never happened is null.
+
+    `status` is one of Status, or one that a later version has. What an earlier version left out has its default here.
+    """
 
     version: int = 1
-    id: str
-    name: str
-    contributor: str
-    status: Status
+    id: str = ""
+    name: str = ""
+    contributor: str = ""
+    status: str
     reason: str
-    exit_code: int | None
-    image: str | None
-    codec: str
-    filesystem: str
-    upload_sha256: str
-    upload_bytes: int
-    image_bytes: int
-    received: datetime
-    booted: datetime | None = None
-    started: datetime | None = None
-    first_output: datetime | None = None
-    ended: datetime | None = None
-    published: datetime
+    exit_code: int | None = None
+    image: str | None = None
+    codec: str = ""
+    filesystem: str = ""
+    upload_sha256: str = ""
+    upload_bytes: int = 0
+    image_bytes: int = 0
+    received: Moment | None = None
+    booted: Moment | None = None
+    started: Moment | None = None
+    first_output: Moment | None = None
+    ended: Moment | None = None
+    published: Moment | None = None
     accelerator: str | None = None
     boot_path: BootPath | None = None
     base_image: BaseImageUsed | None = None
     memory_bytes: int | None = None
     cpus: int | None = None
-    attempt: int
+    attempt: int = 0
     used: Used | None = None
     artifacts: tuple[Artifact, ...] = ()
     artifacts_left_out: tuple[str, ...] = ()
@@ -129,22 +130,17 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     construir: str = __version__
 
 
-def image_name(record: Record) -> str:
-    """What the result's image is called: <name>.img and the suffix of the codec it came in."""
-    return f"{record.name}.img{FORMATS[record.codec].suffix}"
-
-
 def moment(seconds: float) -> datetime:
     """Seconds since the Epoch as an aware time."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def read_result(job: Job) -> Result:
-    """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
+def decode(content: bytes) -> Result:
+    """result.json, whoever it comes from. Raises msgspec.MsgspecError where it makes no sense."""
     try:
-        return msgspec.json.decode(job.result.read_bytes(), type=Result)
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ConstruirError(f"job {job.id}: its result can't be read: {error}") from error
+        return msgspec.json.decode(content, type=Result)
+    except (ValueError, RecursionError) as error:  # ValueError: it isn't UTF-8
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def encode(result: Result) -> bytes:

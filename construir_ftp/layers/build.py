@@ -29,7 +29,7 @@ from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine import outcome
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import OurFault
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Workshop(msgspec.Struct, frozen=True):
             _check(ending, draft / "output.log")
             _pack(filled, draft / store.IMAGE)
             part = baseimage.measure(draft / store.IMAGE)
-            manifest = store.Manifest(
+            manifest = store.LayerManifest(
                 name=name,
                 kind="packages",
                 base=self.shape.base.manifest.digest(),

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from construir_ftp.diskimage import codec, e2fsprogs, extfs, tree
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage
-from construir_ftp.jobs.result import read_result
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job
 from construir_ftp.layers import store
 from construir_ftp.layers.squashfs import squash
@@ -55,7 +55,7 @@ def publish(
             newest_s = Content(extfs.Image(file), directory, max_installed).newest_s()
             squash(content.tar(), target, max_installed, newest_s)
         part = baseimage.measure(target)
-        manifest = store.Manifest(
+        manifest = store.LayerManifest(
             name=f"{name}@{part.sha256.removeprefix('sha256:')[:_VERSION_DIGITS]}",
             kind="published",
             base=result.base_image.digest if result.base_image else "",

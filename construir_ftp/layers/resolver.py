@@ -18,15 +18,15 @@ from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Terms, Wishes
-from construir_ftp.jobs.result import read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.apt import Archive, Plan, plainly
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
-from construir_ftp.machine import accelerator, capacity, qemu
+from construir_ftp.machine import accelerator, capacity
 from construir_ftp.machine.disks import MOST_READ_ONLY
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape, program_of
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         disks = len(needs.results) + len(needs.layers) + bool(needs.packages)
         return msgspec.structs.replace(
             usual,
-            qemu=qemu.program(self.machine, base),
+            program=program_of(self.machine, base),
             base=base,
             accelerator=usual.accelerator
             if is_usual

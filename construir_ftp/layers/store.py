@@ -1,7 +1,7 @@
 """Where layers are kept: a directory for each, in the spool's layers/, complete from the moment it has its name.
 
     layers/<name>/layer.sqfs   squashfs, laid over a machine's root
-    layers/<name>/layer.json   what is in it (Manifest); its time of change is that of the last use
+    layers/<name>/layer.json   what is in it (LayerManifest); its time of change is that of the last use
 
 A published layer is called NAME@<first digits of its sha256>; NAME itself holds the same two files as the version that
 was published last. A layer never changes; a name that begins with a dot is a draft, a lock or the packages' archives.
@@ -28,7 +28,7 @@ IMAGE, MANIFEST = "layer.sqfs", "layer.json"
 ARCHIVES = ".archives"
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class LayerManifest(msgspec.Struct, frozen=True, kw_only=True):
     """layer.json. `base` is the digest of the base image it was made on; `under` the layers that have to lie below it.
 
     `contents` is sorted name=version for Debian packages, else the id of the result it was published from.
@@ -55,7 +55,7 @@ class Layer(msgspec.Struct, frozen=True):
     """A layer that was found."""
 
     path: Path
-    manifest: Manifest
+    manifest: LayerManifest
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ class Store:
     def find(self, name: str) -> Layer | None:
         """The layer called `name`, under its full name, if there is one that can be read."""
         try:
-            manifest = msgspec.json.decode((self.path / name / MANIFEST).read_bytes(), type=Manifest)
+            manifest = msgspec.json.decode((self.path / name / MANIFEST).read_bytes(), type=LayerManifest)
         except (OSError, ValueError, msgspec.MsgspecError):
             return None
         return Layer(self.path / manifest.name, manifest)
@@ -115,7 +115,7 @@ class Store:
         with scratch_dir.make(self.path, ".draft-") as draft:
             yield draft
 
-    def put(self, draft: Path, manifest: Manifest) -> Layer:
+    def put(self, draft: Path, manifest: LayerManifest) -> Layer:
         """Give a finished draft its name, on stable storage; one that was there before under that name stays."""
         place = draft / "layer"
         place.mkdir(mode=0o755)
@@ -131,7 +131,7 @@ class Store:
         assert found is not None
         return found
 
-    def publish(self, draft: Path, manifest: Manifest) -> Layer:
+    def publish(self, draft: Path, manifest: LayerManifest) -> Layer:
         """Like put, and then NAME is this version; the ones before stay under their full names.
 
         Who looks NAME up meanwhile gets either version whole: its layer.json leads to the full name, and comes last.

@@ -18,7 +18,7 @@ from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import qemu
-from construir_ftp.machine.qemu import Accelerator, Shape
+from construir_ftp.machine.shape import Accelerator, Shape, program_of
 from construir_ftp.machine.vm import Machine
 
 log = logging.getLogger("construir.runner")
@@ -58,7 +58,7 @@ def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
 
 
 def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) -> str:
-    program, package = qemu.program(machine, base), architecture.find(base.manifest.architecture).package
+    program, package = program_of(machine, base), architecture.find(base.manifest.architecture).package
     key = "\n".join([platform.release(), qemu.version(program, package), base.manifest.parts[baseimage.KERNEL].sha256])
     memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
@@ -77,7 +77,7 @@ def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) ->
 def probe(machine: MachineSection, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
     """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words."""
     shape = Shape(
-        qemu=qemu.program(machine, base),
+        program=program_of(machine, base),
         base=base,
         accelerator=accelerator,
         memory_bytes=_PROBE_MEMORY,

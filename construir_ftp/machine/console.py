@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from construir_ftp.errors import MachineUnavailableError
-from construir_ftp.machine import disks, guest
+from construir_ftp.machine import guest
 from construir_ftp.machine.terminal import Terminal
 from construir_ftp.machine.vm import POWER_OFF_S, Ending, Killed, Machine
 
@@ -48,9 +48,9 @@ class Console(Machine):
                 raise
             return self.ending
         if disk is not None:
-            disks.insert(self.monitor(), disk, read_only)
+            self.engine.plug(disk, read_only)
         self._go("shell", errand)
-        self.monitor().close()
+        self.engine.seal()
         self._follow_visit()
         return self.ending
 
@@ -86,12 +86,12 @@ class Console(Machine):
         self._unsent += keys
         if self._unsent:
             with suppress(OSError):  # it is busy; or it has just died, and its pidfd will say so
-                self._unsent = self._unsent[self._wires["console"].send(self._unsent) :]
+                self._unsent = self._unsent[self.engine.wires["console"].send(self._unsent) :]
             self._set_pace()
 
     def _set_pace(self) -> None:
         """While keys wait to be sent, wait for that, and read no more of them."""
-        wire = self._wires["console"]
+        wire = self.engine.wires["console"]
         mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
         with suppress(KeyError):  # the machine has closed it
             self._selector.modify(wire, mask, self._exchange)
@@ -104,4 +104,4 @@ class Console(Machine):
 
     def _exchange(self) -> bool:
         self._type(b"")
-        return self._receive("console", self._wires["console"])
+        return self._receive("console", self.engine.wires["console"])

@@ -23,7 +23,7 @@ class OurFault(msgspec.Struct, frozen=True):
 def judge(ending: Ending) -> Outcome | OurFault:
     """What the machine's end means for the job. Only a job that was given its chance can fail."""
     claims = ending.claims
-    if ending.killed is None and ending.qemu_status:
+    if ending.killed is None and ending.status:
         return OurFault(_qemu_died(ending))
     if claims.exit_code is not None or claims.error is not None:
         return _judge_claims(claims, ending)
@@ -40,7 +40,7 @@ def judge(ending: Ending) -> Outcome | OurFault:
 
 
 def _qemu_died(ending: Ending) -> str:
-    return f"QEMU ended with status {ending.qemu_status}: {ending.qemu_words or 'it said nothing'}"
+    return f"QEMU ended with status {ending.status}: {ending.words or 'it said nothing'}"
 
 
 def _judge_claims(claims: Claims, ending: Ending) -> Outcome:

@@ -6,74 +6,17 @@ forgets, empty places for disks, four wires out, and nothing else.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import architecture, process
-from construir_ftp.architecture import Architecture
-from construir_ftp.config import MachineSection
+from construir_ftp import process
 from construir_ftp.errors import CommandError, MachineUnavailableError
-from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import disks, guest, qmp
+from construir_ftp.machine.shape import Shape
 
-Accelerator = Literal["kvm", "tcg"]
 # The guest's three, and the monitor's.
 WIRES = ("control", "output", "console", "qmp")
 _ANSWER_S = 30.0
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What kind of machine: all that is settled before it gets a job. `scratch_bytes` is the room for what is changed
-    on the root disk, `max_disk_bytes` the size of the largest disk it may be given, `read_only_disks` how many it has
-    room for beside the job's.
-    """
-
-    qemu: str
-    base: BaseImage
-    accelerator: Accelerator
-    memory_bytes: int
-    cpus: int
-    scratch_bytes: int
-    max_disk_bytes: int
-    read_only_disks: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        machine: MachineSection,
-        base: BaseImage,
-        accelerator: Accelerator,
-        max_disk_bytes: int,
-        read_only_disks: int = 0,
-    ) -> Self:
-        """The machine that a configuration asks for."""
-        return cls(
-            qemu=program(machine, base),
-            base=base,
-            accelerator=accelerator,
-            memory_bytes=int(machine.memory),
-            cpus=machine.cpus,
-            scratch_bytes=int(machine.scratch),
-            max_disk_bytes=max_disk_bytes,
-            read_only_disks=read_only_disks,
-        )
-
-    @property
-    def architecture(self) -> Architecture:
-        """The architecture of the base image."""
-        return architecture.find(self.base.manifest.architecture)
-
-    def key(self) -> str:
-        """Changes with everything that makes a machine another one: the base image's content, QEMU's program, the
-        kernel line, sizes. The state of one can only be given to another of the same key.
-        """
-        found = process.find(self.qemu)
-        stat = Path(found).stat() if found else None
-        mark = (found, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
-        sizes = (self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes, self.read_only_disks)
-        line = guest.kernel_line(self.architecture, self.accelerator)
-        return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
 
 
 class Ram(msgspec.Struct, frozen=True):
@@ -84,12 +27,6 @@ class Ram(msgspec.Struct, frozen=True):
     fd: int
     root_fd: int
     is_template: bool
-
-
-def program(machine: MachineSection, base: BaseImage) -> str:
-    """The emulator for a base image: the configured one if that has the host's own architecture, else QEMU's."""
-    name = base.manifest.architecture
-    return (name == architecture.native() and machine.qemu) or architecture.find(name).qemu
 
 
 def version(qemu: str, package: str) -> str:
@@ -106,7 +43,7 @@ def argv(shape: Shape, wires: Mapping[str, int], ram: Ram | None = None) -> list
     """
     is_clone = ram is not None and not ram.is_template
     return [
-        shape.qemu,
+        shape.program,
         *_machine_args(shape, ram),
         *(["-incoming", "defer"] if is_clone else _kernel_args(shape)),
         *_root_args(Path(f"/proc/self/fd/{ram.root_fd}") if ram else shape.base.root, shape.architecture.transport),

@@ -4,7 +4,7 @@ A template is a machine's memory and the state of its devices, taken where its g
 looked at any disk but the root. Both are sealed in memory: no clone, whatever becomes of it, can change
 them for the next. A template is for one Shape only. Whatever is wrong with one, the job boots cold instead.
 
-Jobs may ask for machines of any size, so only a few templates are kept, and one is built at a time.
+Jobs may ask for machines of any size, so only a few templates are kept, and one is built at a time. Only QEMU can.
 """
 
 import fcntl
@@ -21,7 +21,10 @@ from pathlib import Path
 from construir_ftp import process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import baseimage
-from construir_ftp.machine.qemu import Ram, Shape
+from construir_ftp.machine import qmp
+from construir_ftp.machine.qemu import Ram
+from construir_ftp.machine.qemu_engine import QemuEngine
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Machine
 
 log = logging.getLogger("construir.runner")
@@ -63,10 +66,10 @@ class Template:
 
     def _boot(self, timeout_s: float) -> None:
         os.ftruncate(self._ram, self.shape.memory_bytes // 2**20 * 2**20)
-        with Machine.start(self.shape, Ram(self._ram, self._root, is_template=True)) as machine:
+        with _started(self.shape, Ram(self._ram, self._root, is_template=True)) as (machine, engine):
             machine.wait_until_ready(timeout_s)
             time.sleep(_SETTLE_S)
-            _save(machine, self._state)
+            _save(engine.monitor(), self._state)
         # Only now: what is mapped to be written can't be sealed against it.
         for descriptor in (self._ram, self._state):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -74,12 +77,17 @@ class Template:
     @contextmanager
     def clone(self) -> Iterator[Machine]:
         """A machine that waits for an order, its clock stopped. Raises ConstruirError, with nothing left running."""
+        with self._clone() as (machine, _):
+            yield machine
+
+    @contextmanager
+    def _clone(self) -> Iterator[tuple[Machine, QemuEngine]]:
         with ExitStack() as stack:
             with self._copies() as (ram, root, state):
-                machine = stack.enter_context(Machine.start(self.shape, Ram(ram, root, is_template=False)))
-                _load(machine, state)
+                machine, engine = stack.enter_context(_started(self.shape, Ram(ram, root, is_template=False)))
+                _load(engine.monitor(), state)
             machine.became("warm")
-            yield machine
+            yield machine, engine
 
     @contextmanager
     def _copies(self) -> Iterator[list[int]]:
@@ -97,9 +105,9 @@ class Template:
     @contextmanager
     def waiting(self) -> Iterator[Machine]:
         """A clone that has rehearsed and was stopped again: it burns no processor time until it gets its job."""
-        with self.clone() as machine, _rehearsal_disk() as disk:
+        with self._clone() as (machine, engine), _rehearsal_disk() as disk:
             machine.rehearse(disk, _STATE_S)
-            machine.monitor().ask("stop")
+            engine.monitor().ask("stop")
             machine.became("pooled")
             yield machine
 
@@ -112,8 +120,13 @@ class Template:
                     os.close(descriptor)
 
 
-def _save(machine: Machine, state: int) -> None:
-    monitor = machine.monitor()
+@contextmanager
+def _started(shape: Shape, ram: Ram) -> Iterator[tuple[Machine, QemuEngine]]:
+    with QemuEngine.start(shape, ram) as engine, Machine.following(shape, engine) as machine:
+        yield machine, engine
+
+
+def _save(monitor: qmp.Monitor, state: int) -> None:
     monitor.ask("stop")
     # What a clone takes over must not depend on a root disk that only its template has written to.
     written = [drive["device"] for drive in monitor.ask("query-blockstats") if drive["stats"]["wr_operations"]]
@@ -125,8 +138,7 @@ def _save(machine: Machine, state: int) -> None:
     monitor.wait_for("MIGRATION", _STATE_S, status="completed")
 
 
-def _load(machine: Machine, state: int) -> None:
-    monitor = machine.monitor()
+def _load(monitor: qmp.Monitor, state: int) -> None:
     monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
     own = os.open(f"/proc/self/fd/{state}", os.O_RDONLY | os.O_CLOEXEC)  # a reading position of its own
     try:

@@ -1,31 +1,28 @@
 """One machine, from its start to its end: what it is told, what it says, its deadlines, its logs, how it ended.
 
 A machine boots, or is cloned from a template; it may wait for its job, and has one job only. Whoever runs one
-waits on file descriptors, never on the clock; a deadline kills it. QEMU lives in a jail that ends with the
+waits on file descriptors, never on the clock; a deadline kills it. Its program lives in a jail that ends with the
 thread that started it.
 """
 
 import os
 import selectors
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import process
-from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.image import baseimage
-from construir_ftp.jail import cell, jail
-from construir_ftp.jail.prisoner import Prisoner
+from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.jobs.result import BootPath, Claims, Usage
-from construir_ftp.machine import disks, guest, qemu, qmp
+from construir_ftp.machine import guest
 from construir_ftp.machine.capped_log import CappedLog
-from construir_ftp.machine.qemu import WIRES, Ram, Shape
+from construir_ftp.machine.engine import Engine
+from construir_ftp.machine.qemu_engine import QemuEngine
+from construir_ftp.machine.shape import Accelerator, Shape
 from construir_ftp.machine.usage import Meter
 
 _READ_BYTES = 64 * 1024
@@ -36,6 +33,13 @@ POWER_OFF_S = 300.0
 # Why a machine was ended by us: the job took too long, or was silent for too long; it never got as far as run.sh;
 # it did not switch itself off; nobody wants it any more.
 Killed = Literal["timeout", "idle-timeout", "boot-timeout", "power-off-timeout", "stopped"]
+
+
+# Every kind of machine, by its accelerator: what starts one of a shape.
+ENGINES: dict[Accelerator, Callable[[Shape], AbstractContextManager[Engine]]] = {
+    "kvm": QemuEngine.start,
+    "tcg": QemuEngine.start,
+}
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,14 +66,15 @@ class Ending(msgspec.Struct, kw_only=True):
     """How a machine ended. `claims` is what the guest claims, all else was measured from outside.
 
     Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
-    job; what a waiting machine did before is not counted.
+    job; what a waiting machine did before is not counted. `status` is how its program ended (Popen.returncode),
+    `words` what that has said of itself last.
     """
 
     claims: Claims
     boot_path: BootPath = "cold"
     killed: Killed | None = None
-    qemu_status: int | None = None
-    qemu_words: str = ""
+    status: int | None = None
+    words: str = ""
     booted: float
     started: float | None = None
     first_output: float | None = None
@@ -79,18 +84,15 @@ class Ending(msgspec.Struct, kw_only=True):
 
 
 class Machine:
-    """A QEMU process and the wires out of it, followed by one thread from its start to its end."""
+    """A machine, followed by one thread from its start to its end; `engine` is what runs it."""
 
-    def __init__(self, shape: Shape, prisoner: Prisoner, wires: dict[str, socket.socket]) -> None:
-        self.shape = shape
+    def __init__(self, shape: Shape, engine: Engine) -> None:
+        self.shape, self.engine = shape, engine
         self.ending = Ending(claims=Claims(), booted=time.time())
-        self._prisoner = prisoner
-        self._qemu = prisoner.process
-        self._meter = Meter(prisoner)
-        self._wires = wires
-        self._monitor: qmp.Monitor | None = None
+        self._process = engine.prisoner.process
+        self._meter = Meter(engine.prisoner)
         self._selector = selectors.PollSelector()  # epoll takes no files
-        self._pidfd = os.pidfd_open(self._qemu.pid)
+        self._pidfd = os.pidfd_open(self._process.pid)
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._reap)
         self._messages = guest.Messages()
         self._sinks: dict[str, Callable[[bytes], None]] = {"control": self._hear}
@@ -100,42 +102,25 @@ class Machine:
 
     @classmethod
     @contextmanager
-    def start(cls, shape: Shape, ram: Ram | None = None) -> Iterator[Self]:
-        """Start QEMU. On leaving the context it is dead and reaped, and its wires are closed.
+    def start(cls, shape: Shape) -> Iterator[Self]:
+        """Start a machine of the kind that its shape asks for. On leaving the context it is dead and reaped.
 
-        Raises MachineUnavailableError where there is no QEMU, or no jail, to be started.
+        Raises MachineUnavailableError where it can't be started.
         """
-        if process.find(shape.qemu) is None:
-            raise MachineUnavailableError(f"{shape.qemu}: not installed; run: apt install {shape.architecture.package}")
-        with ExitStack() as stack:
-            pairs = {name: socket.socketpair() for name in WIRES}
-            for ours, theirs in pairs.values():
-                stack.callback(ours.close)
-                stack.callback(theirs.close)
-            fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
-            inherited = [*fds.values(), *([ram.fd, ram.root_fd] if ram else [])]
-            try:
-                stack.callback(os.close, baseimage.hold(shape.base))
-                prisoner = stack.enter_context(
-                    jail.host().hold(
-                        _cell(shape), qemu.argv(shape, fds, ram), pass_fds=inherited, stderr=subprocess.PIPE
-                    )
-                )
-            except (ConstruirError, OSError) as error:
-                raise MachineUnavailableError(f"QEMU can't be started: {error}; run: construir check") from error
-            for _, theirs in pairs.values():
-                theirs.close()
-            machine = cls(shape, prisoner, {name: ours for name, (ours, _) in pairs.items()})
-            stack.callback(machine._close)
+        with ENGINES[shape.accelerator](shape) as engine, cls.following(shape, engine) as machine:
             yield machine
 
-    # -- before there is a job -----------------------------------------------------------------------------
+    @classmethod
+    @contextmanager
+    def following(cls, shape: Shape, engine: Engine) -> Iterator[Self]:
+        """Follow a machine that was just started; on leaving the context it is dead and reaped."""
+        machine = cls(shape, engine)
+        try:
+            yield machine
+        finally:
+            machine._close()
 
-    def monitor(self) -> qmp.Monitor:
-        """QEMU's monitor, until the machine gets its job: from then on nobody listens to what QEMU says."""
-        if self._monitor is None:
-            self._monitor = qmp.Monitor(self._wires["qmp"])
-        return self._monitor
+    # -- before there is a job -----------------------------------------------------------------------------
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the guest waits for an order. Raises MachineUnavailableError; the machine is dead then."""
@@ -144,12 +129,12 @@ class Machine:
         if not self.ending.claims.ready:
             if self.ending.killed:
                 raise MachineUnavailableError(f"a machine hung for {timeout_s:g} s")
-            how = self.ending.qemu_words or f"QEMU ended with status {self.ending.qemu_status}"
+            how = self.ending.words or f"it ended with status {self.ending.status}"
             raise MachineUnavailableError(f"a machine did not come up ({how})")
 
     def rehearse(self, disk_fd: int, timeout_s: float) -> None:
         """Have the guest do a job that leaves nothing behind, so that the real one finds everything warm."""
-        disks.insert(self.monitor(), disk_fd)
+        self.engine.plug(disk_fd)
         self.ending.claims = Claims()
         self._go("rehearse", guest.Errand(hostname="rehearsal", filesystem="ext2"))
         self.wait_until_ready(timeout_s)
@@ -178,7 +163,7 @@ class Machine:
                 self.ending.booted = time.time()
             self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
             self._follow(lambda: self.ending.claims.ready)
-            if self.ending.qemu_status is None:
+            if self.ending.status is None:
                 self._begin(assignment)
                 self._follow(lambda: self._began(assignment))
                 self._follow(self.ending.claims.finished)
@@ -193,14 +178,14 @@ class Machine:
         self._meter.begin()
         descriptor = os.open(assignment.disk, os.O_RDWR | os.O_CLOEXEC)
         try:
-            disks.insert(self.monitor(), descriptor, (*assignment.layers, *assignment.results))
+            self.engine.plug(descriptor, (*assignment.layers, *assignment.results))
         finally:
             os.close(descriptor)
         self._go("go", assignment.errand)
-        self.monitor().close()
+        self.engine.seal()
 
     def _go(self, word: str, errand: guest.Errand) -> None:
-        self.monitor().ask("cont")
+        self.engine.resume()
         self._say(guest.order(word, errand))
 
     def _began(self, assignment: Assignment) -> bool:
@@ -213,13 +198,13 @@ class Machine:
     # -- following it --------------------------------------------------------------------------------------------
 
     def _listen(self, name: str) -> None:
-        wire = self._wires[name]
+        wire = self.engine.wires[name]
         wire.setblocking(False)
         self._selector.register(wire, selectors.EVENT_READ, lambda: self._receive(name, wire))
 
     def _follow(self, until: Callable[[], bool]) -> None:
-        """Wait until something is so, or QEMU has ended."""
-        while self.ending.qemu_status is None and not until():
+        """Wait until something is so, or the machine has ended."""
+        while self.ending.status is None and not until():
             meaning, at = min(self._deadlines.items(), key=lambda deadline: deadline[1])
             left_s = at - time.monotonic()
             if left_s <= 0 and not self.ending.killed:
@@ -230,7 +215,7 @@ class Machine:
     def _drain(self) -> None:
         """What it said last may still be on its way."""
         for key in list(self._selector.get_map().values()):
-            if key.fileobj in self._wires.values():
+            if key.fileobj in self.engine.wires.values():
                 while key.data():
                     pass
 
@@ -240,7 +225,7 @@ class Machine:
             block = wire.recv(_READ_BYTES)
         except BlockingIOError:
             return False
-        except ConnectionResetError:  # QEMU died with something of ours unread
+        except ConnectionResetError:  # it died with something of ours unread
             block = b""
         if not block:
             self._selector.unregister(wire)
@@ -257,7 +242,7 @@ class Machine:
 
     def _say(self, message: bytes) -> None:
         with suppress(OSError):  # it has just died: its end is noticed by its pidfd
-            self._wires["control"].send(message)
+            self.engine.wires["control"].send(message)
 
     def _note_output(self, block: bytes, log: CappedLog, idle_timeout_s: float) -> None:
         if "idle-timeout" in self._deadlines:
@@ -278,22 +263,22 @@ class Machine:
         if self.ending.killed is None:
             self.ending.killed = why
             self._meter.look()
-            self._prisoner.kill()
+            self.engine.prisoner.kill()
 
     def _reap(self) -> None:
-        self._qemu.returncode, self.ending.usage = self._meter.reap()
-        self.ending.qemu_status = self._prisoner.status(self._qemu.returncode)
+        self._process.returncode, self.ending.usage = self._meter.reap()
+        self.ending.status = self.engine.prisoner.status(self._process.returncode)
         self.ending.ended = time.time()
-        self.ending.qemu_words = self._last_words()
+        self.ending.words = self._last_words()
 
     def _last_words(self) -> str:
-        assert self._qemu.stderr is not None
-        os.set_blocking(self._qemu.stderr.fileno(), False)
-        said = self._qemu.stderr.read() or b""
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        said = self._process.stderr.read() or b""
         return "; ".join(said.decode(errors="replace").strip().splitlines())[-_QUOTED_CHARACTERS:]
 
     def _close(self) -> None:
-        if self._qemu.returncode is None:
+        if self._process.returncode is None:
             self._kill("stopped")
             self._reap()
         self._selector.close()
@@ -302,15 +287,3 @@ class Machine:
 
 def _open_log(stack: ExitStack, path: Path, assignment: Assignment) -> CappedLog:
     return stack.enter_context(closing(CappedLog(path, assignment.log_head_bytes, assignment.log_tail_bytes)))
-
-
-def _cell(shape: Shape) -> cell.Cell:
-    return cell.machine(
-        shape.qemu,
-        base=(shape.base.root, shape.base.kernel, shape.base.initrd),
-        memory_bytes=shape.memory_bytes,
-        cpus=shape.cpus,
-        scratch_bytes=shape.scratch_bytes,
-        disk_bytes=shape.max_disk_bytes,
-        kvm=shape.accelerator == "kvm",
-    )

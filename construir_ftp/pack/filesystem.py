@@ -14,7 +14,7 @@ import msgspec
 from construir_ftp import process
 from construir_ftp.diskimage import extfs, tree
 from construir_ftp.errors import CommandError, ConstruirError, MachineUnavailableError
-from construir_ftp.pack.staging import BLOCK_BYTES, HAS_MODES, Staged
+from construir_ftp.pack.staging import BLOCK_BYTES, HAS_MODES, StagedTree
 
 _INODE_BYTES = 256
 BLOCKS_PER_GROUP = 8 * BLOCK_BYTES
@@ -52,7 +52,7 @@ def find_mke2fs() -> str:
     return found
 
 
-def make(content: Path, staged: Staged, image: Path, space_bytes: int, growth_bytes: int, times: Times) -> None:
+def make(content: Path, staged: StagedTree, image: Path, space_bytes: int, growth_bytes: int, times: Times) -> None:
     """Create `image` with what is staged in `content`, all of it root's, and `space_bytes` free.
 
     It has inodes for `growth_bytes` more. More blocks are tried until all of it fits. Raises ConstruirError.
@@ -104,7 +104,7 @@ def fill(content: Path, image: Path, blocks: int, inodes: int, times: Times) -> 
         return filled.ext.free_blocks
 
 
-def _finish(image: Path, staged: Staged, times: Times) -> None:
+def _finish(image: Path, staged: StagedTree, times: Times) -> None:
     """What mke2fs would copy from the files' owner, system and history is settled; what it can't know is added."""
     if not HAS_MODES:
         set_modes(image, staged.modes)

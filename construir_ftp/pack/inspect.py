@@ -13,7 +13,7 @@ import msgspec
 from construir_ftp import process
 from construir_ftp.config import Config, GateSection, MachineSection
 from construir_ftp.diskimage.growth import Whole
-from construir_ftp.diskimage.stream import Upload
+from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.errors import RefusedError
 from construir_ftp.intake import judge
 from construir_ftp.intake.verdict import Verdict
@@ -24,7 +24,7 @@ from construir_ftp.jobs.request import Terms, Wishes
 _PROGRAMS = ("setpriv", "prlimit")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a file: `reply` is the gate's, and `accepted` whether that is good. Sizes in bytes.
 
     `asks` is what its construir.toml says, as far as it says anything; what could not be found out is None.
@@ -42,9 +42,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     asks: dict[str, object] | None = None
 
 
-def inspect(file: Path, config: Config) -> Report:
+def inspect(file: Path, config: Config) -> Inspection:
     """Judge a file as an upload of its name, by the limits of a configuration. Raises OSError."""
-    report = Report(file=str(file), accepted=False, reply="", name=file.name)
+    report = Inspection(file=str(file), accepted=False, reply="", name=file.name)
     try:
         names.check_upload_name(file.name)
         report = msgspec.structs.replace(report, name=names.slug(file.name))
@@ -69,7 +69,7 @@ def judged(file: Path, limits: GateSection) -> Verdict:
         with JudgePool(limits) as judges:
             return live_check.check_file(file, judges)
     with file.open("rb") as upload:
-        return judge.judge(Upload(upload, Whole(file.stat().st_size)), limits)
+        return judge.judge(UploadReader(upload, Whole(file.stat().st_size)), limits)
 
 
 def _said(wanted: Wishes) -> dict[str, object]:

@@ -23,7 +23,7 @@ HAS_MODES = os.name != "nt"
 Tell = Callable[[int], None]
 
 
-class Staged(msgspec.Struct):
+class StagedTree(msgspec.Struct):
     """What has been copied: the blocks and inodes it needs, modes and extended attributes by path, and what had to be
     left out.
     """
@@ -44,12 +44,12 @@ class Stage:
     """Copies of files of `source` in `target`, an empty directory. `tell` hears how many bytes more are done."""
 
     def __init__(self, source: Path, target: Path, tell: Tell) -> None:
-        self.staged = Staged()
+        self.staged = StagedTree()
         self._source, self._target, self._tell = source, target, tell
         self._firsts: dict[tuple[int, int], Path] = {}
         self._directories = {"": 0}  # and the length of the names in each
 
-    def fill(self, paths: Iterable[str]) -> Staged:
+    def fill(self, paths: Iterable[str]) -> StagedTree:
         """Copy these, directories before what is in them. Raises OSError."""
         for path in paths:
             facts = (self._source / path).lstat()

@@ -64,7 +64,7 @@ def _unwrap(found: Verdict, file: Path, image: Path) -> None:
         codec.unpack(found.codec, file, image, found.image_bytes, _TIMEOUT_S)
         return
     with file.open("rb") as packed, image.open("xb") as target:
-        upload = stream.Upload(packed, Whole(found.upload_bytes))
+        upload = stream.UploadReader(packed, Whole(found.upload_bytes))
         for block in stream.blocks(found.codec, upload, int(_NO_LIMITS.max_memory)):
             if block.count(0) == len(block):
                 target.seek(len(block), os.SEEK_CUR)

@@ -17,7 +17,7 @@ from construir_ftp.jobs.spool import Job, Record
 from construir_ftp.layers.resolver import Dependency, Offer
 from construir_ftp.layers.store import Layer
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
 
@@ -25,7 +25,7 @@ from construir_ftp.units import Size
 CODEC_S = 3600.0
 
 
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `wishes` are the job's own words, where it says nothing the machine's section holds."""
 
     wishes: Wishes
@@ -41,7 +41,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         wanted: Wishes,
         stop: socket.socket,
         tell: Callable[[str], None] = lambda _doing: None,
-    ) -> "Needs":
+    ) -> "Allocation":
         """What a job needs that asks for this, its layers made if they have to be; `tell` is told of it.
 
         Raises DependencyError, and ConstruirError for what is wrong here; either when `stop` became readable.

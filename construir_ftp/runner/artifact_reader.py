@@ -17,7 +17,7 @@ import msgspec
 from construir_ftp.diskimage import extfs, tree
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import outputs
-from construir_ftp.jobs.outputs import MOST_SAYINGS, Asked, End, Found, Limits, Patterns
+from construir_ftp.jobs.outputs import MOST_SAYINGS, Allowance, Asked, End, Found, Patterns
 
 _PATH_CHARACTERS = 200
 _KINDS = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -95,7 +95,7 @@ def _base(path: str) -> str:
 
 
 def _within(
-    limits: Limits, files: Iterator[tuple[str, str, extfs.Inode]], left_out: list[str]
+    limits: Allowance, files: Iterator[tuple[str, str, extfs.Inode]], left_out: list[str]
 ) -> Iterator[tuple[str, str, extfs.Inode]]:
     """As many as the limits allow, the first ones first."""
     count = total_bytes = 0

@@ -22,7 +22,7 @@ from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.jail import cell, tools
 from construir_ftp.jail.tools import Tool
 from construir_ftp.jobs import outputs
-from construir_ftp.jobs.outputs import SAYING_CHARACTERS, Asked, End, Found, Limits
+from construir_ftp.jobs.outputs import SAYING_CHARACTERS, Allowance, Asked, End, Found
 from construir_ftp.jobs.result import Artifact
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def take(image: Path, patterns: tuple[str, ...], target: Path, limits: Artifacts
         return Artifacts()
     target.mkdir()
     written: list[Artifact] = []
-    asked = Asked(patterns, Limits(limits.max_files, int(limits.max_total)))
+    asked = Asked(patterns, Allowance(limits.max_files, int(limits.max_total)))
     try:
         e2fsprogs.repair(image)
         left_out = tuple(_receive(image, asked, limits.timeout, target, written).left_out)
@@ -68,7 +68,7 @@ def _receive(image: Path, asked: Asked, timeout_s: float, target: Path, written:
     left = asked.limits
     with _picking(image, asked, timeout_s) as picker:
         while isinstance(said := _message(picker), Found):
-            left = Limits(left.files - 1, left.bytes - said.bytes)
+            left = Allowance(left.files - 1, left.bytes - said.bytes)
             if left.files < 0 or left.bytes < 0:
                 raise ConstruirError(_NONSENSE)
             written.append(_write(said, picker, target, written))

@@ -23,7 +23,9 @@ from construir_ftp.machine import accelerator
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.pack import pack
 from construir_ftp.pack.pack import Wrapping
-from construir_ftp.runner.worker import Published, Worker
+from construir_ftp.runner import worker
+from construir_ftp.runner.attempt import Published
+from construir_ftp.runner.worker import Resources
 from construir_ftp.units import Duration
 
 
@@ -44,7 +46,7 @@ def run(
     with scratch_dir.make() as place:
         spool = Spool.prepare(place)
         _admit(spool, source, config, offer)
-        worker = Worker(
+        resources = Resources(
             spool=spool,
             base=base,
             machine=config.machine,
@@ -54,7 +56,7 @@ def run(
             max_disk_bytes=int(config.gate.max_image),
             artifact_limits=config.artifacts,
         )
-        published = _run_to_its_end(spool, worker, stop)
+        published = _run_to_its_end(spool, resources, stop)
         target = output or Path.cwd() / published.job.id
         shutil.copytree(published.job.path, target)
         return target, published.result
@@ -70,12 +72,12 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
         admission.admit(spool, incoming, names.name_of(source), "local", check, offer)
 
 
-def _run_to_its_end(spool: Spool, worker: Worker, stop: socket.socket) -> Published:
+def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket) -> Published:
     while True:
         job = spool.take()
         if job is None:
             raise ConstruirError("the job has vanished from its spool; run it again")
-        outcome = worker.run(job, stop, _wait_in_vain)
+        outcome = worker.run(resources, job, stop, _wait_in_vain)
         if isinstance(outcome, Published):
             return outcome
         if not outcome.fault:

@@ -16,29 +16,41 @@ from construir_ftp.jobs.result import (
     BaseImageUsed,
     Measured,
     Result,
-    Used,
-    image_name,
+    encode,
     moment,
 )
-from construir_ftp.jobs.spool import Job, Record
+from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.machine.outcome import Outcome
-from construir_ftp.machine.qemu import Shape
 from construir_ftp.machine.vm import Ending
+from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.artifacts import Artifacts
+from construir_ftp.runner.attempt import Attempt, Published
+
+_NO_ARTIFACTS = Artifacts()
 
 
-def describe(
-    job: Job, record: Record, outcome: Outcome, run: tuple[Shape, Used, Ending] | None, taken: Artifacts
-) -> Result:
-    """All that result.json says; `run` is the machine it had, if any, with what was in it; `taken` is in artifacts/."""
-    image = image_name(record)
+def publish(spool: Spool, attempt: Attempt, ended: Outcome, taken: Artifacts = _NO_ARTIFACTS) -> Published:
+    """running -> done: write result.json and SHA256SUMS, and have the job where anyone sees it.
+
+    `taken` is in artifacts/ already. Raises OSError, with the job still running.
+    """
+    result = describe(attempt, ended, taken)
+    encoded = encode(result)
+    write_sums(attempt, taken, encoded)
+    return Published(spool.finish(attempt.job, encoded), result)
+
+
+def describe(attempt: Attempt, ended: Outcome, taken: Artifacts) -> Result:
+    """All that result.json says."""
+    job, record = attempt.job, attempt.record
+    image = record.image_name()
     result = Result(
         id=job.id,
         name=record.name,
         contributor=record.contributor,
-        status=outcome.status,
-        reason=outcome.reason,
-        exit_code=outcome.exit_code,
+        status=ended.status,
+        reason=ended.reason,
+        exit_code=ended.exit_code,
         image=image if (job.path / image).exists() else None,
         codec=record.codec,
         filesystem=record.filesystem,
@@ -51,10 +63,13 @@ def describe(
         artifacts=taken.files,
         artifacts_left_out=taken.left_out,
     )
-    return _with_run(result, *run) if run else result
+    if attempt.allocation is None or attempt.ending is None:
+        return result
+    return _with_run(result, attempt.allocation, attempt.ending)
 
 
-def _with_run(result: Result, shape: Shape, used: Used, ending: Ending) -> Result:
+def _with_run(result: Result, allocation: Allocation, ending: Ending) -> Result:
+    shape = allocation.shape
     return msgspec.structs.replace(
         result,
         booted=moment(ending.booted),
@@ -66,12 +81,12 @@ def _with_run(result: Result, shape: Shape, used: Used, ending: Ending) -> Resul
         base_image=BaseImageUsed(shape.base.name, shape.base.manifest.digest()),
         memory_bytes=shape.memory_bytes,
         cpus=shape.cpus,
-        used=used,
+        used=allocation.used(),
         claimed=ending.claims,
         measured=Measured(
             **msgspec.structs.asdict(ending.usage),
             output_bytes=ending.output_bytes,
-            qemu_status=ending.qemu_status,
+            qemu_status=ending.status,
         ),
     )
 
@@ -80,15 +95,16 @@ def _maybe(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
 
 
-def write_sums(job: Job, record: Record, taken: Artifacts, result: bytes) -> None:
+def write_sums(attempt: Attempt, taken: Artifacts, result: bytes) -> None:
     """Write SHA256SUMS (sha256sum's format) over all that the result holds, result.json, which comes last, included."""
-    sums = [*_sums(job, record), *((f"{ARTIFACTS}/{file.name}", file.sha256) for file in taken.files)]
+    job = attempt.job
+    sums = [*_sums(job, attempt.record), *((f"{ARTIFACTS}/{file.name}", file.sha256) for file in taken.files)]
     sums.append((job.result.name, hashlib.sha256(result).hexdigest()))
     (job.path / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums))
 
 
 def _sums(job: Job, record: Record) -> Iterator[tuple[str, str]]:
-    for name in (image_name(record), OUTPUT, CONSOLE, WISHES):
+    for name in (record.image_name(), OUTPUT, CONSOLE, WISHES):
         path: Path = job.path / name
         if path.exists():
             with path.open("rb") as file:

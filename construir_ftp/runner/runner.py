@@ -18,19 +18,21 @@ from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry, status
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.result import moment
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.jobs.status import Report
+from construir_ftp.jobs.status import RunnerReport
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator, capacity
 from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
+from construir_ftp.runner import worker
+from construir_ftp.runner.attempt import Published, Requeued
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.worker import Published, Requeued, Worker, publish_cancelled
+from construir_ftp.runner.worker import Resources
 
 log = logging.getLogger("construir.runner")
 
@@ -47,7 +49,7 @@ class Runner:
         self._config = config
         self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
-        self._latest: Worker | None = None
+        self._latest: Resources | None = None
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots)))
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = False
@@ -57,7 +59,7 @@ class Runner:
         self._pause_s = 0.0
         self._resume_at = 0.0
         self._why_paused: tuple[str, str] = "", ""
-        self._reported: Report | None = None
+        self._reported: RunnerReport | None = None
         self._choices: dict[str, Choice] = {}
 
     def serve(self, stop: socket.socket) -> None:
@@ -85,7 +87,7 @@ class Runner:
 
     def _start_slots(self) -> None:
         with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
-            self._latest = self._worker()
+            self._latest = self._resources()
             self._template()
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
@@ -125,14 +127,14 @@ class Runner:
                 return
             try:
                 # Looked at before each job: the image may have been built, replaced or damaged since the last one.
-                worker = self._ready_worker() if self._spool.jobs("queue") else None
+                resources = self._ready_resources() if self._spool.jobs("queue") else None
             except (ConstruirError, OSError) as error:
                 self._back_off("no machine can be started", f"no job can be run: {error}")
                 return
-            job = self._spool.take() if worker else None
-            if worker is None or job is None:
+            job = self._spool.take() if resources else None
+            if resources is None or job is None:
                 return
-            slot.give(worker, job)
+            slot.give(resources, job)
 
     def _end_cancelled(self) -> None:
         """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
@@ -142,7 +144,7 @@ class Runner:
                 slot.kill()
         for job in self._spool.withdraw():
             try:
-                self._note(publish_cancelled(self._spool, job))
+                self._note(worker.publish_cancelled(self._spool, job))
             except OSError:
                 log.exception("job %s: cancelled, but its result can't be written; it is tried again", job.id)
                 self._spool.requeue(job)
@@ -151,16 +153,18 @@ class Runner:
         """Let everyone know what is going on here, if it has changed; see status."""
         paused = time.monotonic() < self._resume_at
         jobs = [(slot.job, slot.since, slot.doing) for slot in self._slots]
-        report = Report(
+        report = RunnerReport(
             slots=len(self._slots),
-            busy=tuple(status.Slot(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
+            busy=tuple(
+                status.RunningJob(job.id, moment(since), doing) for job, since, doing in jobs if job is not None
+            ),
             pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._why_paused[1] if paused else "",
             accelerator=self._latest.accelerator.accelerator if self._latest else None,
             warm=self._template() is not None,
         )
         if report != self._reported:
-            status.tell(self._spool, report)
+            inquiry.tell(self._spool, report)
             self._reported = report
 
     def _tell(self, job: Job, doing: str) -> None:
@@ -181,11 +185,11 @@ class Runner:
             self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return not self._waits_for_room
 
-    def _worker(self) -> Worker:
+    def _resources(self) -> Resources:
         images = self._config.images_path()
         base = baseimage.find(images, self._config.images.default)
         baseimage.prove(base)
-        return Worker(
+        return Resources(
             spool=self._spool,
             base=base,
             machine=self._config.machine,
@@ -197,22 +201,22 @@ class Runner:
             templates=self._templates if self._config.machine.warm else None,
         )
 
-    def _ready_worker(self) -> Worker:
-        worker = self._worker()
+    def _ready_resources(self) -> Resources:
+        resources = self._resources()
         if self._machines_fail:
-            self._try_a_machine(worker)
-        if self._latest is None or self._latest.shape().key() != worker.shape().key():
-            self._latest = worker
+            self._try_a_machine(resources)
+        if self._latest is None or self._latest.shape().key() != resources.shape().key():
+            self._latest = resources
             self._look_again()
-        return worker
+        return resources
 
-    def _try_a_machine(self, worker: Worker) -> None:
+    def _try_a_machine(self, resources: Resources) -> None:
         """After a machine failed: no other job is risked, and none of its attempts, until an empty one comes up.
 
         Raises MachineUnavailableError while it doesn't.
         """
         machine = self._config.machine
-        problem = accelerator.probe(machine, worker.base, worker.accelerator.accelerator, machine.boot_timeout)
+        problem = accelerator.probe(machine, resources.base, resources.accelerator.accelerator, machine.boot_timeout)
         if problem:
             raise MachineUnavailableError(problem)
         self._machines_fail = False
@@ -225,9 +229,11 @@ class Runner:
             log.info("machines run under %s", self._choices[digest].reason)
         return self._choices[digest]
 
-    def _work(self, worker: Worker, job: Job, killed: socket.socket, waiting: Machine | None) -> None:
+    def _work(self, resources: Resources, job: Job, killed: socket.socket, waiting: Machine | None) -> None:
         try:
-            outcome = worker.run(job, killed, self._stopping.wait, waiting, lambda doing: self._tell(job, doing))
+            outcome = worker.run(
+                resources, job, killed, self._stopping.wait, waiting, lambda doing: self._tell(job, doing)
+            )
             self._note(outcome)
         except MachineUnavailableError as error:
             self._machines_fail = True

@@ -22,8 +22,9 @@ from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import names, request
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Dependencies, Wishes
-from construir_ftp.jobs.result import WISHES, BaseImageUsed, Status
+from construir_ftp.jobs.result import WISHES, Result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers import squashfs
 from construir_ftp.layers.resolver import DependencyError, Offer
@@ -31,10 +32,10 @@ from construir_ftp.machine import accelerator
 from construir_ftp.machine.console import Console
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.terminal import Terminal
 from construir_ftp.machine.vm import Ending
-from construir_ftp.runner.allocation import CODEC_S, Needs
+from construir_ftp.runner.allocation import CODEC_S, Allocation
 
 _HOSTNAME = "construir"
 # A login needs no run.sh; the guest, which lays no layers for a job that could not be run, is named a program there is.
@@ -69,14 +70,6 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     errand: Errand
     disk: int | None = None
     read_only: tuple[int, ...] = ()
-
-
-class _Result(msgspec.Struct):
-    """The part of result.json that is needed here."""
-
-    status: Status
-    image: str | None
-    base_image: BaseImageUsed | None = None
 
 
 # -- what is to be looked at ---------------------------------------------------------------------------------
@@ -121,13 +114,11 @@ def _in_result(place: Path, config: Config) -> Subject:
     return msgspec.structs.replace(subject, wanted=msgspec.structs.replace(wanted, base=base, space=None))
 
 
-def _read_result(place: Path) -> _Result:
+def _read_result(place: Path) -> Result:
     try:
-        return msgspec.json.decode(Job(place).result.read_bytes(), type=_Result)
-    except FileNotFoundError as error:
+        return read_result(Job(place))
+    except ConstruirError as error:
         raise UsageError(f"{place} has no result.json; name a result, or an image: construir pack {place}") from error
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
-        raise UsageError(f"{place}: result.json can't be read ({error}); name the image in it") from error
 
 
 # -- the machine, and what is in it ----------------------------------------------------------------------------
@@ -170,7 +161,7 @@ def prepared(subject: Subject, config: Config, stop: socket.socket) -> Iterator[
         )
 
 
-def _settle(subject: Subject, config: Config, stop: socket.socket) -> Needs:
+def _settle(subject: Subject, config: Config, stop: socket.socket) -> Allocation:
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
     try:
         base = offer.base(subject.wanted)
@@ -180,7 +171,7 @@ def _settle(subject: Subject, config: Config, stop: socket.socket) -> Needs:
     wanted = msgspec.structs.replace(subject.wanted, base="", timeout=None, idle_timeout=None)
     offer.terms().check(wanted, subject.found.image_bytes)
     try:
-        return Needs.settle(offer, _usual(base, config), wanted, stop)
+        return Allocation.settle(offer, _usual(base, config), wanted, stop)
     except DependencyError as error:
         raise DependencyError(f"{error}; --without-dependencies opens a machine that lacks them") from error
 
@@ -233,5 +224,5 @@ def _check(ending: Ending, base: BaseImage, terminal: Terminal) -> None:
         raise ConstruirError("stopped by a signal; the machine is gone, and nothing was kept")
     if ending.killed:
         raise ConstruirError("the machine did not switch itself off and was killed; nothing was kept")
-    if ending.qemu_status:
-        raise MachineUnavailableError(f"QEMU ended with status {ending.qemu_status}: {ending.qemu_words or 'no words'}")
+    if ending.status:
+        raise MachineUnavailableError(f"QEMU ended with status {ending.status}: {ending.words or 'no words'}")

@@ -16,13 +16,13 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs.spool import Job
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
-from construir_ftp.runner.worker import Worker
+from construir_ftp.runner.worker import Resources
 
 log = logging.getLogger("construir.runner")
 
 # What a slot is told: a job to run, and where it is told to kill it; that there may be a template now; or that there
 # will be nothing more.
-Task = tuple[Worker, Job, socket.socket]
+Task = tuple[Resources, Job, socket.socket]
 _LOOK_AGAIN = "look again"
 _END = "end"
 _NEXT_S = 0.05
@@ -44,7 +44,7 @@ class Slot:
 
     def start(
         self,
-        work: Callable[[Worker, Job, socket.socket, Machine | None], None],
+        work: Callable[[Resources, Job, socket.socket, Machine | None], None],
         is_free: Callable[[], object],
         template: Callable[[], Template | None],
     ) -> None:
@@ -56,14 +56,14 @@ class Slot:
         self._thread = threading.Thread(target=self._live, name="slot")
         self._thread.start()
 
-    def give(self, worker: Worker, job: Job) -> None:
+    def give(self, resources: Resources, job: Job) -> None:
         """Have it run a job; only to be called while it is not busy."""
         if self._killer is not None:
             self._killer.close()
         killed, self._killer = socket.socketpair()
         self._killer.setblocking(False)
         self.is_busy, self.job, self.since, self.doing = True, job, time.time(), ""
-        self._told.put((worker, job, killed))
+        self._told.put((resources, job, killed))
 
     def kill(self) -> None:
         """Have the machine of its job killed, now or as soon as there is one. Calling it again changes nothing."""
@@ -114,12 +114,12 @@ class Slot:
                 told = self._told.get()
             if isinstance(told, str):
                 return False
-            worker, job, killed = told
-            if machine is not None and machine.shape.key() != worker.shape().key():
+            resources, job, killed = told
+            if machine is not None and machine.shape.key() != resources.shape().key():
                 machine = None
             try:
                 with killed:
-                    self._work(worker, job, killed, machine)
+                    self._work(resources, job, killed, machine)
             finally:
                 self.job = None
                 self.is_ready = self.is_busy = False

@@ -20,7 +20,7 @@ import msgspec
 from construir_ftp.config import Config
 from construir_ftp.image import baseimage
 from construir_ftp.machine import accelerator
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 
 # A job that says something before all else: what is before that is the machine's time, and none of its own.
 FIRST_LINE = b"#!/bin/sh\necho first line\n"

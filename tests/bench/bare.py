@@ -17,8 +17,8 @@ from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell
 from construir_ftp.jail.jail import Jail
 from construir_ftp.jail.prisoner import Prisoner
-from construir_ftp.machine import qemu, vm
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine import qemu, qemu_engine
+from construir_ftp.machine.shape import Shape
 
 _SILENCE_S = 60.0
 _LOADED_AT = 0x400000
@@ -61,7 +61,7 @@ def said_s(shape: Shape, boot: Sequence[str | Path], mark: bytes, also_readable:
             stack.enter_context(end)
         fds = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
         argv = [*_without_kernel(qemu.argv(shape, fds)), *boot]
-        cell = vm._cell(shape)
+        cell = qemu_engine._cell(shape)
         cell = msgspec.structs.replace(cell, readable=(*cell.readable, *also_readable))
         console = pairs["console"][0]
         console.settimeout(_SILENCE_S)

@@ -13,7 +13,7 @@ import msgspec
 
 from construir_ftp.jobs.result import Result
 from construir_ftp.machine import guest
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.pack import pack
 from tests import bench
 from tests.appliance import CONFIG, WARM, Appliance, construir

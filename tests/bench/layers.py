@@ -18,7 +18,7 @@ from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
 from tests import bench

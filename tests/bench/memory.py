@@ -25,7 +25,7 @@ KIB, MIB = 2**10, 2**20
 def pss_bytes(machine: Machine) -> dict[str, int]:
     """The sums of the lines Pss, Pss_Anon, Pss_File and Pss_Shmem over all processes of its jail."""
     sums = dict.fromkeys(("Pss", "Pss_Anon", "Pss_File", "Pss_Shmem"), 0)
-    for pid in descendants(machine._qemu.pid):
+    for pid in descendants(machine._process.pid):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             name, _, value = line.partition(":")
             if name in sums:

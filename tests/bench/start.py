@@ -10,7 +10,7 @@ and 1300 ms, were set on a host where (b) takes 13 s; so that they mean the same
 import time
 from contextlib import closing
 
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Assignment, Machine
 from tests import bench

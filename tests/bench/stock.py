@@ -8,7 +8,7 @@ from pathlib import Path
 
 from construir_ftp import process
 from construir_ftp.config import Config
-from construir_ftp.machine.qemu import Shape
+from construir_ftp.machine.shape import Shape
 from tests.bench import Row
 
 # debvm's root has no password, and is logged in on the serial console.

@@ -17,11 +17,11 @@ from pyftpdlib.utils import strerror
 from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs import listing_lines
 from construir_ftp.ftp.vfs.listing import Begin, Pieces, Reader, Version
-from construir_ftp.ftp.vfs.listing_lines import Entry, Line
+from construir_ftp.ftp.vfs.listing_lines import DirEntry, Line
 from construir_ftp.ftp.vfs.view import View, Walked
 from construir_ftp.jobs.reply import Reply
 
-Order = Callable[[Iterable[Entry], Line], Iterator[bytes]]
+Order = Callable[[Iterable[DirEntry], Line], Iterator[bytes]]
 Renew = Callable[[Line, deque[bytes]], Line]
 # What listings are opened by: see Listings.open.
 Request = tuple[Version | None, Begin]

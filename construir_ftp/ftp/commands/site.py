@@ -1,7 +1,7 @@
 """The commands that say how things are: SITE QUEUE, SITE STATUS ID, SITE HELP. Anyone may ask."""
 
 from construir_ftp.ftp.session import Session
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry, status
 from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.status import Summary
 
@@ -28,7 +28,7 @@ def site_status(session: Session, name: str) -> Reply | None:
     """
     job_id = (session.queue.job(name) if session.queue else None) or name
     spool = session.intake.spool
-    session.answer_later(session.server.background.read, lambda: status.as_reply(status.job(spool, job_id)))
+    session.answer_later(session.server.background.read, lambda: status.as_reply(inquiry.job(spool, job_id)))
     return None
 
 

@@ -13,7 +13,7 @@ from os import stat_result
 from typing import Protocol
 
 
-class Entry(Protocol):
+class DirEntry(Protocol):
     """What a line needs of a directory's entry; an os.DirEntry is one."""
 
     @property
@@ -24,7 +24,7 @@ class Entry(Protocol):
         """Its status. Raises OSError when it is no longer there."""
 
 
-Line = Callable[[Entry], bytes]
+Line = Callable[[DirEntry], bytes]
 
 _DAY_S = 24 * 60 * 60
 # What is younger is shown with a time of day, other things with their year.
@@ -41,7 +41,7 @@ def mlsd(facts: Collection[str]) -> Line:
     # Measured: % takes a third of the time of format. A fact nobody wants is shown in no characters.
     template = "".join(f"{fact}=%s;" if fact in facts else "%.0s" for fact in ("modify", "size", "type")) + " %s\r\n"
 
-    def line(entry: Entry) -> bytes:
+    def line(entry: DirEntry) -> bytes:
         status = entry.stat()
         kind = "dir" if stat.S_ISDIR(status.st_mode) else "file"
         day, time_s = divmod(int(status.st_mtime // 1), _DAY_S)
@@ -60,7 +60,7 @@ def remembering(line: Line, former: deque[bytes]) -> Line:
     """
     known: dict[bytes, bytes] = {}
 
-    def remembered(entry: Entry) -> bytes:
+    def remembered(entry: DirEntry) -> bytes:
         name = entry.name.encode(errors="replace")
         if name not in known and former:
             rows = former.popleft().splitlines(keepends=True)
@@ -73,7 +73,7 @@ def remembering(line: Line, former: deque[bytes]) -> Line:
 def long(now_s: float) -> Line:
     """Lines of LIST, as of `now_s` (seconds since 1970). Owner and group are nobody's business."""
 
-    def line(entry: Entry) -> bytes:
+    def line(entry: DirEntry) -> bytes:
         status = entry.stat()
         day, time_s = divmod(int(status.st_mtime // 1), _DAY_S)
         _, date, year = _date(day)
@@ -85,12 +85,12 @@ def long(now_s: float) -> Line:
     return line
 
 
-def short(entry: Entry) -> bytes:
+def short(entry: DirEntry) -> bytes:
     """A line of NLST."""
     return f"{entry.name}\r\n".encode(errors="replace")
 
 
-def as_they_come(entries: Iterable[Entry], line: Line) -> Iterator[bytes]:
+def as_they_come(entries: Iterable[DirEntry], line: Line) -> Iterator[bytes]:
     """The line of each entry; nothing, b"", for one that has vanished."""
     for entry in entries:
         try:
@@ -99,9 +99,9 @@ def as_they_come(entries: Iterable[Entry], line: Line) -> Iterator[bytes]:
             yield b""
 
 
-def in_order(entries: Iterable[Entry], line: Line, run: int = _RUN) -> Iterator[bytes]:
+def in_order(entries: Iterable[DirEntry], line: Line, run: int = _RUN) -> Iterator[bytes]:
     """The lines in alphabetical order, and b"" for each entry that is only read; of more than a `run`, run by run."""
-    batch: list[Entry] = []
+    batch: list[DirEntry] = []
     for entry in entries:
         batch.append(entry)
         yield b""
@@ -110,7 +110,7 @@ def in_order(entries: Iterable[Entry], line: Line, run: int = _RUN) -> Iterator[
     yield from as_they_come(_sorted(batch), line)
 
 
-def _sorted(batch: list[Entry]) -> Iterator[Entry]:
+def _sorted(batch: list[DirEntry]) -> Iterator[DirEntry]:
     """Empty the list in order: what has had its turn needs no memory any longer."""
     batch.sort(key=lambda entry: entry.name, reverse=True)
     while batch:

@@ -19,7 +19,7 @@ from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.filesystems import AbstractedFS
 
 from construir_ftp.ftp.vfs import virtual_files
-from construir_ftp.ftp.vfs.listing_lines import Entry
+from construir_ftp.ftp.vfs.listing_lines import DirEntry
 from construir_ftp.ftp.vfs.queue_dir import PLACE, Queue
 from construir_ftp.ftp.vfs.virtual_files import Agreed, Notices
 from construir_ftp.jobs.spool import Spool
@@ -119,7 +119,7 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         return [*names, virtual_files.STATUS] if self._notices.read(f"{path}/{virtual_files.STATUS}") else names
 
     @contextmanager
-    def scan(self, path: str) -> Iterator[Iterable[Entry]]:
+    def scan(self, path: str) -> Iterator[Iterable[DirEntry]]:
         """The entries of a directory, in no order, each looked at when it is asked for; for any thread."""
         if _is_result(path):
             # What is on the disk is what is shown: no need to walk to each. They are good while the descriptor is open.

@@ -12,7 +12,7 @@ from os import stat_result
 
 import msgspec
 
-from construir_ftp.jobs import status
+from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import Summary
 
@@ -66,13 +66,13 @@ class Notices:
         """What the appliance is doing; as of now, or nearly."""
         begun_s = time.monotonic()
         if self._summary is None or begun_s >= self._good_until_s:
-            self._summary = status.summary(self._spool, self._min_free_bytes)
+            self._summary = inquiry.summary(self._spool, self._min_free_bytes)
             done_s = time.monotonic()
             self._good_until_s = done_s + _KEPT * (done_s - begun_s)
         return self._summary
 
     def _of_job(self, job_id: str) -> bytes | None:
-        found = status.job(self._spool, job_id)
+        found = inquiry.job(self._spool, job_id)
         return _json(found) if found is not None and found.state == "running" else None
 
 

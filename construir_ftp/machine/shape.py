@@ -1,0 +1,74 @@
+"""What kind of machine one is: all that is settled before it gets a job, whatever program runs it."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+
+from construir_ftp import architecture, process
+from construir_ftp.architecture import Architecture
+from construir_ftp.config import MachineSection
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.machine import guest
+
+# How a machine runs its instructions; each is a row of engine.ENGINES.
+Accelerator = Literal["kvm", "tcg"]
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What kind of machine: all that is settled before it gets a job. `scratch_bytes` is the room for what is changed
+    on the root disk, `max_disk_bytes` the size of the largest disk it may be given, `read_only_disks` how many it has
+    room for beside the job's.
+    """
+
+    program: str
+    base: BaseImage
+    accelerator: Accelerator
+    memory_bytes: int
+    cpus: int
+    scratch_bytes: int
+    max_disk_bytes: int
+    read_only_disks: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        machine: MachineSection,
+        base: BaseImage,
+        accelerator: Accelerator,
+        max_disk_bytes: int,
+        read_only_disks: int = 0,
+    ) -> Self:
+        """The machine that a configuration asks for."""
+        return cls(
+            program=program_of(machine, base),
+            base=base,
+            accelerator=accelerator,
+            memory_bytes=int(machine.memory),
+            cpus=machine.cpus,
+            scratch_bytes=int(machine.scratch),
+            max_disk_bytes=max_disk_bytes,
+            read_only_disks=read_only_disks,
+        )
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the base image."""
+        return architecture.find(self.base.manifest.architecture)
+
+    def key(self) -> str:
+        """Changes with everything that makes a machine another one: the base image's content, the program, the
+        kernel line, sizes. The state of one can only be given to another of the same key.
+        """
+        found = process.find(self.program)
+        stat = Path(found).stat() if found else None
+        mark = (found, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
+        sizes = (self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes, self.read_only_disks)
+        line = guest.kernel_line(self.architecture, self.accelerator)
+        return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
+
+
+def program_of(machine: MachineSection, base: BaseImage) -> str:
+    """The emulator for a base image: the configured one if that has the host's own architecture, else QEMU's."""
+    name = base.manifest.architecture
+    return (name == architecture.native() and machine.qemu) or architecture.find(name).qemu
