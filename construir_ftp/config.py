@@ -97,7 +97,7 @@ class TlsSection(Section, frozen=True):
 
 
 class GateSection(Section, frozen=True):
-    """What an upload may be; see gate."""
+    """What an upload may be; see intake."""
 
     above_zero: ClassVar = ("max_image", "max_memory", "timeout")
 

@@ -1,5 +1,6 @@
 """What whole-system tests share: the base images that deploy/test built, and an appliance that stops by itself."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,15 +15,33 @@ from construir_ftp.layers.store import Store
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.pack import pack
-from tests import machines
-from tests.appliance import Appliance
-from tests.ftpclient import Control, House, serving
-from tests.tlsclient import make_certificate
+from tests.support import machines
+from tests.support.appliance import Appliance
+from tests.support.ftpclient import Control, House, serving
+from tests.support.places import JOBS
+from tests.support.tlsclient import make_certificate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--all: what takes minutes is done in full, such as fuzzing."""
     parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a thousand or more")
+
+
+# What only machines, or base images, are there for.
+_MACHINE_FIXTURES = {"images", "base", "shape", "template", "appliance", "shared_appliance"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a machine or a base image; skip what is slow, unless asked for, and what only root can run."""
+    for item in items:
+        place = item.path.relative_to(config.rootpath / "tests").parts[0]
+        if place in ("machine", "system") or _MACHINE_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.machine)
+        slow, root = item.get_closest_marker("slow"), item.get_closest_marker("root")
+        if slow is not None and not config.getoption("--all"):
+            item.add_marker(pytest.mark.skip(reason=f"{slow.args[0]}: only with --all"))
+        if root is not None and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason=root.args[0]))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +72,7 @@ def template(shape: Shape) -> Iterator[Template]:
 def packed(job: str, place: Path) -> Path:
     """One of tests/jobs as an upload in `place`."""
     upload = place / f"{job}.img.zst"
-    pack.pack(machines.JOBS / job, upload, 2**20)
+    pack.pack(JOBS / job, upload, 2**20)
     return upload
 
 

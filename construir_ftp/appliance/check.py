@@ -136,7 +136,7 @@ def _libmagic(config: Config) -> Iterator[Finding]:
 
 
 def _judge_a_sample(config: Config) -> str:
-    """Pack the smallest job there is and have the gate judge it: libmagic, the decompressors and the judge's limits."""
+    """Pack the smallest job there is and have it judged: libmagic, the decompressors and the judge's limits."""
     with tempfile.TemporaryDirectory(prefix="construir-check-") as name:
         source, sample = Path(name) / "job", Path(name) / "sample.img.zst"
         source.mkdir()
@@ -145,7 +145,7 @@ def _judge_a_sample(config: Config) -> str:
         pack.pack(source, sample, 0)
         with JudgePool(config.gate) as judges:
             found = live_check.check_file(sample, judges)
-    return f"the gate knows a sample job for {found.filesystem} in {found.codec}"
+    return f"the judge knows a sample job for {found.filesystem} in {found.codec}"
 
 
 def _jail(config: Config) -> Iterator[Finding]:

@@ -90,7 +90,7 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
         callback=say,
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
-        help=f"Allocation what is not installed here: {error.name or error}.",
+        help=f"Needs what is not installed here: {error.name or error}.",
         add_help_option=False,
     )
 

@@ -1,6 +1,6 @@
 """An image into an outer format and back, by the system's tools.
 
-For images that have passed the gate, and for images of our own: a tool is no judge of a stream. Each reads
+For images that have passed their check, and for images of our own: a tool is no judge of a stream. Each reads
 standard input and writes standard output; files are written here, so that holes stay holes and a full disk is
 an OSError with errno ENOSPC, whatever the tool would have called it.
 """

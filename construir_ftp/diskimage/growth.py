@@ -1,4 +1,4 @@
-"""How much of an upload there is: all of it, or as much as the gate has told so far.
+"""How much of an upload there is: all of it, or as much as its reader has been told of so far.
 
 A judge reads a file while it is still being received, and never beyond what it has been told of. What it is told
 comes over a socket (SOCK_SEQPACKET, unix(7)): message(...) on one end, Told on the other.

@@ -1,4 +1,4 @@
-"""One upload before its judge, from the gate's side: tells how far it has grown, and hears what the judge says.
+"""One upload and its judge, from the FTP server's side: tells how far it has grown, and hears what the judge says.
 
 The judge reads the file this holds open, by the same open file description, so that where it has come to can be
 seen by lseek(2) and need not be asked. One thread at a time may use a handle.

@@ -5,7 +5,7 @@
 Starting Python and libmagic costs a tenth of a second, a fork a few milliseconds. With each message come two
 descriptors: the upload, and a socket by which the judge is told how far it has grown (growth) and answers (verdict).
 The parent never reads an upload, so every child begins as innocent as the first did; a child reads one and ends.
-The gate's end of the first socket closed, the parent waits for its children and ends.
+When the other end of the first socket is closed, this process waits for its judges and exits.
 """
 
 import gc
@@ -80,7 +80,7 @@ def _reap(_number: int, _frame: FrameType | None) -> None:
 
 
 def _note(status: int) -> None:
-    """Tell the gate's log of a judge that failed. SIGKILL is how the gate ends one that it needs no longer."""
+    """Tell the server's log of a judge that failed. SIGKILL is how one ends that is needed no longer."""
     code = os.waitstatus_to_exitcode(status)
     if code not in (0, -signal.SIGKILL):
         os.write(2, f"a judge ended with status {code}\n".encode())
@@ -122,9 +122,9 @@ def _judge(setup: Setup, parent: int, file: int, channel: int) -> NoReturn:
 
 
 def _greet(file: int, channel: int) -> socket.socket:
-    """Leave nothing open but the upload and the socket; hand the gate what it can end this process by (pidfd_open(2)).
+    """Leave nothing open but the upload and the socket; hand over what this process can be ended by (pidfd_open(2)).
 
-    Nothing of the upload has been read yet, so that what the gate is handed is this process and no other.
+    Nothing of the upload has been read yet, so that what is handed over is this process and no other.
     """
     os.dup2(file, 0, inheritable=False)
     os.dup2(channel, 1, inheritable=False)

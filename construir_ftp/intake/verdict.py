@@ -1,4 +1,4 @@
-"""What the judge tells the gate, and the gate the judge.
+"""What a judge says, and what it is told.
 
 The judge has read hostile bytes, so its answer is checked like any other input: only these fields, only these values.
 """

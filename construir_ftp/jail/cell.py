@@ -26,7 +26,7 @@ _QEMU_ADDRESSES = 4096 * _MIB
 _QEMU_MEMORY = 1024 * _MIB
 _QEMU_THREADS = 128
 _QEMU_FILES = 256
-# What else a tool needs that unpacks or mends within a gate's limits: a thread, with its buffers, for each core.
+# What else a tool needs that unpacks or mends within the limits of uploads: a thread, with its buffers, for each core.
 _READER_ADDRESSES_PER_CORE = 128 * _MIB
 _READER_THREADS = 64
 _READER_FILES = 64

@@ -1,5 +1,5 @@
 """Which files of a job's image are its artifacts: the patterns of `outputs` in construir.toml, what an artifact may be
-called, and what the reader in its jail (picker) and the one who writes the files (artifacts) tell each other.
+called, and what the reader in its jail (artifact_reader) and the one who writes the files (artifacts) tell each other.
 
 A pattern is the path of a file from the root of the image. `*`, `?` and `[...]` are as in a shell, which they match no
 "/" for and no "." at the beginning of a name; `**`, alone between two "/", is any number of directories.
@@ -35,7 +35,7 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What the picker is told."""
+    """What the artifact reader is told."""
 
     patterns: tuple[str, ...]
     limits: Allowance
@@ -57,7 +57,7 @@ class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):
 
 
 def decode(line: bytes) -> Found | End:
-    """What the picker said. Raises msgspec.MsgspecError or UnicodeDecodeError if it is nonsense."""
+    """What the artifact reader said. Raises msgspec.MsgspecError or UnicodeDecodeError if it is nonsense."""
     said: Found | End = msgspec.json.decode(line, type=Found | End)
     return said
 

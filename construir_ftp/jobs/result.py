@@ -101,8 +101,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     name: str = ""
     contributor: str = ""
-    status: str
-    reason: str
+    status: Annotated[str, msgspec.Meta(pattern="^[a-z-]{1,40}$")]
+    reason: str = ""
     exit_code: int | None = None
     image: str | None = None
     codec: str = ""

@@ -11,7 +11,7 @@ from construir_ftp.config import MachineSection
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import guest
 
-# How a machine runs its instructions; each is a row of engine.ENGINES.
+# How a machine runs its instructions; each is a row of vm.ENGINES.
 Accelerator = Literal["kvm", "tcg"]
 
 

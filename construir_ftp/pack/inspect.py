@@ -1,6 +1,6 @@
-"""What the gate would say of a file, and why, where there is no server.
+"""What a server would say of a file, and why, where there is no server.
 
-The judge is the gate's own, jailed as there where that can be; on a contributor's machine without the means he works in
+The judge is the server's own, in a jail where one can be had. On a contributor's computer without the means it works in
 this process, on a file that its owner has named. What only an appliance knows is not asked: which base images, layers
 and results it has.
 """
@@ -25,7 +25,7 @@ _PROGRAMS = ("setpriv", "prlimit")
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a file: `reply` is the gate's, and `accepted` whether that is good. Sizes in bytes.
+    """What is known of a file: `reply` is the server's, and `accepted` whether that is good. Sizes in bytes.
 
     `asks` is what its construir.toml says, as far as it says anything; what could not be found out is None.
     """

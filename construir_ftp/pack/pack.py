@@ -153,7 +153,7 @@ def _asked_space(content: Path) -> int:
     try:
         return int(request.read(request.decode(asked.read_bytes())).space or 0) if asked.is_file() else 0
     except RefusedError:
-        return 0  # what is wrong with it, the gate says
+        return 0  # what is wrong with it, the judge says
 
 
 class _Counter:

@@ -2,8 +2,8 @@
 
     artifacts/NAME     in the job's directory; never a directory, a link or anything special
 
-They are found and read by a picker, in a jail; here its words are checked like any other hostile input, and the files
-are written. An artifact that can't be had fails no job: the image has it still, and the result says what is left out.
+They are found and read by artifact_reader, in a jail. Here its words are checked like any other hostile input, and the
+files are written. An artifact that can't be had fails no job: the image has it still, and the result says what is left out.
 """
 
 import hashlib
@@ -64,31 +64,31 @@ def take(image: Path, patterns: tuple[str, ...], target: Path, limits: Artifacts
 
 
 def _receive(image: Path, asked: Asked, timeout_s: float, target: Path, written: list[Artifact]) -> End:
-    """Write what the picker finds, and add it to `written`. Raises ConstruirError if it does not come to its end."""
+    """Write what the reader finds, and add it to `written`. Raises ConstruirError if it does not come to its end."""
     left = asked.limits
-    with _picking(image, asked, timeout_s) as picker:
-        while isinstance(said := _message(picker), Found):
+    with _reading(image, asked, timeout_s) as reader:
+        while isinstance(said := _message(reader), Found):
             left = Allowance(left.files - 1, left.bytes - said.bytes)
             if left.files < 0 or left.bytes < 0:
                 raise ConstruirError(_NONSENSE)
-            written.append(_write(said, picker, target, written))
+            written.append(_write(said, reader, target, written))
         return said
 
 
 @contextmanager
-def _picking(image: Path, asked: Asked, timeout_s: float) -> Iterator[Tool]:
+def _reading(image: Path, asked: Asked, timeout_s: float) -> Iterator[Tool]:
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=timeout_s, readable=cell.python())
     argv = [sys.executable, "-I", "-m", "construir_ftp.runner.artifact_reader", msgspec.json.encode(asked).decode()]
-    with image.open("rb") as file, tools.start(walls, argv, timeout_s, stdin=file) as picker:
+    with image.open("rb") as file, tools.start(walls, argv, timeout_s, stdin=file) as reader:
         try:
-            yield picker
+            yield reader
         except EOFError as short:
-            raise ConstruirError(_why(picker, timeout_s)) from short
+            raise ConstruirError(_why(reader, timeout_s)) from short
 
 
-def _message(picker: Tool) -> Found | End:
+def _message(reader: Tool) -> Found | End:
     """Raises EOFError where there is none, and ConstruirError where it is nonsense."""
-    line = picker.stdout.readline(_LINE_BYTES)
+    line = reader.stdout.readline(_LINE_BYTES)
     if not line:
         raise EOFError
     try:
@@ -97,7 +97,7 @@ def _message(picker: Tool) -> Found | End:
         raise ConstruirError(_NONSENSE) from error
 
 
-def _write(said: Found, picker: Tool, target: Path, written: list[Artifact]) -> Artifact:
+def _write(said: Found, reader: Tool, target: Path, written: list[Artifact]) -> Artifact:
     path = target / said.name
     twin = next((file for file in written if file.name == said.like), None)
     if path.exists() or (said.like and (twin is None or twin.bytes != said.bytes)):
@@ -106,7 +106,7 @@ def _write(said: Found, picker: Tool, target: Path, written: list[Artifact]) -> 
         path.hardlink_to(target / twin.name)
         return msgspec.structs.replace(twin, name=said.name, path=said.path)
     try:
-        files.write_sparse(picker.stdout, path, said.bytes)
+        files.write_sparse(reader.stdout, path, said.bytes)
     except EOFError:
         path.unlink()
         raise
@@ -114,10 +114,10 @@ def _write(said: Found, picker: Tool, target: Path, written: list[Artifact]) -> 
         return Artifact(said.name, said.path, said.bytes, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _why(picker: Tool, timeout_s: float) -> str:
-    """Why a picker that has closed its output came to no end."""
+def _why(reader: Tool, timeout_s: float) -> str:
+    """Why a reader that has closed its output came to no end."""
     try:
-        ended = picker.end()
+        ended = reader.end()
     except CommandError:
         return f"not done after {timeout_s:g} s"
     return ended.words.rpartition("\n")[2] or f"exit status {ended.status}"

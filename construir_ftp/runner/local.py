@@ -1,4 +1,4 @@
-"""One job without a server: the same gate, the same machine, the same result directory, in a spool of its own."""
+"""One job without a server: the same check, the same machine, the same result directory, in a spool of its own."""
 
 import shutil
 import socket
@@ -35,7 +35,7 @@ def run(
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
-    run it on, unless on the configured base image. Raises RefusedError where the gate would, UsageError,
+    run it on, unless on the configured base image. Raises RefusedError where a server would, UsageError,
     MachineUnavailableError, or ConstruirError when `stop` was readable.
     """
     if output is not None and output.exists():

@@ -45,7 +45,7 @@ _MOST_WISHES_BYTES = 2 * request.MOST_BYTES
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """A job to look at: its image, what the gate found that to be, and what its machine is to have."""
+    """A job to look at: its image, what its judge found that to be, and what its machine is to have."""
 
     image: Path
     found: Verdict
@@ -79,7 +79,7 @@ def find(what: str, config: Config) -> Subject:
     """What is meant by `what`: an image's file, a result's directory, or the id of a job in done/ of the spool.
 
     What a job's machine is to have is said by the construir.toml beside a result, else by the one in the image. Raises
-    UsageError where it is none of these, or has no image, RefusedError where the gate would refuse the image.
+    UsageError where it is none of these, or has no image, RefusedError where a server would refuse the image.
     """
     place = Path(what)
     if place.is_file():
@@ -115,10 +115,12 @@ def _in_result(place: Path, config: Config) -> Subject:
 
 
 def _read_result(place: Path) -> Result:
+    if not Job(place).result.exists():
+        raise UsageError(f"{place} has no result.json; name a result, or an image: construir pack {place}")
     try:
         return read_result(Job(place))
     except ConstruirError as error:
-        raise UsageError(f"{place} has no result.json; name a result, or an image: construir pack {place}") from error
+        raise UsageError(f"{place}: result.json can't be read ({error}); name the image in it") from error
 
 
 # -- the machine, and what is in it ----------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from construir_ftp.machine import guest
 from construir_ftp.machine.shape import Shape
 from construir_ftp.pack import pack
 from tests import bench
-from tests.appliance import CONFIG, WARM, Appliance, construir
 from tests.bench import Row, bare, stock
-from tests.images import job_directory
+from tests.support.appliance import CONFIG, WARM, Appliance, construir
+from tests.support.images import job_directory
 
 # For a clone to get ready, while there is nothing to do.
 SETTLE_S = 4.0

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.appliance import NAME, PASSWORD
 from tests.bench import timed
 from tests.bench.ftp_servers import Server
+from tests.support.appliance import NAME, PASSWORD
 
 _LONGEST_S = 120
 # Three hundred logins of a tenth of a second of all processors each are half a minute where nothing else is done.

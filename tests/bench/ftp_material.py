@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import images
 from tests.bench.ftp_peers import Place
+from tests.support import images
 
 RESULTS = 100_000
 SMALL_FILES = 200

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from construir_ftp.ftp.users import Users
-from tests import images, tlsclient
-from tests.appliance import NAME, PASSWORD
+from tests.support import images, tlsclient
+from tests.support.appliance import NAME, PASSWORD
 
 # mod_tls is in a package of its own.
 _PACKAGES = {"vsftpd": ["vsftpd"], "pure-ftpd": ["pure-ftpd"], "proftpd": ["proftpd-core", "proftpd-mod-crypto"]}

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from construir_ftp.ftp.users import Users
-from tests.appliance import NAME, PASSWORD
 from tests.bench import ftp_peers
 from tests.bench.ftp_peers import Place
+from tests.support.appliance import NAME, PASSWORD
 
 OURS = "construir"
 _UP_S = 30

@@ -12,7 +12,7 @@ from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.pack import pack
 from tests import bench
 from tests.bench import Line, Row, bare
-from tests.machines import JOBS
+from tests.support.places import JOBS
 
 
 def judge_s(upload: Path) -> float:

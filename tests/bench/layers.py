@@ -24,8 +24,8 @@ from construir_ftp.machine.vm import Machine
 from tests import bench
 from tests.bench import Line, Row, timed
 from tests.bench.start import warm_s
-from tests.images import job_directory, tar
-from tests.machines import assignment
+from tests.support.images import job_directory, tar
+from tests.support.machines import assignment
 
 COUNTS = (0, 1, 4, 8)
 # Of any size that matters, yet made in a minute or so without KVM.

@@ -16,7 +16,7 @@ from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
 from tests import bench
 from tests.bench import Line
-from tests.prison import descendants
+from tests.support.prison import descendants
 
 BOOT_S = 120.0
 KIB, MIB = 2**10, 2**20

@@ -15,8 +15,8 @@ from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Assignment, Machine
 from tests import bench
 from tests.bench import Row, bare, stock
-from tests.images import job_directory
-from tests.machines import assignment
+from tests.support.images import job_directory
+from tests.support.machines import assignment
 
 # A waiting machine has waited: what its host had in its caches is gone.
 IDLE_S = 1.0

@@ -22,9 +22,9 @@ import msgspec
 from construir_ftp.jobs.result import Result
 from construir_ftp.pack import pack
 from tests import bench
-from tests.appliance import CONFIG, WARM, Appliance, send
 from tests.bench import Line
-from tests.images import job_directory
+from tests.support.appliance import CONFIG, WARM, Appliance, send
+from tests.support.images import job_directory
 
 SECONDS_PER_TICK = 1 / os.sysconf("SC_CLK_TCK")
 # For a template to be built and machines to get ready, while there is nothing to do.

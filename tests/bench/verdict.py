@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from construir_ftp.diskimage import codec as codecs
-from tests import bench, images
+from tests import bench
 from tests.bench import Row
-from tests.ftpclient import House, serving
+from tests.support import images
+from tests.support.ftpclient import House, serving
 
 _PIECE_BYTES = 2**20
 _LONGEST_S = 900

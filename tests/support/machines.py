@@ -1,0 +1,55 @@
+"""Machines for tests and benches: of what shape they are, and what they are given to do. Plain functions."""
+
+from pathlib import Path
+
+from construir_ftp.config import MachineSection
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.machine import accelerator
+from construir_ftp.machine.guest import Errand
+from construir_ftp.machine.shape import Shape
+from construir_ftp.machine.vm import Assignment
+from construir_ftp.units import Size
+from tests.support.images import run
+
+# Small ones, so that several fit into any test machine.
+SMALL = MachineSection(memory=Size.parse("512MiB"), scratch=Size.parse("512MiB"))
+
+
+def shape(images: Path, base: BaseImage, machine: MachineSection = SMALL, read_only_disks: int = 0) -> Shape:
+    """A machine under the accelerator that works here; `images` is where the base images are."""
+    choice = accelerator.choose(machine, images, base)
+    return Shape.of(machine, base, choice.accelerator, max_disk_bytes=2**30, read_only_disks=read_only_disks)
+
+
+def assignment(
+    place: Path,
+    job: Path,
+    *,
+    size: str = "4M",
+    timeout_s: float = 60,
+    idle_timeout_s: float = 60,
+    boot_timeout_s: float = 60,
+    errand: Errand | None = None,
+    layers: tuple[Path, ...] = (),
+    results: tuple[Path, ...] = (),
+) -> Assignment:
+    """The job in the directory `job`, on a new disk in `place`, after which the guest is named; both are made anew."""
+    place.mkdir(exist_ok=True)
+    task = Assignment(
+        disk=place / "disk.img",
+        errand=errand or Errand(hostname=place.name, filesystem="ext2"),
+        layers=layers,
+        results=results,
+        timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
+        boot_timeout_s=boot_timeout_s,
+        output=place / "output.log",
+        console=place / "console.log",
+        log_head_bytes=2**16,
+        log_tail_bytes=2**16,
+    )
+    for left in (task.disk, task.output, task.console):
+        left.unlink(missing_ok=True)
+    run("mke2fs", "-q", "-t", "ext2", "-d", job, task.disk, size)
+    task.disk.chmod(0o600)
+    return task

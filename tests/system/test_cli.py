@@ -1,0 +1,235 @@
+"""The command line: what it says, what it exits with, and that every option is explained."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from construir_ftp.cli.main import construir as group
+from construir_ftp.cli.options import printable
+from construir_ftp.pack import pack
+from tests.support.appliance import construir
+from tests.support.places import JOBS
+from tests.system.test_jobs import ARTIFACTS
+
+# What works on nothing that is configured: on a directory, or on these commands themselves.
+UNCONFIGURED = {"init", "pack", "completion", "man"}
+
+
+def commands(command: click.Command, name: str = "construir") -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for sub in command.list_commands(context):
+            below = command.get_command(context, sub)
+            assert below is not None, f"{name} {sub}"
+            yield from commands(below, f"{name} {sub}")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands(group)), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_every_command_and_option_is_explained(name: str, command: click.Command) -> None:
+    assert command.help, name
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands(group)), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_every_command_takes_the_places_it_works_on(name: str, command: click.Command) -> None:
+    if not isinstance(command, click.Group) and name.removeprefix("construir ") not in UNCONFIGURED:
+        options = {option for parameter in command.params for option in parameter.opts}
+        speaks_to_a_server = "--ca-file" in options
+        assert {"--config", "--spool", "--images"} <= options or speaks_to_a_server, name
+
+
+# Whatever lists something, or says what it has found or deleted.
+LISTINGS = {
+    *("check", "status", "prune", "user list", "image list", "image diff", "image gc"),
+    *("layer list", "layer show", "layer gc", "inspect", "init", "pack", "jobs", "diff"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands(group)), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_every_listing_can_be_had_as_json(name: str, command: click.Command) -> None:
+    if name.removeprefix("construir ") in LISTINGS:
+        assert "--json" in {option for parameter in command.params for option in parameter.opts}
+
+
+def test_listings_of_an_empty_appliance_are_json_in_whole_lines_and_without_colour(tmp_path: Path) -> None:
+    spool, images = f"--spool={tmp_path / 'spool'}", f"--images={tmp_path / 'images'}"
+    (tmp_path / "images").mkdir()
+    construir("user", "add", "alice", "--password-stdin", spool, input="correct horse\n", check=True)
+    for words in ("status", "prune", "user list", "image list", "image gc", "layer list", "layer gc"):
+        said = construir(*words.split(), "--json", spool, images, check=True)
+        assert msgspec.json.decode(said.stdout) in ([], ["alice"]) or words == "status", words
+        assert said.stderr == ""
+
+
+def test_no_table_is_cut_or_coloured_where_there_is_no_terminal(images: Path) -> None:
+    listed = construir("image", "list", env={**os.environ, "COLUMNS": "20", "FORCE_COLOR": ""}, check=True).stdout
+    assert "bookworm-amd64 " in listed
+    assert "\x1b" not in listed
+    name, *_, digest = listed.splitlines()[1].split()
+    assert (name.startswith("bookworm"), len(digest)) == (True, 16)
+
+
+def test_no_color_is_obeyed_on_a_terminal_and_a_bar_is_seen_there_only(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "construir_ftp", "pack", str(JOBS / "hello"), "-o"])
+    seen = {}
+    for colour in ("", "1"):
+        env = {**os.environ, "NO_COLOR": colour, "TERM": "xterm"}
+        argv = ["script", "-qec", f"{command} {tmp_path}/a{colour}.zst", "/dev/null"]
+        seen[colour] = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "packing with zstd" in seen[""]
+    assert "packing with zstd" in seen["1"]
+    assert "\x1b[3" in seen[""]
+    assert "\x1b[3" not in seen["1"]
+    quiet = construir("pack", JOBS / "hello", "-o", tmp_path / "b.zst", check=True)
+    assert (quiet.stderr, quiet.stdout.count("\n")) == ("", 1)
+
+
+def test_places_can_be_named_in_the_environment(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    env = {**os.environ, "CONSTRUIR_SPOOL": str(spool)}
+    construir("user", "add", "alice", "--password-stdin", env=env, input="correct horse\n", check=True)
+    assert (spool / "users.toml").exists()
+    assert construir("user", "list", env=env, check=True).stdout == "alice\n"
+
+
+def test_wrong_configuration_exits_with_78_naming_file_and_key(tmp_path: Path) -> None:
+    config = tmp_path / "construir.toml"
+    config.write_text('[machine]\ntimeout = "soon"\n')
+    said = construir("status", f"--config={config}")
+    assert said.returncode == 78
+    assert said.stderr.startswith(f"construir: {config}: machine.timeout: expected a number with a unit")
+    assert said.stderr.count("\n") == 1
+
+
+def test_missing_qemu_exits_with_69(tmp_path: Path) -> None:
+    config = tmp_path / "construir.toml"
+    config.write_text('[machine]\naccelerator = "tcg"\nqemu = "qemu-system-nothing"\n')
+    said = construir("run", JOBS / "hello", "-o", tmp_path / "result", f"--config={config}")
+    assert said.returncode == 69
+    assert "qemu-system-nothing: not installed" in said.stderr
+
+
+def test_users_are_added_changed_listed_and_removed(tmp_path: Path) -> None:
+    spool = f"--spool={tmp_path}"
+    for name in ("bob", "alice"):
+        construir("user", "add", name, "--password-stdin", spool, input="correct horse\n", check=True)
+    assert construir("user", "list", spool).stdout == "alice\nbob\n"
+    before = (tmp_path / "users.toml").read_text()
+    construir("user", "password", "bob", "--password-stdin", spool, input="battery staple\n", check=True)
+    assert (tmp_path / "users.toml").read_text() != before
+    construir("user", "remove", "alice", spool, check=True)
+    assert construir("user", "list", spool).stdout == "bob\n"
+    again = construir("user", "add", "bob", "--password-stdin", spool, input="correct horse\n")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "correct" not in (tmp_path / "users.toml").read_text()
+
+
+def test_run_exits_as_the_job_did_and_leaves_its_result(tmp_path: Path) -> None:
+    said = construir("run", JOBS / "fails", "-o", tmp_path / "result")
+    assert (said.returncode, said.stdout) == (3, "about to fail\n")
+    result = msgspec.json.decode((tmp_path / "result" / "result.json").read_bytes())
+    assert (result["status"], result["exit_code"], result["contributor"]) == ("failed", 3, "local")
+
+
+def test_run_leaves_the_same_artifacts_as_an_appliance(tmp_path: Path) -> None:
+    assert construir("run", JOBS / "artifacts", "-o", tmp_path / "result").returncode == 3
+    assert {path.name: path.read_bytes() for path in (tmp_path / "result/artifacts").iterdir()} == ARTIFACTS
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "result", check=True)
+
+
+def test_run_takes_a_packed_job_too_and_an_unpacked_result_is_complete(tmp_path: Path) -> None:
+    upload = tmp_path / "hello.img.xz"
+    construir("pack", JOBS / "hello", "-o", upload, "--codec", "xz", "--space", "1MiB", check=True)
+    assert construir("run", upload, "-o", tmp_path / "result").returncode == 0
+    construir("unpack", tmp_path / "result" / "hello.img.xz", tmp_path / "left", check=True)
+    assert {path.name for path in (tmp_path / "left").iterdir()} >= {"run.sh", "made-by-run.txt"}
+
+
+def test_run_refuses_what_the_gate_refuses(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a job\n" * 1000)
+    said = construir("run", tmp_path / "notes.txt", "-o", tmp_path / "result")
+    assert said.returncode == 65
+    assert "make one with: construir pack" in said.stderr
+    assert not (tmp_path / "result").exists()
+
+
+def test_run_never_writes_over_an_older_result(tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    said = construir("run", JOBS / "hello", "-o", tmp_path / "result")
+    assert (said.returncode, said.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nowhere"], "nowhere is not there"),
+        (["pack", "nowhere"], "nowhere"),
+        (["unpack", "nowhere", "there"], "nowhere"),
+        (["image", "verify", "nothing"], "run: construir image build nothing"),
+        (["image", "build", "../x"], "is no name for a base image"),
+        (["status", "--spool=nowhere"], "no spool at"),
+        (["prune", "--spool=nowhere"], "no spool at"),
+        (["user", "remove", "nobody", "--spool=nowhere"], "nobody"),
+    ],
+)
+def test_mistakes_get_one_line_that_says_what_to_do(arguments: list[str], words: str, tmp_path: Path) -> None:
+    said = construir(*arguments, cwd=tmp_path)
+    assert said.returncode in (1, 2)
+    assert words in said.stderr
+    assert said.stderr.count("\n") == 1
+    assert "Traceback" not in said.stderr
+
+
+def test_status_and_prune_of_an_idle_spool(tmp_path: Path) -> None:
+    construir("user", "add", "alice", "--password-stdin", f"--spool={tmp_path}", input="correct horse\n", check=True)
+    status = msgspec.json.decode(construir("status", "--json", f"--spool={tmp_path}", check=True).stdout)
+    assert (status["queue"], status["running"], status["done"]) == ([], [], 0)
+    assert construir("prune", "--dry-run", f"--spool={tmp_path}", check=True).stdout == ""
+
+
+def test_check_finds_a_working_machine_and_names_its_accelerator(tmp_path: Path) -> None:
+    said = construir("check", "--json", f"--spool={tmp_path / 'spool'}")
+    findings = {finding["subject"]: finding for finding in msgspec.json.decode(said.stdout)}
+    assert said.returncode == 0, said.stdout
+    assert findings["accelerator"]["text"].startswith(("KVM", "TCG"))
+    assert all(finding["remedy"] for finding in findings.values() if finding["state"] != "ok")
+
+
+def test_check_says_what_to_do_about_each_problem(tmp_path: Path) -> None:
+    config = tmp_path / "construir.toml"
+    config.write_text('[machine]\nqemu = "qemu-system-nothing"\n[spool]\nmin_free = "1000TiB"\n')
+    said = construir("check", f"--config={config}", f"--images={tmp_path}", f"--spool={tmp_path / 'spool'}")
+    assert said.returncode == 1
+    for remedy in ("apt install qemu-system-x86", "construir image build bookworm-amd64", "lower spool.min_free"):
+        assert f"-> {remedy}" in said.stdout or remedy in said.stdout
+
+
+def test_control_and_bidirectional_characters_are_escaped_for_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\u202ec\td\n") == "a\\x1b[2Jb\\u202ec\td\n"
+
+
+def test_job_that_prints_escapes_can_not_touch_the_terminal(tmp_path: Path) -> None:
+    job = tmp_path / "escapes"
+    job.mkdir()
+    (job / "run.sh").write_text("#!/bin/sh\nprintf 'red: \\033[31m\\n'\n")
+    (job / "run.sh").chmod(0o755)
+    pack.pack(job, tmp_path / "escapes.img.zst", 2**20)
+    said = construir("run", tmp_path / "escapes.img.zst", "-o", tmp_path / "result")
+    assert said.stdout == "red: \\x1b[31m\n"
+    assert (tmp_path / "result" / "output.log").read_bytes() == b"red: \x1b[31m\n"

@@ -1,0 +1,102 @@
+"""Many contributors, one appliance: who sends much delays others little."""
+
+import ftplib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.ftp.users import Users
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.pack import pack
+from tests.support.appliance import CONFIG, PASSWORD, WARM, Appliance, send
+from tests.support.places import JOBS
+
+MANY, VERY_MANY = 6, 1000
+
+
+@pytest.fixture
+def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
+    """An appliance that runs one job at a time, with two contributors."""
+    appliance = Appliance(tmp_path, WARM.replace("slots = 2", "slots = 1"))
+    appliance.start()
+    Users(appliance.spool / "users.toml").add("bob", PASSWORD)
+    yield appliance
+    appliance.stop()
+
+
+@contextmanager
+def paused_runner(appliance: Appliance) -> Iterator[None]:
+    """Within, no job is taken."""
+    runner = appliance.parts()["runner"]
+    os.kill(runner, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(runner, signal.SIGCONT)
+
+
+def test_many_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(
+    one_slot: Appliance, hello: Path, request: pytest.FixtureRequest
+) -> None:
+    with paused_runner(one_slot), one_slot.session() as alice:
+        for _ in range(VERY_MANY if request.config.getoption("--all") else MANY):
+            send(alice, hello)
+        single = one_slot.submit(hello, contributor="bob")
+    result = one_slot.wait(single)
+    assert result["status"] == "success"
+    done = [one_slot.wait(job)["started"] for job in one_slot.states()["done"]]
+    assert sorted(done, key=datetime.fromisoformat).index(result["started"]) == 1
+
+
+@pytest.fixture
+def small_spool(tmp_path: Path) -> Iterator[Appliance]:
+    """An appliance with two slots and 64 MiB of disk, 8 of which are kept free."""
+    config = CONFIG.replace('min_free = "64MiB"', 'min_free = "8MiB"').replace('timeout = "30s"', 'timeout = "10s"', 1)
+    appliance = Appliance(tmp_path, config)
+    appliance.spool.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", appliance.spool], check=False).returncode
+    ):
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        appliance.start()
+        yield appliance
+        appliance.stop()
+    finally:
+        subprocess.run(["umount", "-l", appliance.spool], check=True)
+
+
+def large_job(tmp_path: Path, name: str) -> Path:
+    """A job whose image is small packed, and has 16 MiB unpacked."""
+    upload = tmp_path / f"{name}.img.zst"
+    pack.pack(JOBS / name, upload, 15 * 2**20)
+    return upload
+
+
+@pytest.mark.usefixtures("base")
+def test_job_waits_for_room_beside_another_and_uploads_leave_both_theirs(
+    small_spool: Appliance, tmp_path: Path
+) -> None:
+    hangs, hello = large_job(tmp_path, "hangs"), large_job(tmp_path, "hello")
+    with paused_runner(small_spool):
+        first, second = small_spool.submit(hangs), small_spool.submit(hello)
+    deadline = time.monotonic() + 60
+    while not (small_spool.spool / "running" / first / "output.log").exists():
+        assert time.monotonic() < deadline, small_spool.log.read_text()
+        time.sleep(0.05)
+    assert small_spool.states()["queue"] == [second], "there is a slot, and no room"
+    assert "there is not enough room on the disk for it" in (small_spool.spool / "runner.json").read_text()
+    with pytest.raises(ftplib.error_temp, match="452 Refused: no room"):
+        small_spool.submit(hello)
+    assert small_spool.wait(first)["status"] == "timeout"
+    result = small_spool.wait(second)
+    assert result["status"] == "success"
+    assert result["started"] > small_spool.wait(first)["ended"]

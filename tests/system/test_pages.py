@@ -1,0 +1,40 @@
+"""The commands in docs/: all that are marked to be run are run, page by page, as a newcomer would copy them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.appliance import NAME, Appliance
+from tests.support.newcomer import Newcomer
+from tests.support.places import PROJECT
+
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What a fence may say of what is in it: commands that are run here, commands for another place, and what is none.
+_KINDS = {"sh", "sh elsewhere", "toml", "text", "json", "python"}
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    return [(kind.strip(), text) for kind, text in _FENCE.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_fence_says_whether_it_is_run(page: Path) -> None:
+    assert {kind for kind, _ in fences(page)} <= _KINDS
+    assert page.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "sh" in dict(fences(page))], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_work_as_they_are(page: Path, shared_appliance: Appliance, tmp_path: Path) -> None:
+    newcomer = Newcomer(tmp_path, shared_appliance)
+    commands = "".join(text for kind, text in fences(page) if kind == "sh")
+    server = f"export CONSTRUIR_SERVER=ftp://{NAME}@server:2121\n"
+    said = newcomer.type(newcomer.at(shared_appliance, server + "set -x\n" + commands))
+    assert said.returncode == 0, (said.stdout[-3000:], said.stderr[-3000:])
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PROJECT.glob("*.md")], ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

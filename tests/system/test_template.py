@@ -1,0 +1,398 @@
+"""Clones: they are quick to have, no two are alike, and a template that is wrong costs no job."""
+
+import errno
+import hashlib
+import io
+import os
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.intake import admission
+from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.intake.live_check import LiveCheck
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.resolver import Offer
+from construir_ftp.machine import accelerator, guest
+from construir_ftp.machine import template as template_module
+from construir_ftp.machine.capacity import Spare
+from construir_ftp.machine.shape import Shape
+from construir_ftp.machine.template import Template, Templates
+from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.pack import pack
+from construir_ftp.runner import worker
+from construir_ftp.runner.attempt import Published
+from construir_ftp.runner.slot import Slot
+from construir_ftp.runner.worker import Resources
+from tests.support.appliance import WARM, Appliance
+from tests.support.images import job_directory
+from tests.support.machines import SMALL, assignment
+from tests.support.places import JOBS
+from tests.support.prison import descendants
+
+CLONES = 20
+BLOCK = 2**16
+STAMPS = 5
+IDENTITY = b"""#!/bin/sh
+for number in 1 2 3 4 5; do date +%s.%N; done
+cat /proc/sys/kernel/random/boot_id /etc/machine-id
+uuidgen --random
+head -c 16 /dev/urandom | od -An -tx1
+hostname
+"""
+
+
+def run_clone(template: Template, task: Assignment, pooled: bool = False) -> Ending:
+    with template.waiting() if pooled else template.clone() as machine:
+        return machine.run(task)
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["warm", "pooled"])
+def test_clone_runs_a_job_whatever_the_size_of_its_disk(template: Template, tmp_path: Path, pooled: bool) -> None:
+    for number, size in enumerate(["1M", "64M"]):
+        ending = run_clone(template, assignment(tmp_path / f"job-{number}", JOBS / "hello", size=size), pooled)
+        assert (ending.claims.exit_code, ending.claims.clean) == (0, True)
+        assert ending.boot_path == ("pooled" if pooled else "warm")
+
+
+def test_no_two_clones_are_alike_and_all_know_the_time(template: Template, tmp_path: Path) -> None:
+    """Whether they come straight from the template, or have waited."""
+    job = job_directory(tmp_path / "identity", IDENTITY)
+    seen, late_s = [], []
+    for number in range(CLONES):
+        task = assignment(tmp_path / f"clone-{number}", job)
+        with ThreadPoolExecutor(1) as follower:
+            arrived = follower.submit(arrivals, task.output)
+            run_clone(template, task, pooled=number % 2 == 1)
+        said = task.output.read_text().split("\n")[:-1]
+        stamps, identity = map(float, said[:STAMPS]), said[STAMPS:]
+        late_s.append(min(at - stamp for at, stamp in zip(arrived.result(), stamps, strict=True)))
+        seen.append(identity)
+        assert identity[-1] == f"clone-{number}"
+    for values in zip(*seen, strict=True):
+        assert len(set(values)) == CLONES, values
+    # What is measured is the clock's error and the time that a line took to get here, on a host that may be busy.
+    assert all(-0.05 < late < 0.5 for late in late_s), late_s
+    assert statistics.median(late_s) < 0.05
+
+
+def arrivals(log: Path) -> list[float]:
+    """When each of the first lines came, while they come."""
+    seen: list[float] = []
+    deadline = time.time() + 120
+    while len(seen) < STAMPS and time.time() < deadline:
+        lines = log.read_bytes().count(b"\n") if log.exists() else 0
+        seen += [time.time()] * (min(lines, STAMPS) - len(seen))
+        time.sleep(0.002)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def before(template: Template) -> list[str]:
+    """What the template is made of, as it has to stay."""
+    return digests(template)
+
+
+@pytest.mark.parametrize("job", ["wipesroot", "corrupts", "reboots", "powersoff"])
+def test_hostile_clone_changes_nothing_for_the_next(
+    template: Template, before: list[str], tmp_path: Path, job: str
+) -> None:
+    run_clone(template, assignment(tmp_path / job, JOBS / job))
+    assert digests(template) == before
+    assert run_clone(template, assignment(tmp_path / "after", JOBS / "hello")).claims.exit_code == 0
+
+
+def digests(template: Template) -> list[str]:
+    found = []
+    for descriptor in (template._ram, template._state, template._root):
+        with os.fdopen(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY), "rb", buffering=0) as file:
+            found.append(digest(file))
+    return found
+
+
+def digest(file: io.FileIO) -> str:
+    """Of what is in a file, and where, but for zeros: to read two gigabytes of holes takes seconds."""
+    found, at, end = hashlib.sha256(), 0, file.seek(0, os.SEEK_END)
+    while at < end:
+        try:
+            at = file.seek(at, os.SEEK_DATA) // BLOCK * BLOCK
+        except OSError as error:
+            assert error.errno == errno.ENXIO, "only a hole is left"
+            break
+        file.seek(at)
+        block = file.read(BLOCK)
+        if block.count(0) < len(block):  # a hole in memory that was read is one no longer
+            found.update(f"{at}:".encode() + block)
+        at += BLOCK
+    return f"{found.hexdigest()} {end}"
+
+
+def test_sealed_template_can_be_written_by_nobody(template: Template) -> None:
+    with pytest.raises(PermissionError):
+        os.pwrite(template._ram, b"poison", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(template._state, 0)
+
+
+@pytest.fixture
+def resources(shape: Shape, images: Path, base: BaseImage, spool: Spool) -> Iterator[Resources]:
+    """One without a slot; its machines are of the shape of the tests' template."""
+    with closing(Templates(60)) as templates:
+        yield Resources(
+            spool=spool,
+            offer=Offer.of(spool, Config()),
+            spare=Spare(0),
+            base=base,
+            machine=SMALL,
+            accelerator=accelerator.choose(SMALL, images, base),
+            max_disk_bytes=shape.max_disk_bytes,
+            artifact_limits=Config().artifacts,
+            templates=templates,
+        )
+
+
+def run_job(resources: Resources, waiting: Machine | None = None) -> Published:
+    incoming = resources.spool.receive()
+    pack.pack(JOBS / "hello", incoming.upload, 2**20)
+    with JudgePool(Config().gate) as judges, LiveCheck(judges, incoming.upload) as check:
+        admission.admit(resources.spool, incoming, "hello.img.zst", "alice", check, resources.offer)
+    job = resources.spool.take()
+    assert job is not None
+    stop, other_end = socket.socketpair()
+    with stop, other_end:
+        outcome = worker.run(resources, job, stop, lambda _seconds: True, waiting)
+    assert isinstance(outcome, Published)
+    return outcome
+
+
+def put_in_place(resources: Resources, template: Template) -> None:
+    assert resources.templates is not None
+    resources.templates._built[resources.shape().key()] = template
+
+
+def never_booted(shape: Shape) -> Template:
+    """There is neither memory nor state in it."""
+    return Template(shape)
+
+
+def thrown_away(shape: Shape) -> Template:
+    """By another thread, since it was found."""
+    template = Template(shape)
+    template.close()
+    return template
+
+
+def of_another_machine(shape: Shape) -> Template:
+    """As if its state were taken for that of a machine it does not fit."""
+    template = Template.build(msgspec.structs.replace(shape, read_only_disks=1), 60)
+    template.shape = shape
+    return template
+
+
+@pytest.mark.parametrize("wrong", [never_booted, thrown_away, of_another_machine])
+def test_job_boots_cold_when_its_template_is_wrong_which_is_logged_and_thrown_away(
+    resources: Resources, caplog: pytest.LogCaptureFixture, wrong: Callable[[Shape], Template]
+) -> None:
+    put_in_place(resources, wrong(resources.shape()))
+    result = run_job(resources).result
+    assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
+    assert "booting a machine for it, since a quick one failed: " in caplog.text
+    assert f"template of {resources.base.name} thrown away: " in caplog.text
+    assert resources.templates is not None
+    assert resources.templates._built == {}
+
+
+def test_job_boots_cold_when_the_machine_that_waited_for_it_has_died(
+    resources: Resources, template: Template, caplog: pytest.LogCaptureFixture
+) -> None:
+    with template.waiting() as machine:
+        machine.engine.prisoner.kill()
+        result = run_job(resources, machine).result
+    assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
+    assert "booting a machine for it, since a quick one failed: " in caplog.text
+
+
+def test_machine_that_has_had_a_job_takes_no_other(template: Template, tmp_path: Path) -> None:
+    with template.waiting() as machine:
+        assert machine.run(assignment(tmp_path / "first", JOBS / "hello")).claims.clean
+        assert machine._process.returncode == 0
+        machine.run(assignment(tmp_path / "second", JOBS / "hello"))
+        assert (tmp_path / "second" / "output.log").read_bytes() == b""
+
+
+def test_shape_has_another_key_with_everything_that_makes_another_machine(
+    shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Base image, sizes, accelerator, QEMU's program and its version, kernel line."""
+    qemu = tmp_path / "qemu"
+    qemu.write_text("one version")
+    qemu.chmod(0o755)
+    manifest = msgspec.structs.replace(shape.base.manifest, parts={})
+    others: list[dict[str, Any]] = [
+        {"base": msgspec.structs.replace(shape.base, path=tmp_path)},
+        {"base": msgspec.structs.replace(shape.base, manifest=manifest)},
+        {"memory_bytes": shape.memory_bytes * 2},
+        {"cpus": shape.cpus + 1},
+        {"scratch_bytes": shape.scratch_bytes * 2},
+        {"max_disk_bytes": shape.max_disk_bytes * 2},
+        {"read_only_disks": 1},
+        {"accelerator": {"kvm": "tcg", "tcg": "kvm"}[shape.accelerator]},
+        {"program": str(qemu)},
+    ]
+    keys = [shape.key(), *(msgspec.structs.replace(shape, **other).key() for other in others)]
+    qemu.write_text("another version")
+    keys.append(msgspec.structs.replace(shape, program=str(qemu)).key())
+    monkeypatch.setattr(guest, "kernel_line", lambda _kind, _accelerator: "panic=1")
+    keys.append(shape.key())
+    assert len(set(keys)) == len(keys)
+
+
+def found(templates: Templates, shape: Shape) -> Template:
+    """Once it is built."""
+    deadline = time.monotonic() + 120
+    while (template := templates.find(shape)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return template
+
+
+def is_thrown_away(template: Template) -> bool:
+    try:
+        with template.clone():
+            return False
+    except ConstruirError:
+        return True
+
+
+def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
+    shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_module, "_MOST_KEPT", 1)
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f'#!/bin/sh\nexec {shape.program} "$@"\n')
+    qemu.chmod(0o755)
+    shape = msgspec.structs.replace(shape, program=str(qemu))
+    with closing(Templates(60)) as templates:
+        first = found(templates, shape)
+        assert found(templates, shape) is first
+        with first.clone() as machine:
+            qemu.write_text(qemu.read_text() + "# of another version\n")
+            second = found(templates, shape)
+            # A clone outlives the template that it was made of.
+            assert machine.run(assignment(tmp_path / "job", JOBS / "hello")).claims.exit_code == 0
+        assert (is_thrown_away(first), is_thrown_away(second)) == (True, False)
+        larger = found(templates, msgspec.structs.replace(shape, memory_bytes=2 * shape.memory_bytes))
+        assert (is_thrown_away(second), is_thrown_away(larger)) == (True, False)
+
+
+# One of three slots keeps no machine.
+TWO_WAIT = WARM.replace("slots = 2", "slots = 3\nwaiting = 2")
+NONE_WAITS = WARM.replace("slots = 2", "slots = 2\nwaiting = 0")
+LEAVES_MARKS = b"""#!/bin/sh
+ls /root/mark /dev/shm/mark 2>/dev/null
+touch /root/mark /dev/shm/mark
+cat /proc/sys/kernel/random/boot_id
+"""
+
+
+def waiting_machines(appliance: Appliance) -> set[int]:
+    """The clones that its runner has, once there are two of them and they have come to rest."""
+    deadline = time.monotonic() + 120
+    while True:
+        pids = set(map(int, clones_of(appliance.parts()["runner"])))
+        before = {pid: processor_ticks(pid) for pid in pids}
+        time.sleep(0.5)
+        if len(pids) == 2 and before == {pid: processor_ticks(pid) for pid in pids}:
+            return pids
+        assert time.monotonic() < deadline, pids
+
+
+def clones_of(runner: int) -> Iterator[int]:
+    for pid in descendants(runner):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if words[0].startswith(b"qemu") and b"-incoming" in words:
+                yield pid
+
+
+def processor_ticks(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+
+def test_as_many_machines_wait_as_configured_and_each_has_one_job(base: BaseImage, tmp_path: Path) -> None:
+    pack.pack(job_directory(tmp_path / "marks", LEAVES_MARKS), tmp_path / "marks.img.zst", 2**20)
+    said: list[bytes] = []
+    with Appliance(tmp_path, TWO_WAIT).running() as appliance:
+        appliance.wait_until_logged(f"template of {base.name} built")
+        ready = waiting_machines(appliance)
+        for _ in range(2):  # the second while another machine is got ready in the first one's slot
+            job = appliance.submit(tmp_path / "marks.img.zst")
+            assert appliance.wait(job)["boot_path"] == "pooled"
+            said.append(appliance.fetch(job, "output.log"))
+        assert not ready & waiting_machines(appliance)
+    assert [len(words.split()) for words in said] == [1, 1]
+    assert said[0] != said[1]
+
+
+def test_machine_that_waits_makes_room_for_one_of_a_newer_template(template: Template, shape: Shape) -> None:
+    """Which is that of another base image, as a rule; here it has more memory."""
+    with closing(Template.build(msgspec.structs.replace(shape, memory_bytes=600 * 2**20), 60)) as newer:
+        current = template
+        slot = Slot()
+        slot.start(lambda *_: None, lambda: None, lambda: current)
+        try:
+            wait_for_a_clone(b"512M")
+            current = newer
+            slot.look_again()
+            wait_for_a_clone(b"600M")
+        finally:
+            slot.end()
+            slot.join(60)
+            slot.close()
+    assert list(clones_of(os.getpid())) == []
+
+
+def wait_for_a_clone(memory: bytes) -> None:
+    """Until this process has one, and no other."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        with suppress(OSError):
+            lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in clones_of(os.getpid())]
+            if [memory in words for words in lines] == [True]:
+                return
+        time.sleep(0.05)
+
+
+def test_larger_machines_and_what_jobs_depend_on_come_the_same_way(tmp_path: Path) -> None:
+    """From templates of their own, built when they are first asked for; no machine waits here."""
+    job = job_directory(tmp_path / "job", b"#!/bin/sh\nls /deps; head -1 /proc/meminfo\n")
+    with Appliance(tmp_path, NONE_WAITS).running() as appliance:
+        pack.pack(job, tmp_path / "first.img.zst", 2**20)
+        first = appliance.submit(tmp_path / "first.img.zst")
+        assert appliance.wait(first)["boot_path"] in ("cold", "warm")
+        (job / "construir.toml").write_text(f'memory = "1500MiB"\n[dependencies]\nresults = ["{first}"]\n')
+        pack.pack(job, tmp_path / "larger.img.zst", 2**20)
+        ways: list[str] = []
+        while "warm" not in ways:
+            assert len(ways) < 20
+            larger = appliance.submit(tmp_path / "larger.img.zst")
+            result = appliance.wait(larger)
+            assert (result["status"], result["memory_bytes"]) == ("success", 1500 * 2**20)
+            ways.append(result["boot_path"])
+        dependency, _, kib, _ = appliance.fetch(larger, "output.log").decode().split()
+    assert ways[0] == "cold"
+    assert set(ways) == {"cold", "warm"}
+    assert dependency == "first"
+    assert 1_300_000 < int(kib) < 1_500 * 1024

@@ -1,0 +1,228 @@
+"""users: who may send jobs."""
+
+import os
+import subprocess
+import sys
+import threading
+import tomllib
+from pathlib import Path
+
+import argon2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from construir_ftp.errors import ConfigError, UsageError
+from construir_ftp.ftp import users as users_module
+from construir_ftp.ftp.users import Users
+from tests.support.places import PROJECT
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Users:
+    return Users(tmp_path / "users.toml")
+
+
+def test_missing_file_means_nobody(users: Users) -> None:
+    assert users.names() == []
+    assert not users.check("alice", PASSWORD)
+    assert not users.path.exists()
+
+
+def test_only_the_right_password_of_the_right_name_is_right(users: Users) -> None:
+    users.add("bob", "battery staple")
+    users.add("alice", PASSWORD)
+    assert users.names() == ["alice", "bob"]
+    assert users.check("alice", PASSWORD)
+    for name, password in [
+        ("alice", "battery staple"),
+        ("alice", ""),
+        ("alice", PASSWORD + " "),
+        ("Alice", PASSWORD),
+        ("", PASSWORD),
+        ("carol", PASSWORD),
+        ("al\0ice", PASSWORD),
+        ("alice", "\0\udcff"),
+    ]:
+        assert not users.check(name, password), (name, password)
+
+
+def test_password_is_not_in_the_file_and_the_file_is_for_its_owner_only(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    assert PASSWORD.encode() not in users.path.read_bytes()
+    assert users.path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in users.path.parent.iterdir()] == ["users.toml"]
+
+
+def test_new_password_replaces_the_old_one(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    users.set_password("alice", "battery staple")
+    assert users.check("alice", "battery staple")
+    assert not users.check("alice", PASSWORD)
+
+
+def test_removed_contributor_is_gone_and_the_others_stay(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    users.add("bob", PASSWORD)
+    users.remove("alice")
+    assert users.names() == ["bob"]
+    assert not users.check("alice", PASSWORD)
+    assert users.check("bob", PASSWORD)
+
+
+def test_change_by_another_process_counts_at_once(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    assert users.check("alice", PASSWORD)
+    Users(users.path).set_password("alice", "battery staple")
+    assert not users.check("alice", PASSWORD)
+    assert users.check("alice", "battery staple")
+    users.path.unlink()
+    assert not users.check("alice", "battery staple")
+
+
+def test_mode_and_owner_of_the_file_are_kept(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    users.path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(users.path, 12345, 23456)
+    before = users.path.stat()
+    users.add("bob", PASSWORD)
+    after = users.path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+ADD = """
+import sys
+from pathlib import Path
+from construir_ftp.ftp.users import Users
+Users(Path(sys.argv[1])).add(sys.argv[2], sys.argv[3])
+"""
+
+
+def test_two_who_add_at_once_lose_nothing(users: Users) -> None:
+    names = [f"user{number}" for number in range(8)]
+    children = [subprocess.Popen([sys.executable, "-c", ADD, users.path, name, PASSWORD]) for name in names]
+    assert [child.wait(60) for child in children] == [0] * len(names)
+    assert users.names() == names
+
+
+def test_checks_in_several_threads_see_a_changing_file_whole(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    answers: list[bool] = []
+
+    def check() -> None:
+        answers.extend(users.check("alice", PASSWORD) for _ in range(3))
+
+    threads = [threading.Thread(target=check) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(4):
+        Users(users.path).add(f"user{number}", PASSWORD)
+    for thread in threads:
+        thread.join()
+    assert answers == [True] * 9
+
+
+def test_unknown_name_costs_as_much_as_a_wrong_password() -> None:
+    nobody = argon2.extract_parameters(users_module._NOBODY)
+    fresh = argon2.extract_parameters(users_module._hash(PASSWORD))
+    assert nobody == fresh
+    assert fresh.memory_cost >= 19 * 1024, "RFC 9106 and OWASP agree on no less"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "anonymous", "ftp", "Alice", "1st", "-x", "a" * 33, "a b", "a.b", "a/b", "ä", "a\n", "a\0", "a]"]
+)
+def test_unfit_names_are_refused_in_one_printable_line(users: Users, name: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        users.add(name, PASSWORD)
+    assert str(refused.value).isprintable()
+    assert not users.path.exists()
+
+
+@pytest.mark.parametrize("password", ["", "seven77", "x" * 257, "tab\tinside", "line\r\nQUIT", "nul\0nul\0nul"])
+def test_unfit_passwords_are_refused(users: Users, password: str) -> None:
+    with pytest.raises(UsageError, match="a password has at"):
+        users.add("alice", password)
+    users.add("alice", PASSWORD)
+    with pytest.raises(UsageError, match="a password has at"):
+        users.set_password("alice", password)
+    assert users.check("alice", PASSWORD)
+
+
+def test_what_is_asked_of_the_wrong_name_says_what_to_do(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    with pytest.raises(UsageError, match="construir user password alice"):
+        users.add("alice", PASSWORD)
+    with pytest.raises(UsageError, match=r"'bob'.*construir user list"):
+        users.set_password("bob", PASSWORD)
+    with pytest.raises(UsageError, match=r"'bob'.*construir user list"):
+        users.remove("bob")
+    assert users.names() == ["alice"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[contributors.alice", "etc/users.example"),
+        ("[contributors.alice]\n", "password"),
+        ('[contributors.alice]\npassword = "secret"\n', "construir user password alice"),
+        ("[contributors.alice]\npassword = 3\n", "etc/users.example"),
+        ('[contributors.alice]\nshell = "/bin/sh"\n', "shell"),
+        ('[contributors.anonymous]\npassword = "x"\n', "anonymous"),
+        ('[contributors."\\u001b[1m"]\npassword = "x"\n', "name"),
+        ("[people]\n", "people"),
+        ("\udcff", "etc/users.example"),
+    ],
+)
+def test_damaged_file_is_named_with_what_to_do(users: Users, text: str, says: str) -> None:
+    users.path.write_bytes(text.encode(errors="surrogateescape"))
+    for ask in (
+        users.names,
+        lambda: users.check("alice", PASSWORD),
+        lambda: users.add("carol", PASSWORD),
+        lambda: users.remove("alice"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            ask()
+        assert str(users.path) in str(refused.value)
+        assert says in str(refused.value)
+        assert str(refused.value).isprintable()
+    assert users.path.read_bytes() == text.encode(errors="surrogateescape")
+
+
+def test_damaged_hash_is_an_error_not_a_wrong_password(users: Users) -> None:
+    users.path.write_text('[contributors.alice]\npassword = "$argon2id$v=19$m=65536,t=3,p=4$xx$yy"\n')
+    with pytest.raises(ConfigError, match="alice"):
+        users.check("alice", PASSWORD)
+
+
+def test_file_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    users = Users(in_the_way / "users.toml")
+    with pytest.raises(ConfigError, match=str(users.path)):
+        users.add("alice", PASSWORD)
+
+
+def test_example_says_the_truth(users: Users) -> None:
+    example = (PROJECT / "etc" / "users.example").read_text()
+    users.path.write_text(example)
+    assert users.names() == [], "copied as it is, it must let nobody in"
+    users.path.write_text(
+        "\n".join(line.removeprefix("# ") for line in example.splitlines() if "alice" in line or "$" in line)
+    )
+    assert users.check("alice", "correct horse battery")
+
+
+@given(st.text(max_size=40))
+def test_any_name_is_either_refused_or_fit_for_toml(name: str) -> None:
+    try:
+        users_module._check_name(name)
+    except UsageError:
+        return
+    assert tomllib.loads(users_module._text({name: "$argon2id$x"})) == {
+        "contributors": {name: {"password": "$argon2id$x"}}
+    }

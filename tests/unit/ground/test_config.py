@@ -1,0 +1,245 @@
+"""Promises of config: what is in etc/construir.toml is what there is, and a mistake is told in plain words."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from construir_ftp import config
+from construir_ftp.config import Config
+from construir_ftp.errors import ConfigError
+from construir_ftp.units import Duration, Size
+from tests.support.places import PROJECT
+
+REFERENCE = PROJECT / "etc" / "construir.toml"
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "my.toml")
+    return str(caught.value)
+
+
+def undocumented(text: str) -> list[str]:
+    """Keys of every section that the text lacks, or gives without a comment above them."""
+    tables = tomllib.loads(text)
+    lines = text.splitlines()
+    missing = []
+    for section in msgspec.structs.fields(Config):
+        begin = lines.index(f"[{section.name}]") if f"[{section.name}]" in lines else len(lines)
+        for key in msgspec.structs.fields(section.type):
+            at = next((n for n in range(begin, len(lines)) if lines[n].startswith(f"{key.name} = ")), 0)
+            comment = lines[at - 1].removeprefix("#").strip() if at and lines[at - 1].startswith("#") else ""
+            if not comment or key.name not in tables.get(section.name, {}):
+                missing.append(f"{section.name}.{key.name}")
+    return missing
+
+
+# -- etc/construir.toml ------------------------------------------------------------------------------------
+
+
+def test_reference_file_holds_exactly_the_defaults() -> None:
+    assert config.load(REFERENCE) == Config()
+
+
+def test_reference_file_documents_every_key() -> None:
+    assert undocumented(REFERENCE.read_text()) == []
+
+
+def test_a_key_without_documentation_is_noticed() -> None:
+    text = REFERENCE.read_text()
+    assert undocumented(text.replace("# Largest image, unpacked.\n", "")) == ["gate.max_image"]
+    assert undocumented(text.replace('max_image = "16GiB"\n', "")) == ["gate.max_image"]
+
+
+def test_reference_file_uses_a_unit_for_every_size_and_time() -> None:
+    tables = tomllib.loads(REFERENCE.read_text())
+    for section in msgspec.structs.fields(Config):
+        for key in msgspec.structs.fields(section.type):
+            if key.type in (Size, Duration):
+                assert isinstance(tables[section.name][key.name], str), f"{section.name}.{key.name}"
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_every_default_holds() -> None:
+    assert config.load(None) == Config()
+
+
+def test_sizes_and_times_are_read_with_their_units(tmp_path: Path) -> None:
+    path = tmp_path / "construir.toml"
+    path.write_text('[gate]\nmax_image = "1.5GiB"\n[machine]\ntimeout = " 90 min "\nboot_timeout = "250ms"\n')
+    read = config.load(path)
+    assert read.gate.max_image == 3 * 2**29
+    assert read.machine.timeout == 5400.0
+    assert read.machine.boot_timeout == 0.25
+    assert read.ftp == Config().ftp
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "construir.toml"
+    path.write_bytes(b'\xef\xbb\xbf[images]\r\ndefault = "trixie-amd64"\r\n')
+    assert config.load(path).images.default == "trixie-amd64"
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "construir.toml"
+    path.write_bytes('[spool]\npath = "/srv/bücher"\n'.encode())
+    assert config.load(path).spool_path() == Path("/srv/bücher")
+
+
+# -- what is wrong -------------------------------------------------------------------------------------------
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml: No such file or directory; name a readable file with --config"):
+        config.load(tmp_path / "gone.toml")
+
+
+def test_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory; name a readable file with --config"):
+        config.load(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "construir.toml"
+    path.touch(mode=0)
+    with pytest.raises(ConfigError, match="Permission denied; name a readable file with --config"):
+        config.load(path)
+
+
+def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "construir.toml"
+    path.write_bytes(b'# caf\xe9\n[spool]\npath = ""\n')
+    with pytest.raises(ConfigError, match=r"construir\.toml: not UTF-8 text \(byte 5\); save it as UTF-8"):
+        config.load(path)
+
+
+def test_bad_toml_is_told_with_its_line() -> None:
+    message = refusal("[ftp]\nport = \n")
+    assert message.startswith("my.toml: not valid TOML: ")
+    assert "line 2" in message
+
+
+def test_toml_nested_beyond_reason_is_no_crash() -> None:
+    assert refusal("a = " + "[" * 100_000).startswith("my.toml: not valid TOML: ")
+
+
+def test_unknown_key_and_section_are_told() -> None:
+    assert refusal("[ftp]\nmax_uplaod = 1") == "my.toml: ftp.max_uplaod: no such key; etc/construir.toml lists them all"
+    assert refusal("[ftpd]") == "my.toml: ftpd: no such key; etc/construir.toml lists them all"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[ftp]\nport = "2121"', "ftp.port: expected a whole number, got text in quotes"),
+        ("[ftp]\nport = 21.5", "ftp.port: expected a whole number, got a number with a point"),
+        ("[ftp]\nport = true", "ftp.port: expected a whole number, got true or false"),
+        ("[ftp]\nport = 1979-05-27", "ftp.port: expected a whole number, got a date"),
+        ("[ftp]\nport = []", "ftp.port: expected a whole number, got a list"),
+        ("[ftp]\nusers = 5", "ftp.users: expected text in quotes, got a whole number"),
+        ("ftp = 21", "ftp: expected a table, got a whole number"),
+        ('[gate]\nfilesystems = "ext2"', "gate.filesystems: expected a list, got text in quotes"),
+        ("[ftp]\nport = -1", "ftp.port: expected a whole number >= 0"),
+        ("[ftp]\nport = 65536", "ftp.port: expected a whole number <= 65535"),
+        ("[janitor]\nmax_results = 0", "janitor.max_results: expected a whole number >= 1"),
+        ("[gate]\nfilesystems = []", "gate.filesystems: expected a list of length >= 1"),
+    ],
+)
+def test_wrong_type_or_range_says_what_was_expected(text: str, expected: str) -> None:
+    assert refusal(text) == f"my.toml: {expected}"
+
+
+def test_wrong_choice_says_which_there_are() -> None:
+    assert refusal('[machine]\naccelerator = "xen"') == (
+        'my.toml: machine.accelerator: expected one of "auto", "kvm", "tcg", got \'xen\''
+    )
+    assert refusal('[gate]\nfilesystems = ["ext2", "ntfs"]') == (
+        'my.toml: gate.filesystems[1]: expected one of "btrfs", "ext2", "ext3", "ext4", "xfs", got \'ntfs\''
+    )
+
+
+@pytest.mark.parametrize("value", ['"-5MiB"', '"5"', '"5MB"', '"MiB"', '""', "5", "-5", "5.5", "true", '"5 MiB 3"'])
+def test_size_that_is_negative_or_without_unit_is_an_error(value: str) -> None:
+    got = f"got {tomllib.loads(f'v = {value}')['v']!r}".replace("'", '"')
+    expected = 'expected a number with a unit (B, KiB, MiB, GiB, TiB), such as "512MiB"'
+    assert refusal(f"[ftp]\nmax_upload = {value}") == f"my.toml: ftp.max_upload: {expected}, {got}"
+
+
+@pytest.mark.parametrize("value", ['"-1h"', '"30"', '"2 hours"', "30"])
+def test_time_that_is_negative_or_without_unit_is_an_error(value: str) -> None:
+    expected = 'expected a number with a unit (ms, s, min, m, h, d), such as "90min"'
+    assert refusal(f"[machine]\ntimeout = {value}").startswith(f"my.toml: machine.timeout: {expected}, got ")
+
+
+def test_values_beyond_what_the_kernel_takes_are_errors() -> None:
+    assert refusal('[janitor]\nmax_total = "8388608TiB"').endswith(': expected less than 8 EiB, got "8388608TiB"')
+    assert refusal('[janitor]\nmax_age = "36500d"').endswith(': expected less than 100 years, got "36500d"')
+    assert refusal(f'[janitor]\nmax_total = "{"9" * 500}TiB"').endswith('999..."')
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "zero"),
+    [
+        ("ftp", "max_upload", "0B"),
+        ("gate", "timeout", "0s"),
+        ("machine", "memory", "0MiB"),
+        ("runner", "scan_every", "0s"),
+        ("janitor", "every", "0min"),
+    ],
+)
+def test_zero_is_an_error_where_it_makes_no_sense(section: str, key: str, zero: str) -> None:
+    assert refusal(f'[{section}]\n{key} = "{zero}"') == f"my.toml: {section}.{key}: expected more than zero"
+
+
+def test_zero_is_no_error_where_it_makes_sense() -> None:
+    read = config.parse('[runner]\ngrace = "0s"\nslots = 0\n[machine]\nlog_head = "0B"', "my.toml")
+    assert (read.runner.grace, read.runner.slots, read.machine.log_head) == (0.0, 0, 0)
+
+
+def test_every_key_named_above_zero_exists() -> None:
+    for section in msgspec.structs.fields(Config):
+        assert set(section.type.above_zero) <= {key.name for key in msgspec.structs.fields(section.type)}
+
+
+def test_message_is_one_printable_line() -> None:
+    for hostile in (
+        '[ftp]\n"\\u001b[31m\\n" = 1',
+        '[machine]\naccelerator = "\\n\\u202e"',
+        '[ftp]\nmax_upload = "\\r"',
+    ):
+        assert refusal(hostile).isprintable()
+
+
+# -- where things are ------------------------------------------------------------------------------------------
+
+
+def test_configured_paths_win() -> None:
+    read = config.parse('[spool]\npath = "/a"\n[images]\npath = "/b"\n[ftp]\nusers = "/c"', "my.toml")
+    assert (read.spool_path(), read.images_path(), read.users_path()) == (Path("/a"), Path("/b"), Path("/c"))
+
+
+def test_users_file_is_in_the_spool_unless_configured() -> None:
+    assert config.parse('[spool]\npath = "/a"', "my.toml").users_path() == Path("/a/users.toml")
+
+
+@pytest.mark.parametrize("state_home", ["/xdg", "relative", ""])
+def test_paths_of_an_ordinary_user_follow_xdg(monkeypatch: pytest.MonkeyPatch, state_home: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("XDG_STATE_HOME", state_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    expected = "/xdg/construir" if state_home == "/xdg" else "/home/ann/.local/state/construir"
+    assert Config().spool_path() == Path(expected)
+    assert Config().images_path() == Path("/home/ann/.cache/construir/images")
+
+
+def test_paths_of_root_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert Config().spool_path() == Path("/var/lib/construir")
+    assert Config().images_path() == Path("/var/lib/construir/images")

@@ -1,0 +1,98 @@
+"""Packing where there is little: without what only Linux has, and without the libraries of the appliance."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.config import GateSection
+from construir_ftp.errors import MachineUnavailableError
+from construir_ftp.intake import live_check
+from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.pack import filesystem
+from tests.support import images
+
+# What Python has on Linux only, or not on Windows; and what `pip install construir` leaves to the extra "appliance".
+_SYSTEM = ("fcntl", "grp", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty", "curses", "readline")
+_LIBRARIES = ("argon2", "magic", "pyftpdlib", "schedule", "sh")
+_OF_OS = (
+    *("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "SEEK_DATA", "SEEK_HOLE", "fork", "geteuid", "getuid"),
+    *("listxattr", "getxattr", "setxattr", "pread", "pwrite", "sched_getaffinity", "killpg", "pidfd_open", "mkfifo"),
+)
+_SCRIPT = f"""
+import os, signal, socket, sys
+for name in {(*_SYSTEM, *_LIBRARIES)}:
+    sys.modules[name] = None
+import subprocess, shutil, tempfile  # they find out by themselves
+for name in {_OF_OS}:
+    if hasattr(os, name):
+        delattr(os, name)
+import ctypes
+ctypes.CDLL = None
+from construir_ftp.cli.main import main
+main()
+"""
+
+
+def poor(*words: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    """The command, where there is none of this."""
+    argv = [sys.executable, "-c", _SCRIPT, *map(str, words)]
+    return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def mke2fs(tmp_path: Path) -> Path:
+    """A directory with nothing in it but mke2fs, which notes that it was started."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    real = shutil.which("mke2fs", path="/usr/sbin:/sbin")
+    (place / "mke2fs").write_text(f'#!/bin/sh\n: >"{place}/started"\nexec {real} "$@"\n')
+    (place / "mke2fs").chmod(0o755)
+    return place
+
+
+def test_packing_takes_nothing_that_only_linux_has_and_finds_mke2fs_on_path(tmp_path: Path, mke2fs: Path) -> None:
+    job, packed = images.job_directory(tmp_path / "job"), tmp_path / "job.img.zst"
+    said = poor("pack", job, "-o", packed, PATH=str(mke2fs))
+    assert (said.returncode, said.stderr) == (0, "")
+    assert (mke2fs / "started").exists()
+    with JudgePool(GateSection()) as judges:
+        assert live_check.check_file(packed, judges).filesystem == "ext2"
+
+
+def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_install() -> None:
+    listed = poor("--help")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    for command in ("pack", "inspect", "unpack", "serve", "image"):
+        assert f"\n  {command} " in listed.stdout
+    lacking = poor("serve", "ftp", "--port", "0")
+    assert lacking.returncode == 69
+    assert lacking.stderr.startswith(
+        "construir: construir serve needs all of Construir, which works on Linux, and here"
+    )
+    assert lacking.stderr.endswith("is missing; run: pip install 'construir[appliance]'\n")
+    assert lacking.stderr.count("\n") == 1
+
+
+def test_a_missing_mke2fs_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(filesystem, "_PLACES", (str(tmp_path),))
+    remedies = {"linux": "apt install e2fsprogs", "darwin": "brew install e2fsprogs", "win32": "Cygwin"}
+    for platform, remedy in remedies.items():
+        monkeypatch.setattr(sys, "platform", platform)
+        with pytest.raises(MachineUnavailableError, match=f"packing needs mke2fs, which is not here; .*{remedy}"):
+            filesystem.find_mke2fs()
+
+
+def test_homebrews_mke2fs_is_found_where_it_hides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keg = "/opt/homebrew/opt/e2fsprogs/sbin"
+    assert keg in filesystem._PLACES
+    (tmp_path / "mke2fs").write_text("#!/bin/sh\n")
+    (tmp_path / "mke2fs").chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    places = tuple(str(tmp_path) if place == keg else "/nowhere" for place in filesystem._PLACES)
+    monkeypatch.setattr(filesystem, "_PLACES", places)
+    assert filesystem.find_mke2fs() == str(tmp_path / "mke2fs")
