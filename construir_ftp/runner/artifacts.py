@@ -3,7 +3,8 @@
     artifacts/NAME     in the job's directory; never a directory, a link or anything special
 
 They are found and read by artifact_reader, in a jail. Here its words are checked like any other hostile input, and the
-files are written. An artifact that can't be had fails no job: the image has it still, and the result says what is left out.
+files are written. An artifact that can't be had fails no job: the image has it still, and the result says what is left
+out.
 """
 
 import hashlib
