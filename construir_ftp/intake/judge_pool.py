@@ -34,7 +34,7 @@ _FEWEST_FOLLOWED, _MOST_FOLLOWED = 4, 64
 # Uploads that are whole are judged in so many threads at most; whoever has them.
 _OTHER_JUDGES = (os.cpu_count() or 1) + 16
 # A judge server is replaced after so many uploads: its children share one address layout, which nobody is to learn.
-_MOST_UPLOADS = 1000
+MOST_UPLOADS = 1000
 
 
 class JudgePool:
@@ -46,7 +46,8 @@ class JudgePool:
         self._server: _Server | None = None
         self._servers: set[_Server] = set()
         self._followed = 0
-        self._most_followed = most_followed(limits)
+        # How many uploads are followed at once; and after how many uploads a server is replaced.
+        self.most_followed, self.most_uploads = most_followed(limits), MOST_UPLOADS
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,7 @@ class JudgePool:
         It may have `most_bytes` in the end, if that is not more than the pool's. Raises OSError.
         """
         with self._lock:
-            return self._begin(path, most_bytes, followed=True) if self._followed < self._most_followed else None
+            return self._begin(path, most_bytes, followed=True) if self._followed < self.most_followed else None
 
     def close(self) -> None:
         """End all judge servers and judges; on return none is left. Handles that are not closed come to no verdict."""
@@ -103,14 +104,14 @@ class JudgePool:
                 self._close_server(server)
                 continue
             server.uploads += 1
-            if server.uploads >= _MOST_UPLOADS or seccomp.reader() is None:
+            if server.uploads >= self.most_uploads or seccomp.reader() is None:
                 self._close_server(server)
             return server
         raise server.error or ConstruirError("no judge can be had; try again")
 
     def _open_server(self) -> "_Server":
         if self._server is None:
-            self._server = _Server(_argv(self._limits), _walls(self._limits, self._most_followed))
+            self._server = _Server(_argv(self._limits), _walls(self._limits, self.most_followed))
             self._servers = {server for server in self._servers if server.thread.is_alive()} | {self._server}
         return self._server
 

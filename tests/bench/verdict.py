@@ -67,11 +67,11 @@ def unfollowed(house: House, take: Callable[[], float]) -> Callable[[], float]:
 
     def take_unfollowed() -> float:
         judges = house.listener.intake.judges
-        most, judges._most_followed = judges._most_followed, 0
+        most, judges.most_followed = judges.most_followed, 0
         try:
             return take()
         finally:
-            judges._most_followed = most
+            judges.most_followed = most
 
     return take_unfollowed
 

@@ -1,7 +1,7 @@
 """Base images: what is in one, that damage is noticed, what recipes come to."""
 
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from construir_ftp.diskimage.codec import inflate
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, recipe
 from construir_ftp.image.baseimage import BaseImage
-from tests.support.appliance import construir
+from tests.support.appliance import construir, copy_program
 from tests.support.baseimages import publish
+from tests.support.images import run
 
 
 def inside(base: BaseImage, command: str) -> str:
@@ -101,16 +102,21 @@ def test_image_of_the_same_recipe_is_not_built_again(tmp_path: Path) -> None:
     assert baseimage.find(tmp_path, name) == built
 
 
-def test_recipe_changes_with_anything_it_is_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copied = shutil.copytree(recipe.source(), tmp_path / "base-image")
-    monkeypatch.setattr(recipe, "source", lambda: copied)
-    bare = plain()
-    digests = {bare.digest(), plain(suite="trixie").digest()}
-    digests.add(plain(include=("gcc",)).digest())
-    (copied / "packages").write_text("less\n")
-    digests.add(bare.digest())
-    (copied / "overlay" / "root" / "runjob").chmod(0o644)
-    digests.add(bare.digest())
+def test_recipe_changes_with_anything_it_is_made_from(tmp_path: Path) -> None:
+    copied = tmp_path / "program"
+    copy_program(copied)
+
+    def digest(**settings: object) -> str:
+        """By a program that has a base-image/ of its own."""
+        wanted = {"name": "x", "suite": "bookworm", "architecture": "amd64", **settings}
+        script = f"from construir_ftp.image.recipe import Recipe; print(Recipe(**{wanted!r}).digest())"
+        return run(sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(copied)!r}); {script}")
+
+    digests = {digest(), digest(suite="trixie"), digest(include=("gcc",))}
+    (copied / "base-image" / "packages").write_text("less\n")
+    digests.add(digest())
+    (copied / "base-image" / "overlay" / "root" / "runjob").chmod(0o644)
+    digests.add(digest())
     assert len(digests) == 5
 
 

@@ -10,11 +10,12 @@ from construir_ftp.errors import CommandError, ConstruirError, RefusedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.layers.apt import Archive, plainly
 from construir_ftp.layers.build import Workshop
-from construir_ftp.layers.store import Layer, Store
+from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Machine
 from tests.support import smalldisk
+from tests.support.debarchive import DebArchive
 from tests.support.machines import assignment, shape
 
 TIMEOUT_S = 120
@@ -131,15 +132,16 @@ def test_ten_who_ask_at_once_get_one_layer_that_works(
 
 
 def test_packages_that_cannot_be_installed_are_told_in_dpkgs_words(
-    archive: Archive, layers: Store, roomy: Shape, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    base: BaseImage, layers: Store, roomy: Shape, tmp_path: Path
 ) -> None:
-    plan = archive.resolve(("sl",))
-    files = archive.fetch(plan)
-    broken = tmp_path / files[-1].name
-    broken.write_bytes(files[-1].read_bytes()[:3000])
-    monkeypatch.setattr(archive, "fetch", lambda _plan: [*files[:-1], broken])
+    debs = DebArchive(tmp_path / "archive")
+    debs.add("broken")
+    debs.cut("broken")
+    debs.serve(tmp_path / "spool", base)
+    archive = Archive(tmp_path / "spool" / "layers" / ARCHIVES, base)
+    archive.refresh()
     with pytest.raises(ConstruirError, match=r"could not be installed \(exit code 1\): .*dpkg"):
-        Workshop(layers, archive, roomy, TIMEOUT_S).ensure(plan)
+        Workshop(layers, archive, roomy, TIMEOUT_S).ensure(archive.resolve(("broken",)))
     assert layers.every() == []
 
 

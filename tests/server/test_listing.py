@@ -2,12 +2,15 @@
 
 import ftplib
 import os
+import re
+import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -359,29 +362,36 @@ def test_the_standard_library_lists_everything(full: House) -> None:
             client.nlst("/queue")
 
 
-def test_after_a_change_only_what_is_new_is_looked_at(full: House, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def looked_at(log: Path) -> Iterator[list[str]]:
+    """The results whose status this process asks the kernel for, while the context lasts."""
     looked: list[str] = []
-    plain = listing_lines.mlsd
+    calls = ["-e", "trace=newfstatat,statx,lstat", "-p", str(os.getpid())]
+    with subprocess.Popen(["strace", "-f", "-s", "300", "-o", log, *calls], stderr=subprocess.DEVNULL) as tracer:
+        wait_until(lambda: "TracerPid:\t0" not in Path("/proc/self/status").read_text(), "it is traced")
+        yield looked
+        tracer.send_signal(signal.SIGINT)
+    names = (found[1] for found in re.finditer(r'stat(?:at|x)?\((?:\d+, )?"([^"]+)"', log.read_text()))
+    looked += [name for name in names if name in {*RESULTS, "new"}]
 
-    def watching(facts: Collection[str]) -> listing_lines.Line:
-        line = plain(facts)
-        return lambda entry: looked.append(entry.name) or line(entry)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(listing_lines, "mlsd", watching)
+def test_after_a_change_only_what_is_new_is_looked_at(full: House, tmp_path: Path) -> None:
     done = full.spool.state("done")
     with browsing(full) as anyone:
         threading.Event().wait(0.2)  # see _SETTLED_NS
-        first = anyone.fetch("MLSD /done")
-        assert len(looked) == ENTRIES
+        with looked_at(tmp_path / "first") as looked:
+            first = anyone.fetch("MLSD /done")
+        assert sorted(looked) == RESULTS
         (done / "new").mkdir()
         (done / RESULTS[7]).unlink()
         threading.Event().wait(0.2)
         try:
-            again = anyone.fetch("MLSD /done")
+            with looked_at(tmp_path / "again") as looked:
+                again = anyone.fetch("MLSD /done")
         finally:
             (done / RESULTS[7]).touch()
             (done / "new").rmdir()
-    assert looked[ENTRIES:] == ["new"]
+    assert looked == ["new"]
     gone = {line for line in first.splitlines() if line.endswith(RESULTS[7].encode())}
     assert {line for line in again.splitlines() if not line.endswith(b" new")} == {*first.splitlines()} - gone
     assert len(again.splitlines()) == ENTRIES

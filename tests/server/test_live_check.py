@@ -269,18 +269,16 @@ def test_upload_that_waits_for_its_judge_can_be_aborted(house: House) -> None:
         assert house.names("queue") == []
 
 
-def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JudgePool, "follow", lambda _judges, _path, _most: None)
+def test_upload_is_accepted_where_no_more_can_be_followed(tmp_path: Path) -> None:
     with serving(tmp_path) as house, house.connect() as alice:
+        house.listener.intake.judges.most_followed = 0
         assert alice.log_in().store("/queue/x.img", JOB).startswith("226 Accepted")
         assert alice.store("/queue/x.img", JUNK) == NO_IMAGE
 
 
-def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(JudgePool, "follow", lambda _judges, _path, _most: None)
+def test_upload_nobody_followed_is_judged_while_it_is_put_on_stable_storage(tmp_path: Path) -> None:
     with serving(tmp_path) as house, house.connect() as alice:
+        house.listener.intake.judges.most_followed = 0
         is_done = threading.Event()
 
         def hold() -> None:
@@ -343,18 +341,18 @@ def test_recording_goes_on_at_the_end_of_what_is_there(tmp_path: Path, flusher: 
     assert path.read_bytes() == b"first second"
 
 
-def test_room_is_set_aside_only_where_there_is_some_to_spare(
-    tmp_path: Path, flusher: Flusher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(files, "set_aside", lambda _file, _start, size: asked.append(size))
-    file = FileWriter(tmp_path / "upload", os.O_CREAT, flusher)
+def test_room_is_set_aside_only_where_there_is_some_to_spare(tmp_path: Path, flusher: Flusher) -> None:
+    path, taken = tmp_path / "upload", []
+    file = FileWriter(path, os.O_CREAT, flusher)
     for spare_bytes in (0, 7 * MIB, 2**40):
         file.write(bytes(8 * MIB), spare_bytes)
         assert file._flush is not None
         file._flush.result()
+        os.sync()  # blocks count once they are written
+        taken.append(files.allocated_bytes(path) // MIB)
     file.settle(durable=False)
-    assert asked == [24 * MIB]
+    assert taken == [8, 16, 48]
+    assert files.allocated_bytes(path) // MIB == 24, "what is not used is given back"
 
 
 def test_accepted_upload_is_on_stable_storage_before_the_reply(house: House, tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ class DebArchive:
             (tree / "DEBIAN/postinst").chmod(0o755)
         run("dpkg-deb", "--root-owner-group", "--build", tree, self.place / f"{name}_1.0_all.deb")
 
+    def cut(self, name: str) -> None:
+        """Have a package end in the midst of its files, as if it had been made so."""
+        file = self.place / f"{name}_1.0_all.deb"
+        file.write_bytes(file.read_bytes()[: -file.stat().st_size // 4])
+
     def serve(self, spool: Path, base: BaseImage) -> None:
         """Have a spool take the packages of a base image from here, and from nowhere else."""
         with (self.place / "Packages").open("w") as index:

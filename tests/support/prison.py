@@ -13,6 +13,7 @@ from construir_ftp.jail.bubblewrap import Means
 from construir_ftp.jail.cell import Cell, Limits
 from construir_ftp.jail.jail import Jail
 from construir_ftp.jail.prisoner import Prisoner
+from tests.support.belongings import Belongings, nothing_since
 
 MIB = 2**20
 LOOKING = Cell(proc=True, scratch_bytes=MIB)
@@ -23,9 +24,9 @@ NO_LIMITS = Limits()
 def nothing_left() -> Iterator[None]:
     """Whatever a test does: no child, no descriptor, no cgroup of ours stays."""
     groups = jail.host().means.groups
-    before = list(Path("/proc/self/fd").iterdir())
+    before = Belongings.now()
     yield
-    assert list(Path("/proc/self/fd").iterdir()) == before
+    nothing_since(before, "of a jail")
     assert descendants(os.getpid()) == [os.getpid()]
     for parent in groups.parents if groups else ():
         assert list(parent.glob(f"construir.{orphans.owner()}.*")) == []

@@ -27,7 +27,7 @@ from construir_ftp.units import Duration, Size
 from tests.support import images
 from tests.support.ftpclient import LONG_S, wait_until
 from tests.support.images import CODECS, KIB, MIB
-from tests.support.prison import descendants, judge_pids, judge_server_pids, nothing_left, wait_for_end
+from tests.support.prison import bare, descendants, judge_pids, judge_server_pids, nothing_left, wait_for_end
 
 BROKEN = "checking it failed; if the image is sound, tell the operator"
 
@@ -282,7 +282,7 @@ def test_idle_judge_server_that_is_killed_is_replaced_at_the_next_upload(tmp_pat
 def test_judge_server_is_replaced_after_so_many_uploads(
     tmp_path: Path, judges: JudgePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge_pools, "_MOST_UPLOADS", 3)
+    judges.most_uploads = 3
     path = tmp_path / "upload"
     path.write_bytes(images.image())
     judge_servers = set()
@@ -312,21 +312,17 @@ def test_uploads_beyond_what_memory_allows_are_not_followed_but_judged(tmp_path:
             judge.close()
 
 
-def test_no_jail_to_be_had_is_our_fault_and_not_the_uploads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_jail_to_be_had_is_our_fault_and_not_the_uploads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "upload"
     path.write_bytes(images.image())
     kept = jail.host()
-
-    def nowhere() -> jail.Jail:
-        raise ConstruirError("jails are required, and can't be had")
-
-    monkeypatch.setattr(jail, "host", nowhere)
+    jail.configure(required=True)
+    jail._host._jail = bare()
     with JudgePool(GateSection()) as judges, pytest.raises(ConstruirError, match="can't be had") as error:
         live_check.check_file(path, judges)
     assert not isinstance(error.value, RefusedError)
-    monkeypatch.setattr(jail, "host", lambda: kept)
+    jail.configure()
+    jail._host._jail = kept
     with JudgePool(GateSection()) as judges:
         assert live_check.check_file(path, judges).filesystem == "ext2"
 
