@@ -101,7 +101,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     name: str = ""
     contributor: str = ""
-    status: Annotated[str, msgspec.Meta(pattern="^[a-z-]{1,40}$")]
+    status: str
     reason: str = ""
     exit_code: int | None = None
     image: str | None = None

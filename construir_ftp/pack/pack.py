@@ -80,7 +80,9 @@ def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping
     """
     wrapping.check()
     _check_target(target)
-    with plainly(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
+    # By its whole path, since git works in another directory.
+    beside = target.absolute().parent
+    with plainly(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=beside) as place:
         tree = Path(place) / "tree"
         tree.mkdir()
         with selection.opened(repository, revision) as (directory, commit):

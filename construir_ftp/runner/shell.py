@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -24,7 +25,7 @@ from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import names, request
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Dependencies, Wishes
-from construir_ftp.jobs.result import WISHES, Result
+from construir_ftp.jobs.result import WISHES, Result, Status
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers import squashfs
 from construir_ftp.layers.resolver import DependencyError, Offer
@@ -118,9 +119,12 @@ def _read_result(place: Path) -> Result:
     if not Job(place).result.exists():
         raise UsageError(f"{place} has no result.json; name a result, or an image: construir pack {place}")
     try:
-        return read_result(Job(place))
+        result = read_result(Job(place))
     except ConstruirError as error:
         raise UsageError(f"{place}: result.json can't be read ({error}); name the image in it") from error
+    if result.status not in get_args(Status):
+        raise UsageError(f"{place}: result.json can't be read (it has an unknown status); name the image in it")
+    return result
 
 
 # -- the machine, and what is in it ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ class Newcomer:
         places = {"CONSTRUIR_SPOOL": str(appliance.spool), "CONSTRUIR_CONFIG": str(appliance.config)}
         self._env = {**os.environ, "PATH": paths, **places, "HOME": str(place), "TMPDIR": str(place)}
         netrc = place / ".netrc"
-        netrc.write_text(f"machine 127.0.0.1 login {NAME} password {PASSWORD}\n")
+        netrc.write_text(f'machine 127.0.0.1 login {NAME} password "{PASSWORD}"\n')
         netrc.chmod(0o600)
         # The base images are there: nobody downloads them again for a test.
         self._env.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))

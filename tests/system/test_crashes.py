@@ -28,6 +28,12 @@ from tests.unit.jobs.test_spool import (
     send,
 )
 
+
+@pytest.fixture
+def place(tmp_path: Path) -> Spool:
+    return Spool.prepare(tmp_path / "spool")
+
+
 # -- crashes ---------------------------------------------------------------------------------------------------
 
 # Uploads two jobs, requeues one, finishes both, deletes one; says each thing once it may be relied upon. What it

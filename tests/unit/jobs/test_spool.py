@@ -243,6 +243,35 @@ def test_tickets_are_not_read_again_while_nothing_changes(place: Spool) -> None:
     assert len(place.records("queue")) == 2
 
 
+TAKE = """
+import sys
+from pathlib import Path
+from construir_ftp.jobs.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+while (job := spool.take()) is not None:
+    print(job.id, flush=True)
+"""
+
+
+def test_two_processes_that_take_at_once_have_each_job_once(place: Spool) -> None:
+    """Whoever takes a job renames it: nothing but recovery needs the lock."""
+    fill_queue(place, "ann", 200)
+    sent = ids(place, "queue")
+    with python(TAKE, place.path) as one, python(TAKE, place.path) as other:
+        for taker in (one, other):
+            assert line(taker.stdout) == "ready"
+        for taker in (one, other):
+            assert taker.stdin is not None
+            taker.stdin.write(b"go\n")
+            taker.stdin.flush()
+        took = [taker.communicate(timeout=LONG_S)[0].decode().split() for taker in (one, other)]
+    assert sorted(took[0] + took[1]) == sent
+    assert all(took), "both had a share"
+    assert ids(place, "running") == sent
+
+
 def test_an_empty_queue_gives_nothing(place: Spool) -> None:
     assert place.take() is None
 

@@ -363,6 +363,15 @@ def test_what_git_ignores_is_left_out_of_a_checkout_but_not_what_it_tracks(tmp_p
     assert content(tmp_path / "packed", tmp_path / "back") == expected
 
 
+def test_a_commit_can_be_packed_into_the_directory_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed(tmp_path / "job")
+    monkeypatch.chdir(tmp_path)
+    pack.pack_commit("job", "HEAD", Path("packed"), Wrapping())
+    assert checked(tmp_path / "packed").codec == "zstd"
+
+
 def test_a_submodule_is_packed_with_its_checkout_and_no_commit_has_it(tmp_path: Path) -> None:
     inner, outer = committed(tmp_path / "inner"), committed(tmp_path / "outer")
     git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), "module")
