@@ -16,7 +16,6 @@ from typing import IO, Protocol
 
 import lz4.frame
 
-from construir_ftp.diskimage.growth import Growth, Whole
 from construir_ftp.errors import RefusedError
 from construir_ftp.formats import FORMATS, MEMORY_BYTES, ZSTD_WINDOW_LOG
 
@@ -27,6 +26,35 @@ else:
 
 _READ_BYTES = 256 * 1024
 _BLOCK_BYTES = 1024 * 1024
+
+
+class Growth(Protocol):
+    """What a reader asks. Sizes in bytes; `most_bytes` is what all of it can have at most, which at the end it has."""
+
+    size_bytes: int
+    most_bytes: int
+    is_whole: bool
+
+    def wait(self, beyond_bytes: int) -> None:
+        """Return when there are more bytes than these, or all there will ever be."""
+
+    def look(self) -> None:
+        """Take note of what is known by now, without waiting."""
+
+
+class Whole:
+    """A file that has stopped growing."""
+
+    is_whole = True
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = self.most_bytes = size_bytes
+
+    def wait(self, beyond_bytes: int) -> None:
+        """Return at once."""
+
+    def look(self) -> None:
+        """Nothing changes any more."""
 
 
 class UploadReader:

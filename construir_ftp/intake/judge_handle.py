@@ -17,7 +17,6 @@ from typing import Protocol, Self
 import msgspec
 
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage import growth
 from construir_ftp.errors import RefusedError
 from construir_ftp.intake import verdict
 from construir_ftp.intake.verdict import Answer, Refusal, Verdict
@@ -129,7 +128,7 @@ class JudgeHandle:
     def _tell(self, size_bytes: int, is_whole: bool) -> bool:
         """Whether the message has been sent. What a judge who has ended would have said is for _hear to find out."""
         try:
-            self._channel.send(growth.message(size_bytes, self._most_bytes, is_whole))
+            self._channel.send(verdict.message(size_bytes, self._most_bytes, is_whole))
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):

@@ -22,11 +22,10 @@ from typing import IO, NoReturn
 import msgspec
 
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage.growth import AbandonedError, Told
 from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake import judge, verdict
-from construir_ftp.intake.verdict import Answer, Refusal
+from construir_ftp.intake.verdict import AbandonedError, Answer, Refusal, Told
 from construir_ftp.jail import privileges
 
 # Address space of Python with all that is imported here, generously; limits.max_memory comes on top.

@@ -4,13 +4,15 @@ The judge has read hostile bytes, so its answer is checked like any other input:
 """
 
 import math
+import socket
+import struct
 from typing import Annotated
 
 import msgspec
 
 from construir_ftp import schema
 from construir_ftp.config import GateSection
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import request
 from construir_ftp.units import Duration, Size
@@ -77,3 +79,48 @@ def patience_s(limits: GateSection) -> int:
 def too_late(limits: GateSection) -> RefusedError:
     """The refusal of an upload whose check takes longer than that, by the clock or by the processor."""
     return RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller")
+
+
+# -- how far an upload has grown -----------------------------------------------------------------------------------
+
+# A judge reads a file while it is still being received, and never beyond what it has been told of. That comes over a
+# socket (SOCK_SEQPACKET, unix(7)): message(...) on one end, Told on the other.
+_MESSAGE = struct.Struct("<QQ?")
+
+
+class AbandonedError(ConstruirError):
+    """The upload was cut, or whoever received it is gone: nobody waits for a verdict."""
+
+
+class Told:
+    """What comes in by `channel`. Raises AbandonedError when it is closed before the upload is whole."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.size_bytes, self.most_bytes = 0, 2**63 - 1
+        self.is_whole = False
+        self._channel = channel
+
+    def wait(self, beyond_bytes: int) -> None:
+        """Return when there are more bytes than these, or all there will ever be."""
+        while self.size_bytes <= beyond_bytes and not self.is_whole:
+            self._hear(0)
+
+    def look(self) -> None:
+        """Take note of what is known by now, without waiting."""
+        try:
+            while not self.is_whole:
+                self._hear(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+
+    def _hear(self, flags: int) -> None:
+        said = self._channel.recv(_MESSAGE.size, flags)
+        if not said:
+            raise AbandonedError("nobody waits for the verdict any more")
+        self.size_bytes, most_bytes, self.is_whole = _MESSAGE.unpack(said)
+        self.most_bytes = self.size_bytes if self.is_whole else most_bytes
+
+
+def message(size_bytes: int, most_bytes: int, is_whole: bool) -> bytes:
+    """That there are so many bytes, how many there may be, and whether that is all."""
+    return _MESSAGE.pack(size_bytes, most_bytes, is_whole)

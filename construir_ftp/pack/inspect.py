@@ -12,8 +12,7 @@ import msgspec
 
 from construir_ftp import process
 from construir_ftp.config import Config, GateSection, MachineSection
-from construir_ftp.diskimage.growth import Whole
-from construir_ftp.diskimage.stream import UploadReader
+from construir_ftp.diskimage.stream import UploadReader, Whole
 from construir_ftp.errors import RefusedError
 from construir_ftp.intake import judge
 from construir_ftp.intake.verdict import Verdict

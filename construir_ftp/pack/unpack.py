@@ -14,7 +14,7 @@ from pathlib import Path
 from construir_ftp import formats, process
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import codec, e2fsprogs, extfs, stream, tree
-from construir_ftp.diskimage.growth import Whole
+from construir_ftp.diskimage.stream import Whole
 from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.pack import inspect

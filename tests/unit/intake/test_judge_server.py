@@ -15,7 +15,6 @@ import pytest
 
 from construir_ftp import process
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage import growth
 from construir_ftp.intake import judge_server, verdict
 from construir_ftp.jail import seccomp
 from tests.support import images
@@ -66,7 +65,7 @@ def ask(upload: Path, limits: GateSection, *wrapper: str) -> verdict.Answer:
         judge, pidfd = hand_over(control, upload)
         os.close(pidfd)
         with judge:
-            judge.send(growth.message(upload.stat().st_size, 2**40, is_whole=True))
+            judge.send(verdict.message(upload.stat().st_size, 2**40, is_whole=True))
             answer = verdict.decode_answer(judge.recv(100_000))
         control.close()
         assert child.stderr is not None
@@ -185,7 +184,7 @@ def test_a_file_shorter_than_it_is_said_to_be_is_not_the_uploads_fault(tmp_path:
         judge, pidfd = hand_over(control, upload)
         os.close(pidfd)
         with judge:
-            judge.send(growth.message(upload.stat().st_size + 5000, 2**40, is_whole=False))
+            judge.send(verdict.message(upload.stat().st_size + 5000, 2**40, is_whole=False))
             answer = verdict.decode_answer(judge.recv(100_000))
     assert isinstance(answer, verdict.Refusal)
     assert answer.reply in (452, 550)
@@ -203,7 +202,7 @@ def test_judges_end_with_their_server_and_when_nobody_waits_for_them(tmp_path: P
     upload = images.sparse(tmp_path / "upload", images.image(), 2**30)
     with server_at_work(LIMITS) as (child, control):
         left, abandoned = hand_over(control, upload), hand_over(control, upload)
-        left[0].send(growth.message(2**20, 2**40, is_whole=False))
+        left[0].send(verdict.message(2**20, 2**40, is_whole=False))
         abandoned[0].close()
         assert select.select([abandoned[1]], [], [], LONG_S)[0], "abandoned"
         child.kill()

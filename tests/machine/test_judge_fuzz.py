@@ -13,13 +13,11 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage import growth
-from construir_ftp.diskimage.growth import Told
 from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.intake import judge
+from construir_ftp.intake import judge, verdict
 from construir_ftp.intake.judge_pool import JudgePool
-from construir_ftp.intake.verdict import Verdict
+from construir_ftp.intake.verdict import Told, Verdict
 from construir_ftp.jail import jail
 from construir_ftp.units import Size
 from tests.support import images
@@ -138,8 +136,8 @@ def growing(number: int, data: bytes, path: Path) -> Verdict | str:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, path.open("rb", buffering=0) as file:
         for size in sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(20))):
-            ours.send(growth.message(size, 2**31, is_whole=False))
-        ours.send(growth.message(len(data), 2**31, is_whole=True))
+            ours.send(verdict.message(size, 2**31, is_whole=False))
+        ours.send(verdict.message(len(data), 2**31, is_whole=True))
         return outcome(UploadReader(file, Told(theirs)))
 
 
