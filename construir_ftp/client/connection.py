@@ -217,9 +217,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 class Patience:
     """Of one errand. A server that was never reached is not waited for."""
 
-    def __init__(self, total_s: float, told: Callable[[str], None]) -> None:
-        self._total_s, self._told = total_s, told
-        self._pause_s = _FIRST_PAUSE_S
+    def __init__(self, total_s: float, told: Callable[[str], None], first_pause_s: float = _FIRST_PAUSE_S) -> None:
+        self._total_s, self._told, self._first_pause_s = total_s, told, first_pause_s
+        self._pause_s = first_pause_s
         self._lost_s: float | None = None
         self._has_begun = False
 
@@ -229,7 +229,7 @@ class Patience:
 
     def succeed(self) -> None:
         """Something has come or gone that hadn't before."""
-        self._has_begun, self._lost_s, self._pause_s = True, None, _FIRST_PAUSE_S
+        self._has_begun, self._lost_s, self._pause_s = True, None, self._first_pause_s
 
     def wait(self, lost: Exception, address: Address) -> None:
         """Pause before the next try, or raise what `lost` means (UnreachableError, TryLaterError, AnswerError)."""

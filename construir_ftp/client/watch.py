@@ -37,8 +37,8 @@ Event = Standing | Printed | Restarted | Result
 class Watch:
     """Of one job. Each event is told once, however often the connection was lost."""
 
-    def __init__(self, server: Remote, job_id: str) -> None:
-        self._server, self._id = server, job_id
+    def __init__(self, server: Remote, job_id: str, look_every_s: float = _LOOK_EVERY_S) -> None:
+        self._server, self._id, self._look_every_s = server, job_id, look_every_s
         self._offset = self._attempt = 0
         self._last: Standing | None = None
         self._last_change_s = time.monotonic()
@@ -105,4 +105,4 @@ class Watch:
 
     def _pause_s(self) -> float:
         is_quiet = time.monotonic() - self._last_change_s > _SOON_S
-        return _LOOK_SELDOM_S if is_quiet else _LOOK_EVERY_S
+        return _LOOK_SELDOM_S if is_quiet else self._look_every_s

@@ -16,6 +16,7 @@ from tests.support.cutter import Cutter
 from tests.support.fakeserver import FakeServer
 from tests.support.ftpclient import House
 
+SOON_S = 0.05  # pauses that are over soon
 ID = "20261122T104102Z-7f3a-hello"
 MIB = 2**20
 FILES = {
@@ -27,12 +28,6 @@ FILES = {
     "artifacts/notes.txt": b"notes\n",
 }
 SUMS = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in FILES.items()).encode()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses that are over soon."""
-    monkeypatch.setattr("construir_ftp.client.connection._FIRST_PAUSE_S", 0.05)
 
 
 @pytest.fixture
@@ -52,7 +47,7 @@ def bring(port: int, directory: Path, *only: str, patience_s: float = 10.0) -> i
         with server.session() as ftp:
             items = fetch.contents(ftp, ID)
         chosen = fetch.choose(items, only, "hello.img.zst")
-        Fetch(server, ID, directory, came.append).bring(chosen, lambda: Patience(patience_s, lambda _: None))
+        Fetch(server, ID, directory, came.append).bring(chosen, lambda: Patience(patience_s, lambda _: None, SOON_S))
     return sum(came)
 
 
@@ -212,5 +207,7 @@ def test_a_file_that_never_ends_is_not_followed_for_ever(tmp_path: Path) -> None
     with FakeServer(files={f"/done/{ID}/x": images.noise(4 * MIB)}) as fake:
         server = Remote(Address("ftp", "127.0.0.1", fake.port))
         with pytest.raises(DamagedError, match="longer than the server said"):
-            Fetch(server, ID, tmp_path, lambda _: None).bring([sized(MIB)(b"x")], lambda: Patience(0, lambda _: None))
+            Fetch(server, ID, tmp_path, lambda _: None).bring(
+                [sized(MIB)(b"x")], lambda: Patience(0, lambda _: None, SOON_S)
+            )
     assert (tmp_path / ".x.part").stat().st_size <= MIB

@@ -29,14 +29,9 @@ from tests.support.fakeserver import FakeServer
 from tests.support.ftpclient import PASSWORD, House, serving
 from tests.support.tlsclient import tls_section
 
+SOON_S = 0.05  # pauses that are over soon
 ALICE = Credentials("alice", PASSWORD)
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses that are over soon."""
-    monkeypatch.setattr("construir_ftp.client.connection._FIRST_PAUSE_S", 0.05)
 
 
 @pytest.fixture
@@ -60,14 +55,16 @@ def at(
 
 
 def send(server: Remote, parcel: Parcel, *, was_begun: bool = False, patience_s: float = 10.0) -> Receipt:
-    patience = Patience(patience_s, lambda _: None)
+    patience = Patience(patience_s, lambda _: None, SOON_S)
     return Submission(server, parcel, patience, lambda _: None).send(was_begun=was_begun)
 
 
 def test_an_upload_that_was_cut_goes_on_where_it_ended(house: House, large: Parcel) -> None:
     told: list[int] = []
     with Cutter(house.server.address, cuts=[9 * MIB, 6 * MIB, 1]) as network:
-        receipt = Submission(at(network.port), large, Patience(10, lambda _: None), told.append).send(was_begun=False)
+        receipt = Submission(at(network.port), large, Patience(10, lambda _: None, SOON_S), told.append).send(
+            was_begun=False
+        )
         assert network.sessions == 4
     # What a reset connection had not delivered yet is lost with it: on a busy host that can be megabytes.
     begun = [after for before, after in itertools.pairwise(told) if after < before]
@@ -96,7 +93,9 @@ def test_a_lost_reply_to_a_job_that_runs_or_is_done_by_now_is_found_out(house: H
             taken.extend([] if taken else [_taken(house, small, finishes=finishes)])
 
         with house.spool.lock(), Cutter(house.server.address, lost_reply=b"226 Accepted") as network:
-            receipt = Submission(at(network.port), small, Patience(10, take), lambda _: None).send(was_begun=False)
+            receipt = Submission(at(network.port), small, Patience(10, take, SOON_S), lambda _: None).send(
+                was_begun=False
+            )
         assert [receipt.id] == taken
     assert house.names("queue") == []
 
@@ -118,7 +117,7 @@ def test_what_another_command_has_begun_is_continued_only_if_it_is_the_same(
         send(at(network.port), large, patience_s=0)
     told: list[int] = []
     port = house.server.address[1]
-    Submission(at(port), large, Patience(10, lambda _: None), told.append).send(was_begun=True)
+    Submission(at(port), large, Patience(10, lambda _: None, SOON_S), told.append).send(was_begun=True)
     assert told[0] > 4 * MIB
     with Cutter(house.server.address, cuts=[9 * MIB]) as network, pytest.raises((UnreachableError, TryLaterError)):
         send(at(network.port), large, patience_s=0)
@@ -155,7 +154,7 @@ def test_an_upload_that_something_on_the_way_has_ended_goes_on(house: House, lar
 
     server = Through(Address("ftp", *house.server.address), ALICE)
     told: list[int] = []
-    receipt = Submission(server, large, Patience(10, lambda _: None), told.append).send(was_begun=False)
+    receipt = Submission(server, large, Patience(10, lambda _: None, SOON_S), told.append).send(was_begun=False)
     assert house.names("queue") == [receipt.id]
     assert 9 * MIB - 1 in told
 

@@ -20,19 +20,13 @@ from tests.support.cutter import Cutter
 from tests.support.fakeserver import FakeServer
 from tests.support.ftpclient import House
 
+SOON_S = 0.05  # pauses that are over soon
 JOB = images.image("ext2", 2**20)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks and pauses that are over soon."""
-    monkeypatch.setattr("construir_ftp.client.connection._FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr("construir_ftp.client.watch._LOOK_EVERY_S", 0.02)
 
 
 def events(port: int, job_id: str, patience_s: float = 10.0) -> Iterator[Event]:
     server = Remote(Address("ftp", "127.0.0.1", port))
-    return Watch(server, job_id).events(Patience(patience_s, lambda _: None))
+    return Watch(server, job_id, SOON_S).events(Patience(patience_s, lambda _: None, SOON_S))
 
 
 def submit(house: House, name: str = "x.img") -> str:
