@@ -112,7 +112,7 @@ class GateSection(Section, frozen=True):
 class MachineSection(Section, frozen=True):
     """The virtual machine a job runs in."""
 
-    above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout")
+    above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout", "mount_timeout")
 
     qemu: str = ""
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
@@ -125,6 +125,7 @@ class MachineSection(Section, frozen=True):
     timeout: Duration = Duration.parse("2h")
     idle_timeout: Duration = Duration.parse("30min")
     boot_timeout: Duration = Duration.parse("2min")
+    mount_timeout: Duration = Duration.parse("5min")
     log_head: Size = Size.parse("1MiB")
     log_tail: Size = Size.parse("1MiB")
 

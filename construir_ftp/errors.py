@@ -53,6 +53,10 @@ class MachineUnavailableError(ConstruirError):
     exit_code = 69
 
 
+class JobError(ConstruirError):
+    """What the job itself is the cause of, such as a file system that can't be made larger: it would end so again."""
+
+
 class UnreachableError(ConstruirError):
     """There is no server where one was looked for, or none that lasts."""
 

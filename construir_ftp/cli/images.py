@@ -10,19 +10,18 @@ from rich.table import Table
 
 from construir_ftp import architecture
 from construir_ftp.appliance import supervisor
-from construir_ftp.cli import run
-from construir_ftp.cli.options import PATH, as_json_option, configured, print_gone, print_json, print_table, printable
+from construir_ftp.cli import disks, run, trial
+from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
 from construir_ftp.cli.output import file_line, file_objects
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
-from construir_ftp.image import baseimage, bootdisk, diff, export, gc, importer, recipe, versions
+from construir_ftp.image import baseimage, bootdisk, diff, gc, recipe, versions
 from construir_ftp.image import build as imagebuild
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.diff import Change, ImageDiff
 from construir_ftp.jobs import references
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
-from construir_ftp.runner import local
 
 
 @click.group("image")
@@ -78,6 +77,7 @@ def image_build(
         keyring=keyring,
         snapshot=snapshot,
         snapshot_mirror=settings.images.snapshot_mirror,
+        root_bytes=settings.machine.scratch,
     )
     if not (force or refresh) and imagebuild.is_current(images, wanted):
         click.echo(f"{name} is there already, made from the same recipe; --refresh builds it anew")
@@ -85,7 +85,12 @@ def image_build(
             _make_disk(images, baseimage.find(images, name))
         return
     with supervisor.on_stop(_stop):
-        base = imagebuild.build(images, wanted, (lambda base: None) if force else lambda base: _test(base, settings))
+        base = imagebuild.build(
+            images,
+            wanted,
+            (lambda base: None) if force else trial.of(settings),
+            trial.memory_of(settings),
+        )
     same = built is not None and built.digest() == base.manifest.digest()
     click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
     if with_disk:
@@ -111,11 +116,6 @@ def _words(text: str | None) -> tuple[str, ...]:
 def _stop() -> NoReturn:
     # Python's way out of a wait for a child, which is then ended with all that it started.
     raise KeyboardInterrupt
-
-
-def _test(base: BaseImage, settings: Config) -> None:
-    with supervisor.stop_signal() as stop:
-        local.self_test(base, settings, stop)
 
 
 @image_group.command("list")
@@ -262,49 +262,5 @@ def difference_json(report: ImageDiff) -> str:
     return msgspec.json.format(msgspec.json.encode(plain)).decode()
 
 
-# -- disks for other hypervisors, and from elsewhere -------------------------------------------------------------
-
-# `construir image export` and `import`: base images for other hypervisors, and from elsewhere.
-
-_SUFFIXES = (".raw", ".img", ".qcow2")
-
-
-@click.command("export")
-@click.argument("name")
-@click.option("--format", "form", type=click.Choice(export.FORMATS), default="raw", help="raw unless given.")
-@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
-@configured
-def image_export(settings: Config, name: str, form: export.Format, output: Path) -> None:
-    """Write a disk that boots by itself, of the base image NAME, for a hypervisor of any kind.
-
-    It is the disk that image build --bootable makes, which is made now if it is not there.
-    """
-    images = settings.images_path()
-    base = bootdisk.ensure(images, baseimage.find(images, name))
-    export.export(base, form, output)
-    click.echo(f"{output} {form} of {base.name} {base.manifest.digest()}")
-
-
-@click.command("import")
-@click.argument("file", type=PATH)
-@click.option("--name", help="What to call it; else as the file is called.")
-@configured
-def image_import(settings: Config, file: Path, name: str | None) -> None:
-    """Make a base image of the Debian in FILE: raw or qcow2, with one root partition (ext2, ext3 or ext4).
-
-    It gets what makes a worker of it (runjob, root's password "vagrant"), and goes live once a self-test job has
-    succeeded in a machine of it. FILE is not changed.
-    """
-    name = name or file.name.removesuffix(file.suffix if file.suffix in _SUFFIXES else "")
-    baseimage.check_name(name)
-
-    def test(base: baseimage.BaseImage) -> None:
-        with supervisor.stop_signal() as stop:
-            local.self_test(base, settings, stop)
-
-    base = importer.adopt(settings.images_path(), file, name, test)
-    click.echo(f"{base.name} {base.manifest.digest()}")
-
-
-for command in (run.image_shell, image_export, image_import):
+for command in (run.image_shell, disks.image_export, disks.image_import):
     image_group.add_command(command)

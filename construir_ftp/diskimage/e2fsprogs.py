@@ -9,39 +9,64 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.diskimage import extfs
-from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.errors import CommandError, JobError, one_line
 from construir_ftp.jail import cell, tools
+from construir_ftp.jail.tools import Ended
 
 _TIMEOUT_S = 2 * 3600
+_QUOTED_CHARACTERS = 200
+# e2fsck(8): errors were corrected, and the machine, if it were one that had it mounted, should be rebooted.
+_CORRECTED = 3
 _MEMORY_BYTES = 2**30
 _STEPS = 3
 # Two bitmaps, and a superblock with some descriptors.
 _BLOCKS_OF_A_GROUP = 5
 
 
-def repair(image: Path) -> None:
-    """Let e2fsck replay the journal, or mend what a machine left that was switched off. Raises ConstruirError."""
+def repair(image: Path) -> bool:
+    """Let e2fsck replay the journal, or mend what a machine left that was switched off; whether there was such.
+
+    Raises ConstruirError where it is no ext file system any more, JobError where it can't be mended.
+    """
     with image.open("rb") as file:
         if not extfs.Image(file).ext.needs_repair:
-            return
+            return False
     check(image)
+    return True
 
 
 def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
-    """Make `image` longer until so much of it is free, but no longer than `most_bytes`. Raises ConstruirError, OSError.
+    """Make `image` longer until so much of it is free, but no longer than `most_bytes`; it is sound on return.
 
     The new part is a hole, so it takes no room before it is written to. Growing costs inode tables, which can't be
-    foretold to the block: hence several steps.
+    foretold to the block: hence several steps. Raises JobError, with the words of the tool, where it can't be made
+    larger: not every file system that the kernel takes is one that resize2fs(8) can grow. Raises OSError.
     """
+    has_grown = False
     for step in range(_STEPS):
         size_bytes = _needed_bytes(image, free_bytes, most_bytes)
         if size_bytes <= image.stat().st_size:
-            return
+            break
         if step == 0:
             check(image)  # resize2fs(8) wants it so
         os.truncate(image, size_bytes)
-        if status := run(image, "resize2fs", "-f"):
-            raise ConstruirError(f"the image's file system can't be made larger (exit status {status} from resize2fs)")
+        _demand(run(image, "resize2fs", "-f"), "the image's file system can't be made larger")
+        has_grown = True
+    if has_grown:
+        check(image)  # and doesn't always leave it so
+
+
+def shrink(image: Path, size_bytes: int) -> None:
+    """Make `image`, which was checked before, so long. Raises JobError where that is too short for what is in it."""
+    blocks = size_bytes // 1024
+    _demand(run(image, "resize2fs", "-f", size=f"{blocks}K"), "the image's file system can't be made smaller")
+    os.truncate(image, blocks * 1024)
+
+
+def _demand(ended: Ended, what: str) -> None:
+    if ended.status:
+        words = one_line(ended.words[-_QUOTED_CHARACTERS:]) or "no words"
+        raise JobError(f"{what} (exit status {ended.status} from {ended.argv[0]}: {words})")
 
 
 def _needed_bytes(image: Path, free_bytes: int, most_bytes: int) -> int:
@@ -57,27 +82,29 @@ def _needed_bytes(image: Path, free_bytes: int, most_bytes: int) -> int:
 
 
 def check(image: Path) -> None:
-    """Let e2fsck look at all of a file system, and correct what is wrong. Raises ConstruirError where it can't."""
-    status = run(image, "e2fsck", "-f", "-y")
-    if status & ~3:
-        raise ConstruirError(f"the image's file system is beyond repair (exit status {status} from e2fsck)")
+    """Let e2fsck look at all of a file system, and correct what is wrong. Raises JobError where it can't."""
+    ended = run(image, "e2fsck", "-f", "-y")
+    if ended.status & ~_CORRECTED:
+        _demand(ended, "the image's file system is beyond repair")
 
 
 def drop_journal(image: Path) -> None:
-    """Make a file system one without a journal, which was checked before. Raises ConstruirError."""
-    if status := run(image, "tune2fs", "-O", "^has_journal"):
-        raise ConstruirError(f"the image's journal can't be taken off (exit status {status} from tune2fs)")
+    """Make a file system one without a journal, which was checked before. Raises JobError."""
+    _demand(run(image, "tune2fs", "-O", "^has_journal"), "the image's journal can't be taken off")
 
 
-def run(image: Path, *argv: str, readable: tuple[Path, ...] = ()) -> int:
-    """The exit status of a program that is given the image as its last argument, and can't make it longer."""
+def run(image: Path, *argv: str, readable: tuple[Path, ...] = (), size: str | None = None) -> Ended:
+    """How a program ended that is given the image as its last argument but `size`, and can't make it longer.
+
+    Raises JobError if it was not done in time.
+    """
     image = image.resolve()  # a jail has another working directory
     walls = cell.reader(memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, writable=image, readable=readable)
     # resize2fs wants to see for itself that the image isn't mounted.
     walls = msgspec.structs.replace(walls, proc=True)
     try:
-        status = tools.run(walls, [*argv, image], _TIMEOUT_S).status
+        ended = tools.run(walls, [*argv, image, *([size] if size else [])], _TIMEOUT_S)
     except CommandError as late:
-        raise ConstruirError(f"the image's file system: {argv[0]} was not done in time") from late
+        raise JobError(f"the image's file system: {argv[0]} was not done in time") from late
     os.chown(image, os.geteuid(), os.getegid())
-    return status
+    return ended

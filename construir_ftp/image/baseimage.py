@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     of base-image/. `sources` are the archives, as in sources.list(5). Nothing in the image is newer than `date`;
     `created` is when it was built, and all that differs between two builds of the same. `disk` is what boots by itself,
     where that was asked for; being made of the rest, it is no part of what the image is. Of an image that was imported
-    there is no recipe, and `imported` is the digest of the file it came in.
+    there is no recipe, and `imported` is the digest of the file it came in. `least_memory` is how many bytes of
+    memory a machine of it needs to come up, 0 where that is not known; it is no part of what the image is either.
     """
 
     version: int = 1
@@ -60,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ingredients: dict[str, str] = {}
     disk: Part | None = None
     imported: str = ""
+    least_memory: int = 0
 
     def digest(self) -> str:
         """What the image is, in one value: the SHA-256 of its parts' digests, in the order of their names."""
@@ -91,6 +93,13 @@ class BaseImage(msgspec.Struct, frozen=True):
     def initrd(self) -> Path:
         """The initramfs with the drivers the kernel lacks."""
         return self.path / INITRD
+
+
+def note_least_memory(path: Path, name: str, measure: Callable[[BaseImage], int]) -> None:
+    """Have `measure` say how little memory the image in the directory `path` needs, and write that down there."""
+    base = read(path, name)
+    manifest = msgspec.structs.replace(base.manifest, least_memory=measure(base))
+    (path / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
 
 
 def check_name(name: str) -> None:

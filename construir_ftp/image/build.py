@@ -20,10 +20,7 @@ from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, recipe, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.recipe import Recipe
-from construir_ftp.units import Size
 
-# Apparent size of the root disk. What is free in it is the job's to fill, in the overlay that is thrown away.
-_ROOT_BYTES = Size.parse("2GiB")
 _TIMEOUT_S = 3600
 _WORKPLACE = Path("/var/tmp"), "construir-build-"  # noqa: S108 - not /tmp, which is often memory; the name is mkdtemp's
 
@@ -36,13 +33,20 @@ def is_current(images: Path, wanted: Recipe) -> bool:
         return False
 
 
-def build(images: Path, wanted: Recipe, approve: Callable[[BaseImage], None] = lambda base: None) -> BaseImage:
+def build(
+    images: Path,
+    wanted: Recipe,
+    approve: Callable[[BaseImage], None] = lambda base: None,
+    measure: Callable[[BaseImage], int] = lambda base: 0,
+) -> BaseImage:
     """Build the image and make it the live one of its name. Raises ConstruirError; then nothing has changed.
 
-    `approve` has a look at it before, if it is to take the place of another; see versions.publish.
+    `approve` has a look at it before, if it is to take the place of another; see versions.publish. `measure` says how
+    many bytes of memory a machine of it needs.
     """
     with versions.draft(images, wanted.name) as draft:
         _fill(draft, wanted)
+        baseimage.note_least_memory(draft, wanted.name, measure)
         is_first = wanted.name not in baseimage.names(images)
         base = versions.publish(images, wanted.name, draft, (lambda base: None) if is_first else approve)
     baseimage.note_proof(base)  # its digests were taken a moment ago
@@ -57,7 +61,7 @@ def _fill(draft: Path, wanted: Recipe) -> None:
         epoch_s = int((exported / "date").read_text())
         kernel.extract(exported / "vmlinuz", draft / baseimage.KERNEL)
         initramfs.pack(exported / "initramfs", draft / baseimage.INITRD, epoch_s)
-        files.take(exported / baseimage.ROOT, 0, _ROOT_BYTES, draft / baseimage.ROOT)
+        files.take(exported / baseimage.ROOT, 0, wanted.root_bytes, draft / baseimage.ROOT)
         with (draft / baseimage.ROOT).open("r+b") as root:
             extfs.Image(root).settle_times(epoch_s)
         _write_manifest(exported, draft, wanted, epoch_s)
@@ -106,7 +110,7 @@ def _export(root: Path, out: Path, wanted: Recipe) -> None:
     )
     builder = emulation.prefix(wanted.architecture, recipe.source() / "emulate") or _as_builder()
     process.run(
-        [*builder, recipe.source() / "export", root, out, str(_ROOT_BYTES)],
+        [*builder, recipe.source() / "export", root, out, str(int(wanted.root_bytes))],
         timeout_s=_TIMEOUT_S,
         env=env | ({"SOURCE_DATE_EPOCH": told} if told else {}),
     )

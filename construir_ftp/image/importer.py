@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import architecture
+from construir_ftp.config import MachineSection
 from construir_ftp.diskimage import e2fsprogs
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, JobError
 from construir_ftp.image import baseimage, drivers, foreign, gc, initramfs, kernel, recipe, rootdisk, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.rootdisk import RootDisk
@@ -34,9 +35,18 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     date: datetime
 
 
-def adopt(images: Path, file: Path, name: str, approve: Callable[[BaseImage], None]) -> BaseImage:
+def adopt(
+    images: Path,
+    file: Path,
+    name: str,
+    approve: Callable[[BaseImage], None],
+    measure: Callable[[BaseImage], int] = lambda base: 0,
+    most_bytes: int = MachineSection().scratch,
+) -> BaseImage:
     """Make of the image `file` (see premade) the live base image of a name, if `approve` has nothing against it.
+    `measure` says how many bytes of memory a machine of it needs.
 
+    What is changed on a root disk is kept in memory, so a root of more than `most_bytes` is made smaller.
     Raises ConstruirError, saying what is wrong with it; then nothing has changed.
     """
     with versions.draft(images, name) as draft:
@@ -45,14 +55,26 @@ def adopt(images: Path, file: Path, name: str, approve: Callable[[BaseImage], No
         e2fsprogs.check(root)
         facts = _examine(root, file)
         e2fsprogs.drop_journal(root)
+        if root.stat().st_size > most_bytes:
+            _make_smaller(root, most_bytes)
         (draft / "additions").mkdir()
         add(root, draft / "additions")
         _take_out(root, facts, draft)
         _write_manifest(draft, name, facts, file)
+        baseimage.note_least_memory(draft, name, measure)
         base = versions.publish(images, name, draft, approve)
     baseimage.note_proof(base)  # its digests were taken a moment ago
     gc.trim(images, name)
     return base
+
+
+def _make_smaller(root: Path, most_bytes: int) -> None:
+    try:
+        e2fsprogs.shrink(root, most_bytes)
+    except JobError as error:
+        raise ConstruirError(
+            f"the root disk doesn't fit into machine.scratch ({most_bytes >> 20} MiB): {error}; make that larger"
+        ) from error
 
 
 # -- what it is ------------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import architecture
-from construir_ftp.config import ImagesSection
+from construir_ftp.config import ImagesSection, MachineSection
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import emulation
 
 # Part of every recipe's digest: raise it when the builder makes something else of the same base-image/.
-_BUILDER_VERSION = 4
+_BUILDER_VERSION = 5
 # What is beside the recipe in base-image/ without being part of an image.
 _NO_INGREDIENTS = ("README.md", "emulate", "rawmount.sh")
 # Suites that get no security updates of their own: they are where updates are made.
@@ -31,7 +31,8 @@ _HOOK_DIR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """What to build: Debian's names for release and architecture, packages beside base-image/packages, the archive.
+    """What to build: Debian's names for release and architecture, packages beside base-image/packages, the archive, and
+    the size of the root disk. What is free on that is the job's to change, and what is changed is kept in memory.
 
     `mirror` is a URL, or a line as in sources.list(5); `keyring` a file of the keys that have to have signed it. Empty:
     Debian's own. `snapshot`, such as 20260131T000000Z, takes packages from the archive as it was then, below
@@ -46,6 +47,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     keyring: str = ""
     snapshot: str = ""
     snapshot_mirror: str = ""
+    root_bytes: int = MachineSection().scratch
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.suite):
@@ -60,8 +62,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Changes whenever the image built from this would be another one, the archive's own changes apart."""
-        told = (_BUILDER_VERSION, self.suite, self.architecture, sorted(self.include), self.mirror, self.snapshot)
-        hasher = hashlib.sha256(repr(told).encode())
+        wishes = (self.suite, self.architecture, sorted(self.include), self.mirror, self.snapshot)
+        hasher = hashlib.sha256(repr((_BUILDER_VERSION, *wishes, int(self.root_bytes))).encode())
         for name, digest in ingredients().items():
             hasher.update(f"{name} {digest}\n".encode())
         return hasher.hexdigest()

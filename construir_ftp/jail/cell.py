@@ -76,10 +76,10 @@ def machine(
     disk_bytes: int,
     memory_bytes: int,
     cpus: int,
-    scratch_bytes: int,
+    changes_bytes: int,
     kvm: bool = False,
 ) -> Cell:
-    """A cell for QEMU with the files of a base image, and `scratch_bytes` for changes to the root disk.
+    """A cell for QEMU with the files of a base image, and `changes_bytes` for changes to the root disk.
 
     The job's disk comes later, as a descriptor. RLIMIT_FSIZE bounds what QEMU can write to one file, without
     killing it: `disk_bytes` is the size of the largest disk it may be given.
@@ -87,14 +87,14 @@ def machine(
     return Cell(
         readable=(*base, *program(qemu)),
         devices=(*_DEVICES, _KVM) if kvm else _DEVICES,
-        scratch_bytes=scratch_bytes,
+        scratch_bytes=changes_bytes,
         proc=True,  # where QEMU finds its memory, among its descriptors
         limits=Limits(
             address_bytes=memory_bytes + _QEMU_ADDRESSES,
-            file_bytes=max(disk_bytes, scratch_bytes),
+            file_bytes=max(disk_bytes, changes_bytes),
             open_files=_QEMU_FILES,
             processes=_QEMU_THREADS,
-            memory_bytes=memory_bytes + scratch_bytes + _QEMU_MEMORY,
+            memory_bytes=memory_bytes + changes_bytes + _QEMU_MEMORY,
             cpus=cpus + 1,
         ),
     )

@@ -30,6 +30,7 @@ class Claims(msgspec.Struct):
     exit_code: int | None = None
     error: str | None = None
     clean: bool = False
+    unwritten: str | None = None
 
     def finished(self) -> bool:
         """Whether the guest has said how the job ended, or why it can't."""

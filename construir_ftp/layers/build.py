@@ -28,7 +28,7 @@ from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine import outcome
 from construir_ftp.machine.guest import Errand
-from construir_ftp.machine.outcome import OurFault
+from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 
@@ -170,6 +170,7 @@ class Workshop(msgspec.Struct, frozen=True):
             timeout_s=self.timeout_s,
             idle_timeout_s=self.timeout_s,
             boot_timeout_s=self.timeout_s,
+            mount_timeout_s=self.timeout_s,
             output=draft / "output.log",
             console=draft / "console.log",
             log_head_bytes=_LOG_BYTES,
@@ -206,9 +207,9 @@ def _make_disk(draft: Path, script: str, debs: list[Path], plan: Plan) -> Path:
 
 def _check(ending: Ending, output: Path) -> None:
     claims, judged = ending.claims, outcome.judge(ending)
-    if claims.exit_code == 0 and claims.clean:
+    if isinstance(judged, Outcome) and judged.status == "success":
         return
-    if isinstance(judged, OurFault) and ending.killed != "stopped":
+    if isinstance(judged, MachineFault) and ending.killed != "stopped":
         raise ConstruirError(f"the machine that was to install packages: {judged.reason}")
     last_words = output.read_text(errors="replace").strip()[-_QUOTED_CHARACTERS:].replace("\n", "; ")
     why = ending.killed or claims.error or f"exit code {claims.exit_code}"

@@ -83,6 +83,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         if wanted == Wishes():
             return  # most ask for nothing, and what there is need not be read for them
         self.terms().check(wanted, image_bytes)
+        self._check_memory(wanted)
         needs = wanted.dependencies
         for job_id in needs.results:
             if not any((self.spool.state(state) / job_id).is_dir() for state in ("queue", "running", "done")):
@@ -105,6 +106,17 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             image_bytes=self.max_image_bytes,
             bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base)),
         )
+
+    def _check_memory(self, wanted: Wishes) -> None:
+        """Refuse less memory than a machine of the base image needs to come up."""
+        if wanted.memory is None:
+            return
+        base = baseimage.find(self.images, wanted.base or self.default_base)
+        least_bytes = base.manifest.least_memory
+        if wanted.memory < least_bytes:
+            raise RefusedError(
+                f"{request.FILE}: memory: a machine of {base.name} needs {least_bytes >> 20} MiB at least to come up"
+            )
 
     def _check_packages(self, wanted: Wishes) -> None:
         try:

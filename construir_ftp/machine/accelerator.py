@@ -74,15 +74,20 @@ def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) ->
     return problem
 
 
-def probe(machine: MachineSection, base: BaseImage, accelerator: Accelerator, deadline_s: float = _PROBE_S) -> str:
+def probe(
+    machine: MachineSection,
+    base: BaseImage,
+    accelerator: Accelerator,
+    deadline_s: float = _PROBE_S,
+    memory_bytes: int = _PROBE_MEMORY,
+) -> str:
     """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words."""
     shape = Shape(
         program=program_of(machine, base),
         base=base,
         accelerator=accelerator,
-        memory_bytes=_PROBE_MEMORY,
+        memory_bytes=memory_bytes,
         cpus=1,
-        scratch_bytes=_PROBE_MEMORY,
         max_disk_bytes=0,
     )
     try:

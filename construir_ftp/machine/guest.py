@@ -1,9 +1,10 @@
 """The contract with the inside of the machine: the kernel line, the ports, the messages. Its other end is runjob.
 
 The control port carries lines. From the guest: "ready", then "clock", which asks for the time, "started" just before
-run.sh, "exit N" or "error <why the job can't be run>", and "clean" once the job's file system is unmounted. To the
-guest: "go key=value ...", after which it touches the job's disk for the first time, and the time; or "rehearse ...",
-the same, after which it is "ready" again. Nothing the guest says is more than a claim: it runs the job as root.
+run.sh, "exit N" or "error <why the job can't be run>", "unwritten <where>" if a write to the job's file system or the
+root's was lost, and "clean" once nothing writes to the job's disk any more. To the guest: "go key=value ...", after
+which it touches the job's disk for the first time, and the time; or "rehearse ...", the same, after which it is "ready"
+again. Nothing the guest says is more than a claim: it runs the job as root.
 """
 
 import functools
@@ -38,6 +39,8 @@ def take(claims: Claims, line: str) -> None:
             claims.exit_code = min(int(rest), 255)
         case "error" if claims.error is None:
             claims.error = rest[:200]
+        case "unwritten" if claims.unwritten is None and rest in ("/", "/job"):
+            claims.unwritten = rest
         case "clean":
             claims.clean = True
 

@@ -17,6 +17,8 @@ from construir_ftp.machine.shape import Shape
 # The guest's three, and the monitor's.
 WIRES = ("control", "output", "console", "qmp")
 _ANSWER_S = 30.0
+# The header of a qcow2 file, and the first cluster of each table.
+_QCOW2_BYTES = 2**20
 
 
 class Ram(msgspec.Struct, frozen=True):
@@ -27,6 +29,13 @@ class Ram(msgspec.Struct, frozen=True):
     fd: int
     root_fd: int
     is_template: bool
+
+
+def changes_bytes(root_bytes: int) -> int:
+    """The most that a file with the changes of a root disk takes (qcow2, which snapshot=on makes): every cluster of the
+    disk, and of its tables, whose entries have 8 and 2 bytes for each cluster of 64 KiB, less than a thousandth.
+    """
+    return root_bytes + root_bytes // 1000 + _QCOW2_BYTES
 
 
 def version(qemu: str, package: str) -> str:

@@ -80,7 +80,7 @@ def _cell(shape: Shape) -> cell.Cell:
         base=(shape.base.root, shape.base.kernel, shape.base.initrd),
         memory_bytes=shape.memory_bytes,
         cpus=shape.cpus,
-        scratch_bytes=shape.scratch_bytes,
+        changes_bytes=qemu.changes_bytes(shape.root_bytes),
         disk_bytes=shape.max_disk_bytes,
         kvm=shape.accelerator == "kvm",
     )

@@ -8,7 +8,7 @@ import msgspec
 from construir_ftp import architecture, process
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import MachineSection
-from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.image.baseimage import ROOT, BaseImage
 from construir_ftp.machine import guest
 
 # How a machine runs its instructions; each is a row of vm.ENGINES.
@@ -16,9 +16,8 @@ Accelerator = Literal["kvm", "tcg"]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What kind of machine: all that is settled before it gets a job. `scratch_bytes` is the room for what is changed
-    on the root disk, `max_disk_bytes` the size of the largest disk it may be given, `read_only_disks` how many it has
-    room for beside the job's.
+    """What kind of machine: all that is settled before it gets a job. `max_disk_bytes` is the size of the largest disk
+    it may be given, `read_only_disks` how many it has room for beside the job's.
     """
 
     program: str
@@ -26,7 +25,6 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: Accelerator
     memory_bytes: int
     cpus: int
-    scratch_bytes: int
     max_disk_bytes: int
     read_only_disks: int = 0
 
@@ -46,7 +44,6 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             accelerator=accelerator,
             memory_bytes=int(machine.memory),
             cpus=machine.cpus,
-            scratch_bytes=int(machine.scratch),
             max_disk_bytes=max_disk_bytes,
             read_only_disks=read_only_disks,
         )
@@ -56,6 +53,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         """The architecture of the base image."""
         return architecture.find(self.base.manifest.architecture)
 
+    @property
+    def root_bytes(self) -> int:
+        """The size of the root disk, and so the most that can be changed on it."""
+        return self.base.manifest.parts[ROOT].bytes
+
     def key(self) -> str:
         """Changes with everything that makes a machine another one: the base image's content, the program, the
         kernel line, sizes. The state of one can only be given to another of the same key.
@@ -63,7 +65,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         found = process.find(self.program)
         stat = Path(found).stat() if found else None
         mark = (found, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
-        sizes = (self.memory_bytes, self.cpus, self.scratch_bytes, self.max_disk_bytes, self.read_only_disks)
+        sizes = (self.memory_bytes, self.cpus, self.max_disk_bytes, self.read_only_disks)
         line = guest.kernel_line(self.architecture, self.accelerator)
         return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
 

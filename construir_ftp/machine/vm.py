@@ -30,9 +30,9 @@ _QUOTED_CHARACTERS = 400
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
 POWER_OFF_S = 300.0
 
-# Why a machine was ended by us: the job took too long, or was silent for too long; it never got as far as run.sh;
-# it did not switch itself off; nobody wants it any more.
-Killed = Literal["timeout", "idle-timeout", "boot-timeout", "power-off-timeout", "stopped"]
+# Why a machine was ended by us: the job took too long, or was silent for too long; the guest did not come up, or did
+# not mount the job's image; it did not switch itself off; nobody wants it any more.
+Killed = Literal["timeout", "idle-timeout", "boot-timeout", "mount-timeout", "power-off-timeout", "stopped"]
 
 
 # Every kind of machine, by its accelerator: what starts one of a shape.
@@ -56,6 +56,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     idle_timeout_s: float
     boot_timeout_s: float
+    mount_timeout_s: float
     output: Path
     console: Path
     log_head_bytes: int
@@ -66,13 +67,15 @@ class Ending(msgspec.Struct, kw_only=True):
     """How a machine ended. `claims` is what the guest claims, all else was measured from outside.
 
     Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
-    job; what a waiting machine did before is not counted. `status` is how its program ended (Popen.returncode),
+    job; what a waiting machine did before is not counted. `took_order` is whether the guest has heard what to do: until
+    then it has touched nothing of the job. `status` is how its program ended (Popen.returncode),
     `words` what that has said of itself last.
     """
 
     claims: Claims
     boot_path: BootPath = "cold"
     killed: Killed | None = None
+    took_order: bool = False
     status: int | None = None
     words: str = ""
     booted: float
@@ -165,6 +168,9 @@ class Machine:
             self._follow(lambda: self.ending.claims.ready)
             if self.ending.status is None:
                 self._begin(assignment)
+                self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
+                self._follow(lambda: self.ending.took_order)
+                self._set_deadlines({"mount-timeout": assignment.mount_timeout_s})
                 self._follow(lambda: self._began(assignment))
                 self._follow(self.ending.claims.finished)
                 self._meter.look()
@@ -237,6 +243,7 @@ class Machine:
     def _hear(self, block: bytes) -> None:
         for line in self._messages.feed(block):
             if line == "clock":
+                self.ending.took_order = True
                 self._say(guest.clock())
             guest.take(self.ending.claims, line)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from construir_ftp.config import MachineSection
 from construir_ftp.diskimage import codec, e2fsprogs
+from construir_ftp.errors import ConstruirError, JobError
 from construir_ftp.image import baseimage
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import request
@@ -70,13 +71,19 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     def unpack(self, upload: Path, found: Record | Verdict, job: Job) -> None:
         """Put the job's disk, out of `upload`, and those it depends on into its directory.
 
-        Raises ConstruirError and OSError.
+        Raises JobError where its file system can't be made as large as it asks for; ConstruirError and OSError.
         """
         codec.unpack(found.codec, upload, job.disk, found.image_bytes, CODEC_S)
         if self.wishes.space:
-            e2fsprogs.grow(job.disk, self.wishes.space, self.shape.max_disk_bytes)
+            self._grow(job.disk, self.wishes.space)
         for dependency, path in zip(self.results, self.disks(job), strict=True):
             codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
+
+    def _grow(self, disk: Path, space: Size) -> None:
+        try:
+            e2fsprogs.grow(disk, space, self.shape.max_disk_bytes)
+        except ConstruirError as error:
+            raise JobError(f"space = {int(space) >> 20} MiB: {error}; make the image larger instead") from error
 
     def note(self, job: Job, usual: MachineSection) -> None:
         """Write into the result the construir.toml that the job is run by, with what it left to us, and layers by their
@@ -125,6 +132,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
             timeout_s=self.wishes.timeout or machine.timeout,
             idle_timeout_s=self.wishes.idle_timeout or machine.idle_timeout,
             boot_timeout_s=boot_timeout_s,
+            mount_timeout_s=machine.mount_timeout,
             output=job.path / OUTPUT,
             console=job.path / CONSOLE,
             log_head_bytes=machine.log_head,

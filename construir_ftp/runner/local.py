@@ -25,7 +25,7 @@ from construir_ftp.pack import pack
 from construir_ftp.pack.pack import Wrapping
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Published
-from construir_ftp.runner.worker import Resources
+from construir_ftp.runner.resources import Resources
 from construir_ftp.units import Duration
 
 

@@ -31,8 +31,8 @@ from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Published, Requeued
+from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.worker import Resources
 
 log = logging.getLogger("construir.runner")
 

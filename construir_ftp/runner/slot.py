@@ -16,7 +16,7 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs.spool import Job
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
-from construir_ftp.runner.worker import Resources
+from construir_ftp.runner.resources import Resources
 
 log = logging.getLogger("construir.runner")
 

@@ -1,63 +1,41 @@
 """One job from running/ to done/: allocate what it needs, boot a machine with its disk, pack what it left, publish.
 
-A fault of ours sends the job back to queue/, a third one ends it as `lost`. What the job does to its machine is
-a result like any other. Nothing here decides which job is next.
+Whose fault is it when something fails on the way? What the job's disk and wishes cause is the job's: it ends, once.
+What an empty job would meet too is the host's: the job goes back to queue/, has lost nothing, and the runner pauses.
+What is neither for sure is tried once more, in a machine of its own; then an empty machine decides. Nothing here
+decides which job is next.
 """
 
 import errno
 import logging
+import os
 import select
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 
-import msgspec
-
-from construir_ftp.config import ArtifactsSection, MachineSection
-from construir_ftp.diskimage import codec
-from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.image.baseimage import BaseImage
+from construir_ftp import files
+from construir_ftp.diskimage import codec, e2fsprogs
+from construir_ftp.errors import ConstruirError, JobError, MachineUnavailableError
 from construir_ftp.jobs import request
 from construir_ftp.jobs.result import ARTIFACTS
 from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool
-from construir_ftp.layers.resolver import DependencyError, Offer
-from construir_ftp.machine import outcome
-from construir_ftp.machine.accelerator import Choice
-from construir_ftp.machine.capacity import Spare
-from construir_ftp.machine.outcome import OurFault, Outcome
-from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.template import Templates
-from construir_ftp.machine.vm import Ending, Machine
-from construir_ftp.runner import artifacts
+from construir_ftp.layers.resolver import DependencyError
+from construir_ftp.machine import accelerator, outcome
+from construir_ftp.machine.outcome import MachineFault, Outcome
+from construir_ftp.machine.vm import Machine
+from construir_ftp.runner import artifacts, execution
 from construir_ftp.runner.allocation import CODEC_S, Allocation
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.publish import publish
+from construir_ftp.runner.resources import Resources
 
 log = logging.getLogger("construir.runner")
 
-# A guest that has booted already is at run.sh in milliseconds; one that isn't there by then never will be.
-_QUICK_BOOT_S = 15.0
+# With less than this free on the spool's disk a machine's lost write is the host's doing.
+_NO_ROOM_BYTES = 16 * 2**20
 
 Wait = Callable[[float], bool]
 Tell = Callable[[str], None]
-
-
-class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What jobs of a spool are run with, until something of it changes; several threads may use it at once."""
-
-    spool: Spool
-    base: BaseImage
-    machine: MachineSection
-    accelerator: Choice
-    max_disk_bytes: int
-    artifact_limits: ArtifactsSection
-    offer: Offer
-    spare: Spare
-    templates: Templates | None = None
-
-    def shape(self) -> Shape:
-        """The machine that jobs get."""
-        return Shape.of(self.machine, self.base, self.accelerator.accelerator, self.max_disk_bytes)
 
 
 def run(
@@ -94,7 +72,7 @@ def run(
             return _stop(resources, attempt)
         return publish(resources.spool, attempt, Outcome("dependency-failed", str(error)))
     except (ConstruirError, OSError) as error:
-        return _excuse(resources, attempt, error)
+        return _sort(resources, attempt, error)
     extra_bytes = allocation.extra_memory_bytes(resources.shape())
     with resources.spare.lend(extra_bytes, lambda: stopped(stop)) as has_memory:
         if not has_memory:
@@ -125,74 +103,34 @@ def _run_allocated(
     waiting: Machine | None,
 ) -> Published | Requeued:
     try:
-        ending = attempt.ending = _boot(resources, attempt, allocation, stop, waiting)
+        ending = attempt.ending = execution.run(resources, attempt, allocation, stop, waiting)
+        judged = outcome.judge(ending)
+        if ending.killed == "stopped":
+            if not attempt.job.is_cancelled():
+                return _stop(resources, attempt)
+            judged = Outcome("cancelled", "cancelled by its contributor while it ran; the machine was killed")
+        elif isinstance(judged, MachineFault):
+            judged = _blame(resources, attempt, allocation, judged)
     except (ConstruirError, OSError) as error:
-        return _excuse(resources, attempt, error)
-    if ending.killed == "stopped":
-        if not attempt.job.is_cancelled():
-            return _stop(resources, attempt)
-        words = "cancelled by its contributor while it ran; the machine was killed"
-        return _collect(resources, attempt, allocation, Outcome("cancelled", words), wait)
-    judged = outcome.judge(ending)
-    if isinstance(judged, Outcome):
-        return _collect(resources, attempt, allocation, judged, wait)
-    if attempt.job.attempts() >= MAX_ATTEMPTS:
-        return _give_up(resources, attempt, judged.reason)
-    return Requeued(resources.spool.requeue(attempt.job), judged.reason)
+        return _sort(resources, attempt, error)
+    return _collect(resources, attempt, allocation, judged, wait)
 
 
-def _boot(
-    resources: Resources, attempt: Attempt, allocation: Allocation, stop: socket.socket, waiting: Machine | None
-) -> Ending:
-    """Run the job in the quickest machine there is; if that one fails us, in a machine booted for it."""
-    boot_s = resources.machine.boot_timeout
-    for machine in _quick_machines(resources, allocation.shape, waiting):
-        try:
-            with machine as quick:
-                ending = _give(resources, attempt, allocation, quick, stop, min(_QUICK_BOOT_S, boot_s))
-            fault = outcome.judge(ending)
-            if ending.killed == "stopped" or not isinstance(fault, OurFault):
-                return ending
-            why = fault.reason
-        except ConstruirError as error:
-            why = str(error)
-        log.warning("job %s: booting a machine for it, since a quick one failed: %s", attempt.job.id, why)
-        if resources.templates is not None:
-            resources.templates.discard(allocation.shape, why)
-    with Machine.start(allocation.shape) as booted:
-        return _give(resources, attempt, allocation, booted, stop, boot_s)
+def _blame(resources: Resources, attempt: Attempt, allocation: Allocation, fault: MachineFault) -> Outcome:
+    """Whose fault it is that a job's machines failed, twice: an empty one of the usual kind decides.
 
-
-def _quick_machines(
-    resources: Resources, shape: Shape, waiting: Machine | None
-) -> Iterator[AbstractContextManager[Machine]]:
-    """The one that waits, if it is what is needed, or else a clone; none where there is no template."""
-    if waiting is not None and waiting.shape.key() == shape.key():
-        yield nullcontext(waiting)
-        return
-    template = resources.templates.find(shape) if resources.templates is not None else None
-    if template is not None:
-        yield template.clone()
-
-
-def _give(
-    resources: Resources,
-    attempt: Attempt,
-    allocation: Allocation,
-    machine: Machine,
-    stop: socket.socket,
-    boot_timeout_s: float,
-) -> Ending:
-    """Unpack the job, while the machine comes up, and have it run."""
-    job, record = attempt.job, attempt.record
-    job.strip()
-    allocation.unpack(job.upload, record, job)
-    allocation.note(job, resources.machine)
-    log.info("job %s: attempt %d, in a %s machine", job.id, job.attempts(), machine.ending.boot_path)
-    try:
-        return machine.run(allocation.assignment(job, record, resources.machine, boot_timeout_s), stop)
-    finally:
-        allocation.forget(job)
+    Raises MachineUnavailableError, or OSError with errno ENOSPC, where it is the host's.
+    """
+    if files.free_bytes(attempt.job.path) < _NO_ROOM_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    usual, ending = resources.shape(), attempt.ending
+    if problem := accelerator.probe(resources.machine, usual.base, usual.accelerator, resources.machine.boot_timeout):
+        raise MachineUnavailableError(problem)
+    shape = allocation.shape
+    if ending is None or ending.took_order:
+        return Outcome("no-result", f"its machine failed, twice, and an empty one did not: {fault.reason}")
+    what = f"{shape.memory_bytes >> 20} MiB of memory and {shape.cpus} processors, of {shape.base.name},"
+    return Outcome("failed", f"run.sh was not run: a machine with {what} does not come up, a usual one does")
 
 
 # -- what becomes of the job -----------------------------------------------------------------------------------
@@ -206,15 +144,34 @@ def _stop(resources: Resources, attempt: Attempt) -> Requeued | Published:
     return Requeued(resources.spool.requeue(attempt.job), "")
 
 
-def _excuse(resources: Resources, attempt: Attempt, error: Exception) -> Requeued:
-    """The job never got a machine. A full disk and a missing QEMU are not counted: they hit all jobs alike."""
+def _sort(resources: Resources, attempt: Attempt, error: Exception) -> Requeued | Published:
+    """What becomes of a job that met an error on its way to a machine, by whose fault that is; see docs/results.
+
+    Raises the error again where no job can be run at the moment: the job is back in queue/, and has lost nothing.
+    """
+    job = attempt.job
+    if isinstance(error, JobError):
+        return publish(resources.spool, attempt, Outcome("failed", f"run.sh was not run: {error}"))
     missing = isinstance(error, MachineUnavailableError)
     if missing or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-        attempt.job.forgive_attempt()
-    requeued = resources.spool.requeue(attempt.job)
-    if missing:
-        raise error
-    return Requeued(requeued, str(error))
+        if not missing and _lacks_room_alone(resources, attempt):
+            job.strip()
+            words = "the disk has no room for it and the results that it depends on, although nothing else runs"
+            return publish(resources.spool, attempt, Outcome("dependency-failed", words))
+        job.forgive_attempt()
+        requeued = resources.spool.requeue(job)
+        if missing:
+            raise error
+        return Requeued(requeued, str(error))
+    if job.attempts() >= MAX_ATTEMPTS:
+        return _give_up(resources, attempt, str(error))
+    return Requeued(resources.spool.requeue(job), str(error))
+
+
+def _lacks_room_alone(resources: Resources, attempt: Attempt) -> bool:
+    """Whether a job has filled the disk with earlier results: it will do so again, as nobody else is to make room."""
+    results = attempt.allocation.results if attempt.allocation else ()
+    return bool(results) and set(resources.spool.names("running")) == {attempt.job.id}
 
 
 def _give_up(resources: Resources, attempt: Attempt, reason: str) -> Published:
@@ -226,11 +183,12 @@ def _collect(
 ) -> Published | Requeued:
     """Pack and publish; a full disk is waited out, since the janitor, or anybody, may make room."""
     job, pause_s, is_packed = attempt.job, 1.0, False
+    ended = _verify(attempt, ended)
     while True:
         try:
             if not is_packed:
                 _pack(attempt)
-                is_packed = True  # as the machine left it: taking artifacts may mend the disk
+                is_packed = True
             taken = artifacts.take(job.disk, allocation.wishes.outputs, job.path / ARTIFACTS, resources.artifact_limits)
             return publish(resources.spool, attempt, ended, taken)
         except OSError as error:
@@ -241,6 +199,24 @@ def _collect(
             job.forgive_attempt()
             return Requeued(resources.spool.requeue(job), "")
         pause_s = min(60.0, pause_s * 2)
+
+
+def _verify(attempt: Attempt, ended: Outcome) -> Outcome:
+    """Look at the job's disk for ourselves: what the guest says is a claim. What was not unmounted is mended, so that
+    its image can be mounted, or sent again.
+    """
+    job = attempt.job
+    if not attempt.record.filesystem.startswith("ext"):
+        return ended
+    try:
+        was_in_use = e2fsprogs.repair(job.disk)
+    except ConstruirError as error:
+        log.warning("job %s: %s", job.id, error)
+        was_in_use = True
+    if was_in_use and ended.status == "success":
+        words = "run.sh ended with exit status 0, but its file system was in use until the machine ended"
+        return Outcome("no-result", words, ended.exit_code)
+    return ended
 
 
 def _pack(attempt: Attempt) -> None:

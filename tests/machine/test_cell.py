@@ -129,6 +129,6 @@ def test_a_program_beside_the_system_is_seen_with_what_belongs_to_it(tmp_path: P
     program.write_text(f"#!/bin/sh\nls {tmp_path}\n")
     program.chmod(0o755)
     kind = cell.machine(
-        str(program), base=(), disk_bytes=MIB, memory_bytes=64 * MIB, cpus=1, scratch_bytes=MIB, kvm=False
+        str(program), base=(), disk_bytes=MIB, memory_bytes=64 * MIB, cpus=1, changes_bytes=MIB, kvm=False
     )
     assert run(jail.host(), kind, [program]) == (0, "installed\n")

@@ -43,6 +43,7 @@ def assignment(
         timeout_s=timeout_s,
         idle_timeout_s=idle_timeout_s,
         boot_timeout_s=boot_timeout_s,
+        mount_timeout_s=60,
         output=place / "output.log",
         console=place / "console.log",
         log_head_bytes=2**16,

@@ -33,8 +33,8 @@ from construir_ftp.machine.vm import Assignment, Ending, Machine
 from construir_ftp.pack import pack
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Published
+from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.worker import Resources
 from tests.support.appliance import WARM, Appliance
 from tests.support.images import job_directory
 from tests.support.machines import SMALL, assignment
@@ -242,7 +242,6 @@ def test_shape_has_another_key_with_everything_that_makes_another_machine(shape:
         {"base": msgspec.structs.replace(shape.base, manifest=manifest)},
         {"memory_bytes": shape.memory_bytes * 2},
         {"cpus": shape.cpus + 1},
-        {"scratch_bytes": shape.scratch_bytes * 2},
         {"max_disk_bytes": shape.max_disk_bytes * 2},
         {"read_only_disks": 1},
         {"accelerator": {"kvm": "tcg", "tcg": "kvm"}[shape.accelerator]},

@@ -6,13 +6,13 @@ import pytest
 
 from construir_ftp.jobs.result import Claims
 from construir_ftp.machine import outcome
-from construir_ftp.machine.outcome import OurFault, Outcome
+from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.vm import Ending
 
 WENT_WELL = {"ready": True, "started": True}
 
 
-def judged(report: dict[str, Any], **ending: Any) -> Outcome | OurFault:
+def judged(report: dict[str, Any], **ending: Any) -> Outcome | MachineFault:
     return outcome.judge(Ending(claims=Claims(**report), booted=0.0, **{"status": 0, **ending}))
 
 
@@ -50,4 +50,4 @@ def test_job_that_had_its_machine_is_judged(
     ],
 )
 def test_machine_that_failed_is_our_fault(report: dict[str, Any], ending: dict[str, Any]) -> None:
-    assert isinstance(judged(report, **ending), OurFault)
+    assert isinstance(judged(report, **ending), MachineFault)

@@ -1,0 +1,165 @@
+"""Whose fault it is when something fails between queue and done: a row of docs/results.md, a test.
+
+What is the job's ends it once and is nobody else's business; what is the host's, test_appliance has.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from construir_ftp.jobs.job import Job
+from tests.support.appliance import CONFIG, Appliance
+from tests.support.images import job_directory, run
+from tests.support.prison import descendants
+
+HELLO = b"#!/bin/sh\necho hello\n"
+CRASHES = b"#!/bin/sh\necho running\nsleep 1000\n"
+# What the runner says when it takes a fault for its own.
+OURS = ("next try in", "thrown away", "taking jobs again")
+
+
+def image(place: Path, name: str, toml: str, size: str, *options: str, filesystem: str = "ext4") -> Path:
+    """A job's image, made by mke2fs with these options."""
+    tree = job_directory(place / name, HELLO)
+    (tree / "construir.toml").write_text(toml)
+    file = place / f"{name}.img"
+    run("mke2fs", "-q", "-F", "-t", filesystem, *options, "-d", tree, file, size)
+    return file
+
+
+def bigalloc(place: Path) -> Path:
+    """resize2fs can't grow it."""
+    return image(place, "bigalloc", 'space = "200MiB"\n', "64M", "-O", "bigalloc")
+
+
+def full_tables(place: Path) -> Path:
+    """It can't have so many groups as that takes."""
+    return image(place, "tables", 'space = "1GiB"\n', "8M", "-b", "1024", "-O", "^resize_inode", "-g", "256")
+
+
+def foreign_journal(place: Path) -> Path:
+    """Its superblock names a journal elsewhere, beside the one that it has."""
+    file = image(place, "journal", 'space = "100MiB"\n', "16M")
+    run("debugfs", "-w", "-R", "set_super_value journal_uuid c0257f17-0000-4000-8000-000000000001", file)
+    return file
+
+
+def waits(place: Path) -> Path:
+    """Another machine seems to have it mounted, so that mounting it takes minutes (Documentation/.../mmp.rst)."""
+    options = ("-O", "mmp,^metadata_csum", "-b", "4096", "-E", "mmp_update_interval=60")
+    file = image(place, "waits", "", "16M", *options)
+    found = re.search(r"MMP block number: +([0-9]+)", run("dumpe2fs", "-h", file))
+    assert found
+    with file.open("r+b") as opened:
+        opened.seek(int(found[1]) * 4096 + 4)  # mmp_seq
+        opened.write((0x1234).to_bytes(4, "little"))
+    return file
+
+
+def crashes_the_kernel(place: Path) -> Path:
+    """The kernel panics as soon as it finds it damaged."""
+    file = image(place, "panics", "", "16M")
+    run("tune2fs", "-e", "panic", file)
+    run("debugfs", "-w", "-R", "set_inode_field <2> extents_flag 0", file)
+    run("debugfs", "-w", "-R", "set_inode_field <2> mode 0", file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    config = CONFIG.replace('boot_timeout = "60s"', 'boot_timeout = "60s"\nmount_timeout = "3s"')
+    with Appliance(tmp_path_factory.mktemp("faulty"), config).running() as running:
+        yield running
+
+
+def ended_once(appliance: Appliance, upload: Path) -> dict[str, Any]:
+    """The result of a job that is to be the only one to notice what is wrong with it."""
+    before = len(appliance.log.read_text())
+    result = appliance.wait(appliance.submit(upload))
+    said = appliance.log.read_text()[before:]
+    assert result["attempt"] == 1
+    assert not [line for line in said.splitlines() if any(words in line for words in OURS)]
+    return result
+
+
+@pytest.mark.parametrize("make", [bigalloc, full_tables])
+def test_file_system_that_can_not_grow_fails_its_job_with_the_words_of_the_tool(
+    faulty: Appliance, tmp_path: Path, make: Any
+) -> None:
+    result = ended_once(faulty, make(tmp_path))
+    assert result["status"] == "failed", result
+    assert re.search(r"space = \d+ MiB: .*(resize2fs|superblock)", result["reason"]), result
+
+
+def test_image_that_is_not_mounted_in_time_fails_its_job(faulty: Appliance, tmp_path: Path) -> None:
+    result = ended_once(faulty, waits(tmp_path))
+    assert (result["status"], result["exit_code"]) == ("failed", None)
+    assert "not mounted in time" in result["reason"]
+
+
+@pytest.mark.parametrize("make", [foreign_journal, crashes_the_kernel])
+def test_image_that_confuses_kernel_or_tools_ends_its_job_once(faulty: Appliance, tmp_path: Path, make: Any) -> None:
+    assert ended_once(faulty, make(tmp_path))["status"] in ("failed", "no-result", "success")
+
+
+def test_machine_that_crashes_twice_is_the_jobs_doing_where_an_empty_one_comes_up(
+    faulty: Appliance, tmp_path: Path
+) -> None:
+    tree = job_directory(tmp_path / "crashes", CRASHES)
+    file = tmp_path / "crashes.img"
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "8M")
+    before = len(faulty.log.read_text())
+    job = faulty.submit(file)
+    for _ in range(2):
+        faulty.wait_until_running(job)
+        kill_machine_of(faulty, job)
+    result = faulty.wait(job)
+    assert (result["status"], result["attempt"]) == ("no-result", 1)
+    assert "twice" in result["reason"]
+    said = faulty.log.read_text()[before:]
+    assert "next try in" not in said
+    assert faulty.wait(faulty.submit(image(tmp_path, "after", "", "8M")))["status"] == "success"
+
+
+def kill_machine_of(appliance: Appliance, job: str) -> None:
+    """Kill QEMU, and return when the job has no output any more, or has ended."""
+    place = appliance.spool / "running" / job
+    for pid in descendants(appliance.parts()["runner"]):
+        if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while (place / "output.log").exists() and (place / "output.log").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_job_leaves_an_image_that_can_be_sent_again(faulty: Appliance, tmp_path: Path) -> None:
+    tree = job_directory(tmp_path / "killed", b"#!/bin/sh\necho data >data; sync; echo running; sleep 1000\n")
+    file = tmp_path / "killed.img"
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "16M")
+    job = faulty.submit(file)
+    faulty.wait_until_running(job)
+    with faulty.session() as ftp:
+        ftp.rmd(f"/running/{job}")
+    assert faulty.wait(job)["status"] == "cancelled"
+    left = Job(faulty.spool / "done" / job).path / "killed.img"
+    assert "clean" in run("dumpe2fs", "-h", left)
+    assert "needs_recovery" not in run("dumpe2fs", "-h", left)
+
+
+def test_file_system_whose_construir_toml_nobody_reads_fails_its_job(tmp_path: Path) -> None:
+    tree = job_directory(tmp_path / "wishes", HELLO)
+    (tree / "construir.toml").write_text('timeout = "5s"\n')
+    file = tmp_path / "wishes.img"
+    run("mkfs.btrfs", "-q", "--rootdir", tree, "--shrink", file)
+    config = CONFIG + '[gate]\nfilesystems = ["ext4", "btrfs"]\n'
+    with Appliance(tmp_path, config).running() as appliance:
+        result = appliance.wait(appliance.submit(file))
+    assert result["status"] == "failed"
+    assert "construir.toml is not read in btrfs" in result["reason"]
