@@ -147,6 +147,7 @@ class LayersSection(Section, frozen=True):
     above_zero: ClassVar = ("max_installed", "max_total", "timeout")
 
     packages: bool = True
+    installs: Positive = 1
     max_installed: Size = Size.parse("4GiB")
     max_total: Size = Size.parse("20GiB")
     timeout: Duration = Duration.parse("1h")

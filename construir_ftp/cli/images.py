@@ -85,12 +85,7 @@ def image_build(
             _make_disk(images, baseimage.find(images, name))
         return
     with supervisor.on_stop(_stop):
-        base = imagebuild.build(
-            images,
-            wanted,
-            (lambda base: None) if force else trial.of(settings),
-            trial.memory_of(settings),
-        )
+        base = imagebuild.build(images, wanted, trial.of(settings, skip=force), trial.memory_of(settings))
     same = built is not None and built.digest() == base.manifest.digest()
     click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
     if with_disk:

@@ -9,10 +9,12 @@ from construir_ftp.machine import least_memory
 from construir_ftp.runner import local
 
 
-def of(settings: Config) -> Callable[[BaseImage], None]:
-    """A job in a machine of it. What is returned raises ConstruirError where that does not succeed."""
+def of(settings: Config, *, skip: bool = False) -> Callable[[BaseImage], None]:
+    """A job in a machine of it, or nothing. What is returned raises ConstruirError where that does not succeed."""
 
     def run(base: BaseImage) -> None:
+        if skip:
+            return
         with supervisor.stop_signal() as stop:
             local.self_test(base, settings, stop)
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
     image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
-    needs.
+    needs, `installs` whether it needs Debian packages.
     """
 
     version: int = 1
@@ -41,10 +42,25 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     space_bytes: int = 0
     artifacts_bytes: int = 0
     after: list[str] = []
+    installs: bool = False
 
     def image_name(self) -> str:
         """What the result's image is called: <name>.img and the suffix of the codec it came in."""
         return f"{self.name}.img{FORMATS[self.codec].suffix}"
+
+
+# Which jobs somebody takes, by their records; None is a damaged one.
+Wants = Callable[[Record | None], bool]
+
+
+def anyone(_: Record | None) -> bool:
+    """Every job."""
+    return True
+
+
+def installs(record: Record | None) -> bool:
+    """A job that needs Debian packages."""
+    return record is not None and record.installs
 
 
 class Job:

@@ -30,7 +30,7 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import fair_share, ipc, names
 from construir_ftp.jobs.fair_share import Turns
-from construir_ftp.jobs.job import CANCEL, Job, Record, Records, job_names, read_record
+from construir_ftp.jobs.job import CANCEL, Job, Record, Records, Wants, anyone, job_names, read_record
 
 __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 
@@ -157,23 +157,27 @@ class Spool:
         running = [_sender(record) for record in self.records("running").values()]
         return fair_share.order(waiting, running, self._turns.served())
 
-    def take(self) -> Job | None:
-        """queue -> running: the next job, if one waits. Only for the holder of the lock.
+    def next_id(self, wants: Wants = anyone) -> str | None:
+        """The id of the waiting job whose turn it is among those that are wanted."""
+        return next(self._ready(wants), None)
+
+    def take(self, wants: Wants = anyone) -> Job | None:
+        """queue -> running: the next job of those that are wanted, if one waits. Only for the holder of the lock.
 
         A job may have been deleted since it was seen; then it is another one's turn.
         """
-        while (name := next(self._ready(), None)) is not None:
+        while (name := self.next_id(wants)) is not None:
             if (taken := self._start(name)) is not None:
                 self._turns.note(_sender(read_record(taken.path)))
                 return taken
         return None
 
-    def _ready(self) -> Iterator[str]:
-        """The line without those who wait for another job's result."""
+    def _ready(self, wants: Wants) -> Iterator[str]:
+        """The line without those who wait for another job's result, and those that are not wanted."""
         records, unfinished = self.records("queue"), {*self.names("queue"), *self.names("running")}
         for name in self.line():
             record = records.get(name)
-            if record is None or not unfinished.intersection(record.after):
+            if wants(record) and (record is None or not unfinished.intersection(record.after)):
                 yield name
 
     def _start(self, name: str) -> Job | None:

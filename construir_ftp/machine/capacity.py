@@ -35,7 +35,7 @@ class Spare:
     """So many bytes, lent in the order of asking to whoever fits. Safe to use from several threads."""
 
     def __init__(self, size_bytes: int) -> None:
-        self._free_bytes = size_bytes
+        self.size_bytes = self._free_bytes = size_bytes
         self._changed = threading.Condition()
 
     @contextmanager

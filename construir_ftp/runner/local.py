@@ -24,7 +24,7 @@ from construir_ftp.machine.capacity import Spare
 from construir_ftp.pack import pack
 from construir_ftp.pack.pack import Wrapping
 from construir_ftp.runner import worker
-from construir_ftp.runner.attempt import Published
+from construir_ftp.runner.attempt import Attempt, Published
 from construir_ftp.runner.resources import Resources
 from construir_ftp.units import Duration
 
@@ -77,7 +77,8 @@ def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket) -> 
         job = spool.take()
         if job is None:
             raise ConstruirError("the job has vanished from its spool; run it again")
-        outcome = worker.run(resources, job, stop, _wait_in_vain)
+        prepared = worker.prepare(resources, job, stop)
+        outcome = worker.run(resources, prepared, stop, _wait_in_vain) if isinstance(prepared, Attempt) else prepared
         if isinstance(outcome, Published):
             return outcome
         if not outcome.fault:

@@ -10,7 +10,8 @@ import selectors
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from construir_ftp.config import Config
@@ -18,8 +19,9 @@ from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import inquiry, status
+from construir_ftp.jobs import inquiry, job, status
 from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.job import Wants
 from construir_ftp.jobs.result import moment
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport
@@ -30,7 +32,8 @@ from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import worker
-from construir_ftp.runner.attempt import Published, Requeued
+from construir_ftp.runner.attempt import Attempt, Published, Requeued
+from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
 
@@ -48,6 +51,7 @@ class Runner:
         self._spool = spool
         self._config = config
         self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
+        self._installs = Installs(config.layers.installs)
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots)))
@@ -92,6 +96,7 @@ class Runner:
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
             slot.start(self._work, lambda: self._finish.send(b"!"), self._template if keeps_one_ready else lambda: None)
+        self._installs.start(self._prepare, lambda: self._finish.send(b"!"))
 
     def _template(self) -> Template | None:
         if self._latest is None or self._latest.templates is None:
@@ -119,44 +124,60 @@ class Runner:
         return min(scan_s, until_resumed_s) if until_resumed_s > 0 else scan_s
 
     def _fill_slots(self) -> None:
+        while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
+            pass
         # First where a machine waits: another slot may still be getting one ready, and its job would wait for that.
         for slot in sorted(self._slots, key=lambda slot: not slot.is_ready):
-            if slot.is_busy:
-                continue
-            if time.monotonic() < self._resume_at or not self._has_room():
+            if not slot.is_busy and not self._give(slot, lambda record: not job.installs(record)):
                 return
-            try:
-                # Looked at before each job: the image may have been built, replaced or damaged since the last one.
-                resources = self._ready_resources() if self._spool.jobs("queue") else None
-            except (ConstruirError, OSError) as error:
-                self._back_off("no machine can be started", f"no job can be run: {error}")
-                return
-            job = self._spool.take() if resources else None
-            if resources is None or job is None:
-                return
-            slot.give(resources, job)
+
+    def _give(self, slot: Slot, wants: Wants) -> bool:
+        """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
+        prepared = None if slot in self._installs.places else self._installs.take()
+        following = None if prepared else self._spool.next_id(wants)
+        if prepared is None and (following is None or self._is_paused() or not self._has_room(following)):
+            return False
+        try:
+            # Looked at before each job: the image may have been built, replaced or damaged since the last one.
+            resources = self._ready_resources()
+        except (ConstruirError, OSError) as error:
+            if prepared is not None:
+                self._installs.add(prepared)
+            self._back_off("no machine can be started", f"no job can be run: {error}")
+            return False
+        task = prepared or self._spool.take(wants)
+        if task is None:
+            return False
+        slot.give(resources, task)
+        return True
+
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._resume_at
 
     def _end_cancelled(self) -> None:
         """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
-        for slot in self._slots:
+        for slot in (*self._slots, *self._installs.places):
             running = slot.job
             if running is not None and running.is_cancelled():
                 slot.kill()
-        for job in self._spool.withdraw():
+        prepared = [attempt.job for attempt in self._installs.take_cancelled()]
+        for cancelled in (*self._spool.withdraw(), *prepared):
             try:
-                self._note(worker.publish_cancelled(self._spool, job))
+                self._note(worker.publish_cancelled(self._spool, cancelled))
             except OSError:
-                log.exception("job %s: cancelled, but its result can't be written; it is tried again", job.id)
-                self._spool.requeue(job)
+                log.exception("job %s: cancelled, but its result can't be written; it is tried again", cancelled.id)
+                self._spool.requeue(cancelled)
 
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
-        paused = time.monotonic() < self._resume_at
-        jobs = [(slot.job, slot.since, slot.doing) for slot in self._slots]
+        paused = self._is_paused()
+        slots = (*self._slots, *self._installs.places)
+        jobs = [(slot.job, slot.since, slot.doing) for slot in slots]
         report = RunnerReport(
             slots=len(self._slots),
-            busy=tuple(
-                status.RunningJob(job.id, moment(since), doing) for job, since, doing in jobs if job is not None
+            busy=(
+                *(status.RunningJob(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
+                *self._installs.report(),
             ),
             pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._why_paused[1] if paused else "",
@@ -169,7 +190,7 @@ class Runner:
 
     def _tell(self, job: Job, doing: str) -> None:
         """Have it reported what a job's slot does; called in the slot's thread."""
-        for slot in self._slots:
+        for slot in (*self._slots, *self._installs.places):
             if slot.job is job and slot.doing != doing:
                 slot.doing = doing
                 self._finish.send(b"!")
@@ -178,9 +199,8 @@ class Runner:
         for slot in self._slots:
             slot.look_again()
 
-    def _has_room(self) -> bool:
-        following = next(self._spool.line(), None)
-        self._waits_for_room = following is not None and not self._room.lets_start(following)
+    def _has_room(self, following: str) -> bool:
+        self._waits_for_room = not self._room.lets_start(following)
         if self._waits_for_room and not any(slot.is_busy for slot in self._slots):
             self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return not self._waits_for_room
@@ -229,12 +249,33 @@ class Runner:
             log.info("machines run under %s", self._choices[digest].reason)
         return self._choices[digest]
 
-    def _work(self, resources: Resources, job: Job, killed: socket.socket, waiting: Machine | None) -> None:
+    def _work(self, resources: Resources, task: Attempt | Job, killed: socket.socket, waiting: Machine | None) -> None:
+        """Run a job, in its slot's thread."""
+        with self._catching(task.job if isinstance(task, Attempt) else task):
+            prepared = task if isinstance(task, Attempt) else self._prepared(resources, task, killed)
+            if isinstance(prepared, Attempt):
+                prepared = worker.run(resources, prepared, killed, self._stopping.wait, waiting)
+            self._note(prepared)
+
+    def _prepare(self, resources: Resources, task: Attempt | Job, killed: socket.socket, _: Machine | None) -> None:
+        """Have the packages of a job installed, in its place's thread."""
+        assert isinstance(task, Job), "what was prepared goes into a slot"
+        # The machine in which they are installed is one beside the slots', as far as there is memory for it.
+        memory_bytes = min(resources.shape().memory_bytes, resources.spare.size_bytes)
+        with self._catching(task), resources.spare.lend(memory_bytes, lambda: worker.stopped(killed)):
+            prepared = self._prepared(resources, task, killed)
+            if isinstance(prepared, Attempt):
+                self._installs.add(prepared)
+            else:
+                self._note(prepared)
+
+    def _prepared(self, resources: Resources, job: Job, killed: socket.socket) -> Attempt | Published | Requeued:
+        return worker.prepare(resources, job, killed, lambda doing: self._tell(job, doing))
+
+    @contextmanager
+    def _catching(self, job: Job) -> Iterator[None]:
         try:
-            outcome = worker.run(
-                resources, job, killed, self._stopping.wait, waiting, lambda doing: self._tell(job, doing)
-            )
-            self._note(outcome)
+            yield
         except MachineUnavailableError as error:
             self._machines_fail = True
             self._back_off("no machine can be started", str(error))
@@ -262,13 +303,17 @@ class Runner:
 
     def _drain(self) -> None:
         self._stopping.set()
-        for slot in self._slots:
+        slots = (*self._installs.places, *self._slots)
+        for slot in slots:
             slot.end()
         deadline = time.monotonic() + self._config.runner.grace
-        for slot in self._slots:
+        for slot in slots:
             slot.join(max(0.0, deadline - time.monotonic()))
-        for slot in self._slots:
+        for slot in slots:
             slot.kill()
-        for slot in self._slots:
+        for slot in slots:
             slot.join(None)
             slot.close()
+        while (prepared := self._installs.take()) is not None:
+            prepared.job.forgive_attempt()
+            self._spool.requeue(prepared.job)

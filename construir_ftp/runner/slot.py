@@ -16,13 +16,16 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs.spool import Job
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
+from construir_ftp.runner.attempt import Attempt
 from construir_ftp.runner.resources import Resources
 
 log = logging.getLogger("construir.runner")
 
-# What a slot is told: a job to run, and where it is told to kill it; that there may be a template now; or that there
-# will be nothing more.
-Task = tuple[Resources, Job, socket.socket]
+# What is done in a slot's thread with each job: also given where it is told to kill it, and the machine that was kept.
+Work = Callable[[Resources, Attempt | Job, socket.socket, Machine | None], None]
+# What a slot is told: a job to run, prepared or not, and where it is told to kill it; that there may be a template now;
+# or that there will be nothing more.
+Task = tuple[Resources, Attempt | Job, socket.socket]
 _LOOK_AGAIN = "look again"
 _END = "end"
 _NEXT_S = 0.05
@@ -44,7 +47,7 @@ class Slot:
 
     def start(
         self,
-        work: Callable[[Resources, Job, socket.socket, Machine | None], None],
+        work: Work,
         is_free: Callable[[], object],
         template: Callable[[], Template | None],
     ) -> None:
@@ -56,14 +59,15 @@ class Slot:
         self._thread = threading.Thread(target=self._live, name="slot")
         self._thread.start()
 
-    def give(self, resources: Resources, job: Job) -> None:
-        """Have it run a job; only to be called while it is not busy."""
+    def give(self, resources: Resources, task: Attempt | Job) -> None:
+        """Have it run a job, which may have been prepared; only to be called while it is not busy."""
+        job = task.job if isinstance(task, Attempt) else task
         if self._killer is not None:
             self._killer.close()
         killed, self._killer = socket.socketpair()
         self._killer.setblocking(False)
         self.is_busy, self.job, self.since, self.doing = True, job, time.time(), ""
-        self._told.put((resources, job, killed))
+        self._told.put((resources, task, killed))
 
     def kill(self) -> None:
         """Have the machine of its job killed, now or as soon as there is one. Calling it again changes nothing."""
@@ -114,12 +118,12 @@ class Slot:
                 told = self._told.get()
             if isinstance(told, str):
                 return False
-            resources, job, killed = told
+            resources, task, killed = told
             if machine is not None and machine.shape.key() != resources.shape().key():
                 machine = None
             try:
                 with killed:
-                    self._work(resources, job, killed, machine)
+                    self._work(resources, task, killed, machine)
             finally:
                 self.job = None
                 self.is_ready = self.is_busy = False

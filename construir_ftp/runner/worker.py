@@ -38,21 +38,14 @@ Wait = Callable[[float], bool]
 Tell = Callable[[str], None]
 
 
-def run(
-    resources: Resources,
-    job: Job,
-    stop: socket.socket,
-    wait: Wait,
-    waiting: Machine | None = None,
-    tell: Tell = lambda _doing: None,
-) -> Published | Requeued:
-    """Run a job that was just taken. As soon as `stop` is readable its machine is killed, and it is requeued, or
-    published as cancelled if that is why.
+def prepare(
+    resources: Resources, job: Job, stop: socket.socket, tell: Tell = lambda _doing: None
+) -> Attempt | Published | Requeued:
+    """Settle what a job that was just taken gets, and have its layers made if they have to be: an attempt, to be `run`.
 
-    `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting. `waiting`
-    is a machine of the usual shape that has been kept for it. `tell(doing)` is called with what keeps the job from its
-    machine, in words for anyone, and with nothing once nothing does. Raises MachineUnavailableError where no
-    machine can be started: the job is back in queue/, uncounted.
+    As soon as `stop` is readable it is requeued, or published as cancelled if that is why. `tell(doing)` is called with
+    what keeps the job from its machine, in words for anyone, and with nothing once nothing does. Raises
+    MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted.
     """
     try:
         attempt = Attempt.of(job)
@@ -65,7 +58,7 @@ def run(
     job.count_attempt()
     try:
         wanted = request.read(attempt.record.construir_toml)
-        allocation = Allocation.settle(resources.offer, resources.shape(), wanted, stop, tell)
+        attempt.allocation = Allocation.settle(resources.offer, resources.shape(), wanted, stop, tell)
         tell("")
     except DependencyError as error:
         if stopped(stop):
@@ -73,11 +66,24 @@ def run(
         return publish(resources.spool, attempt, Outcome("dependency-failed", str(error)))
     except (ConstruirError, OSError) as error:
         return _sort(resources, attempt, error)
+    return attempt
+
+
+def run(
+    resources: Resources, attempt: Attempt, stop: socket.socket, wait: Wait, waiting: Machine | None = None
+) -> Published | Requeued:
+    """Run a job that was prepared. As soon as `stop` is readable its machine is killed, and it is requeued, or
+    published as cancelled if that is why.
+
+    `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting. `waiting` is a
+    machine of the usual shape that has been kept for it. Raises MachineUnavailableError as `prepare` does.
+    """
+    allocation = attempt.allocation
+    assert allocation is not None, "it was prepared"
     extra_bytes = allocation.extra_memory_bytes(resources.shape())
     with resources.spare.lend(extra_bytes, lambda: stopped(stop)) as has_memory:
         if not has_memory:
             return _stop(resources, attempt)
-        attempt.allocation = allocation
         return _run_allocated(resources, attempt, allocation, stop, wait, waiting)
 
 
@@ -138,7 +144,7 @@ def _blame(resources: Resources, attempt: Attempt, allocation: Allocation, fault
 
 def _stop(resources: Resources, attempt: Attempt) -> Requeued | Published:
     """It is not wanted any more, or not by us: in that case it has lost nothing."""
-    if attempt.allocation is None and attempt.job.is_cancelled():
+    if attempt.job.is_cancelled():
         return publish_cancelled(resources.spool, attempt.job)
     attempt.job.forgive_attempt()
     return Requeued(resources.spool.requeue(attempt.job), "")

@@ -32,7 +32,7 @@ from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 from construir_ftp.pack import pack
 from construir_ftp.runner import worker
-from construir_ftp.runner.attempt import Published
+from construir_ftp.runner.attempt import Attempt, Published
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
 from tests.support.appliance import WARM, Appliance
@@ -171,7 +171,9 @@ def run_job(resources: Resources, waiting: Machine | None = None) -> Published:
     assert job is not None
     stop, other_end = socket.socketpair()
     with stop, other_end:
-        outcome = worker.run(resources, job, stop, lambda _seconds: True, waiting)
+        prepared = worker.prepare(resources, job, stop)
+        assert isinstance(prepared, Attempt)
+        outcome = worker.run(resources, prepared, stop, lambda _seconds: True, waiting)
     assert isinstance(outcome, Published)
     return outcome
 
