@@ -1,0 +1,70 @@
+"""Installs of packages have a place of their own: who needs none never waits for one, and contributors take turns."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.ftp.users import Users
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool
+from tests.support.appliance import CONFIG, PASSWORD, Appliance
+from tests.support.debarchive import DebArchive
+from tests.system.test_crowds import paused_runner
+from tests.system.test_dependencies import upload
+
+
+@pytest.fixture(scope="module")
+def one_slot(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
+    """One machine at a time, one install beside it, and an archive: one package takes a minute, others none."""
+    place = tmp_path_factory.mktemp("installs")
+    archive = DebArchive(place / "archive")
+    archive.add("sleeper", "sleep 3600")
+    for number in range(4):
+        archive.add(f"quick{number}")
+    appliance = Appliance(place, CONFIG.replace("slots = 2", "slots = 1") + '[layers]\ntimeout = "25s"\n')
+    archive.serve(Spool.prepare(appliance.spool).path, base)
+    with appliance.running():
+        Users(appliance.spool / "users.toml").add("bob", PASSWORD)
+        yield appliance
+
+
+def asking(place: Path, *packages: str) -> Path:
+    return upload(place, "true", f"[dependencies]\npackages = {list(packages)}" if packages else "")
+
+
+def wait_until_told(appliance: Appliance, job: str, words: str) -> None:
+    deadline = time.monotonic() + 60
+    with appliance.session() as ftp:
+        while words not in (said := ftp.sendcmd(f"SITE STATUS {job}")):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
+
+
+def test_job_that_needs_no_packages_does_not_wait_for_an_install(one_slot: Appliance, tmp_path: Path) -> None:
+    installing = one_slot.submit(asking(tmp_path / "slow", "sleeper"))
+    waiting = one_slot.submit(asking(tmp_path / "next", "quick0"))
+    wait_until_told(one_slot, installing, "its Debian packages are being installed")
+    plain = one_slot.wait(one_slot.submit(asking(tmp_path / "plain"), contributor="bob"))
+    assert plain["status"] == "success"
+    assert {installing, waiting} <= {*one_slot.states()["queue"], *one_slot.states()["running"]}
+    slow, following = one_slot.wait(installing), one_slot.wait(waiting)
+    assert (slow["status"], following["status"]) == ("dependency-failed", "success")
+    assert plain["published"] < slow["published"] < following["published"]
+
+
+def test_installs_of_two_contributors_take_turns(one_slot: Appliance, tmp_path: Path) -> None:
+    with paused_runner(one_slot):
+        alice = [one_slot.submit(asking(tmp_path / f"a{number}", f"quick{number}")) for number in (1, 2)]
+        bob = one_slot.submit(asking(tmp_path / "b", "quick3"), contributor="bob")
+    ended = sorted((one_slot.wait(job)["published"], job) for job in (*alice, bob))
+    assert [job for _, job in ended][1] == bob
+
+
+def test_cancelled_job_ends_its_install(one_slot: Appliance, tmp_path: Path) -> None:
+    job = one_slot.submit(asking(tmp_path / "slow", "sleeper"))
+    wait_until_told(one_slot, job, "its Debian packages are being installed")
+    with one_slot.session() as ftp:
+        ftp.rmd(f"/running/{job}")
+    assert one_slot.wait(job)["status"] == "cancelled"
