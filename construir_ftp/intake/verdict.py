@@ -88,6 +88,23 @@ def too_late(limits: GateSection) -> RefusedError:
     return RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller")
 
 
+# -- how urgent an upload is ---------------------------------------------------------------------------------------
+
+# What a judge's priority is lowered by for each other judge of the same contributor, and at most (nice(2)): a tenth of
+# the processor's time beside one of the usual priority is still enough to come to an end.
+_STEP, _LEAST_URGENT = 5, 15
+
+
+def priority(others: int) -> bytes:
+    """What a judge server is told with an upload whose contributor has so many other judges at work."""
+    return bytes([min(_LEAST_URGENT, _STEP * others)])
+
+
+def niceness(said: bytes) -> int:
+    """What that lowers the judge's priority by."""
+    return min(_LEAST_URGENT, said[0])
+
+
 # -- how far an upload has grown -----------------------------------------------------------------------------------
 
 # A judge reads a file while it is still being received, and never beyond what it has been told of. That comes over a
