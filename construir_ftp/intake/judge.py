@@ -33,7 +33,10 @@ _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
 _MEND = "mend it with e2fsck -fy IMAGE, and send it again"
-_UNREPLAYED = f"the image was copied while it was in use: its journal is not replayed (needs_recovery); {_MEND}"
+_UNREPLAYED = (
+    "the image was in use when it was copied, or its machine was killed:"
+    f" its journal is not replayed (needs_recovery); {_MEND}"
+)
 _OBJECTION_CHARACTERS = 200
 
 
