@@ -117,39 +117,19 @@ class UploadReader:
         """The same file from its start; for when all of it has been read."""
         return UploadReader(self._file, Whole(self.size_bytes))
 
+    @property
+    def read_bytes(self) -> int:
+        """How much of it has been read."""
+        return self._read_bytes
+
+    def pread(self, size_bytes: int, offset_bytes: int) -> bytes:
+        """Any part of it, once all of it has been read."""
+        self._file.seek(offset_bytes)
+        return self._file.read(size_bytes)
+
     def sha256(self) -> str:
         """Digest, in hexadecimal, of what has been read: of the upload, once the end has been seen."""
         return self._digest.hexdigest()
-
-
-class Replay:
-    """Any part of what is inside an upload that was found whole, by unpacking it again from its start where it must.
-
-    `head` is what is remembered of the beginning. Reading onwards costs what it costs once; reading backwards,
-    except in the head and the last MiB, begins anew.
-    """
-
-    def __init__(self, codec: str, upload: UploadReader, max_memory_bytes: int, head: bytes | bytearray) -> None:
-        self._codec, self._upload, self._max_memory_bytes, self._head = codec, upload, max_memory_bytes, head
-        self._unpacked: Iterator[bytes] = iter(())
-        self._window, self._start_bytes = b"", 0
-
-    def pread(self, size_bytes: int, offset_bytes: int) -> bytes:
-        """As pread(2): less at the end. Raises RefusedError where the upload has changed meanwhile."""
-        if offset_bytes + size_bytes <= len(self._head):
-            return bytes(memoryview(self._head)[offset_bytes : offset_bytes + size_bytes])
-        if not self._window or offset_bytes < self._start_bytes:
-            self._unpacked = blocks(self._codec, self._upload.again(), self._max_memory_bytes)
-            self._window, self._start_bytes = b"", 0
-        while self._start_bytes + len(self._window) < offset_bytes + size_bytes:
-            block = next(self._unpacked, b"")
-            if not block:
-                break
-            unneeded = min(max(0, offset_bytes - self._start_bytes), max(0, len(self._window) - _BLOCK_BYTES))
-            self._window = self._window[unneeded:] + block
-            self._start_bytes += unneeded
-        at = offset_bytes - self._start_bytes
-        return self._window[at : at + size_bytes]
 
 
 class _Decoder(Protocol):

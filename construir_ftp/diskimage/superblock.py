@@ -1,8 +1,9 @@
 """What a file system says of itself: its kind, its size and, for ext2/3/4, where things are.
 
 Reads the first 69,632 bytes of an image and believes them only as far as they make sense together: a magic
-number alone is not a file system. What the worker's kernel would not mount read-write is refused here, before
-anyone waits for it; a journal to be replayed, or errors noted by an earlier mount, are the kernel's to deal with.
+number alone is not a file system. What the machine's kernel would not mount read-write is refused here, before
+anyone waits for it. Errors noted by an earlier mount are the kernel's to deal with; that a journal waits to be
+replayed is told, and whoever reads the files decides.
 
 Sources: Linux, Documentation/filesystems/ext4/super.rst and __ext4_fill_super in fs/ext4/super.c;
 struct btrfs_super_block in uapi/linux/btrfs_tree.h; struct xfs_dsb in fs/xfs/libxfs/xfs_format.h.
@@ -14,6 +15,9 @@ from typing import Any
 
 import msgspec
 
+from construir_ftp.diskimage import ext_features
+from construir_ftp.diskimage.ext_features import Compat, Incompat, RoCompat
+from construir_ftp.diskimage.ext_superblock import EXT_OFFSET, FIELDS, Ext
 from construir_ftp.errors import RefusedError
 
 # The btrfs superblock, the farthest of the three, ends here.
@@ -21,44 +25,10 @@ HEAD_BYTES = 65_536 + 4_096
 # A block bigger than the processor's page can't be mounted.
 MAX_BLOCK_BYTES = 4_096
 
-EXT_OFFSET = 1_024
 _EXT_MAGIC = (EXT_OFFSET + 0x38, b"\x53\xef")
-_EXT_FIELDS = {
-    "inodes": ("<I", 0x00),
-    "blocks_low": ("<I", 0x04),
-    "free_blocks_low": ("<I", 0x0C),
-    "first_block": ("<I", 0x14),
-    "log_block": ("<I", 0x18),
-    "log_cluster": ("<I", 0x1C),
-    "blocks_per_group": ("<I", 0x20),
-    "clusters_per_group": ("<I", 0x24),
-    "inodes_per_group": ("<I", 0x28),
-    "state": ("<H", 0x3A),
-    "revision": ("<I", 0x4C),
-    "dynamic_inode_bytes": ("<H", 0x58),
-    "compat": ("<I", 0x5C),
-    "incompat": ("<I", 0x60),
-    "ro_compat": ("<I", 0x64),
-    "journal_inode": ("<I", 0xE0),
-    "journal_device": ("<I", 0xE4),
-    "wide_descriptor_bytes": ("<H", 0xFE),
-    "blocks_high": ("<I", 0x150),
-    "free_blocks_high": ("<I", 0x158),
-}
-
-_COMPAT_HAS_JOURNAL = 0x4
-_INCOMPAT_RECOVER = 0x4
-_INCOMPAT_JOURNAL_DEVICE = 0x8
-_INCOMPAT_64BIT = 0x80
-_RO_COMPAT_BIGALLOC = 0x200
-# What ext2 and ext3 may have: filetype, recover, meta_bg; sparse_super, large_file, btree_dir. More makes it ext4.
-_INCOMPAT_EXT3 = 0x2 | 0x4 | 0x10
-_RO_COMPAT_EXT3 = 0x1 | 0x2 | 0x4
-# extents, 64bit, mmp, flex_bg, ea_inode, csum_seed, largedir, inline_data, encrypt, casefold.
-_INCOMPAT_EXT4 = _INCOMPAT_EXT3 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
-# huge_file, gdt_csum, dir_nlink, extra_isize, quota, bigalloc, metadata_csum, project, verity, orphan_present.
-_RO_COMPAT_EXT4 = _RO_COMPAT_EXT3 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x8000 | 0x10000
-_STATE_CLEAN = 0x1
+_UTF8_12_1 = 1
+# Of unknown features so many are named.
+_MOST_NAMED = 5
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,78 +42,6 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """Length of the image, which may be followed by less than one block more."""
         return self.blocks * self.block_bytes
-
-
-class Ext(msgspec.Struct, frozen=True, kw_only=True):
-    """The superblock of an ext2, ext3 or ext4; fields named in the order of super.rst."""
-
-    inodes: int
-    blocks_low: int
-    free_blocks_low: int
-    first_block: int
-    log_block: int
-    log_cluster: int
-    blocks_per_group: int
-    clusters_per_group: int
-    inodes_per_group: int
-    state: int
-    revision: int
-    dynamic_inode_bytes: int
-    compat: int
-    incompat: int
-    ro_compat: int
-    journal_inode: int
-    journal_device: int
-    wide_descriptor_bytes: int
-    blocks_high: int
-    free_blocks_high: int
-
-    @property
-    def is_64bit(self) -> bool:
-        """Whether block numbers, and so group descriptors, are wide."""
-        return bool(self.incompat & _INCOMPAT_64BIT)
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of the whole file system."""
-        return self.blocks_low + (self.blocks_high << 32 if self.is_64bit else 0)
-
-    @property
-    def free_blocks(self) -> int:
-        """Blocks not in use, as of the last clean unmount."""
-        return self.free_blocks_low + (self.free_blocks_high << 32 if self.is_64bit else 0)
-
-    @property
-    def block_bytes(self) -> int:
-        """Length of a block."""
-        return 1024 << self.log_block
-
-    @property
-    def inode_bytes(self) -> int:
-        """Length of an inode; always 128 in revision 0."""
-        return self.dynamic_inode_bytes if self.revision else 128
-
-    @property
-    def descriptor_bytes(self) -> int:
-        """Length of a group descriptor."""
-        return self.wide_descriptor_bytes if self.is_64bit else 32
-
-    @property
-    def groups(self) -> int:
-        """Block groups, the last of which may be short."""
-        return -(-(self.blocks - self.first_block) // self.blocks_per_group)
-
-    @property
-    def filesystem(self) -> str:
-        """ext2, ext3 or ext4, told apart by features as blkid(8) does."""
-        if self.incompat & ~_INCOMPAT_EXT3 or self.ro_compat & ~_RO_COMPAT_EXT3:
-            return "ext4"
-        return "ext3" if self.compat & _COMPAT_HAS_JOURNAL else "ext2"
-
-    @property
-    def needs_repair(self) -> bool:
-        """Whether it was not unmounted: its journal waits to be replayed, or it was in use and has none."""
-        return bool(self.incompat & _INCOMPAT_RECOVER) or not self.state & _STATE_CLEAN
 
 
 def read(head: bytes) -> Volume | None:
@@ -187,11 +85,13 @@ def read_ext(head: bytes) -> Ext | None:
     """The ext superblock in an image's head, None if there is none. Raises RefusedError like read()."""
     if not _has(head, *_EXT_MAGIC) or len(head) < 2 * EXT_OFFSET:
         return None
-    ext = Ext(**_unpack(_EXT_FIELDS, head, EXT_OFFSET))
+    ext = Ext(**_unpack(FIELDS, head, EXT_OFFSET))
     # First, because what follows shifts by these.
     _require("ext", {"block size": ext.log_block <= 6, "cluster size": ext.log_block <= ext.log_cluster <= 20})
-    _require("ext", _ext_sense(ext))
+    # An ext journal has neither inodes nor groups, and what an unknown feature changes is not known.
     _require_ext_mountable(ext)
+    _require("ext", _ext_sense(ext))
+    _require_mountable_block(ext.filesystem, ext.block_bytes)
     return ext
 
 
@@ -210,7 +110,7 @@ def _ext_sense(ext: Ext) -> dict[str, bool]:
     inode_bytes = ext.inode_bytes
     return {
         "revision": ext.revision == 1 or (ext.revision == 0 and not ext.compat | ext.incompat | ext.ro_compat),
-        "cluster size": blocks_per_cluster == 1 or bool(ext.ro_compat & _RO_COMPAT_BIGALLOC),
+        "cluster size": blocks_per_cluster == 1 or bool(ext.ro_compat & RoCompat.BIGALLOC),
         "first data block": ext.first_block == first_block < ext.blocks,
         "clusters per group": 0 < ext.clusters_per_group <= bits,
         "blocks per group": ext.blocks_per_group == ext.clusters_per_group * blocks_per_cluster > 0,
@@ -219,22 +119,27 @@ def _ext_sense(ext: Ext) -> dict[str, bool]:
         "inode count": ext.inodes > 0 and ext.blocks_per_group > 0 and ext.inodes == ext.groups * ext.inodes_per_group,
         "descriptor size": not ext.is_64bit
         or (_is_power_of_two(ext.descriptor_bytes) and 64 <= ext.descriptor_bytes <= 1024),
+        "first group of meta_bg": not ext.incompat & Incompat.META_BG or _has_all_before_meta_bg(ext),
+        "encoding of casefold": not ext.incompat & Incompat.CASEFOLD or ext.encoding == _UTF8_12_1,
         "free blocks": ext.free_blocks < ext.blocks,
     }
 
 
+def _has_all_before_meta_bg(ext: Ext) -> bool:
+    """Whether there are as many blocks of descriptors as are said to lie where they always do."""
+    return ext.blocks_per_group > 0 and ext.first_meta_group * ext.block_bytes < (
+        ext.groups * ext.descriptor_bytes + ext.block_bytes
+    )
+
+
 def _require_ext_mountable(ext: Ext) -> None:
-    if ext.incompat & _INCOMPAT_JOURNAL_DEVICE:
+    if ext.incompat & Incompat.JOURNAL_DEV:
         raise RefusedError("this is an ext journal, not a file system; make an image with: construir pack DIR")
-    if ext.compat & _COMPAT_HAS_JOURNAL and (ext.journal_device or not ext.journal_inode):
+    if ext.compat & Compat.HAS_JOURNAL and (ext.journal_device or not ext.journal_inode):
         raise RefusedError("the image's journal is on another device; take it off with: tune2fs -O ^has_journal IMAGE")
-    unknown = ext.incompat & ~_INCOMPAT_EXT4, ext.ro_compat & ~_RO_COMPAT_EXT4
-    if any(unknown):
-        raise RefusedError(
-            f"the image has ext features the machine can't write to (incompat {unknown[0]:#x},"
-            f" ro_compat {unknown[1]:#x}); make it without them"
-        )
-    _require_mountable_block(ext.filesystem, ext.block_bytes)
+    if names := ext_features.not_mounted(ext.incompat, ext.ro_compat):
+        features = ", ".join(names[:_MOST_NAMED])
+        raise RefusedError(f"the machine can't write to an ext with the feature {features}; make the image without it")
 
 
 # -- btrfs -----------------------------------------------------------------------------------------------

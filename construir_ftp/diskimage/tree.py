@@ -14,25 +14,43 @@ from construir_ftp.errors import ConstruirError
 # shutil.rmtree, which may have to clean up, takes a level of Python's stack for each (1000).
 _MOST_LEVELS = 500
 
+Broken = Callable[[bytes, ConstruirError], None]
+
 
 def _always(_path: bytes) -> bool:
     return True
 
 
+def _raise(_path: bytes, error: ConstruirError) -> None:
+    raise error
+
+
 def walk(
-    image: extfs.Image, top: extfs.Inode, enters: Callable[[bytes], bool] = _always
+    image: extfs.Image,
+    top: extfs.Inode,
+    enters: Callable[[bytes], bool] = _always,
+    broken: Broken = _raise,
 ) -> Iterator[tuple[bytes, extfs.Inode]]:
     """The path below the directory `top` of everything in it, and what it is; a directory comes before its content.
 
-    What is in directories that `enters` says no to is left out. Raises ConstruirError where the image is damaged.
+    What is in directories that `enters` says no to is left out. Where the image is damaged, `broken` is told the path,
+    empty for `top`, and why; if it raises nothing, that one is left out, and what else is in the directory comes.
+    By itself it raises ConstruirError.
     """
     seen = {extfs.ROOT, top.number}
     directories = [(b"", top)]
     for above, parent in directories:  # grows meanwhile
-        for name, number in _listed(image, parent):
-            inode, path = image.inode(number), above + name
-            if inode.kind == stat.S_IFDIR and enters(path):
-                _check_directory(number in seen, path.count(b"/") + 1)
+        for name, number in _listed(image, parent, above, broken):
+            path = above + name
+            try:
+                inode = image.inode(number)
+                enter = inode.kind == stat.S_IFDIR and enters(path)
+                if enter:
+                    _check_directory(number in seen, path.count(b"/") + 1)
+            except ConstruirError as error:
+                broken(path, error)
+                continue
+            if enter:
                 seen.add(number)
                 directories.append((path + b"/", inode))
             yield path, inode
@@ -40,7 +58,10 @@ def walk(
 
 def link_target(image: extfs.Image, inode: extfs.Inode) -> bytes:
     """Where a symbolic link points, which may be anywhere. Raises ConstruirError."""
-    return _whole(image.link_target(inode))
+    target = image.link_target(inode)
+    if not target or b"\0" in target:
+        raise ConstruirError("the image is damaged: a symbolic link in it is empty or has a NUL")
+    return target
 
 
 def _check_directory(seen: bool, levels: int) -> None:
@@ -50,19 +71,25 @@ def _check_directory(seen: bool, levels: int) -> None:
         raise ConstruirError(f"directories in the image are nested more than {_MOST_LEVELS} deep")
 
 
-def _listed(image: extfs.Image, parent: extfs.Inode) -> Iterator[tuple[bytes, int]]:
+def _listed(image: extfs.Image, parent: extfs.Inode, above: bytes, broken: Broken) -> Iterator[tuple[bytes, int]]:
     """What is in a directory, no name leading out of it and none twice."""
+    seen: set[bytes] = set()
+    for name, number in _entries(image, parent, above, broken):
+        if name and b"\0" not in name and b"/" not in name and name not in seen:
+            seen.add(name)
+            yield name, number
+        else:
+            broken(
+                above + name,
+                ConstruirError(f"the image is damaged: a file in it can't be called {os.fsdecode(name)!a}"),
+            )
+
+
+def _entries(image: extfs.Image, parent: extfs.Inode, above: bytes, broken: Broken) -> Iterator[tuple[bytes, int]]:
     if parent.kind != stat.S_IFDIR:
-        raise ConstruirError("the image is damaged: it has no root directory")
-    seen = set()
-    for name, number in image.entries(parent):
-        if b"/" in name or name in seen:
-            raise ConstruirError(f"the image is damaged: a file in it can't be called {os.fsdecode(name)!a}")
-        seen.add(_whole(name))
-        yield name, number
-
-
-def _whole(text: bytes) -> bytes:
-    if not text or b"\0" in text:
-        raise ConstruirError("the image is damaged: a name or a symbolic link in it is empty or has a NUL")
-    return text
+        broken(above, ConstruirError("the image is damaged: it has no root directory"))
+        return
+    try:
+        yield from image.entries(parent)
+    except ConstruirError as error:
+        broken(above.rstrip(b"/"), error)

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from pyftpdlib.ioloop import AsyncChat, IOLoop, _CallEvery, _CallLater
 
+from construir_ftp.intake.check_threads import CheckThreads
+
 
 class _Later(_CallLater):  # type: ignore[misc] # pyftpdlib is untyped
     # Of several calls that are due together, one may cancel another. pyftpdlib has an assertion fail then.
@@ -118,15 +120,15 @@ class Background:
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
-        self._checks = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "check")
+        self._checks = CheckThreads((os.cpu_count() or 1) + 2)
         self._passwords = ThreadPoolExecutor(PASSWORDS_AT_ONCE, "password")
         self._quick = ThreadPoolExecutor(2, "quick")
         # One: more would take the interpreter from the loop more often.
         self._reads = ThreadPoolExecutor(1, "read")
 
-    def check(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Have a thread do `work`, and the loop call `then` with what it returned."""
-        self._run(self._checks, work, then)
+    def check(self, whose: str, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Have a thread do `work` of a contributor's, and the loop call `then` with what it returned."""
+        self._hand_over(self._checks.submit(whose, work), then)
 
     def password(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """The same, for what takes all processors for a moment."""
@@ -147,7 +149,7 @@ class Background:
         self._bell.answer()
 
     def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        def hand_over(done: "Future[T]") -> None:
-            self._bell.call(lambda: then(done.result()))
+        self._hand_over(pool.submit(work), then)
 
-        pool.submit(work).add_done_callback(hand_over)
+    def _hand_over(self, future: "Future[T]", then: Callable[[T], None]) -> None:
+        future.add_done_callback(lambda done: self._bell.call(lambda: then(done.result())))

@@ -8,6 +8,7 @@ import logging
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from construir_ftp.errors import RefusedError
@@ -296,7 +297,8 @@ class Session(ControlConnection):
             upload.cut(_CUT_SHORT)
         self.hold()
         sent = dict(self.queue.sent()) if self.queue else {}
-        run = self.server.background.check if self._is_received else self.server.background.quick
+        background, whose = self.server.background, upload.partial.contributor
+        run = partial(background.check, whose) if self._is_received else background.quick
         run(lambda: upload.conclude(self.is_wanted, sent), lambda concluded: self._concluded(upload, concluded))
 
     def _concluded(self, upload: Upload, concluded: Conclusion) -> None:

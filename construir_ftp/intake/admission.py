@@ -88,6 +88,7 @@ def _record(name: str, contributor: str, found: Verdict, wanted: Wishes, most_ar
 
 def wishes_of(found: Verdict, offer: Offer) -> Wishes:
     """What a job asks for, all of which it can have; raises RefusedError, naming the key, if it can't."""
+    found.require_admissible()
     wanted = request.of_job(found.construir_toml, found.filesystem)
     offer.check(wanted, found.image_bytes)
     return wanted

@@ -14,6 +14,7 @@ from contextlib import suppress
 from construir_ftp import formats
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import extfs, stream, superblock
+from construir_ftp.diskimage.replay import Replay
 from construir_ftp.diskimage.stream import UploadReader
 from construir_ftp.diskimage.superblock import Volume
 from construir_ftp.errors import ConstruirError, RefusedError
@@ -31,6 +32,12 @@ _UNKNOWN = "of an unknown kind"
 _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
+_MEND = "mend it with e2fsck -fy IMAGE, and send it again"
+_UNREPLAYED = (
+    "the image was in use when it was copied, or its machine was killed:"
+    f" its journal is not replayed (needs_recovery); {_MEND}"
+)
+_OBJECTION_CHARACTERS = 200
 
 
 def prepare() -> None:
@@ -59,7 +66,7 @@ def judge(upload: UploadReader, limits: GateSection) -> Verdict:
             begin += block
         _check_ratio(volume, upload, limits)
     _check_size(codec, volume, seen_bytes)
-    text = _wishes(volume, stream.Replay(codec, upload, limits.max_memory, begin))
+    text, objection = _look_for_wishes(volume, Replay(codec, upload, limits.max_memory, begin, volume.size_bytes))
     return Verdict(
         codec=codec,
         filesystem=volume.filesystem,
@@ -67,6 +74,7 @@ def judge(upload: UploadReader, limits: GateSection) -> Verdict:
         image_bytes=volume.size_bytes,
         upload_sha256=upload.sha256(),
         construir_toml=text,
+        objection=objection,
     )
 
 
@@ -162,25 +170,36 @@ def _in_units(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
-def _wishes(volume: Volume, image: stream.Replay) -> str:
-    """The text of construir.toml at the root of the image; empty where there is none. Raises RefusedError.
+def _look_for_wishes(volume: Volume, image: Replay) -> tuple[str, str]:
+    """The text of construir.toml, and why the image can't be a job although it is one; each may be empty.
 
-    What is no ext file system, or none that is read here, has none: it has its defaults.
+    That there is no construir.toml is said only where the machine would find none either. Of btrfs and xfs it isn't
+    asked.
     """
     if not volume.filesystem.startswith("ext"):
-        return ""
+        return "", ""
     try:
         files = extfs.Image(image)
-        inode = files.find(request.FILE.encode())
-    except ConstruirError:
-        return ""
+        if files.ext.needs_recovery:
+            return "", _UNREPLAYED
+        return _wishes(files), ""
+    except ConstruirError as error:
+        return "", _objection(str(error))
+
+
+def _objection(why: str) -> str:
+    cure = f"; {_MEND}" if why.startswith("the image is damaged") else ""
+    if not why.startswith(request.FILE):
+        why = f"{request.FILE} can't be read: {why}"
+    why = ascii(why)[1:-1]
+    return why[:_OBJECTION_CHARACTERS] + cure
+
+
+def _wishes(files: extfs.Image) -> str:
+    """The text of construir.toml at the root; empty where there is none. Raises ConstruirError where it is no text."""
+    inode = files.find(request.FILE.encode())
     if inode is None:
         return ""
     if inode.kind != stat.S_IFREG or inode.size_bytes > request.MOST_BYTES:
         raise RefusedError(f"{request.FILE} has to be a file of at most {_in_units(request.MOST_BYTES)}")
-    try:
-        return request.decode(files.text(inode))
-    except RefusedError:
-        raise
-    except ConstruirError as error:
-        raise RefusedError(f"{request.FILE} can't be read: {error}") from error
+    return request.decode(files.text(inode))

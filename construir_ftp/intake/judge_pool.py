@@ -4,6 +4,9 @@
         with judges.judge(path) as judge: ...        a file that has stopped growing
         judge = judges.follow(path)                 one that still grows, if there is room
 
+Of the places of those that follow, one contributor has half at most. A contributor's first judge has the usual
+priority, each further one a lower one: others' first judges come before it.
+
 After a judge that crashed or hung its server gets no more uploads, and goes when the last of its judges does; the next
 upload has a new one. A jail ends with the thread that started it, so each has one of its own. Safe to use
 from several threads.
@@ -16,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Self, cast
@@ -30,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # No file is longer (off_t).
 ANY_SIZE = 2**63 - 1
+# Whose a file is that is no contributor's; of those there may be as many as there are places.
+NOBODY = ""
 _FEWEST_FOLLOWED, _MOST_FOLLOWED = 4, 64
 # Uploads that are whole are judged in so many threads at most; whoever has them.
 _OTHER_JUDGES = (os.cpu_count() or 1) + 16
@@ -45,7 +51,8 @@ class JudgePool:
         self._lock = threading.Lock()
         self._server: _Server | None = None
         self._servers: set[_Server] = set()
-        self._followed = 0
+        self._followed: Counter[str] = Counter()
+        self._judged: Counter[str] = Counter()
         # How many uploads are followed at once; and after how many uploads a server is replaced.
         self.most_followed, self.most_uploads = most_followed(limits), MOST_UPLOADS
 
@@ -60,18 +67,19 @@ class JudgePool:
         with self._lock:
             self._open_server()
 
-    def judge(self, path: Path) -> JudgeHandle:
+    def judge(self, path: Path, whose: str = NOBODY) -> JudgeHandle:
         """A judge for a file that is there. Raises OSError, and ConstruirError where there are too many already."""
         with self._lock:
-            return self._begin(path, ANY_SIZE, followed=False)
+            return self._begin(path, ANY_SIZE, whose, followed=False)
 
-    def follow(self, path: Path, most_bytes: int = ANY_SIZE) -> JudgeHandle | None:
+    def follow(self, path: Path, most_bytes: int = ANY_SIZE, whose: str = NOBODY) -> JudgeHandle | None:
         """A judge for a file that grows; None while as many are followed as there is memory for. Does not wait.
 
-        It may have `most_bytes` in the end, if that is not more than the pool's. Raises OSError.
+        None too where the contributor, `whose` it is, has half of the places. It may have `most_bytes` in the end, if
+        that is not more than the pool's. Raises OSError.
         """
         with self._lock:
-            return self._begin(path, most_bytes, followed=True) if self._followed < self.most_followed else None
+            return self._begin(path, most_bytes, whose, followed=True) if self._has_place(whose) else None
 
     def close(self) -> None:
         """End all judge servers and judges; on return none is left. Handles that are not closed come to no verdict."""
@@ -81,23 +89,31 @@ class JudgePool:
         for server in servers:
             server.end()
 
-    def _begin(self, path: Path, most_bytes: int, *, followed: bool) -> JudgeHandle:
+    def _has_place(self, whose: str) -> bool:
+        if self._followed.total() >= self.most_followed:
+            return False
+        return whose == NOBODY or self._followed[whose] < max(1, self.most_followed // 2)
+
+    def _begin(self, path: Path, most_bytes: int, whose: str, *, followed: bool) -> JudgeHandle:
         with ExitStack() as undo:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, file)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
             with theirs:
-                server = self._send(file, theirs.fileno())
+                server = self._send(file, theirs.fileno(), self._judged[whose] if whose != NOBODY else 0)
             undo.pop_all()
-        self._followed += followed
-        return JudgeHandle(_Seat(self, server, followed), file, ours, self._limits, min(most_bytes, self._most_bytes))
+        self._followed[whose] += followed
+        self._judged[whose] += 1
+        return JudgeHandle(
+            _Seat(self, server, whose, followed), file, ours, self._limits, min(most_bytes, self._most_bytes)
+        )
 
-    def _send(self, file: int, channel: int) -> "_Server":
+    def _send(self, file: int, channel: int, others: int) -> "_Server":
         for _ in range(2):
             server = self._open_server()
             try:
-                socket.send_fds(server.control, [b"?"], [file, channel], socket.MSG_DONTWAIT)
+                socket.send_fds(server.control, [verdict.priority(others)], [file, channel], socket.MSG_DONTWAIT)
             except BlockingIOError as error:
                 raise ConstruirError("too many uploads wait for a judge") from error
             except (BrokenPipeError, ConnectionResetError):
@@ -120,10 +136,13 @@ class JudgePool:
         if self._server is server:
             self._server = None
 
-    def leave(self, server: "_Server", *, followed: bool, in_disorder: bool) -> None:
+    def leave(self, server: "_Server", whose: str, *, followed: bool, in_disorder: bool) -> None:
         """For a handle that is closed."""
         with self._lock:
-            self._followed -= followed
+            for count, less in ((self._followed, int(followed)), (self._judged, 1)):
+                count[whose] -= less
+                if not count[whose]:
+                    del count[whose]
             if in_disorder:
                 self._close_server(server)
 
@@ -131,14 +150,14 @@ class JudgePool:
 class _Seat:
     """A handle's place in the pool."""
 
-    def __init__(self, judges: JudgePool, server: "_Server", followed: bool) -> None:
-        self._judges, self._server, self._followed = judges, server, followed
+    def __init__(self, judges: JudgePool, server: "_Server", whose: str, followed: bool) -> None:
+        self._judges, self._server, self._whose, self._followed = judges, server, whose, followed
 
     def failure(self) -> Exception:
         return self._server.error or ConstruirError("the judge's jail ended before the upload was looked at")
 
     def leave(self, *, in_disorder: bool) -> None:
-        self._judges.leave(self._server, followed=self._followed, in_disorder=in_disorder)
+        self._judges.leave(self._server, self._whose, followed=self._followed, in_disorder=in_disorder)
 
 
 class _Server:

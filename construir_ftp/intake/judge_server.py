@@ -58,18 +58,18 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=0) as control:
-        while descriptors := _receive(control):
-            _begin(setup, *descriptors)
+        while (received := _receive(control)) is not None:
+            _begin(setup, *received)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with suppress(ChildProcessError):
         while True:
             _note(os.wait()[1])
 
 
-def _receive(control: socket.socket) -> list[int]:
-    """The next upload and its socket; empty when there will be no more."""
-    _, descriptors, _, _ = socket.recv_fds(control, 1, 2)
-    return descriptors
+def _receive(control: socket.socket) -> tuple[int, int, int] | None:
+    """The next upload, its socket, and what its judge's priority is lowered by; None when there will be no more."""
+    said, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+    return (descriptors[0], descriptors[1], verdict.niceness(said)) if descriptors else None
 
 
 def _reap(_number: int, _frame: FrameType | None) -> None:
@@ -85,10 +85,11 @@ def _note(status: int) -> None:
         os.write(2, f"a judge ended with status {code}\n".encode())
 
 
-def _begin(setup: Setup, file: int, channel: int) -> None:
+def _begin(setup: Setup, file: int, channel: int, niceness: int) -> None:
     parent = os.getpid()
     try:
         if not os.fork():
+            os.nice(niceness)
             _judge(setup, parent, file, channel)
     except OSError as error:
         os.write(2, f"no judge can be started: {error.strerror}\n".encode())

@@ -13,7 +13,7 @@ from typing import Self
 
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake.judge_handle import JudgeHandle, Wanted
-from construir_ftp.intake.judge_pool import ANY_SIZE, JudgePool
+from construir_ftp.intake.judge_pool import ANY_SIZE, NOBODY, JudgePool
 from construir_ftp.intake.verdict import Verdict
 
 log = logging.getLogger("construir.ftp")
@@ -33,11 +33,17 @@ _NEVER = 2**63
 class LiveCheck:
     """Of the file at `path`. To be closed, or used as a context. One thread at a time may use it.
 
-    `most_bytes` is asked how long the upload may become, when its judge is.
+    `most_bytes` is asked how long the upload may become, when its judge is. `whose` is its contributor.
     """
 
-    def __init__(self, judges: JudgePool, path: Path, most_bytes: Callable[[], int] = lambda: ANY_SIZE) -> None:
-        self._judges, self._path, self._most_bytes = judges, path, most_bytes
+    def __init__(
+        self,
+        judges: JudgePool,
+        path: Path,
+        most_bytes: Callable[[], int] = lambda: ANY_SIZE,
+        whose: str = NOBODY,
+    ) -> None:
+        self._judges, self._path, self._most_bytes, self._whose = judges, path, most_bytes, whose
         self._judge: JudgeHandle | None = None
         self._try_at_bytes = FIRST_BYTES
         self._told_bytes = -_STEP_BYTES
@@ -88,7 +94,8 @@ class LiveCheck:
     def _begin(self, size_bytes: int) -> None:
         self._try_at_bytes = 2 * size_bytes
         try:
-            self._judge, self._begun_s = self._judges.follow(self._path, self._most_bytes()), time.monotonic()
+            self._judge = self._judges.follow(self._path, self._most_bytes(), self._whose)
+            self._begun_s = time.monotonic()
         except (ConstruirError, OSError) as error:
             log.warning("an upload can't be judged while it comes: %s", error)
 
@@ -97,7 +104,7 @@ class LiveCheck:
     def hurry(self, size_bytes: int) -> None:
         """All of it, so many bytes, is there: have a judge read what is left while something else is done."""
         with suppress(OSError, ConstruirError):
-            self._judge = self._judge or self._judges.judge(self._path)
+            self._judge = self._judge or self._judges.judge(self._path, self._whose)
             self._judge.tell_all(size_bytes)
 
     def conclude(self, size_bytes: int, wanted: Wanted = lambda: True) -> Verdict:
@@ -106,7 +113,7 @@ class LiveCheck:
         Takes the `timeout` of the judges' limits at most. `wanted` is asked every second whether anybody still waits;
         if not, the upload is refused (426). Raises ConstruirError if no judge could be had.
         """
-        self._judge = self._judge or self._judges.judge(self._path)
+        self._judge = self._judge or self._judges.judge(self._path, self._whose)
         found = self._judge.conclude(size_bytes, wanted)
         if found.upload_bytes != self._path.stat().st_size:
             raise RefusedError("the upload changed while it was being checked; send it again")

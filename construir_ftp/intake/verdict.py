@@ -24,7 +24,8 @@ GREETING = b"construir judge 1"
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="job"):
     """The upload is a job. `image_bytes` is the file system's size, proved to be there; SHA-256 is the upload's.
 
-    `construir_toml` is the text of that file in it, which nobody has looked into yet.
+    `construir_toml` is the text of that file in it, which nobody has looked into yet. `objection`, if there is one, is
+    why it must not be admitted all the same: what it asks for can't be told. It can be unpacked, and looked at.
     """
 
     codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
@@ -33,6 +34,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     image_bytes: Annotated[int, msgspec.Meta(ge=1)]
     upload_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     construir_toml: Annotated[str, msgspec.Meta(max_length=request.MOST_BYTES)] = ""
+    objection: Annotated[str, msgspec.Meta(max_length=300, pattern="^[ -~]*$")] = ""
+
+    def require_admissible(self) -> None:
+        """Raise RefusedError if there is an objection."""
+        if self.objection:
+            raise RefusedError(self.objection)
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):
@@ -79,6 +86,23 @@ def patience_s(limits: GateSection) -> int:
 def too_late(limits: GateSection) -> RefusedError:
     """The refusal of an upload whose check takes longer than that, by the clock or by the processor."""
     return RefusedError(f"checking it was not done after {limits.timeout:g} s; make it smaller")
+
+
+# -- how urgent an upload is ---------------------------------------------------------------------------------------
+
+# What a judge's priority is lowered by for each other judge of the same contributor, and at most (nice(2)): a tenth of
+# the processor's time beside one of the usual priority is still enough to come to an end.
+_STEP, _LEAST_URGENT = 5, 15
+
+
+def priority(others: int) -> bytes:
+    """What a judge server is told with an upload whose contributor has so many other judges at work."""
+    return bytes([min(_LEAST_URGENT, _STEP * others)])
+
+
+def niceness(said: bytes) -> int:
+    """What that lowers the judge's priority by."""
+    return min(_LEAST_URGENT, said[0])
 
 
 # -- how far an upload has grown -----------------------------------------------------------------------------------

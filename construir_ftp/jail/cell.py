@@ -103,7 +103,8 @@ def machine(
 def judge_server(*, judges: int, memory_bytes: int, readable: tuple[Path, ...]) -> Cell:
     """A cell for a judge server and so many judges at once, each of which needs `memory_bytes` for unpacking.
 
-    They are handed what they read, and may write nothing. Each judge bounds its processor time for itself: their server
+    They are handed what they read, and may write nothing. Half a processor is left to whoever receives uploads, of
+    several. Each judge bounds its processor time for itself: their server
     lives as long as whoever has it.
     """
     return Cell(
@@ -114,6 +115,7 @@ def judge_server(*, judges: int, memory_bytes: int, readable: tuple[Path, ...]) 
             open_files=_SERVER_FILES,
             processes=1 + judges,
             memory_bytes=judges * (memory_bytes + _JUDGE_MEMORY),
+            cpus=max(1.0, len(os.sched_getaffinity(0)) - 0.5),
         ),
     )
 

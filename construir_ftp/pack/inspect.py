@@ -50,6 +50,7 @@ def inspect(file: Path, config: Config) -> Inspection:
         found = judged(file, config.gate)
         facts = ("codec", "filesystem", "upload_bytes", "image_bytes", "upload_sha256")
         report = msgspec.structs.replace(report, **{name: getattr(found, name) for name in facts})
+        found.require_admissible()
         wanted = request.of_job(found.construir_toml, found.filesystem)
         report = msgspec.structs.replace(report, asks=_said(wanted), name=wanted.name or report.name)
         _terms(config.machine, config.gate, wanted).check(wanted, found.image_bytes)

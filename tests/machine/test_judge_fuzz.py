@@ -70,6 +70,10 @@ def xfs() -> bytes:
 
 SEEDS = {
     **{kind: images.image(kind, 512 * KIB if kind == "ext2" else 2 * MIB) for kind in ("ext2", "ext3", "ext4")},
+    **{
+        features: images.image("ext4", 2 * MIB, "-O", f"{features},^metadata_csum")
+        for features in ("inline_data", "meta_bg,^resize_inode", "casefold", "bigalloc", "^extents,^64bit")
+    },
     "btrfs": btrfs(),
     "xfs": xfs(),
     "noise": images.noise(100 * KIB),
@@ -96,6 +100,9 @@ def hostile_image(chance: random.Random) -> bytes:
         part = bytearray(data[head : head + 512])
         patch(chance, part, 512)
         data[head : head + len(part)] = part
+    # Of directories, inodes and maps, which a judge follows to construir.toml.
+    for _ in range(chance.choice((0, 0, 1, 5, 20))):
+        patch(chance, data, len(data))
     if chance.random() < 0.15:
         del data[chance.randrange(len(data)) :]
     if chance.random() < 0.1:

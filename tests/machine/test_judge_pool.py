@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ def always() -> bool:
     return True
 
 
-def followed(judges: JudgePool, path: Path) -> JudgeHandle:
-    judge = judges.follow(path)
+def followed(judges: JudgePool, path: Path, whose: str = judge_pools.NOBODY) -> JudgeHandle:
+    judge = judges.follow(path, whose=whose)
     assert judge is not None
     return judge
 
@@ -113,6 +114,39 @@ def test_judge_reads_while_the_file_grows_and_has_read_all_but_the_last_step_bef
             judge.tell(file.tell())
             wait_until(lambda: judge.behind_bytes(file.tell()) == 0, "the judge has read what there is")
         assert judge.conclude(len(data), always).image_bytes == 8 * MIB
+
+
+def test_one_contributor_has_half_of_the_places_and_another_finds_one(tmp_path: Path, judges: JudgePool) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(images.image())
+    judges.most_followed = 4
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(followed(judges, path, "alice"))
+        assert judges.follow(path, whose="alice") is None
+        held.enter_context(followed(judges, path, "bob"))
+        assert live_check.check_file(path, judges).filesystem == "ext2", "when it is whole, it is judged"
+    with followed(judges, path, "alice"):
+        pass
+
+
+def test_first_judge_of_a_contributor_comes_before_the_further_ones_of_another(
+    tmp_path: Path, judges: JudgePool
+) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(images.image())
+    with ExitStack() as held:
+        lowered = []
+        known: set[int] = set()
+        for whose in ("alice", "alice", "alice", "alice", "alice", "bob"):
+            handle = held.enter_context(followed(judges, path, whose))
+            handle.tell(MIB)
+            wait_until(lambda: handle.behind_bytes(MIB) == 0, "the judge reads")  # noqa: B023
+            (pid,) = set(judge_pids()) - known
+            known.add(pid)
+            lowered.append(os.getpriority(os.PRIO_PROCESS, pid) - os.getpriority(os.PRIO_PROCESS, 0))
+    usual = 19 - os.getpriority(os.PRIO_PROCESS, 0)
+    assert lowered == [min(usual, step) for step in (0, 5, 10, 15, 15, 0)]
 
 
 def test_judge_reads_nothing_that_it_was_not_told_of(tmp_path: Path, judges: JudgePool) -> None:

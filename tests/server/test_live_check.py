@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,28 @@ def test_upload_that_cannot_be_a_job_is_refused_while_its_client_still_could_sen
         assert alice.ask("NOOP").startswith("200"), "the session goes on"
         data.sendall(JUNK)
         assert alice.store("/queue/y.img", JOB).startswith("226 Accepted"), "with the next upload"
+
+
+def test_contributor_whose_judges_never_end_keeps_no_other_from_a_verdict(house: House) -> None:
+    # So small that a judge which stands still holds up no sender.
+    small = images.image("ext2", MIB)
+    with ExitStack() as sessions:
+        stopped: set[int] = set()
+        for number in range(2 * (os.cpu_count() or 1) + 4):
+            alice = sessions.enter_context(house.connect()).log_in()
+            with alice.begin(f"/queue/{number}.img") as data:
+                data.sendall(small[: 256 * KIB])
+                wait_until(lambda: set(judge_pids()) - stopped, "a judge of hers is there")
+                for pid in set(judge_pids()) - stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.add(pid)
+                data.sendall(small[256 * KIB :])
+        bob = sessions.enter_context(house.connect()).log_in("bob")
+        for number in range(3):
+            assert bob.store(f"/queue/bob{number}.img", small).startswith("226 Accepted")
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not judge_pids(), "the judges end")
 
 
 EARLY = {

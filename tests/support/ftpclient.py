@@ -20,6 +20,7 @@ from construir_ftp import schema
 from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
 from construir_ftp.ftp.server import Server, open_server
 from construir_ftp.ftp.users import Users
+from construir_ftp.intake.check_threads import CheckThreads
 from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES, Spool
 from construir_ftp.layers.resolver import Offer
@@ -226,6 +227,8 @@ class House:
 
 def _is_at_work(pool: object) -> bool:
     """Whether a pool of threads has something left to do; the standard library has no word for that."""
+    if isinstance(pool, CheckThreads):
+        return bool(pool._busy or pool._waiting)
     if not isinstance(pool, ThreadPoolExecutor) or pool._shutdown:
         return False
     return not pool._work_queue.empty() or pool._idle_semaphore._value < len(pool._threads)

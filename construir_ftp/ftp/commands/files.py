@@ -4,6 +4,7 @@ None of them changes a job. A file under a temporary name becomes one when it is
 on it; deleting a job asks the runner for its end; the others are answered as clients need it, and do nothing.
 """
 
+import functools
 import logging
 import re
 from pathlib import PurePosixPath
@@ -78,7 +79,9 @@ def _rename(session: Session, queue: Queue, partial: Partial, name: str) -> Repl
     if names.is_temporary(name):
         session.answer_later(background.quick, lambda: _rename_partial(session, partial, name))
     else:
-        session.answer_later(background.check, lambda: _make_job(session, queue, partial, name))
+        session.answer_later(
+            functools.partial(background.check, partial.contributor), lambda: _make_job(session, queue, partial, name)
+        )
     return None
 
 

@@ -1,4 +1,5 @@
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,18 +110,108 @@ def test_blocks_allocated_but_never_written_read_as_zeros(tmp_path: Path) -> Non
         assert content(image, listed(image)[b"run.sh"]) == images.HELLO.ljust(30000, b"\0")
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [(("-O", "inline_data"), "inline_data"), (("-O", "meta_bg,^resize_inode"), "meta_bg")],
-)
-def test_a_layout_that_is_not_known_is_said_plainly(tmp_path: Path, options: tuple[str, ...], reason: str) -> None:
-    images.job_directory(tmp_path / "tree")
-    with (
-        pytest.raises(ConstruirError, match=f"{reason}.* without mounting"),
-        opened(made(tmp_path, "ext4", 8 * MIB, *options)) as image,
-    ):
-        list(map(image.content, listed(image).values()))
-        [list(image.content(inode)) for inode in listed(image).values()]
+def test_files_and_directories_in_their_inodes_are_read(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "small").mkdir(parents=True)
+    expected = {str(size).encode(): b"x" * size for size in (0, 1, 59, 60, 61, 100, 700, 5000)}
+    for name, data in expected.items():
+        (tree / name.decode()).write_bytes(data)
+    (tree / "small/run.sh").write_text("in a directory")
+    (tree / "link").symlink_to("y" * 59)
+    (tree / "longer").symlink_to("y" * 90)
+    with opened(made(tmp_path, "ext4", 8 * MIB, "-O", "inline_data", "-I", "1024")) as image:
+        files = listed(image)
+        assert files[b"small"].tail, "the directory is in its inode"
+        number = image.lookup(files[b"small"], b"run.sh")
+        assert number is not None
+        assert list(image.entries(files[b"small"])) == [(b"run.sh", number)]
+        assert image.text(image.inode(number)) == b"in a directory"
+        for name, data in expected.items():
+            assert content(image, files[name]) == data
+            image.check(files[name])
+            assert b"".join(image.stream(files[name])) == data
+        assert image.link_target(files[b"link"]) == b"y" * 59
+        assert image.link_target(files[b"longer"]) == b"y" * 90
+
+
+def test_directory_that_goes_on_in_an_attribute_is_read_whole(tmp_path: Path) -> None:
+    tree = images.job_directory(tmp_path / "tree")
+    (tree / "small").mkdir()
+    (tree / "small/first").touch()
+    path, value = made(tmp_path, "ext4", 8 * MIB, "-O", "inline_data", "-I", "512"), tmp_path / "value"
+    # An entry as the kernel puts it there: inode, length, length of the name, kind, name; then an unused one.
+    value.write_bytes(
+        struct.pack("<IHBB8s", 11, 16, 6, 1, b"second") + struct.pack("<IHBB", 0, 36, 0, 0).ljust(36, b"\0")
+    )
+    images.run("debugfs", "-w", "-R", f"ea_set -f {value} small system.data", path)
+    with opened(path) as image:
+        small = listed(image)[b"small"]
+        assert [name for name, _ in image.entries(small)] == [b"first", b"second"]
+        assert image.lookup(small, b"second") == 11
+
+
+META_BG = ["sparse_super", "^sparse_super", "sparse_super2"]
+
+
+@pytest.mark.parametrize("supers", META_BG)
+@pytest.mark.parametrize("width", ["64bit", "^64bit"])
+def test_descriptors_of_meta_bg_are_found_in_every_group(tmp_path: Path, supers: str, width: str) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    # In 128 groups of 8 inodes; 16 or 32 descriptors are in a block.
+    for number in range(700):
+        (tree / f"{number:03}").write_text(f"file {number}")
+    features = f"meta_bg,^resize_inode,{supers},{width}"
+    options = ("-b", "1024", "-g", "256", "-N", "1024", "-I", "128", "-O", features)
+    with opened(made(tmp_path, "ext4", 32 * MIB, *options)) as image:
+        assert image.ext.groups == 128
+        files = listed(image)
+        assert max(inode.number for inode in files.values()) > image.ext.inodes_per_group * 64
+        for number in range(700):
+            assert content(image, files[f"{number:03}".encode()]) == f"file {number}".encode()
+
+
+def test_descriptors_are_found_after_resize2fs_has_gone_over_to_meta_bg(tmp_path: Path) -> None:
+    tree = images.job_directory(tmp_path / "tree")
+    for number in range(300):
+        (tree / f"{number:03}").write_text(f"file {number}")
+    features = "64bit,^resize_inode"
+    path = made(tmp_path, "ext4", 4 * MIB, "-b", "1024", "-g", "256", "-N", "512", "-I", "128", "-O", features)
+    with path.open("r+b") as file:
+        file.truncate(32 * MIB)
+    images.run("resize2fs", "-f", path)
+    with opened(path) as image:
+        files = listed(image)
+        for number in range(300):
+            assert content(image, files[f"{number:03}".encode()]) == f"file {number}".encode()
+
+
+@pytest.mark.parametrize("options", [("ext2", "-b", "1024"), ("ext4", "-b", "1024"), ("ext4", "-O", "inline_data")])
+def test_name_is_looked_up_in_directories_of_every_size(tmp_path: Path, options: tuple[str, ...]) -> None:
+    tree = images.job_directory(tmp_path / "tree")
+    for number in range(3000):
+        (tree / f"file {number}").touch()
+    with opened(made(tmp_path, options[0], 16 * MIB, "-N", "4000", *options[1:])) as image:
+        root = image.inode(extfs.ROOT)
+        names = dict(image.entries(root))
+        for name in (b"file 0", b"file 1500", b"file 2999", b"run.sh"):
+            assert image.lookup(root, name) == names[name]
+        assert image.lookup(root, b"file") is None
+        assert image.lookup(root, b".") is None
+
+
+def test_blocks_are_the_same_in_order_and_by_place(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    images.sparse(tree / "holes", b"begin", 70 * MIB)
+    with (tree / "holes").open("r+b") as file:
+        for place in range(0, 70, 3):
+            file.seek(place * MIB)
+            file.write(b"piece")
+    for options in (("ext2", "-b", "1024"), ("ext4", "-b", "1024")):
+        with opened(made(tmp_path, options[0], 32 * MIB, *options[1:])) as image:
+            inode = listed(image)[b"holes"]
+            assert sorted(image.scattered(inode)) == list(image.content(inode))
 
 
 def test_give_to_root_changes_owners_and_nothing_else(tmp_path: Path) -> None:

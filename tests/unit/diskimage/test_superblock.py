@@ -12,6 +12,7 @@ from tests.support.images import MIB
 INODES, BLOCKS, FREE_BLOCKS, FIRST_BLOCK, LOG_BLOCK, LOG_CLUSTER = 1024, 1028, 1036, 1044, 1048, 1052
 BLOCKS_PER_GROUP, CLUSTERS_PER_GROUP, INODES_PER_GROUP, REVISION = 1056, 1060, 1064, 1100
 COMPAT, INCOMPAT, RO_COMPAT, JOURNAL_INODE, JOURNAL_DEVICE = 1116, 1120, 1124, 1248, 1252
+FIRST_META_GROUP = 1284
 STATE, INODE_BYTES, DESCRIPTOR_BYTES = 1082, 1112, 1278
 
 
@@ -123,9 +124,11 @@ def test_an_impossible_descriptor_size_is_refused(size: int) -> None:
         ("is an ext journal", {INCOMPAT: 0x8}),
         ("journal is on another device", {JOURNAL_DEVICE: 0x801}),
         ("journal is on another device", {JOURNAL_INODE: 0}),
-        ("features the machine can't write to", {INCOMPAT: 0x1}),
-        ("features the machine can't write to", {RO_COMPAT: 0x1000}),
-        ("features the machine can't write to", {RO_COMPAT: 0x80000000}),
+        ("can't write to an ext with the feature compression; make", {INCOMPAT: 0x1}),
+        ("can't write to an ext with the feature read-only; make", {RO_COMPAT: 0x1000}),
+        ("with the feature number 31 of ro_compat; make", {RO_COMPAT: 0x80000000}),
+        ("dirdata, number 20 of incompat, shared_blocks; make", {INCOMPAT: 0x101002, RO_COMPAT: 0x4003}),
+        ("first group of meta_bg", {INCOMPAT: 0x12, FIRST_META_GROUP: 2}),
     ],
 )
 def test_what_the_machine_would_not_mount_is_refused(reason: str, fields: dict[int, int]) -> None:
@@ -138,12 +141,13 @@ def test_blocks_larger_than_a_page_are_refused() -> None:
         superblock.read(head(images.image("ext4", 64 * MIB, "-b", "16384")))
 
 
-def test_a_journal_to_be_replayed_is_the_kernels_business() -> None:
+def test_a_journal_to_be_replayed_is_told() -> None:
     data = head(images.image("ext4", 8 * MIB))
     unclean = images.with_fields(data, {INCOMPAT: images.field(data, INCOMPAT) | 0x4})
     assert superblock.read(unclean) == superblock.read(data)
     ext = superblock.read_ext(unclean)
     assert ext is not None
+    assert ext.needs_recovery
     assert ext.needs_repair
 
 

@@ -12,9 +12,10 @@ from construir_ftp.config import ArtifactsSection
 from construir_ftp.diskimage import extfs
 from construir_ftp.jobs.outputs import Allowance, Asked
 from construir_ftp.runner import artifact_reader, artifacts
+from construir_ftp.runner.artifact_reader import Bounds
 from construir_ftp.runner.artifacts import Artifacts
 from construir_ftp.units import Duration, Size
-from tests.support import images, smalldisk
+from tests.support import images, smalldisk, worst
 from tests.support.images import KIB, MIB, TIB
 
 LIMITS = ArtifactsSection(max_files=5, max_total=Size(8 * MIB))
@@ -93,16 +94,16 @@ def test_names_that_could_hurt_are_left_out_and_told_harmlessly(tree: Path) -> N
     assert r"out/new\nline: an artifact can't be called that" in taken.left_out
 
 
-@pytest.mark.parametrize("name", [b"../escaped", b"/tmp/evil1", b"a/b/c/d/e/"])
-def test_name_with_a_slash_ends_the_reading_and_leads_nowhere(tree: Path, name: bytes) -> None:
+@pytest.mark.parametrize("name", [b"../escaped", b"/tmp/evil1", b"a/b/c/d/e/", b"nul\0nul\0nu"])
+def test_name_that_no_file_can_have_is_left_out_and_leads_nowhere(tree: Path, name: bytes) -> None:
     (tree / "XXXXXXXXXX").write_text("hostile")
     image = image_of(tree, "16M", "-O", "^metadata_csum")
-    image.write_bytes(image.read_bytes().replace(b"XXXXXXXXXX", name))
+    image.write_bytes(image.read_bytes().replace(b"XXXXXXXXXX", name[:10]))
     taken, there = take(image, "*", "out/*")
-    assert there == {}
+    assert there == {"a.deb": 100_000, "b.deb": 1, "run.sh": len(images.HELLO)}
     (told,) = taken.left_out
-    assert told.startswith("looking for artifacts came to an end: the image is damaged: a file in it can't be called")
-    assert {path.name for path in tree.parent.iterdir()} == {"tree", "disk.img"}
+    assert "the image is damaged: a file in it can't be called" in told
+    assert {path.name for path in tree.parent.iterdir()} == {"tree", "disk.img", "artifacts"}
 
 
 def test_links_and_special_files_are_told_and_not_followed(tree: Path) -> None:
@@ -166,12 +167,133 @@ def test_unclean_image_is_mended_first(tree: Path) -> None:
     assert taken.left_out == ()
 
 
-def test_file_that_lies_outside_of_the_image_ends_the_reading_and_keeps_what_came_before(tree: Path) -> None:
-    image = image_of(tree, "16M", "-O", "^metadata_csum,^extents,^64bit")
-    images.run("debugfs", "-w", "-R", "set_inode_field out/b.deb block[0] 0x7fffffff", image)
+DAMAGE = {
+    "outside of the image": ("block[0] 0x7fffffff", "^extents,^64bit", "files lie outside of it"),
+    "a bad map": ("block[IND] 0x7fffffff", "^extents,^64bit", "files lie outside of it"),
+    "no extent tree": ("block[0] 0", "extents", "an extent tree makes no sense"),
+    "no blocks": ("block[4] 0", "extents", "an extent in it has no blocks"),
+    "encrypted": ("flags 0x80800", "encrypt", "it is encrypted"),
+    "not in its inode": ("flags 0x10000000", "inline_data", "isn't there"),
+    "too long": ("size 0xffffffffffffff", "^extents,^64bit", "is impossibly long"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_file_that_can_not_be_read_is_left_out_and_named_and_the_others_come(tree: Path, damage: str) -> None:
+    field, features, why = DAMAGE[damage]
+    (tree / "out/c.deb").write_bytes(b"c")
+    (tree / "out/b.deb").write_bytes(images.noise(60_000))
+    image = image_of(tree, "16M", "-O", f"^metadata_csum,{features}")
+    images.run("debugfs", "-w", "-R", f"set_inode_field out/b.deb {field}", image)
     taken, there = take(image, "out/*")
-    assert there == {"a.deb": 100_000}
-    assert "files lie outside of it" in taken.left_out[0]
+    assert there == {"a.deb": 100_000, "c.deb": 1}
+    (told,) = taken.left_out
+    assert told.startswith("out/b.deb: ")
+    assert why in told
+
+
+@pytest.mark.parametrize("damage", ["outside of the image", "no extent tree", "encrypted", "no blocks"])
+def test_directory_that_can_not_be_read_is_named_and_what_is_elsewhere_comes(tree: Path, damage: str) -> None:
+    field, features, why = DAMAGE[damage]
+    (tree / "bad").mkdir()
+    (tree / "bad/d.deb").write_bytes(b"d")
+    image = image_of(tree, "16M", "-O", f"^metadata_csum,{features}")
+    images.run("debugfs", "-w", "-R", f"set_inode_field bad {field}", image)
+    taken, there = take(image, "**/*.deb")
+    assert there == {"a.deb": 100_000, "b.deb": 1}
+    (told,) = taken.left_out
+    assert told.startswith("bad: ")
+    assert why in told
+
+
+def test_entry_that_leads_to_no_inode_is_named(tree: Path) -> None:
+    (tree / "out/c.deb").write_bytes(b"c")
+    image = image_of(tree, "16M", "-O", "^metadata_csum")
+    data = image.read_bytes()
+    image.write_bytes(images.with_fields(data, {data.index(b"c.deb") - 8: 9999999}))
+    taken, there = take(image, "out/*")
+    assert there == {"a.deb": 100_000, "b.deb": 1}
+    assert taken.left_out == ("out/c.deb: the image is damaged: there is no inode 9999999",)
+
+
+def test_files_that_share_their_blocks_are_no_more_than_the_image_has(tree: Path) -> None:
+    (tree / "out/big").write_bytes(images.noise(6 * MIB))
+    image = image_of(tree, "16M", "-O", "^metadata_csum")
+    for name in ("big2", "big3", "big4"):
+        images.run("debugfs", "-w", "-R", f"copy_inode out/big <{20 + int(name[-1])}>", image)
+        images.run("debugfs", "-w", "-R", f"link <{20 + int(name[-1])}> out/{name}", image)
+    taken, there = take(image, "out/*", limits=ArtifactsSection(max_total=Size(100 * MIB)))
+    assert sorted(there) == ["a.deb", "b.deb", "big", "big2"]
+    assert len(taken.left_out) == 2
+    assert all("share their blocks" in told for told in taken.left_out)
+
+
+def test_image_that_ends_before_its_file_system_gives_what_it_has(tree: Path) -> None:
+    (tree / "out/z").write_bytes(images.noise(6 * MIB))
+    image = image_of(tree, "16M", "-O", "^metadata_csum,^has_journal")
+    os.truncate(image, 4 * MIB)
+    taken, there = take(image, "out/*")
+    assert there == {"a.deb": 100_000, "b.deb": 1}
+    (told,) = taken.left_out
+    assert told.startswith("out/z: the image is damaged: files lie outside of it")
+
+
+def test_directories_that_are_nested_too_deep_are_named_and_what_is_above_comes(tree: Path) -> None:
+    worst.deep_directories(tree, 700)
+    taken, there = take(image_of(tree, "16M", "-N", "2000"), "**/*.deb", limits=ArtifactsSection())
+    assert sorted(there) == ["100.deb", "200.deb", "300.deb", "400.deb", "500.deb", "a.deb", "b.deb"]
+    (told,) = taken.left_out
+    assert "nested more than 500 deep" in told
+
+
+def test_directory_in_two_places_is_gone_into_once(tree: Path) -> None:
+    image = image_of(tree, "16M", "-O", "^metadata_csum")
+    images.run("debugfs", "-w", "-R", "link out out/again", image)
+    images.run("debugfs", "-w", "-R", "link / out/top", image)
+    taken, there = take(image, "**/*.deb")
+    assert there == {"a.deb": 100_000, "b.deb": 1}
+    assert len(taken.left_out) == 2
+    assert all("a directory in it is in two places" in told for told in taken.left_out)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "why"),
+    [
+        (Bounds(names=50), "/: looking ended after 50 names"),
+        (Bounds(directories=5), "/: only 5 directories were looked into"),
+        (Bounds(files=30), "/: looking ended after 30 files that match"),
+    ],
+)
+def test_looking_is_bounded_and_what_was_found_comes(tree: Path, bounds: Bounds, why: str) -> None:
+    for place in range(10):
+        (tree / f"{place}").mkdir()
+        for number in range(20):
+            (tree / f"{place}/{place}{number}.deb").write_text("x")
+    with image_of(tree).open("rb") as file:
+        asked = Asked(("**/*.deb", "none"), Allowance(1000, MIB))
+        *said, _ = b"".join(artifact_reader.pick(extfs.Image(file), asked, bounds)).splitlines(), b""
+    end = said[0][-1]
+    assert why in end.decode()
+    assert b"matches no file" not in end
+    assert len(said[0]) > 1
+
+
+@pytest.mark.parametrize("kind", worst.IMAGES)
+def test_image_made_to_keep_the_reader_comes_to_an_end(tmp_path: Path, kind: str) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(worst.IMAGES[kind]())
+    taken, there = take(image, "**/*", "*")
+    assert len(there) <= 5
+    assert not any("not done after" in told for told in taken.left_out)
+
+
+def test_path_that_is_very_long_is_told_in_so_many_words(tree: Path) -> None:
+    name = os.fsdecode(b"\xff" * 250)
+    (tree / "out" / name).write_text("hostile")
+    taken, there = take(image_of(tree), "out/*")
+    assert there == {"a.deb": 100_000, "b.deb": 1}
+    (told,) = taken.left_out
+    assert len(told) <= 300
 
 
 def test_what_is_no_ext_image_is_told(tree: Path) -> None:
