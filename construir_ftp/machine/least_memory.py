@@ -29,7 +29,7 @@ def measure(machine: MachineSection, images: Path, base: BaseImage) -> int:
     except ConstruirError as error:
         largest = str(error)
     if largest:
-        log.warning("the least memory of %s is not known: %s", base.name, largest)
+        log.info("the least memory of %s is not known: %s", base.name, largest)
         return 0
     patience_s = max(_LEAST_PATIENCE_S, _PATIENCE * (time.monotonic() - begun))
     too_few, enough = 0, _MOST_STEPS

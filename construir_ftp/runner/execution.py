@@ -34,7 +34,7 @@ def run(
         why = _fault_of(ending)
     if ending is not None and not why:
         return ending
-    log.warning("job %s: once more, in a machine booted for it: the one it had failed: %s", attempt.job.id, why)
+    log.info("job %s: once more, in a machine booted for it, since the one it had failed: %s", attempt.job.id, why)
     return _run_in_own_machine(resources, attempt, allocation, stop)
 
 

@@ -206,10 +206,11 @@ def of_another_machine(shape: Shape) -> Template:
 def test_job_boots_cold_when_its_template_is_wrong_which_is_logged_and_thrown_away(
     resources: Resources, caplog: pytest.LogCaptureFixture, wrong: Callable[[Shape], Template]
 ) -> None:
+    caplog.set_level("INFO")
     put_in_place(resources, wrong(resources.shape()))
     result = run_job(resources).result
     assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
-    assert "booting a machine for it, since a quick one failed: " in caplog.text
+    assert "in a machine booted for it, since the one it had failed: " in caplog.text
     assert f"template of {resources.base.name} thrown away: " in caplog.text
     assert resources.templates is not None
     assert resources.templates._built == {}
@@ -218,11 +219,12 @@ def test_job_boots_cold_when_its_template_is_wrong_which_is_logged_and_thrown_aw
 def test_job_boots_cold_when_the_machine_that_waited_for_it_has_died(
     resources: Resources, template: Template, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     with template.waiting() as machine:
         machine.engine.prisoner.kill()
         result = run_job(resources, machine).result
     assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
-    assert "booting a machine for it, since a quick one failed: " in caplog.text
+    assert "in a machine booted for it, since the one it had failed: " in caplog.text
 
 
 def test_machine_that_has_had_a_job_takes_no_other(template: Template, tmp_path: Path) -> None:
