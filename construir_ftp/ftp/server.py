@@ -214,6 +214,8 @@ def open_server(
     _check_masquerade_address(ftp.masquerade_address)
     _count_passive_ports(ftp)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
+    # Ten thousand of them take half a second, which nobody is to wait for later.
+    spool.records("queue")
     partials = Partials(spool, ftp.max_partial_files, ftp.max_partial)
     notices = Notices(spool, min_free, readme)
     with ExitStack() as undo:
