@@ -46,6 +46,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     _dtp_connector: Any
     _closed: bool
     remote_ip: str
+    network: str
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.tls_context: ssl.SSLContext | None = None
@@ -242,7 +243,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         try:
             super()._make_epasv(extmode)
         except OSError as error:
-            log.warning("%s: no data connection: %s", self.who, error)
+            self.tell("no data connection", "no data connection: %s", error, level=logging.WARNING)
             self.say(Reply(425, "No port is free for a data connection; try again later."))
 
     def _make_eport(self, ip: str, port: int) -> None:
@@ -293,10 +294,15 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def on_tls_failed(self, error: OSError) -> None:
         """Called when there was no handshake: there is nobody left to speak to."""
-        log.info("%s: no TLS: %s", self.who, reason(error))
+        self.tell("no TLS", "no TLS: %s", reason(error))
         self.close()
 
     # -- the log -------------------------------------------------------------------------------------------
+
+    def tell(self, kind: str, text: str, *args: object, level: int = logging.INFO, exc_info: bool = False) -> None:
+        """Log what anyone can cause as often as they like; see quiet_log."""
+        quiet_log = self.server.quiet_log
+        quiet_log.tell(kind, self.network, f"%s: {text}", self.who, *args, level=level, exc_info=exc_info)
 
     def log(self, msg: str, logfun: object = None) -> None:
         """Called with every reply, and more; %a, since names may hold anything."""
@@ -306,7 +312,8 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def log_exception(self, instance: object) -> None:
         """Called in the handler of an exception that ends a connection."""
-        log.exception("%s: connection closed by an error of ours", self.who)
+        text = "connection closed by an error of ours"
+        self.tell(text, text, level=logging.ERROR, exc_info=True)
 
     def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
         """Called with every command; replies are logged anyway."""

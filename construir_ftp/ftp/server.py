@@ -24,6 +24,7 @@ from construir_ftp.ftp.commands.table import Table
 from construir_ftp.ftp.ioloop import Background, Bell, Loop
 from construir_ftp.ftp.lingering_close import Farewell
 from construir_ftp.ftp.passwords import Passwords
+from construir_ftp.ftp.quiet_log import QuietLog
 from construir_ftp.ftp.session import FACTS, Session
 from construir_ftp.ftp.turns import Turns
 from construir_ftp.ftp.users import Users
@@ -100,6 +101,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         self.commands = Table()
         self.sessions: set[Session] = set()
         self.turns = Turns(ioloop, ftp.max_command_rate)
+        self.quiet_log = QuietLog(ioloop)
         self._farewells: list[Farewell] = []
         self.is_stopping = False
         super().__init__(sock, Session, ioloop, _BACKLOG)
@@ -115,7 +117,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         network = login.network(addr[0])
         refusal = login.refuse_connection(network, [session.network for session in self.sessions], self.ftp)
         if refusal:
-            log.info("%s: turned away: %s", addr[0], refusal)
+            self.quiet_log.tell("turned away", network, "%s: turned away: %s", addr[0], refusal)
             self._turn_away(sock, refusal)
         else:
             super().handle_accepted(sock, addr)
@@ -192,6 +194,7 @@ class Server:
         self._listener.background.close()
         for session in list(self._listener.sessions):
             session.close()
+        self._listener.quiet_log.close()
         self._listener.ioloop.close()
         self._listener.intake.close()
 
