@@ -118,6 +118,21 @@ def test_crowds_that_are_turned_away_do_not_use_up_descriptors(tmp_path: Path) -
             one.close()
 
 
+def test_what_the_kernel_keeps_of_a_session_that_is_not_read_is_little(tmp_path: Path) -> None:
+    with serving(tmp_path) as house, house.connect() as one:
+        assert one.reply().startswith("220")
+        (session,) = house.listener.sessions
+        # The kernel doubles what it is asked for: socket(7), SO_RCVBUF.
+        assert session.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * server._CONTROL_BUFFER_BYTES
+
+
+def test_directories_that_a_session_makes_are_bounded(tmp_path: Path) -> None:
+    with serving(tmp_path) as house, house.connect() as alice:
+        alice.log_in()
+        made = [alice.ask(f"MKD /queue/d{number}")[:3] for number in range(110)]
+        assert (made.count("257"), made[-1]) == (100, "550")
+
+
 # -- too late ----------------------------------------------------------------------------------------------------
 
 
