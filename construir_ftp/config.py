@@ -74,6 +74,7 @@ class FtpSection(Section, frozen=True):
     max_sessions: Positive = 512
     max_sessions_per_address: Positive = 64
     max_sessions_per_contributor: Positive = 32
+    max_command_rate: Positive = 1000
 
 
 class TlsSection(Section, frozen=True):

@@ -1,31 +1,32 @@
 """The control connection of an FTP session: one command after the other, each with its reply.
 
 pyftpdlib obeys a command the moment it comes, whatever is under way, and in the middle of a pause. Here a command
-waits until the one before it is done; while an answer comes from elsewhere (`hold`) nothing is read at all. What
-a transfer is for is no concern of this module: see session.
+waits for its turn (see turns), and until the one before it is done; while an answer comes from elsewhere (`hold`)
+nothing is read at all. What a transfer is for is no concern of this module: see session.
 """
 
 import ipaddress
 import logging
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import pyftpdlib.ioloop  # noqa: F401 - comes first: it imports asyncore and silences its warning of deprecation
+import pyftpdlib.ioloop  # comes first: it imports asyncore and silences its warning of deprecation
+from pyftpdlib.exceptions import _RetryError
 from pyftpdlib.handlers import FTPHandler
 
+from construir_ftp.ftp.lines import LONGEST_BYTES, Lines
 from construir_ftp.ftp.tls import TlsConnection, reason
 from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
 
-_LONGEST_LINE_BYTES = 2048
-# A session may so fill 200 KiB of our memory; no client is known to send more than a few at once.
-_MOST_WAITING_LINES = 100
+# What is read at a time; over TLS it is a record. All that has come is obeyed before more is read.
+_READ_BYTES = 4096
 _MOST_UNREAD_REPLIES = 16
+_MOST_UNREAD_BYTES = 1 << 16
 _UNREAD_S = 5
 # Many replies repeat what they answer: with one of these in it a client would take the rest for another reply.
 _IN_NO_COMMAND = frozenset(b"\0\r\n")
@@ -36,6 +37,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     # pyftpdlib's own, whose first values say too little of their types.
     _in_buffer: list[bytes]
+    _wanted_io_events: int
     _restart_position: int
     _in_dtp_queue: tuple[Any, str] | None
     _out_dtp_queue: tuple[Any, bool, Any, str] | None
@@ -44,16 +46,15 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
     _dtp_connector: Any
     _closed: bool
     remote_ip: str
+    network: str
 
     def __init__(self, conn: socket.socket, server: Any, ioloop: Any = None) -> None:
         self.tls_context: ssl.SSLContext | None = None
         self.is_held = False
         self.is_sending = False
         self._is_replying = False
-        # The line that is coming in. pyftpdlib's own buffer is emptied by each command that is obeyed, and those that
-        # have waited are obeyed in the middle of it.
-        self._line, self._line_bytes = list[bytes](), 0
-        self._waiting_lines: deque[bytes] = deque()
+        self._lines = Lines()
+        self._is_reading = True
         super().__init__(conn, server, ioloop)
 
     @property
@@ -74,7 +75,8 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def is_unread(self) -> bool:
         """Whether more replies wait to be read by the client than ought to."""
-        return len(self.producer_fifo) > _MOST_UNREAD_REPLIES
+        unread = self.producer_fifo
+        return len(unread) > _MOST_UNREAD_REPLIES or sum(map(len, filter(None, unread))) > _MOST_UNREAD_BYTES
 
     def close(self) -> None:
         """Close the connection, with a close_notify if TLS is spoken and there is room for one."""
@@ -82,7 +84,8 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
             with suppress(OSError, ValueError):
                 self.say_goodbye()
         super().close()
-        self._waiting_lines.clear()
+        self._lines.clear()
+        self.server.turns.leave(self)
 
     def close_when_done(self) -> None:
         """Close once what was replied is sent, which is nothing during a handshake; for a client that doesn't read it
@@ -126,62 +129,92 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     # -- lines in ------------------------------------------------------------------------------------------
 
-    def collect_incoming_data(self, data: bytes) -> None:
-        """Called with a piece of a line. Of one that is too long no more is kept than shows it."""
-        if self._line_bytes <= _LONGEST_LINE_BYTES:
-            self._line.append(data)
-        self._line_bytes += len(data)
-
-    def found_terminator(self) -> None:
-        """Called at the end of a line. ABOR and STAT are for the command under way, all else waits for its end."""
-        line = b"".join(self._line)
-        self._line, self._line_bytes = [], 0
-        if self._closed or self._closing:
+    def handle_read(self) -> None:
+        """Called when there is something to read, or the other end is closed."""
+        if not self._may_read():
+            self._is_reading = False
+            self._watch_events()
             return
-        # Their first bytes may be Telnet's IP and Synch (RFC 959, 4.1.3).
-        is_urgent = line.split(b" ")[0].upper().endswith((b"ABOR", b"STAT")) and not (self.is_held or self.is_unread())
-        if is_urgent or not (self.is_busy() or self._waiting_lines):
-            self._obey(line)
-        else:
-            self._let_wait(line)
+        try:
+            data = self.recv(_READ_BYTES)
+        except (BlockingIOError, _RetryError):
+            return
+        if data:
+            # What brings no line has its turn as well: bytes without end are no cheaper for others than commands.
+            self._lines.feed(data)
+            self.server.turns.line_up(self)
 
-    def _let_wait(self, line: bytes) -> None:
-        self._waiting_lines.append(line)
-        # A held connection is not read, so that what waits for it can't grow.
-        if len(self._waiting_lines) > _MOST_WAITING_LINES and not self.is_held:
-            self.say(Reply(421, "Too many commands at once."))
-            self.close_when_done()
+    def _may_read(self) -> bool:
+        if self._closing or self.is_held or self.server.turns.has(self):
+            return False
+        # During a transfer what is read on is for ABOR and STAT.
+        return not self._lines or (self.is_busy() and not self._lines.is_full)
+
+    def _read_on(self) -> None:
+        if not self._is_reading and self._may_read():
+            self._is_reading = True
+            self._watch_events()
+
+    def _watch_events(self) -> None:
+        """Have the loop tell of what this connection now waits for."""
+        if self._closed or self.is_held:
+            return
+        events = self._events()
+        if events != self._wanted_io_events and not self.is_shaking_hands:
+            self.ioloop.modify(self._fileno, events)
+            self._current_io_events = events
+        self._wanted_io_events = events
+
+    def _events(self) -> int:
+        reading = self.ioloop.READ if self._is_reading else 0
+        return int(reading | (self.ioloop.WRITE if self.producer_fifo else 0))
+
+    def take_turn(self) -> bool:
+        """Called by turns: obey one line, if there is one that can be obeyed; whether there is another."""
+        try:
+            if self._has_next():
+                self._obey(self._lines.next_urgent() if self.is_busy() else self._lines.next())
+            if self._has_next():
+                return True
+            if not self._closed:
+                self._read_on()
+        except Exception:  # noqa: BLE001 - handle_error logs it, and closes the session
+            self.handle_error()
+        return False
+
+    def _has_next(self) -> bool:
+        """Whether a line can be obeyed now. ABOR and STAT are for the command under way, all else waits for its end."""
+        if self._closed or self._closing or self.is_held or self.is_unread():
+            return False
+        return self._lines.has_urgent if self.is_busy() else len(self._lines) > 0
 
     def _obey(self, line: bytes) -> None:
-        if len(line) > _LONGEST_LINE_BYTES:
+        if len(line) > LONGEST_BYTES:
             self.say(Reply(500, "Command too long."))
         elif not _IN_NO_COMMAND.isdisjoint(line):
             self.say(Reply(501, "A command can't hold a NUL, CR or LF."))
         else:
             self._in_buffer = [line]
-            super().found_terminator()
+            self.found_terminator()
 
     def initiate_send(self) -> None:
-        """Called when replies can be sent."""
-        super().initiate_send()
-        if self._waiting_lines and not self.is_unread():
-            self.proceed_soon()
+        """Called when replies can be sent. pyftpdlib's own would have the loop read on in any case."""
+        super(pyftpdlib.ioloop.AsyncChat, self).initiate_send()
+        self._watch_events()
+        self.proceed_soon()
 
     def forget_unread(self) -> None:
         """Throw away all that has come and was not obeyed yet."""
-        self._waiting_lines.clear()
-        self.ac_in_buffer, self._line, self._line_bytes = b"", [], 0
+        self._lines.clear()
+        self.server.turns.leave(self)
+        self._read_on()
 
     def proceed_soon(self) -> None:
-        """A command has come to its end: those that have waited for it are next."""
-        self.ioloop.call_later(0, self._proceed)
-
-    def _proceed(self) -> None:
-        try:
-            while self._waiting_lines and not (self._closed or self._closing or self.is_busy()):
-                self._obey(self._waiting_lines.popleft())
-        except Exception:  # noqa: BLE001 - handle_error logs it, and closes the session
-            self.handle_error()
+        """A command may have come to its end: those that have waited for it are next."""
+        if self._has_next():
+            self.server.turns.line_up(self)
+        elif not self._closed:
+            self._read_on()
 
     def hold(self) -> None:
         """Read no further until `resume`: an answer comes from a thread, or a pause has to end."""
@@ -194,7 +227,8 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         """Go on reading; what is replied now comes before the replies to the commands that have waited."""
         self.is_held = False
         if not self._closed:
-            self.add_channel()
+            self._is_reading = True
+            self.add_channel(events=self._events())
             self._idler = self.ioloop.call_later(self.timeout, self.handle_timeout, _errback=self.handle_error)
             self.proceed_soon()
 
@@ -209,7 +243,7 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         try:
             super()._make_epasv(extmode)
         except OSError as error:
-            log.warning("%s: no data connection: %s", self.who, error)
+            self.tell("no data connection", "no data connection: %s", error, level=logging.WARNING)
             self.say(Reply(425, "No port is free for a data connection; try again later."))
 
     def _make_eport(self, ip: str, port: int) -> None:
@@ -260,10 +294,15 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def on_tls_failed(self, error: OSError) -> None:
         """Called when there was no handshake: there is nobody left to speak to."""
-        log.info("%s: no TLS: %s", self.who, reason(error))
+        self.tell("no TLS", "no TLS: %s", reason(error))
         self.close()
 
     # -- the log -------------------------------------------------------------------------------------------
+
+    def tell(self, kind: str, text: str, *args: object, level: int = logging.INFO, exc_info: bool = False) -> None:
+        """Log what anyone can cause as often as they like; see quiet_log."""
+        quiet_log = self.server.quiet_log
+        quiet_log.tell(kind, self.network, f"%s: {text}", self.who, *args, level=level, exc_info=exc_info)
 
     def log(self, msg: str, logfun: object = None) -> None:
         """Called with every reply, and more; %a, since names may hold anything."""
@@ -273,7 +312,8 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
 
     def log_exception(self, instance: object) -> None:
         """Called in the handler of an exception that ends a connection."""
-        log.exception("%s: connection closed by an error of ours", self.who)
+        text = "connection closed by an error of ours"
+        self.tell(text, text, level=logging.ERROR, exc_info=True)
 
     def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
         """Called with every command; replies are logged anyway."""

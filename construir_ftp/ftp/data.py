@@ -158,7 +158,7 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
 
     def on_tls_failed(self, error: OSError) -> None:
         """Called when there was no handshake (RFC 4217, 10.2); if nothing was asked for yet, nothing is said."""
-        log.info("%s: no TLS on a data connection: %s", self.cmd_channel.who, reason(error))
+        self.cmd_channel.tell("no TLS on a data connection", "no TLS on a data connection: %s", reason(error))
         words = Reply(522, f"No TLS on the data connection: {reason(error)}.")
         if self.receive:
             self._cut_off(words)
@@ -218,7 +218,8 @@ class PassiveListener(PassiveDTP):  # type: ignore[misc] # pyftpdlib is untyped
     def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
         """Called with a connection; one from another address is dropped, and the session told nothing."""
         if addr[0] != self.cmd_channel.remote_ip:
-            log.warning("%s: dropped a data connection from %s", self.cmd_channel.who, addr[0])
+            text = "dropped a data connection from %s"
+            self.cmd_channel.tell("dropped a data connection", text, addr[0], level=logging.WARNING)
             sock.close()
             return
         super().handle_accepted(sock, addr)

@@ -5,8 +5,8 @@ is another's.
 import logging
 import os
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -125,6 +125,9 @@ class Background:
         self._quick = ThreadPoolExecutor(2, "quick")
         # One: more would take the interpreter from the loop more often.
         self._reads = ThreadPoolExecutor(1, "read")
+        # What is to be read, by whom it is for.
+        self._lanes: OrderedDict[Hashable, deque[tuple[Callable[[], Any], Callable[[Any], None]]]] = OrderedDict()
+        self._is_reading = False
 
     def check(self, whose: str, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Have a thread do `work` of a contributor's, and the loop call `then` with what it returned."""
@@ -138,15 +141,39 @@ class Background:
         """The same, for what doesn't take long."""
         self._run(self._quick, work, then)
 
-    def read(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """The same, for a few milliseconds of reading."""
-        self._run(self._reads, work, then)
+    def read(self, work: Callable[[], T], then: Callable[[T], None], of: Hashable = None) -> None:
+        """The same, for a few milliseconds of reading, in turns among those whom it is for; `of` is anything."""
+        self._lanes.setdefault(of, deque()).append((work, then))
+        if not self._is_reading:
+            self._read_next()
 
     def close(self) -> None:
         """Wait until all work is done, and the answers are given. For the loop's thread, after the loop has ended."""
+        for lane in self._lanes.values():
+            for work, then in lane:
+                self._run(self._reads, work, then)
+        self._lanes.clear()
         for pool in (self._checks, self._passwords, self._quick, self._reads):
             pool.shutdown()
         self._bell.answer()
+
+    def _read_next(self) -> None:
+        if not self._lanes:
+            return
+        of, lane = self._lanes.popitem(last=False)
+        work, then = lane.popleft()
+        if lane:
+            self._lanes[of] = lane
+        self._is_reading = True
+        self._reads.submit(work).add_done_callback(lambda done: self._bell.call(lambda: self._have_read(done, then)))
+
+    def _have_read(self, done: "Future[T]", then: Callable[[T], None]) -> None:
+        self._is_reading = False
+        try:
+            then(done.result())
+        finally:
+            if not self._is_reading:
+                self._read_next()
 
     def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], then: Callable[[T], None]) -> None:
         self._hand_over(pool.submit(work), then)

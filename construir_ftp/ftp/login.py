@@ -56,7 +56,7 @@ class Login:
         session = self._session
         if session._closing:
             return
-        log.info("%s: not logged in after %g s", session.remote_ip, session.server.ftp.login_timeout)
+        session.tell("not logged in", "not logged in after %g s", session.server.ftp.login_timeout)
         session.dismiss(Reply(421, f"Nobody has logged in for {session.server.ftp.login_timeout:g} s."))
 
     def try_password(self, name: str, password: str) -> Reply | None:
@@ -66,7 +66,8 @@ class Login:
         session = self._session
         wait_s = session.server.passwords.wait_s(session.network, name)
         if wait_s > session.server.ftp.login_timeout:
-            log.warning("%s: guesses at %a: turned away for %.0f s", session.remote_ip, name, wait_s)
+            text = "guesses at %a: turned away for %.0f s"
+            session.tell("guesses turned away", text, name, wait_s, level=logging.WARNING)
             wait = f"try again in {math.ceil(wait_s)} s."
             session.dismiss(Reply(421, f"Too many wrong passwords from your address; {wait}"))
         else:
@@ -83,7 +84,7 @@ class Login:
         if not is_right:
             self._turn_away(name)
         elif refusal := session.server.refuse_login(name):
-            log.warning("%s: %s: %s", session.remote_ip, name, refusal)
+            session.tell("logins refused", "%s: %s", name, refusal, level=logging.WARNING)
             session.dismiss(refusal)
         else:
             session.resume()
@@ -91,7 +92,8 @@ class Login:
 
     def _turn_away(self, name: str) -> None:
         session = self._session
-        log.warning("%s: wrong name or password for %a", session.who, name)
+        text = "wrong name or password for %a"
+        session.tell("wrong name or password", text, name, level=logging.WARNING)
         session.resume()
         session.username = ""
         session.attempted_logins += 1

@@ -9,6 +9,7 @@ import logging
 import re
 import resource
 import socket
+import time
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
@@ -23,7 +24,9 @@ from construir_ftp.ftp.commands.table import Table
 from construir_ftp.ftp.ioloop import Background, Bell, Loop
 from construir_ftp.ftp.lingering_close import Farewell
 from construir_ftp.ftp.passwords import Passwords
+from construir_ftp.ftp.quiet_log import QuietLog
 from construir_ftp.ftp.session import FACTS, Session
+from construir_ftp.ftp.turns import Turns
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs.listing import Listings
 from construir_ftp.ftp.vfs.readahead import ReadAhead
@@ -49,10 +52,23 @@ _DESCRIPTORS_PER_SESSION = 4
 _MOST_FAREWELLS = 64
 _OTHER_DESCRIPTORS = 128 + _MOST_FAREWELLS
 _PAUSE_S = 1
+# What the kernel keeps of a control connection that is not read; by itself that grows to 6 MB (tcp(7): tcp_rmem).
+_CONTROL_BUFFER_BYTES = 1 << 15
+# Connections are accepted for so long, and then others have their turn. Were it one at a time, a crowd that connects
+# without end would keep a newcomer waiting behind all of it.
+_ACCEPTING_S = 0.005
 
 
 class _Door(Acceptor):  # type: ignore[misc] # pyftpdlib is untyped
     """A port that is listened on."""
+
+    def handle_accept(self) -> None:
+        """Called when connections wait to be accepted."""
+        until = time.monotonic() + _ACCEPTING_S
+        while (accepted := self.accept()) is not None:
+            self.handle_accepted(*accepted)
+            if time.monotonic() > until:
+                break
 
     def handle_error(self) -> None:
         """Called when accept(2) failed, for want of descriptors: pyftpdlib would stop listening for good."""
@@ -84,6 +100,8 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         self.max_cons = self.max_cons_per_ip = 0
         self.commands = Table()
         self.sessions: set[Session] = set()
+        self.turns = Turns(ioloop, ftp.max_command_rate)
+        self.quiet_log = QuietLog(ioloop)
         self._farewells: list[Farewell] = []
         self.is_stopping = False
         super().__init__(sock, Session, ioloop, _BACKLOG)
@@ -99,7 +117,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         network = login.network(addr[0])
         refusal = login.refuse_connection(network, [session.network for session in self.sessions], self.ftp)
         if refusal:
-            log.info("%s: turned away: %s", addr[0], refusal)
+            self.quiet_log.tell("turned away", network, "%s: turned away: %s", addr[0], refusal)
             self._turn_away(sock, refusal)
         else:
             super().handle_accepted(sock, addr)
@@ -176,6 +194,7 @@ class Server:
         self._listener.background.close()
         for session in list(self._listener.sessions):
             session.close()
+        self._listener.quiet_log.close()
         self._listener.ioloop.close()
         self._listener.intake.close()
 
@@ -198,6 +217,8 @@ def open_server(
     _check_masquerade_address(ftp.masquerade_address)
     _count_passive_ports(ftp)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
+    # Ten thousand of them take half a second, which nobody is to wait for later.
+    spool.records("queue")
     partials = Partials(spool, ftp.max_partial_files, ftp.max_partial)
     notices = Notices(spool, min_free, readme)
     with ExitStack() as undo:
@@ -249,7 +270,7 @@ def _check_masquerade_address(text: str) -> None:
 def _bind(address: str, port: int, chosen_by: str) -> socket.socket:
     is_v6 = ":" in address
     try:
-        return socket.create_server(
+        sock = socket.create_server(
             (address, port),
             family=socket.AF_INET6 if is_v6 else socket.AF_INET,
             backlog=_BACKLOG,
@@ -258,6 +279,9 @@ def _bind(address: str, port: int, chosen_by: str) -> socket.socket:
     except OSError as error:
         remedy = f"choose others with ftp.address and {chosen_by}"
         raise ConstruirError(f"FTP can't listen on {address} port {port}: {error.strerror}; {remedy}") from error
+    # What it accepts inherits it.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CONTROL_BUFFER_BYTES)
+    return sock
 
 
 def _allow_descriptors(wanted: int) -> None:

@@ -17,6 +17,7 @@ from construir_ftp.ftp.data import ActiveConnector, DataChannel, PassiveListener
 from construir_ftp.ftp.ftps import Protection
 from construir_ftp.ftp.lingering_close import Drain
 from construir_ftp.ftp.login import Login, network
+from construir_ftp.ftp.quiet_log import Fetches
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.ftp.vfs.view import Permissions, View
 from construir_ftp.intake.upload import OUR_FAULT, Conclusion, Intake, Upload
@@ -63,6 +64,7 @@ class Session(ControlConnection):
         self._is_aborted = False
         self.protection = Protection(self, server.tls, server.certificate)
         self.login = Login(self)
+        self._fetches = Fetches(self)
         super().__init__(conn, server, ioloop)
         self.network = network(self.remote_ip) if self.remote_ip else ""
         self._extra_feats = self.protection.features()
@@ -271,7 +273,7 @@ class Session(ControlConnection):
     ) -> None:
         """Called at the end of every transfer, of a listing too."""
         if not receive and cmd in ("RETR", None):
-            log.info("%s: fetched %a, %d bytes%s", self.who, filename, bytes, "" if completed else ", cut short")
+            self._fetches.note(filename, bytes, is_complete=completed)
 
     # -- uploads -----------------------------------------------------------------------------------------------
 

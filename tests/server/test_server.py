@@ -217,11 +217,21 @@ def test_stat_during_an_upload_is_answered_at_once(house: House) -> None:
         the_job(house, alice.reply())
 
 
-def test_endless_commands_during_a_transfer_end_the_session(house: House) -> None:
+@pytest.mark.parametrize("count", [101, 3000])
+def test_commands_during_a_transfer_are_all_answered_after_it(house: House, count: int) -> None:
+    with house.connect() as alice, alice.log_in().begin("/queue/x.img") as data:
+        alice.send(*["NOOP"] * count)
+        data.sendall(JOB)
+        data.close()
+        the_job(house, alice.reply())
+        assert all(alice.reply().startswith("200") for _ in range(count))
+        assert alice.ask("SYST").startswith("215")
+
+
+def test_abort_is_obeyed_although_many_commands_wait_before_it(house: House) -> None:
     with house.connect() as alice, alice.log_in().begin("/queue/x.img"):
-        alice.send(*["NOOP"] * 1001)
-        assert alice.reply().startswith("421")
-    wait_until(house.is_untouched, "nothing has come, and nothing is kept")
+        alice.send(*["NOOP"] * 500, "ABOR")
+        assert [alice.reply()[:3] for _ in range(502)] == ["426", "226", *["200"] * 500]
 
 
 def wait_for_bytes(house: House, count: int) -> None:

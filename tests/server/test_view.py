@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.ftp.vfs.view import View
 from construir_ftp.ftp.vfs.virtual_files import Notices
 from construir_ftp.jobs.spool import Spool
@@ -143,6 +144,23 @@ def test_what_is_neither_file_nor_directory_is_not_there(house: House, anyone: C
         ):
             for command in ("RETR", "SIZE", "MDTM", "CWD", "MLST"):
                 assert anyone.ask(f"{command} /done/{path}").startswith("550"), (command, path)
+
+
+def test_listing_of_a_long_queue_looks_at_each_job_when_its_line_is_due(house: House, alice: Control) -> None:
+    """Were all of them looked at before the first line, thousands would keep the loop from all others."""
+    (waiting,) = house.names("queue")
+    record = (house.spool.state("queue") / waiting / "job.json").read_bytes()
+    others = {f"20200101T000000Z-{number:06x}-other" for number in range(300)}
+    for name in others:
+        (house.spool.state("queue") / name).mkdir()
+        (house.spool.state("queue") / name / "job.json").write_bytes(record.replace(b'"alice"', b'"carol"'))
+    assert set(alice.fetch("NLST /queue").decode().split()) == {"wait.img", *others}
+    assert alice.store("/queue/more.img", JOB).startswith("226")
+    (more,) = {*house.names("queue")} - {waiting, *others}
+    entries = Queue(house.spool, house.listener.intake.partials, "alice").entries("/queue")
+    assert next(entries)[0] == "wait.img"
+    (house.spool.state("queue") / more / "cancel").touch()
+    assert {name for name, _ in entries} == others
 
 
 def test_contributor_sees_waiting_jobs_but_reads_none(house: House, alice: Control) -> None:

@@ -220,7 +220,9 @@ class House:
         """
         left = 2 if self.server.implicit_port is None else 3
         loop = self.listener.ioloop
-        tasks = [task for task in loop.sched._tasks if not task.cancelled]
+        # What was counted for the log is told later, whoever is there.
+        counted = self.listener.quiet_log.timer
+        tasks = [task for task in loop.sched._tasks if not task.cancelled and task is not counted]
         is_forgotten = not (self.listener.sessions or self.listener.ip_map or tasks) and len(loop.socket_map) <= left
         return is_forgotten and not any(map(_is_at_work, vars(self.listener.background).values()))
 

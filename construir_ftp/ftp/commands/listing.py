@@ -51,7 +51,9 @@ def nlst(session: Session, path: str) -> Reply | None:
 
 
 def stat_(session: Session, path: str) -> Reply | None:
-    """Say what LIST would say of a path, as far as it can be said in one breath."""
+    """Say what LIST would say of a path, as far as it can be said in one breath; without a path pyftpdlib answers."""
+    if not session.authenticated:
+        return Reply(530, "Log in with USER and PASS first.")
     try:
         pieces = Pieces(
             _lines(session.fs, path, listing_lines.in_order, listing_lines.long(time.time()), _anew, deque())

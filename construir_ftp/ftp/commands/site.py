@@ -1,5 +1,7 @@
 """The commands that say how things are: SITE QUEUE, SITE STATUS ID, SITE HELP. Anyone may ask."""
 
+from functools import partial
+
 from construir_ftp.ftp.session import Session
 from construir_ftp.jobs import inquiry, status
 from construir_ftp.jobs.reply import Reply
@@ -28,7 +30,8 @@ def site_status(session: Session, name: str) -> Reply | None:
     """
     job_id = (session.queue.job(name) if session.queue else None) or name
     spool = session.intake.spool
-    session.answer_later(session.server.background.read, lambda: status.as_reply(inquiry.job(spool, job_id)))
+    read = partial(session.server.background.read, of=session.network)
+    session.answer_later(read, lambda: status.as_reply(inquiry.job(spool, job_id)))
     return None
 
 

@@ -125,7 +125,7 @@ class Listing:
         """Have the next piece read in the background."""
         if not (self._is_being_read or self.is_complete or self._failure or self.is_closed):
             self._is_being_read = True
-            self._background.read(self._next, self._arrived)
+            self._background.read(self._next, self._arrived, of=self)
 
     def _next(self) -> bytes | Exception:
         """The next piece that isn't empty, b"" at the end, or what went wrong. For a thread."""

@@ -66,18 +66,30 @@ class Queue:
 
     # -- what is there -----------------------------------------------------------------------------------------
 
-    def entries(self, path: str) -> dict[str, os.stat_result]:
-        """All that is in a place, by its name."""
-        records, names = self._spool.records("queue"), self._names("queue")
+    def entries(self, path: str) -> Iterator[tuple[str, os.stat_result]]:
+        """All that is in a place, with its name, in no order. Each is looked at when it is asked for; for any thread.
+
+        What the session knows is settled when the first one is asked for: that is for the loop's thread.
+        """
+        records, names, sent = self._spool.records("queue"), self._names("queue"), dict(self._sent)
         begun = {partial.name: _of_partial(partial) for partial in self._partials.of(self.contributor)}
-        found = {name: _status(record) for name, record in records.items() if not self._is_own(record)}
-        found |= {name: sent for name, (_, sent) in self._sent.items()}
-        for name, job_id in names.items():
-            if self._is_waiting(job_id):
-                found[job_id if name in begun else name] = _status(records.get(job_id))
-        found |= {name: status for name, status in begun.items() if status is not None}
-        inside = {PurePosixPath(made).name for made in self._made if str(PurePosixPath(made).parent) == path}
-        return {**found, **dict.fromkeys(inside, _DIRECTORY)}
+        made = [PurePosixPath(made) for made in self._made]
+        own = [(job_id if name in begun else name, job_id) for name, job_id in names.items()]
+        shown = {place.name: _DIRECTORY for place in made if str(place.parent) == path}
+        shown |= {name: status for name, status in begun.items() if status is not None and name not in shown}
+        yield from shown.items()
+        seen = set(shown)
+        for name, job_id in own:
+            if name not in seen and self._is_waiting(job_id):
+                seen.add(name)
+                yield name, _status(records.get(job_id))
+        for name, (_, status) in sent.items():
+            if name not in seen:
+                seen.add(name)
+                yield name, status
+        for name, record in records.items():
+            if name not in seen and not self._is_own(record):
+                yield name, _status(record)
 
     def find(self, path: str) -> os.stat_result | None:
         """What is at `path`, the same as in `entries`, or a waiting job by its id; None if nothing is."""

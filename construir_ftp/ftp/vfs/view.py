@@ -126,7 +126,7 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
             with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
                 yield (entry for entry in entries if _is_shown(entry))
         elif self._queue is not None and self._queue.is_place(path):
-            yield (Walked(name, partial(_itself, found)) for name, found in self._queue.entries(path).items())
+            yield (Walked(name, partial(_itself, found)) for name, found in self._queue.entries(path))
         else:
             yield (Walked(name, partial(self.lstat, f"{path}/{name}")) for name in self.listdir(path))
 
