@@ -17,6 +17,7 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.pack import pack
 from tests.support.appliance import CONFIG, PASSWORD, WARM, Appliance, send
 from tests.support.places import JOBS
+from tests.system.test_dependencies import upload
 
 MANY, VERY_MANY = 6, 1000
 
@@ -100,3 +101,19 @@ def test_job_waits_for_room_beside_another_and_uploads_leave_both_theirs(
     result = small_spool.wait(second)
     assert result["status"] == "success"
     assert result["started"] > small_spool.wait(first)["ended"]
+
+
+@pytest.mark.usefixtures("base")
+def test_results_that_find_no_room_on_an_idle_disk_end_their_job_and_no_others(
+    small_spool: Appliance, tmp_path: Path
+) -> None:
+    wide = upload(tmp_path / "wide", "yes | head -c 12000000 >data", "", room_bytes=15 * 2**20)
+    jobs = []
+    for _ in range(5):
+        jobs.append(small_spool.submit(wide))
+        assert small_spool.wait(jobs[-1])["status"] == "success"
+    wants = upload(tmp_path / "wants", "true", f"[dependencies]\nresults = {jobs}")
+    result = small_spool.wait(small_spool.submit(wants))
+    assert result["status"] == "dependency-failed"
+    assert "no room" in result["reason"]
+    assert small_spool.wait(small_spool.submit(upload(tmp_path / "plain", "true", "")))["status"] == "success"

@@ -11,8 +11,10 @@ from construir_ftp.pack import pack
 from tests.support.appliance import Appliance
 
 
-def upload(place: Path, script: str, asks: str, others: dict[str, str] | None = None) -> Path:
-    """A job, as it is uploaded; `others` are programs of its own beside run.sh."""
+def upload(
+    place: Path, script: str, asks: str, others: dict[str, str] | None = None, *, room_bytes: int = 2**20
+) -> Path:
+    """A job, as it is uploaded, with room for files; `others` are programs of its own beside run.sh."""
     job = place / "job"
     job.mkdir(parents=True)
     (job / "run.sh").write_text(f"#!/bin/sh -e\n{script}\n")
@@ -22,7 +24,7 @@ def upload(place: Path, script: str, asks: str, others: dict[str, str] | None = 
         (job / name).parent.mkdir(exist_ok=True)
         (job / name).write_text(text)
         (job / name).chmod(0o755)
-    pack.pack(job, place / "job.img.zst", 2**20)
+    pack.pack(job, place / "job.img.zst", room_bytes)
     return place / "job.img.zst"
 
 
