@@ -28,12 +28,21 @@ from construir_ftp.errors import (
     one_line,
     plainly,
 )
+from construir_ftp.jobs import portable_names
 
 SUMS = "SHA256SUMS"
 _SESSIONS = 4
 _PIECE_BYTES = 256 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_NAME_CHARACTERS, _NAME_SHOWN, _MOST_NAMED = 512, 80, 5
 _ONLY = {"output": "output.log", "console": "console.log", "artifacts": "artifacts/*"}
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What a result holds, and why some of it can't be brought: a line for each such file, which names it."""
+
+    items: list["Item"]
+    refused: list[str]
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -44,32 +53,70 @@ class Item(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-def contents(ftp: ftplib.FTP, job_id: str) -> list[Item]:
-    """What a result holds. Raises MissingError, TryLaterError where the job isn't done, AnswerError for bad names."""
+def contents(ftp: ftplib.FTP, job_id: str) -> Listing:
+    """What a result holds. Raises MissingError, TryLaterError where the job isn't done, AnswerError for nonsense."""
     listed = remote_files.small(ftp, f"/done/{job_id}/{SUMS}") if status.is_name(job_id) else None
     if listed is None:
         found = status.ask(ftp, job_id)
         raise TryLaterError(f"{found.id} is not done, but {found.state}; follow it with: construir watch {found.id}")
-    sums = _parsed(listed)
+    sums, refused = _parsed(listed)
     sums[SUMS] = hashlib.sha256(listed).hexdigest()
-    return [Item(name, digest, remote_files.size(ftp, f"/done/{job_id}/{name}") or 0) for name, digest in sums.items()]
+    sizes = {name: remote_files.size(ftp, f"/done/{job_id}/{name}") or 0 for name in sums}
+    return Listing([Item(name, digest, sizes[name]) for name, digest in sums.items()], refused)
 
 
-def _parsed(listed: bytes) -> dict[str, str]:
-    sums = {}
-    for line in listed.decode(errors="replace").splitlines():
+def _parsed(listed: bytes) -> tuple[dict[str, str], list[str]]:
+    """The digest of each file that can be brought, by its name; and why the others can't be."""
+    sums: dict[str, str] = {}
+    refused = []
+    taken: dict[str, str] = {portable_names.folded(SUMS): SUMS}
+    for line in listed.decode(errors="replace").split("\n")[:-1]:
         found = _LINE.fullmatch(line)
-        if found is None or not _is_safe(found[2]):
+        if found is None:
             raise AnswerError(f"the server's {SUMS} has a line that makes no sense: {one_line(line)[:200]!r}")
-        sums[found[2]] = found[1]
-    return sums
+        name = found[2]
+        if why := _why_not(name, taken):
+            refused.append(f"{_shown(name)} {why}")
+        else:
+            sums[name] = found[1]
+            taken.update((portable_names.folded(above), f"{above}/") for above in _above(name)[:-1])
+            taken[portable_names.folded(name)] = name
+    return sums, refused
 
 
-def _is_safe(name: str) -> bool:
-    """Whether a name leads to a place below the directory that it is put into, on any system, and is no draft's."""
+def _why_not(name: str, taken: dict[str, str]) -> str:
+    """Why a name can't be used, on any system; `taken` has those there are, a slash behind a directory's."""
+    if why := portable_names.why_no_path(name):
+        return why
+    if len(name) > _NAME_CHARACTERS:
+        return f"is longer than {_NAME_CHARACTERS} characters"
+    if any(part.startswith(".") for part in name.split("/")):
+        return "begins with a dot, as a file does that has not come whole"
+    other = taken.get(portable_names.folded(name), "")
+    for above in _above(name)[:-1]:
+        known = taken.get(portable_names.folded(above), f"{above}/")
+        other = other or (known if known != f"{above}/" else "")
+    return f"is called like {_shown(other)} on other systems" if other else ""
+
+
+def _above(name: str) -> list[str]:
+    """A path, and those of the directories above it."""
     parts = name.split("/")
-    is_plain = all(part and not part.startswith(".") and not part.endswith((" ", ".")) for part in parts)
-    return is_plain and name.isprintable() and not set(name) & set('\\:*?"<>|') and len(name) <= 512
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def _shown(name: str) -> str:
+    return repr(one_line(name)[:_NAME_SHOWN])
+
+
+def demand_all(refused: list[str]) -> None:
+    """Raises AnswerError, in a line that names them, if files of a result could not be brought for their names."""
+    if refused:
+        more = f"; and {len(refused) - _MOST_NAMED} more" if len(refused) > _MOST_NAMED else ""
+        raise AnswerError(
+            f"left out, since its name can't be used on every system: {'; '.join(refused[:_MOST_NAMED])}{more};"
+            " the rest has come"
+        )
 
 
 def choose(items: list[Item], only: tuple[str, ...], image: str | None) -> list[Item]:
