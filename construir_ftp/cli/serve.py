@@ -13,6 +13,7 @@ from rich.table import Table
 
 from construir_ftp.appliance import check, janitor, supervisor
 from construir_ftp.appliance.refresher import Refresher
+from construir_ftp.cli import logs
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
 from construir_ftp.config import Config
 from construir_ftp.ftp.users import Users
@@ -31,8 +32,7 @@ from construir_ftp.runner.runner import Runner
 @configured
 def serve_command(settings: Config, part: str | None, port: int | None, parent: int | None) -> None:
     """Run the appliance until SIGTERM: FTP server, runner and janitor, or only the PART named."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("sh").setLevel(logging.WARNING)
+    logs.begin(logging.INFO, "%(asctime)s %(name)s: %(message)s")
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
     if parent is not None:

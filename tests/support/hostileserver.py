@@ -46,8 +46,8 @@ _ORDINARY = {
 
 
 class HostileServer:
-    """`said` has replies by their command, with its argument or without, and `greeting`, `150` and `226`; `sent` has what
-    comes of RETR and NLST.
+    """`said` has replies by their command, with its argument or without, and `greeting`, `150` and `226`; `sent` has
+    what comes of RETR and NLST.
 
     `sent_bytes` is what the kernel took of both, which holds some megabytes of it itself.
     """
