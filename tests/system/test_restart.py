@@ -150,6 +150,7 @@ def test_a_stop_is_heard_while_results_are_read(tmp_path: Path) -> None:
     while fifo < 0:
         with suppress(OSError):  # until there is a reader
             fifo = os.open(result, os.O_WRONLY | os.O_NONBLOCK)
+    time.sleep(0.5)  # it has opened it, and begins to read: only a call that waits is interrupted
     assert janitor.poll() is None
     janitor.terminate()
     assert janitor.wait(LONG_S) == 0
