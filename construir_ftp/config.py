@@ -136,7 +136,7 @@ class RunnerSection(Section, frozen=True):
 
     above_zero: ClassVar = ("scan_every",)
 
-    slots: Count = 0
+    slots: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     waiting: Count = 16
     scan_every: Duration = Duration.parse("30s")
     grace: Duration = Duration.parse("10s")
@@ -168,7 +168,8 @@ class JailSection(Section, frozen=True):
     """What machines, and programs that read uploads, are locked into; see jail."""
 
     require_jail: bool = False
-    first_uid: Positive = 1_900_000_000
+    # The last one, 2^32 - 1, is none (chown(2)).
+    first_uid: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 2)] = 1_900_000_000
     uids: Positive = 256
 
 

@@ -37,10 +37,12 @@ def fsync(path: Path) -> None:
 def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Create `path`, which must not exist, with `content`; on return the content is on stable storage.
 
+    Its mode is `mode`, whatever the umask says.
     The entry in its directory is not: fsync that once everything is in it.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

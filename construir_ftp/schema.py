@@ -14,8 +14,17 @@ import msgspec.inspect
 from construir_ftp.errors import ConfigError, one_line
 from construir_ftp.units import Duration, Size
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+# A C int, which is what most system calls take.
+_MOST = 2**31 - 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
+
+# int() takes 4300 digits, and str() gives no more (Python's "Integer string conversion length limitation").
+_MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000,}")
+# No integer of TOML's has more than 64 bits; what has more, has so many.
+_BEYOND = 2**64
+# A message is a line that an FTP reply or a terminal can show, and it quotes what a stranger wrote.
+_WORD_CHARACTERS, _MESSAGE_CHARACTERS = 80, 400
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,11 +49,44 @@ def parse_section(text: str, source: str, kind: type[S]) -> S:
     Raises ConfigError, whose message is one printable line whatever the text holds.
     """
     try:
-        return convert(tomllib.loads(text), kind)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(one_line(f"{source}: not valid TOML: {error}")) from error
+        return convert(loads(text), kind)
+    except RecursionError as error:
+        raise ConfigError(f"{one_line(source)}: not valid TOML: tables or lists are nested too deep") from error
     except msgspec.ValidationError as error:
-        raise ConfigError(one_line(f"{source}: {_plainly(str(error), kind)}")) from error
+        raise ConfigError(f"{one_line(source)}: {_in_short(_plainly(str(error), kind))}") from error
+    except ValueError as error:
+        raise ConfigError(f"{one_line(source)}: not valid TOML: {_in_short(str(error))}") from error
+
+
+def loads(text: str) -> dict[str, Any]:
+    """TOML -> plain values; an integer of more than 64 bits comes as one of 65, which no key of ours takes.
+
+    Raises ValueError, RecursionError.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # int() has refused; what it refused is found by its key, once it is shorter
+        table = tomllib.loads(_MANY_DIGITS.sub(lambda digits: digits[0][:100].rstrip("_"), text))
+    return {key: _bounded(value) for key, value in table.items()}
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bounded(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_bounded(entry) for entry in value]
+    if type(value) is int:
+        return max(-_BEYOND, min(value, _BEYOND))
+    return value
+
+
+def _in_short(message: str) -> str:
+    words = re.sub(
+        rf"[^\s:]{{{_WORD_CHARACTERS},}}", lambda word: f"{word[0][:_WORD_CHARACTERS]}...", one_line(message)
+    )
+    return words if len(words) <= _MESSAGE_CHARACTERS else f"{words[:_MESSAGE_CHARACTERS]}..."
 
 
 def convert(table: dict[str, Any], kind: type[S]) -> S:
@@ -76,6 +118,8 @@ def _plainly(message: str, kind: type[Section]) -> str:
     if named := re.fullmatch(r"(Object contains unknown field )?`([^`]*)`(?:: )?(.*)", what):
         key = ".".join(filter(None, [key, named[2]]))
         what = f"no such key; {kind.listed_in} lists them all" if named[1] else named[3]
+    elif what == "Integer value out of range":
+        what = "expected a smaller number"
     elif what.startswith("Invalid enum value"):
         what = f"expected one of {', '.join(_choices(kind, key))}, got {what.split(maxsplit=3)[3]}"
     else:

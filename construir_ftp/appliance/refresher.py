@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # What could not be built, perhaps because the archive was out of reach, is tried again sooner than it is due.
 _RETRY_S = 86400.0
+# For a build that is to end; what it has begun is a draft.
+_CLOSE_S = 5.0
 
 
 class Refresher:
@@ -46,7 +48,11 @@ class Refresher:
         """End a build that is under way; it leaves the image as it was."""
         if self._child is not None:
             self._child.terminate()
-            self._child.wait()
+            try:
+                self._child.wait(_CLOSE_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
 
     def _due(self) -> list[str]:
         horizon_s = time.time() - self._every_s

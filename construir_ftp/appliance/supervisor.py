@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from construir_ftp import process
 from construir_ftp.errors import ConstruirError
@@ -38,20 +38,60 @@ def on_stop(call: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Stopped(BaseException):
+    """The stop came in the midst of something long, which is left as a kill -9 would leave it."""
+
+
+class Stop:
+    """A stop that is asked for by SIGTERM or SIGINT. `socket` becomes readable then, and stays so."""
+
+    def __init__(self, reader: socket.socket, writer: socket.socket) -> None:
+        self.socket, self._writer = reader, writer
+        self._has_come = self._interrupts = False
+
+    def come(self) -> None:
+        """The signal's handler."""
+        self._has_come = True
+        with suppress(OSError):  # the socket is full of them
+            self._writer.send(b"!")
+        if self._interrupts:
+            self._interrupts = False
+            raise Stopped
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """What takes long, in the main thread, and may be broken off at any line: a stop raises Stopped in it."""
+        self._interrupts = True
+        try:
+            if self._has_come:
+                raise Stopped
+            yield
+        finally:
+            self._interrupts = False
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """While the context lasts, SIGTERM and SIGINT are a Stop. One that interrupts ends it, and is no error then."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    stop = Stop(reader, writer)
+    with reader, writer, on_stop(stop.come), suppress(Stopped):
+        yield stop
+
+
 @contextmanager
 def stop_signal() -> Iterator[socket.socket]:
     """A socket that becomes readable, and stays so, once SIGTERM or SIGINT has come."""
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    with reader, writer, on_stop(lambda: writer.send(b"!")):
-        yield reader
+    with listening() as stop:
+        yield stop.socket
 
 
 class _Part:
     """One child and its restarts."""
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
-        self.name = name
+    def __init__(self, name: str, arguments: Sequence[str], claim: int) -> None:
+        self.name, self._claim = name, claim
         self._argv = [sys.executable, "-m", "construir_ftp", *arguments, name, f"--parent={os.getpid()}"]
         self._pause_s = _FIRST_PAUSE_S
         self.child: subprocess.Popen[bytes] | None = None
@@ -63,7 +103,11 @@ class _Part:
     def start(self) -> None:
         # The environment is ours: what the configuration takes from it, the parts have to see too.
         self.child = process.spawn(
-            self._argv, env=dict(os.environ), stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno()
+            self._argv,
+            pass_fds=[self._claim],
+            env=dict(os.environ),
+            stdout=sys.stdout.fileno(),
+            stderr=sys.stderr.fileno(),
         )
         self.pidfd = os.pidfd_open(self.child.pid)
         self._started = time.monotonic()
@@ -81,15 +125,15 @@ class _Part:
         return status
 
 
-def supervise(arguments: Sequence[str], stop: socket.socket) -> None:
+def supervise(arguments: Sequence[str], stop: socket.socket, claim: int) -> None:
     """Keep the parts running until `stop` is readable; then end them and wait for it.
 
-    `arguments` are what this command was given, "serve" and its options: each part is given the same. A part that
-    gives up in its first life, with a word of its own, ends the rest (ConstruirError): a port that is taken, or a
-    second appliance on one spool, is for whoever started this to see. Once a part has settled it is always started
-    again.
+    `arguments` are what this command was given, "serve" and its options: each part is given the same, and the
+    descriptor `claim`, which says that it lives (see claim). A part that gives up in its first life, with a word of its
+    own, ends the rest (ConstruirError): a port that is taken, or a second runner on one spool, is for whoever started
+    this to see. Once a part has settled it is always started again.
     """
-    parts = [_Part(name, arguments) for name in PARTS]
+    parts = [_Part(name, arguments, claim) for name in PARTS]
     with selectors.DefaultSelector() as selector:
         selector.register(stop, selectors.EVENT_READ)
         try:

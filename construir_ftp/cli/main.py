@@ -4,6 +4,7 @@ Each command's module is imported when it is asked for, so that nobody waits for
 it installed: see `Catalogue`. Configuration is read here, once, and each part is handed what it needs of it.
 """
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -11,7 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from construir_ftp import __version__
-from construir_ftp.errors import ConstruirError, MissingLibraryError
+from construir_ftp.cli import logs
+from construir_ftp.errors import ConstruirError, MissingLibraryError, one_line
 
 # The commands there are: for whom, and in which module, which is imported when the command is asked for.
 # Those for contributors work wherever Python does. The others need Linux, and the libraries of the extra `appliance`;
@@ -103,6 +105,7 @@ def construir() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit: or what README says of exit codes."""
+    logs.begin(logging.WARNING, "construir: %(message)s")
     try:
         sys.exit(construir(standalone_mode=False, prog_name="construir") or 0)
     except click.exceptions.Exit as asked:
@@ -113,8 +116,8 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except ConstruirError as error:
-        click.echo(f"construir: {error}", err=True)
+        click.echo(f"construir: {one_line(error)}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        click.echo(f"construir: {error.strerror or error}: {error.filename or 'no file'}", err=True)
+        click.echo(one_line(f"construir: {error.strerror or error}: {error.filename or 'no file'}"), err=True)
         sys.exit(1)

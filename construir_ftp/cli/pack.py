@@ -88,13 +88,22 @@ def pack_command(
 @click.command("unpack")
 @click.argument("file", type=PATH)
 @click.argument("directory", type=PATH)
+@click.option("--every-name", is_flag=True, help="Also what has a name that other systems would take for another.")
 @configured
-def unpack_command(_settings: Config, file: Path, directory: Path) -> None:
-    """Put what is in the job image FILE into DIRECTORY, which must be new or empty; no root is needed."""
+def unpack_command(_settings: Config, file: Path, directory: Path, every_name: bool) -> int:
+    """Put what is in the job image FILE into DIRECTORY, which must be new or empty; no root is needed.
+
+    Exits with 1 if a file was left out for its name.
+    """
     from construir_ftp.pack import unpack  # here, since packing works on systems where this does not
 
-    for left_out in unpack.unpack(file, directory):
-        click.echo(f"left out, since only root may make it: {printable(str(left_out))}", err=True)
+    left_out = unpack.unpack(file, directory, every_name=every_name)
+    for left in left_out:
+        click.echo(f"left out: {printable(str(left.path))} {left.why}", err=True)
+    is_incomplete = any(left.for_its_name for left in left_out)
+    if is_incomplete:
+        click.echo("to have these names too, if they can be had here: --every-name, into a new directory", err=True)
+    return int(is_incomplete)
 
 
 @click.command("inspect")

@@ -86,9 +86,11 @@ def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tupl
     """Bring a result, or what of it is wanted, into `directory`, which may have some of it already."""
     server = reach.as_anyone(where)
     with plainly(where), server.session() as ftp:
-        items = fetch.contents(ftp, job_id)
+        found = fetch.contents(ftp, job_id)
         image = status.result(ftp, job_id).image if only else None
-    _bring(reach, where, job_id, directory, fetch.choose(items, only, image))
+    _bring(reach, where, job_id, directory, fetch.choose(found.items, only, image))
+    if not only:
+        fetch.demand_all(found.refused)
     return directory
 
 
@@ -108,7 +110,7 @@ def _side(reach: Reach, word: str, directory: Path) -> Side:
     where = reach.address(word)
     with plainly(where), reach.as_anyone(where).session() as ftp:
         job_id = jobs.resolve(ftp, word, reach.memory)
-        items, ended = fetch.contents(ftp, job_id), status.result(ftp, job_id)
+        items, ended = fetch.contents(ftp, job_id).items, status.result(ftp, job_id)
     _bring(reach, where, job_id, directory, diff.wanted(items, ended))
     return Side(ended, directory)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -11,8 +12,9 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.appliance import check, janitor, supervisor
+from construir_ftp.appliance import check, claim, janitor, supervisor
 from construir_ftp.appliance.refresher import Refresher
+from construir_ftp.cli import logs
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
 from construir_ftp.config import Config
 from construir_ftp.ftp.users import Users
@@ -21,6 +23,7 @@ from construir_ftp.jail import privileges
 from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
+from construir_ftp.runner.drain import Stop
 from construir_ftp.runner.runner import Runner
 
 
@@ -31,19 +34,20 @@ from construir_ftp.runner.runner import Runner
 @configured
 def serve_command(settings: Config, part: str | None, port: int | None, parent: int | None) -> None:
     """Run the appliance until SIGTERM: FTP server, runner and janitor, or only the PART named."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("sh").setLevel(logging.WARNING)
+    logs.begin(logging.INFO, "%(asctime)s %(name)s: %(message)s")
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
     if parent is not None:
         privileges.die_with_parent(parent, signal.SIGTERM)
     spool = Spool.prepare(settings.spool_path())
     if part is None:
-        with supervisor.stop_signal() as stop:
+        with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
             # What this command was told, its parts are told too.
-            supervisor.supervise(sys.argv[1:], stop)
+            supervisor.supervise(sys.argv[1:], stop, held)
+    elif part == "runner":
+        _serve_runner(settings, spool, parent)
     else:
-        {"ftp": _serve_ftp, "runner": _serve_runner, "janitor": _serve_janitor}[part](settings, spool)
+        {"ftp": _serve_ftp, "janitor": _serve_janitor}[part](settings, spool)
 
 
 def _serve_ftp(settings: Config, spool: Spool) -> None:
@@ -66,25 +70,31 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
         ftp.run()
 
 
-def _serve_runner(settings: Config, spool: Spool) -> None:
-    with supervisor.stop_signal() as stop:
-        Runner(spool, settings).serve(stop)
+def _serve_runner(settings: Config, spool: Spool, parent: int | None) -> None:
+    def is_orphan() -> bool:
+        return parent is not None and os.getppid() != parent
+
+    with supervisor.listening() as stop:
+        Runner(spool, settings).serve(Stop(stop.socket, stop.interrupting, is_orphan))
 
 
 def _serve_janitor(settings: Config, spool: Spool) -> None:
     stopped = threading.Event()
 
     def pass_on() -> None:
-        stop.recv(1)
+        # A process that is stopped and goes on may have a signal in any thread; only the main one can obey it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        stop.socket.recv(1)
         stopped.set()
 
-    with supervisor.stop_signal() as stop:
+    with supervisor.listening() as stop:
         # An Event may not be set from a signal handler: it could have interrupted the one who holds its lock.
         threading.Thread(target=pass_on, daemon=True).start()
         build = _command("image", "build", "--refresh")
         with contextlib.closing(Refresher(settings.images_path(), settings.images.refresh, build)) as refresher:
             limits, min_free = settings.janitor, settings.spool.min_free
-            janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look).run(stopped)
+            with stop.interrupting():
+                janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look).run(stopped)
 
 
 def _command(*words: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from construir_ftp.client.address import ANONYMOUS, Address, Credentials
+from construir_ftp.client.control_connection import BoundedFTP
 from construir_ftp.errors import (
     AnswerError,
     ConfigError,
@@ -29,8 +30,11 @@ from construir_ftp.errors import (
 
 Tls = Literal["auto", "required", "never"]
 
-# Until a server that says nothing is taken for dead; it answers everything but an upload at once.
+# Until a server that says nothing, or no whole reply, is taken for dead; it answers everything but an upload at once.
 TIMEOUT_S = 60.0
+
+# Of what a server says, a message quotes so much.
+_SAID_CHARACTERS = 500
 
 # What a connection that is gone looks like, at whichever end it went. A server that stops says 421, one that lost the
 # data connection 425 or 426.
@@ -44,6 +48,7 @@ class Remote(msgspec.Struct, frozen=True):
     login: Credentials = ANONYMOUS
     tls: Tls = "auto"
     ca_file: Path | None = None
+    timeout_s: float = TIMEOUT_S
 
     def open(self) -> ftplib.FTP:
         """A session in binary mode; the caller closes it. Raises ConstruirError, and what LOST names."""
@@ -70,11 +75,11 @@ class Remote(msgspec.Struct, frozen=True):
         """A connection whose greeting is read, under TLS if it has to be."""
         address = self.address
         if address.scheme == "ftps":
-            return _begun(_Protected(self._context(), is_implicit=True), address)
+            return _begun(_Protected(self._context(), self.timeout_s, is_implicit=True), address)
         is_required = self.tls == "required" or address.scheme == "ftpes" or self.ca_file is not None
         if self.tls == "never":
-            return _begun(ftplib.FTP(timeout=TIMEOUT_S), address)
-        ftp = _Protected(self._context())
+            return _begun(BoundedFTP(timeout=self.timeout_s), address)
+        ftp = _Protected(self._context(), self.timeout_s)
         _begun(ftp, address)
         try:
             if is_required or _offers_tls(ftp):
@@ -104,23 +109,34 @@ class Remote(msgspec.Struct, frozen=True):
         ftp.voidcmd("TYPE I")
 
 
-class _Protected(ftplib.FTP_TLS):
+class _Protected(BoundedFTP, ftplib.FTP_TLS):
     """FTP that can go over to TLS, or begin with it; data connections resume the TLS session of the control connection,
     as some servers want it.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, is_implicit: bool = False) -> None:
-        super().__init__(context=context, timeout=TIMEOUT_S)
+    def __init__(self, context: ssl.SSLContext, timeout_s: float, *, is_implicit: bool = False) -> None:
+        super().__init__(context=context, timeout=timeout_s)
         self._is_implicit = is_implicit
 
     def getresp(self) -> str:
         # connect() calls this for the greeting, which implicit FTPS sends under TLS already.
         if self._is_implicit and self.sock is not None and not isinstance(self.sock, ssl.SSLSocket):
-            if self.file is not None:
-                self.file.close()
-            self.sock = self.context.wrap_socket(self.sock, server_hostname=self.host)
-            self.file = self.sock.makefile(mode="r", encoding=self.encoding)
+            self._go_under_tls()
         return super().getresp()
+
+    def auth(self) -> str:
+        """Go over to TLS (RFC 4217, 4). Raises ftplib.error_perm, AnswerError, ssl.SSLError."""
+        reply = self.voidcmd("AUTH TLS")
+        self.demand_silence()
+        self._go_under_tls()
+        return reply
+
+    def _go_under_tls(self) -> None:
+        assert self.sock is not None
+        if self.file is not None:
+            self.file.close()
+        self.sock = self.context.wrap_socket(self.sock, server_hostname=self.host)
+        self.file = self.sock.makefile(mode="r", encoding=self.encoding)
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[Any, int | None]:
         data, size_bytes = ftplib.FTP.ntransfercmd(self, cmd, rest)
@@ -171,9 +187,9 @@ def _proving(address: Address) -> Iterator[None]:
 
 
 def said(reply: object) -> str:
-    """A reply of the server's as part of a message: its last line, without the code."""
+    """A reply of the server's as part of a message: its last line, without the code, and no more than fits into one."""
     lines = str(reply).rstrip().splitlines() or [""]
-    return one_line(re.sub(r"^[0-9]{3}[ -]?", "", lines[-1]))
+    return one_line(re.sub(r"^[0-9]{3}[ -]?", "", lines[-1]))[:_SAID_CHARACTERS]
 
 
 def code(reply: object) -> int:

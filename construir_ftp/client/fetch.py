@@ -6,9 +6,10 @@ A file has its name only when all of it has come and is what SHA256SUMS says; un
 import ftplib
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -28,12 +29,25 @@ from construir_ftp.errors import (
     one_line,
     plainly,
 )
+from construir_ftp.jobs import portable_names
 
 SUMS = "SHA256SUMS"
 _SESSIONS = 4
 _PIECE_BYTES = 256 * 1024
+# More than an appliance puts into a result (artifacts.max_files), unless it is told to.
+_MOST_FILES = 20_000
+# Less is no progress that a lost connection is forgiven for.
+_PROGRESS_BYTES = 64 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_NAME_CHARACTERS, _NAME_SHOWN, _MOST_NAMED = 512, 80, 5
 _ONLY = {"output": "output.log", "console": "console.log", "artifacts": "artifacts/*"}
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What a result holds, and why some of it can't be brought: a line for each such file, which names it."""
+
+    items: list["Item"]
+    refused: list[str]
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -44,32 +58,72 @@ class Item(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-def contents(ftp: ftplib.FTP, job_id: str) -> list[Item]:
-    """What a result holds. Raises MissingError, TryLaterError where the job isn't done, AnswerError for bad names."""
+def contents(ftp: ftplib.FTP, job_id: str) -> Listing:
+    """What a result holds. Raises MissingError, TryLaterError where the job isn't done, AnswerError for nonsense."""
     listed = remote_files.small(ftp, f"/done/{job_id}/{SUMS}") if status.is_name(job_id) else None
     if listed is None:
         found = status.ask(ftp, job_id)
         raise TryLaterError(f"{found.id} is not done, but {found.state}; follow it with: construir watch {found.id}")
-    sums = _parsed(listed)
+    if listed.count(b"\n") > _MOST_FILES:
+        raise AnswerError(f"the server's {SUMS} names more than {_MOST_FILES} files")
+    sums, refused = _parsed(listed)
     sums[SUMS] = hashlib.sha256(listed).hexdigest()
-    return [Item(name, digest, remote_files.size(ftp, f"/done/{job_id}/{name}") or 0) for name, digest in sums.items()]
+    sizes = {name: remote_files.size(ftp, f"/done/{job_id}/{name}") or 0 for name in sums}
+    return Listing([Item(name, digest, sizes[name]) for name, digest in sums.items()], refused)
 
 
-def _parsed(listed: bytes) -> dict[str, str]:
-    sums = {}
-    for line in listed.decode(errors="replace").splitlines():
+def _parsed(listed: bytes) -> tuple[dict[str, str], list[str]]:
+    """The digest of each file that can be brought, by its name; and why the others can't be."""
+    sums: dict[str, str] = {}
+    refused = []
+    taken: dict[str, str] = {portable_names.folded(SUMS): SUMS}
+    for line in listed.decode(errors="replace").split("\n")[:-1]:
         found = _LINE.fullmatch(line)
-        if found is None or not _is_safe(found[2]):
+        if found is None:
             raise AnswerError(f"the server's {SUMS} has a line that makes no sense: {one_line(line)[:200]!r}")
-        sums[found[2]] = found[1]
-    return sums
+        name = found[2]
+        if why := _why_not(name, taken):
+            refused.append(f"{_shown(name)} {why}")
+        else:
+            sums[name] = found[1]
+            taken.update((portable_names.folded(above), f"{above}/") for above in _above(name)[:-1])
+            taken[portable_names.folded(name)] = name
+    return sums, refused
 
 
-def _is_safe(name: str) -> bool:
-    """Whether a name leads to a place below the directory that it is put into, on any system, and is no draft's."""
+def _why_not(name: str, taken: dict[str, str]) -> str:
+    """Why a name can't be used, on any system; `taken` has those there are, a slash behind a directory's."""
+    if why := portable_names.why_no_path(name):
+        return why
+    if len(name) > _NAME_CHARACTERS:
+        return f"is longer than {_NAME_CHARACTERS} characters"
+    if any(part.startswith(".") for part in name.split("/")):
+        return "begins with a dot, as a file does that has not come whole"
+    other = taken.get(portable_names.folded(name), "")
+    for above in _above(name)[:-1]:
+        known = taken.get(portable_names.folded(above), f"{above}/")
+        other = other or (known if known != f"{above}/" else "")
+    return f"is called like {_shown(other)} on other systems" if other else ""
+
+
+def _above(name: str) -> list[str]:
+    """A path, and those of the directories above it."""
     parts = name.split("/")
-    is_plain = all(part and not part.startswith(".") and not part.endswith((" ", ".")) for part in parts)
-    return is_plain and name.isprintable() and not set(name) & set('\\:*?"<>|') and len(name) <= 512
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def _shown(name: str) -> str:
+    return repr(one_line(name)[:_NAME_SHOWN])
+
+
+def demand_all(refused: list[str]) -> None:
+    """Raises AnswerError, in a line that names them, if files of a result could not be brought for their names."""
+    if refused:
+        more = f"; and {len(refused) - _MOST_NAMED} more" if len(refused) > _MOST_NAMED else ""
+        raise AnswerError(
+            f"left out, since its name can't be used on every system: {'; '.join(refused[:_MOST_NAMED])}{more};"
+            " the rest has come"
+        )
 
 
 def choose(items: list[Item], only: tuple[str, ...], image: str | None) -> list[Item]:
@@ -105,7 +159,9 @@ class Fetch:
         """Bring them all; what is there already, and right, is left alone.
 
         Raises DamagedError where what came is not what SHA256SUMS says, UnreachableError; what did come stays.
+        Raises ConstruirError before anything is fetched where there is no room for it.
         """
+        self._demand_room(items)
         # The largest first, so that nobody waits for it alone at the end.
         for item in sorted(items, key=lambda item: item.size_bytes, reverse=True):
             self._waiting.put(item)
@@ -117,6 +173,17 @@ class Fetch:
                     worker.result()
             finally:
                 self._stopped.set()
+
+    def _demand_room(self, items: list[Item]) -> None:
+        """A size is only what the server says: what can't fit is not begun."""
+        with plainly(self._directory):
+            place = next(place for place in [self._directory, *self._directory.absolute().parents] if place.exists())
+            free_bytes = shutil.disk_usage(place).free
+            needed_bytes = sum(item.size_bytes - _present_bytes(self._directory / item.name) for item in items)
+        if needed_bytes > free_bytes:
+            raise ConstruirError(
+                f"{self._directory}: No space left on device for {needed_bytes} bytes more; {free_bytes} are free"
+            )
 
     def _work(self, patience: Patience) -> None:
         """Bring one file after the other, until none waits, in as many sessions as it takes."""
@@ -139,7 +206,7 @@ class Fetch:
 
     def _bring(self, ftp: ftplib.FTP, item: Item, patience: Patience) -> None:
         target = self._directory / item.name
-        part = target.with_name(f".{target.name}.part")
+        part = _part_of(target)
         with plainly(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists() and _digest(target) == item.sha256:
@@ -165,22 +232,35 @@ class Fetch:
                 hasher = _hashed(file, offset)
                 file.truncate()
             self._progress(offset)
-            came_bytes = offset
-            for piece in remote_files.pieces(ftp, f"/done/{self._id}/{item.name}", offset):
-                if self._stopped.is_set():
-                    raise ConstruirError(f"{item.name} has not come whole")
-                came_bytes += len(piece)
-                if came_bytes > item.size_bytes:
-                    raise DamagedError(f"{item.name} is longer than the server said; fetch it again")
-                hasher.update(piece)
-                with plainly(part):
-                    file.write(piece)
-                self._progress(len(piece))
-                patience.succeed()
+            came_bytes = noted_bytes = offset
+            with closing(remote_files.pieces(ftp, f"/done/{self._id}/{item.name}", offset)) as pieces:
+                for piece in pieces:
+                    if self._stopped.is_set():
+                        raise ConstruirError(f"{item.name} has not come whole")
+                    came_bytes += len(piece)
+                    if came_bytes > item.size_bytes:
+                        raise DamagedError(f"{item.name} is longer than the server said; fetch it again")
+                    hasher.update(piece)
+                    with plainly(part):
+                        file.write(piece)
+                    self._progress(len(piece))
+                    if came_bytes - noted_bytes >= _PROGRESS_BYTES or came_bytes == item.size_bytes:
+                        patience.succeed()
+                        noted_bytes = came_bytes
         if came_bytes < item.size_bytes:
             # In clear the end of a connection that was cut may look like that of the file, the server's 226 included.
             raise EOFError(f"{item.name} ended early")
         return hasher.hexdigest()
+
+
+def _present_bytes(target: Path) -> int:
+    """How much of a file is here, whole or in part; perhaps of something else, which then makes room."""
+    paths = (path for path in (target, _part_of(target)) if path.is_file())
+    return max((path.stat().st_size for path in paths), default=0)
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 @contextmanager

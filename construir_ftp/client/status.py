@@ -65,7 +65,7 @@ def look(ftp: ftplib.FTP, name: str) -> Standing | None:
         raise
     told = read_reply(reply)
     if told is None or not is_name(told.id):
-        raise AnswerError(f"SITE STATUS is answered with {one_line(reply)!r}; is that a server of Construir's?")
+        raise AnswerError(f"SITE STATUS is answered with {one_line(reply)[:200]!r}; is that a server of Construir's?")
     standing = Standing(id=told.id, state=told.state, place=told.place, why=told.why, cancelled=told.cancelled)
     return _running(ftp, standing) if standing.state == "running" else standing
 
@@ -101,4 +101,4 @@ def decoded(content: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise AnswerError(f"the server's {what} makes no sense: {one_line(error)}") from error
+        raise AnswerError(f"the server's {what} makes no sense: {one_line(error)[:200]}") from error

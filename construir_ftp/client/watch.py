@@ -7,18 +7,21 @@ again, which `attempt` says.
 import ftplib
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import msgspec
 
 from construir_ftp.client import remote_files, status
 from construir_ftp.client.connection import LOST, Patience, Remote
 from construir_ftp.client.status import Standing
+from construir_ftp.errors import AnswerError
 from construir_ftp.jobs.result import Result
 
 _LOOK_EVERY_S = 0.5
 _LOOK_SELDOM_S = 5.0
 _SOON_S = 60.0
+# By how much a log may grow while it is read.
+_MOST_GROWTH_BYTES = 64 * 2**20
 
 
 class Printed(msgspec.Struct, frozen=True):
@@ -97,8 +100,9 @@ class Watch:
         if size_bytes < self._offset:
             yield Restarted()
             self._offset = 0
-        with suppress(ftplib.error_perm):  # gone between SIZE and RETR: the next look finds it where it is then
-            for piece in remote_files.pieces(ftp, path, self._offset):
+        # It may be gone between SIZE and RETR: the next look finds it where it is then.
+        with suppress(ftplib.error_perm), closing(remote_files.pieces(ftp, path, self._offset)) as pieces:
+            for piece in _bounded(pieces, size_bytes - self._offset, path):
                 self._offset += len(piece)
                 self._last_change_s = time.monotonic()
                 yield Printed(piece)
@@ -106,3 +110,13 @@ class Watch:
     def _pause_s(self) -> float:
         is_quiet = time.monotonic() - self._last_change_s > _SOON_S
         return _LOOK_SELDOM_S if is_quiet else self._look_every_s
+
+
+def _bounded(pieces: Iterator[bytes], told_bytes: int, path: str) -> Iterator[bytes]:
+    """What a log brings, which may have grown since its size was told, though not without end. Raises AnswerError."""
+    left_bytes = told_bytes + _MOST_GROWTH_BYTES
+    for piece in pieces:
+        left_bytes -= len(piece)
+        if left_bytes < 0:
+            raise AnswerError(f"the server sends more of {path} than it said there is")
+        yield piece

@@ -11,17 +11,21 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 # struct flock: type, whence, start, length (0: to the end), pid, which has to be 0 here.
 _FLOCK = struct.Struct("hhqqi")
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Hold the lock, made where it is missing. Raises BlockingIOError if it is held."""
+def hold(path: Path) -> Iterator[IO[bytes]]:
+    """Hold the lock, made where it is missing; gives its file. Raises BlockingIOError if it is held.
+
+    A child that inherits the file's descriptor holds the lock too.
+    """
     with path.open("a+b") as file:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        yield
+        yield file
 
 
 def is_held(path: Path) -> bool:

@@ -131,7 +131,7 @@ def read_result(job: Job) -> Result:
     """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
     try:
         return result.decode(job.result.read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ConstruirError(f"job {job.id}: its result can't be read: {error}") from error
 
 

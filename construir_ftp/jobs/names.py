@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.jobs import portable_names
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 # What clients call a file that they will rename when it is complete: lftp .in.NAME, ncftp tmp.NAME, rclone
@@ -21,9 +22,11 @@ STEP = timedelta(microseconds=16)
 
 
 def check_name(name: str) -> None:
-    """Refuse (RefusedError, 553) a file name that is not 1 to 128 of [A-Za-z0-9._-], first not a dot."""
+    """Refuse (RefusedError, 553) a file name that is not 1 to 128 of [A-Za-z0-9._-], first no dot; or a device's."""
     if not _NAME.fullmatch(name):
         raise RefusedError("a job's name is 1 to 128 of A-Z a-z 0-9 . _ - and does not begin with a dot", 553)
+    if why := portable_names.why_not(name.rstrip(".")):
+        raise RefusedError(f"a job can't be called {name}: the name of its result {why}; rename it", 553)
 
 
 def is_temporary(name: str) -> bool:

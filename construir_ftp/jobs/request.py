@@ -46,7 +46,12 @@ class Dependencies(Section, frozen=True):
     layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
 
     def __post_init__(self) -> None:
-        _expect("packages", self.packages, _PACKAGE, 'names of Debian packages, such as "cmake"')
+        _expect(
+            "packages",
+            self.packages,
+            _PACKAGE,
+            'names of Debian packages, such as "cmake" or "cmake=3.25.1-1"; no suite, no architecture',
+        )
         _expect("results", self.results, _ID, "ids of jobs, as the reply to an upload names them")
         _expect("layers", self.layers, _LAYER, "names of layers, as listed in /layers")
 

@@ -28,7 +28,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jobs import fair_share, ipc, names
+from construir_ftp.jobs import fair_share, ipc, modes, names
 from construir_ftp.jobs.fair_share import Turns
 from construir_ftp.jobs.job import CANCEL, Job, Record, Records, Wants, anyone, job_names, read_record
 
@@ -60,6 +60,7 @@ class Spool:
             missing = [path / state for state in STATES if not (path / state).is_dir()]
             for directory in missing:
                 directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(modes.EVERYONES_DIRECTORY)
             if missing:
                 files.fsync(path)
                 files.fsync(path.parent)
@@ -94,7 +95,7 @@ class Spool:
     def receive(self) -> Job:
         """An empty place in incoming/, under a name nobody else has, for an upload to be written to."""
         path = self.state("incoming") / secrets.token_hex(8)
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=modes.OURS_DIRECTORY)
         return Job(path)
 
     def stage(self, job: Job, record: Record) -> Staged:
@@ -102,11 +103,11 @@ class Spool:
 
         It is followed by `enqueue` or by `unstage`. Whatever is raised: what is in incoming/ is as it was.
         """
+        job.upload.chmod(modes.OURS)
         files.fsync(job.upload)
         staged = Staged(job, record)
         try:
-            files.write_durably(job.path / "job.json", msgspec.json.encode(record))
-            job.path.chmod(0o755)
+            files.write_durably(job.path / "job.json", msgspec.json.encode(record), modes.OURS)
             files.fsync(job.path)
         except BaseException:
             self.unstage(staged)
@@ -115,9 +116,7 @@ class Spool:
 
     def unstage(self, staged: Staged) -> None:
         """Have it in incoming/ as it was before it was staged."""
-        with suppress(FileNotFoundError):
-            (staged.job.path / "job.json").unlink()
-            staged.job.path.chmod(0o700)
+        (staged.job.path / "job.json").unlink(missing_ok=True)
 
     def enqueue(self, staged: Staged) -> Job:
         """incoming -> queue, under the id that names the job from now on; on return it survives a power cut.
@@ -206,7 +205,8 @@ class Spool:
         # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
         directory = self._find(job_id)
         try:
-            os.close(os.open(CANCEL, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=directory))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(CANCEL, flags, modes.OURS, dir_fd=directory))
             os.fsync(directory)
             if (self.state("done") / job_id).exists():
                 # Published just now, and perhaps after _publish had looked for the last time.
@@ -238,6 +238,7 @@ class Spool:
         """
         for entry in job.path.rglob("*"):
             if entry not in (job.upload, job.disk):
+                entry.chmod(modes.EVERYONES_DIRECTORY if entry.is_dir() else modes.EVERYONES)
                 files.fsync(entry)
         files.replace_durably(job.result, result)
         return self._publish(job)
@@ -245,6 +246,7 @@ class Spool:
     def _publish(self, job: Job) -> Job:
         for leftover in (job.upload, job.disk, job.path / "attempts", job.path / CANCEL):
             leftover.unlink(missing_ok=True)
+        job.path.chmod(modes.EVERYONES_DIRECTORY)
         files.fsync(job.path)
         done = self._move(job, "done")
         # It may have come at the last moment; from now on cancel sees that it is too late.
@@ -257,6 +259,9 @@ class Spool:
         Only under the lock: nobody else may be running jobs of this spool.
         """
         requeued = []
+        for job in (*self.jobs("queue"), *self.jobs("running")):
+            with suppress(FileNotFoundError):  # an older version left them open; one may be deleted meanwhile
+                job.path.chmod(modes.OURS_DIRECTORY)
         for job in self.jobs("running"):
             if job.result.exists():
                 self._publish(job)

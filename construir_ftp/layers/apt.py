@@ -6,12 +6,13 @@ here unpacks a package.
 """
 
 import hashlib
+import logging
 import os
 import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,10 +22,23 @@ from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, RefusedError
 from construir_ftp.image.baseimage import BaseImage
 
+log = logging.getLogger(__name__)
+
 # Lists older than that are fetched anew before the next set of packages is resolved.
 _LISTS_AGE_S = 86400.0
-_FETCH_S = 1800.0
+# An archive that stalls is given up: its lists after so long, at the door sooner, and not asked again for a while.
+_LISTS_S, _LISTS_AT_THE_DOOR_S = 300.0, 20.0
+_STALL_S, _STALL_AT_THE_DOOR_S = 20, 8
+_AGAIN_S = 60.0
+# Whoever finds another at it waits so long; at the door for no longer than a person would.
+_LOCK_S, _LOCK_AT_THE_DOOR_S = 1800.0, 5.0
+# Package files: a start, and then as slow as this, at most.
+_FETCH_START_S, _FETCH_RATE_BYTES, _FETCH_S = 120.0, 64 * 1024, 1800.0
 _SIMULATE_S = 60.0
+_LOOK_S = 0.1
+_MOST_NAMED = 5
+# Names are no expressions: as of apt(8) since 2.0, for apt-get(8) to be asked for (apt's NEWS, 1.9.6).
+_NO_PATTERNS = "--option=APT::Cmd::Pattern-Only=true"
 # What is taken out of the base image, to be seen by apt.
 _STATE = "var/lib/dpkg/status"
 _SETTINGS = ("etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d", "etc/apt/preferences.d")
@@ -75,18 +89,47 @@ class Plan(msgspec.Struct, frozen=True):
 class Archive:
     """The archive of one base image; its directory in `place` is made at the first use, and shared by processes."""
 
-    def __init__(self, place: Path, base: BaseImage) -> None:
-        self._base = base
+    def __init__(self, place: Path, base: BaseImage, at_the_door_s: float = _LISTS_AT_THE_DOOR_S) -> None:
+        self._base, self._at_the_door_s = base, at_the_door_s
         self.place = place / base.manifest.digest().removeprefix("sha256:")[:16]
 
-    def refresh(self) -> None:
-        """Fetch the lists of packages, if those here are missing or a day old. Raises CommandError."""
-        with self._alone():
-            self.prepare()
-            stamp = self.place / "refreshed"
-            if not stamp.exists() or time.time() - stamp.stat().st_mtime > _LISTS_AGE_S:
-                self._apt("get", "update", "--error-on=any", timeout_s=_FETCH_S)
-                stamp.touch()
+    def refresh(self, *, at_the_door: bool = False) -> None:
+        """Fetch the lists of packages, if those here are missing or a day old. Raises CommandError if there are none.
+
+        An archive that fails is not asked again for a minute; meanwhile old lists will do. `at_the_door` they also do
+        where another one is fetching, or it takes long.
+        """
+        if _age_s(self._refreshed) < _LISTS_AGE_S and self._is_prepared():
+            return
+        has_lists = self._refreshed.exists()
+        try:
+            with self._alone((0.0 if has_lists else _LOCK_AT_THE_DOOR_S) if at_the_door else _LOCK_S):
+                self.prepare()
+                if _age_s(self._refreshed) >= _LISTS_AGE_S:
+                    self._fetch_lists(at_the_door=at_the_door)
+        except CommandError as error:
+            if not has_lists:
+                raise
+            log.warning("the lists of packages of %s stay as old as they are: %s", self._base.name, error)
+
+    def _fetch_lists(self, *, at_the_door: bool) -> None:
+        failed = self.place / "failed"
+        if _age_s(failed) < _AGAIN_S:
+            raise CommandError(f"the archive of {self._base.name} failed less than {_AGAIN_S:g} s ago; try again later")
+        stall = [f"--option=Acquire::{way}::Timeout={_STALL_AT_THE_DOOR_S}" for way in ("http", "https")]
+        options = [*stall, "--option=Acquire::Retries=0"] if at_the_door else []
+        try:
+            timeout_s = self._at_the_door_s if at_the_door else _LISTS_S
+            self._apt("get", "update", "--error-on=any", *options, timeout_s=timeout_s)
+        except CommandError:
+            failed.touch()
+            raise
+        failed.unlink(missing_ok=True)
+        self._refreshed.touch()
+
+    @property
+    def _refreshed(self) -> Path:
+        return self.place / "refreshed"
 
     def resolve(self, wanted: tuple[str, ...]) -> Plan:
         """What installing the packages `wanted` takes, without what they merely recommend; nothing is fetched.
@@ -94,7 +137,8 @@ class Archive:
         Raises RefusedError, naming the package, where one is unknown or can't be installed.
         """
         try:
-            said = self._apt("get", "install", "--simulate", *wanted, timeout_s=_SIMULATE_S)
+            asked = self._exactly(wanted)
+            said = self._apt("get", "install", "--simulate", _NO_PATTERNS, "--", *asked, timeout_s=_SIMULATE_S)
         except CommandError as error:
             raise RefusedError(f"dependencies.packages: {plainly(error)}") from error
         found = _STEP.findall(said)
@@ -103,12 +147,27 @@ class Archive:
         chosen = {name: (version, architecture) for step, name, version, architecture in found if step == "Inst"}
         return Plan(tuple(self._described(chosen)), tuple(_steps([(step, name) for step, name, _, _ in found])))
 
+    def _exactly(self, wanted: tuple[str, ...]) -> list[str]:
+        """Packages in apt's words, so that each means itself and nothing else. Raises RefusedError for unknown ones.
+
+        What there is no package of apt takes for an expression (a.+), or, with a + or - behind it, for something to be
+        installed or removed (apt-get(8)). A + of ours behind it is what it takes off then.
+        """
+        known = set(self._apt("cache", "pkgnames", "--all-names", timeout_s=_SIMULATE_S).split())
+        names = [name.partition("=")[0] for name in wanted]
+        if unknown := [name for name in names if name not in known]:
+            there = f"Unable to locate package {', '.join(unknown[:_MOST_NAMED])}"
+            raise RefusedError(f"dependencies.packages: {there} in the archive of {self._base.name}")
+        return [package if f"{package}+" in known else f"{package}+" for package in wanted]
+
     def fetch(self, plan: Plan) -> list[Path]:
         """The package files of a plan, in its order, out of the cache or fetched into it. Raises CommandError."""
-        names = [f"{package.name}={package.version}" for package in plan.packages]
-        with self._alone():
+        # The + is taken off again: see _exactly.
+        names = [f"{package.name}={package.version}+" for package in plan.packages]
+        timeout_s = min(_FETCH_S, _FETCH_START_S + plan.download_bytes / _FETCH_RATE_BYTES)
+        with self._alone(_LOCK_S):
             if names:
-                self._apt("get", "install", "--download-only", *names, timeout_s=_FETCH_S)
+                self._apt("get", "install", "--download-only", _NO_PATTERNS, "--", *names, timeout_s=timeout_s)
         debs = [self.place / "archives" / package.file for package in plan.packages]
         if missing := [file.name for file in debs if not file.exists()]:
             raise CommandError(f"apt did not fetch {missing[0]}; try again later")
@@ -118,7 +177,7 @@ class Archive:
         if not chosen:
             return
         asked = [f"{name}={version}" for name, (version, _) in chosen.items()]
-        records = self._apt("cache", "show", *asked, timeout_s=_SIMULATE_S).split("\n\n")
+        records = self._apt("cache", "show", "--", *asked, timeout_s=_SIMULATE_S).split("\n\n")
         fields = [dict(re.findall(r"^([A-Z][\w-]*): (.*)$", record, re.MULTILINE)) for record in records]
         known = {(record["Package"], record["Version"]): record for record in fields if "Package" in record}
         for name, (version, architecture) in chosen.items():
@@ -139,15 +198,30 @@ class Archive:
         return process.run([f"apt-{tool}", *arguments], timeout_s=timeout_s, env=env)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, patience_s: float) -> Iterator[None]:
+        """Hold the directory. Raises CommandError where another one does for longer than that."""
         self.place.mkdir(parents=True, exist_ok=True)
-        with files.locked(self.place):
+        deadline_s = time.monotonic() + patience_s
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(files.locked(self.place, wait=False))
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline_s:
+                        raise CommandError(
+                            f"something is being fetched for {self._base.name}; try again later"
+                        ) from error
+                    time.sleep(_LOOK_S)
             yield
+
+    def _is_prepared(self) -> bool:
+        configuration = self.place / "apt.conf"
+        return configuration.exists() and configuration.read_bytes() == self._configuration().encode()
 
     def prepare(self) -> None:
         """Take out of the base image what apt has to know, unless that was done before, here and on such a host."""
-        configuration, wanted = self.place / "apt.conf", self._configuration().encode()
-        if configuration.exists() and configuration.read_bytes() == wanted:
+        if self._is_prepared():
             return
         for name in ("lists/partial", "archives/partial", "log"):
             (self.place / name).mkdir(parents=True, exist_ok=True)
@@ -155,7 +229,7 @@ class Archive:
             image = extfs.Image(file)
             for name in (_STATE, *_SETTINGS):
                 _take_out(image, name, self.place / "base" / name)
-        files.replace_durably(configuration, wanted)
+        files.replace_durably(self.place / "apt.conf", self._configuration().encode())
 
     def _configuration(self) -> str:
         base, root = self.place / "base", self.place
@@ -175,10 +249,21 @@ class Archive:
             "Dir::Cache::Archives": str(root / "archives"),
             "Dir::Log": str(root / "log"),
             "Acquire::Languages": "none",
-            "Acquire::Retries": "3",
+            "Acquire::Retries": "2",
+            "Acquire::http::Timeout": str(_STALL_S),
+            "Acquire::https::Timeout": str(_STALL_S),
         }
         lines = "".join(f'{key} "{value}";\n' for key, value in settings.items())
         return lines + f'APT::Architectures {{ "{self._base.manifest.architecture}"; }};\n' + _network_settings()
+
+
+def _age_s(path: Path) -> float:
+    """For how long a file has been as it is; for ever if it isn't there, or if the clock was put back since."""
+    try:
+        age_s = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+    return age_s if age_s >= 0 else float("inf")
 
 
 def _network_settings() -> str:

@@ -120,7 +120,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_packages(self, wanted: Wishes) -> None:
         try:
-            plan = self.plan(self.base(wanted), wanted.dependencies.packages)
+            plan = self.plan(self.base(wanted), wanted.dependencies.packages, at_the_door=True)
         except RefusedError as error:
             raise RefusedError(f"{request.FILE}: {error}") from error
         except CommandError as error:
@@ -150,12 +150,15 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         """The Debian archive of a base image."""
         return Archive(self.spool.state("layers") / ARCHIVES, base)
 
-    def plan(self, base: BaseImage, packages: tuple[str, ...]) -> Plan:
-        """What a set of packages comes to. Raises RefusedError, and CommandError where the archive can't be reached."""
+    def plan(self, base: BaseImage, packages: tuple[str, ...], *, at_the_door: bool = False) -> Plan:
+        """What a set of packages comes to; at the door by lists that may be old, rather than to keep anyone waiting.
+
+        Raises RefusedError, and CommandError where the archive can't be reached.
+        """
         if not self.layers.packages:
             raise RefusedError("dependencies.packages: none can be had here; put them into the image")
         archive = self.archive(base)
-        archive.refresh()
+        archive.refresh(at_the_door=at_the_door)
         return archive.resolve(packages)
 
     def shape(self, wanted: Wishes, base: BaseImage, usual: Shape) -> Shape:

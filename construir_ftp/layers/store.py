@@ -118,7 +118,8 @@ class Store:
     def put(self, draft: Path, manifest: LayerManifest) -> Layer:
         """Give a finished draft its name, on stable storage; one that was there before under that name stays."""
         place = draft / "layer"
-        place.mkdir(mode=0o755)
+        place.mkdir()
+        place.chmod(0o755)  # whatever the umask says
         (draft / IMAGE).rename(place / IMAGE)
         (place / IMAGE).chmod(0o444)
         files.fsync(place / IMAGE)
@@ -138,7 +139,8 @@ class Store:
         """
         layer = self.put(draft, manifest)
         current = self.path / versionless(layer.name)
-        current.mkdir(mode=0o755, exist_ok=True)
+        current.mkdir(exist_ok=True)
+        current.chmod(0o755)
         for file in (IMAGE, MANIFEST):
             (draft / file).hardlink_to(layer.path / file)
             (draft / file).rename(current / file)

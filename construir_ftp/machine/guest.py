@@ -52,10 +52,15 @@ class Messages:
         self._partial = b""
 
     def feed(self, block: bytes) -> list[str]:
-        """The lines `block` completes, without their ends; anything that is not ASCII comes as backslash escapes."""
+        """The lines `block` completes, without their ends; what is not ASCII, or can't be printed, comes as escapes."""
         *lines, rest = (self._partial + block).split(b"\n")
         self._partial = rest[:MAX_LINE_BYTES]
-        return [line[:MAX_LINE_BYTES].decode("ascii", "backslashreplace") for line in lines]
+        return [_escaped(line[:MAX_LINE_BYTES]) for line in lines]
+
+
+def _escaped(line: bytes) -> str:
+    text = line.decode("ascii", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):

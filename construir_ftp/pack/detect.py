@@ -181,8 +181,9 @@ def _python_backend(directory: Path) -> tuple[str, str]:
     text = {path.name: path.read_text(errors="replace") for path in paths if path.is_file()}
     try:
         system = tomllib.loads(text.get("pyproject.toml", "")).get("build-system", {})
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         system = {}
+    system = system if isinstance(system, dict) else {}
     return str(system.get("build-backend", "setuptools")).partition(".")[0], "\n".join(text.values())
 
 

@@ -10,6 +10,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from construir_ftp import formats, process
 from construir_ftp.config import GateSection
@@ -17,6 +18,7 @@ from construir_ftp.diskimage import codec, e2fsprogs, extfs, stream, tree
 from construir_ftp.diskimage.stream import Whole
 from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jobs import portable_names
 from construir_ftp.pack import inspect
 from construir_ftp.units import Size
 
@@ -25,10 +27,19 @@ _TIMEOUT_S = 2 * 3600
 _NO_LIMITS = GateSection(max_image=Size(2**60), ratio_free=Size(2**60))
 
 
-def unpack(file: Path, directory: Path) -> list[Path]:
+class LeftOut(NamedTuple):
+    """What was not unpacked, and why, in words that follow its path. What is below a directory goes unsaid."""
+
+    path: Path
+    why: str
+    for_its_name: bool
+
+
+def unpack(file: Path, directory: Path, *, every_name: bool = False) -> list[LeftOut]:
     """Put what is in the job or result `file`, in any codec, into `directory`, which is empty or does not exist.
 
-    Returns what was left out: devices, sockets and pipes. Raises UsageError if `directory` is in use, RefusedError if
+    Returns what was left out: devices, sockets and pipes, and, unless `every_name` is wanted, names that mean another
+    file, or none, on other systems (see portable_names). Raises UsageError if `directory` is in use, RefusedError if
     `file` is no job image, ConstruirError if the image is damaged or can't be read without mounting; `directory` is
     empty again then.
     """
@@ -43,7 +54,7 @@ def unpack(file: Path, directory: Path) -> list[Path]:
                 _unwrap(found, file, image)
                 e2fsprogs.repair(image)
                 with image.open("rb") as opened:
-                    return _extract(extfs.Image(opened), directory)
+                    return _extract(extfs.Image(opened), directory, _Names(every_name=every_name))
         except BaseException:
             for entry in directory.iterdir():
                 _remove(entry)
@@ -80,17 +91,42 @@ def _remove(entry: Path) -> None:
         entry.unlink()
 
 
-def _extract(image: extfs.Image, directory: Path) -> list[Path]:
+class _Names:
+    """Which paths are unpacked, asked for in the order in which they come: a directory before what is in it."""
+
+    def __init__(self, *, every_name: bool) -> None:
+        self._every_name = every_name
+        self._taken: dict[str, str] = {}
+
+    def enters(self, path: bytes) -> bool:
+        """Whether what is in a directory is wanted."""
+        return not self.why_not(path)
+
+    def why_not(self, path: bytes) -> str:
+        """Why a path can't be used; empty if it can. Each path is known from the first time on."""
+        if self._every_name:
+            return ""
+        text = os.fsdecode(path)
+        if why := portable_names.why_not(text.rpartition("/")[2]):
+            return why
+        twin = self._taken.setdefault(portable_names.folded(text), text)
+        return "" if twin == text else f"is called like {os.fsencode(twin).decode(errors='replace')!r} on other systems"
+
+
+def _extract(image: extfs.Image, directory: Path, names: _Names) -> list[LeftOut]:
     """Write every file of the image below `directory`, which nobody else writes to; returns what was left out.
 
     Only directories made here are ever descended into, and nothing that exists is opened, so a symbolic link or a
     second entry of the same name leads nowhere.
     """
-    left_out, directories = [], []
+    left_out: list[LeftOut] = []
+    directories = []
     names_of: dict[int, Path] = {}
-    for path, inode in tree.walk(image, image.inode(extfs.ROOT)):
+    for path, inode in tree.walk(image, image.inode(extfs.ROOT), names.enters):
         target = directory / os.fsdecode(path)
-        if inode.kind == stat.S_IFDIR:
+        if why := names.why_not(path):
+            left_out.append(LeftOut(target, why, for_its_name=True))
+        elif inode.kind == stat.S_IFDIR:
             target.mkdir(mode=0o700)
             directories.append((inode, target))
         elif inode.kind == stat.S_IFLNK:
@@ -101,7 +137,7 @@ def _extract(image: extfs.Image, directory: Path) -> list[Path]:
             names_of[inode.number] = target
             _write_file(image, inode, target)
         else:
-            left_out.append(target)
+            left_out.append(LeftOut(target, "is a device, a socket or a pipe", for_its_name=False))
     for inode, place in reversed(directories):
         _restore(inode, place)
     with suppress(OSError):

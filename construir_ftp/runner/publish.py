@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp.errors import one_line
 from construir_ftp.jobs.result import (
     ARTIFACTS,
     CONSOLE,
@@ -49,7 +50,7 @@ def describe(attempt: Attempt, ended: Outcome, taken: Artifacts) -> Result:
         name=record.name,
         contributor=record.contributor,
         status=ended.status,
-        reason=ended.reason,
+        reason=one_line(ended.reason),
         exit_code=ended.exit_code,
         image=image if (job.path / image).exists() else None,
         codec=record.codec,

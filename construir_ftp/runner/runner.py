@@ -10,8 +10,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from construir_ftp.config import Config
@@ -33,6 +33,7 @@ from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
+from construir_ftp.runner.drain import Stop, drain
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
@@ -65,9 +66,10 @@ class Runner:
         self._why_paused: tuple[str, str] = "", ""
         self._reported: RunnerReport | None = None
         self._choices: dict[str, Choice] = {}
+        self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def serve(self, stop: socket.socket) -> None:
-        """Run jobs until `stop` is readable. On return no machine runs, and what was running is back in queue/.
+    def serve(self, stop: Stop) -> None:
+        """Run jobs until told to stop. On return no machine runs, and what was running is back in queue/.
 
         Raises ConstruirError if another runner has the spool.
         """
@@ -77,17 +79,21 @@ class Runner:
             wake = stack.enter_context(self._spool.listen())
             for end in (self._finished, self._finish):
                 stack.callback(end.close)
-            if left := jail.sweep():
-                log.warning("ended %d processes that an earlier runner had left", len(left))
-            if self._config.jail.require_jail:
-                jailcheck.demand(jail.host())
-            for job in self._spool.recover():
-                log.info("job %s: found unfinished, back in the queue", job.id)
-            log.info("running jobs of %s in %d slots", self._spool.path, len(self._slots))
             stack.callback(self._templates.close)
-            stack.callback(self._drain)
-            self._start_slots()
+            stack.callback(self._drain, stop)
+            with stop.interrupting():
+                self._begin()
             self._loop(stop, wake)
+
+    def _begin(self) -> None:
+        if left := jail.sweep():
+            log.warning("ended %d processes that an earlier runner had left", len(left))
+        if self._config.jail.require_jail:
+            jailcheck.demand(jail.host())
+        for left_over in self._spool.recover():
+            log.info("job %s: found unfinished, back in the queue", left_over.id)
+        log.info("running jobs of %s in %d slots", self._spool.path, len(self._slots))
+        self._start_slots()
 
     def _start_slots(self) -> None:
         with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
@@ -103,16 +109,17 @@ class Runner:
             return None
         return self._latest.templates.find(self._latest.shape())
 
-    def _loop(self, stop: socket.socket, wake: socket.socket) -> None:
+    def _loop(self, stop: Stop, wake: socket.socket) -> None:
+        self._interrupting = stop.interrupting
         with selectors.DefaultSelector() as selector:
-            for source in (stop, wake, self._finished):
+            for source in (stop.told, wake, self._finished):
                 selector.register(source, selectors.EVENT_READ)
             while True:
                 self._end_cancelled()
                 self._fill_slots()
                 self._report()
                 ready = [key.fileobj for key, _ in selector.select(self._patience_s())]
-                if stop in ready:
+                if stop.told in ready:
                     return
                 for source in (wake, self._finished):
                     if source in ready:
@@ -139,10 +146,13 @@ class Runner:
             return False
         try:
             # Looked at before each job: the image may have been built, replaced or damaged since the last one.
-            resources = self._ready_resources()
-        except (ConstruirError, OSError) as error:
+            with self._interrupting():
+                resources = self._ready_resources()
+        except BaseException as error:
             if prepared is not None:
                 self._installs.add(prepared)
+            if not isinstance(error, ConstruirError | OSError):
+                raise  # such as a stop
             self._back_off("no machine can be started", f"no job can be run: {error}")
             return False
         task = prepared or self._spool.take(wants)
@@ -301,19 +311,9 @@ class Runner:
         self._resume_at = time.monotonic() + self._pause_s
         log.error("%s; next try in %g s", detail, self._pause_s)
 
-    def _drain(self) -> None:
+    def _drain(self, stop: Stop) -> None:
         self._stopping.set()
-        slots = (*self._installs.places, *self._slots)
-        for slot in slots:
-            slot.end()
-        deadline = time.monotonic() + self._config.runner.grace
-        for slot in slots:
-            slot.join(max(0.0, deadline - time.monotonic()))
-        for slot in slots:
-            slot.kill()
-        for slot in slots:
-            slot.join(None)
-            slot.close()
+        drain((*self._installs.places, *self._slots), self._config.runner.grace, stop)
         while (prepared := self._installs.take()) is not None:
             prepared.job.forgive_attempt()
             self._spool.requeue(prepared.job)

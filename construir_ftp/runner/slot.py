@@ -83,6 +83,11 @@ class Slot:
         """Tell it to end once it is not busy; a machine that waits is killed."""
         self._told.put(_END)
 
+    @property
+    def lives(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
     def join(self, timeout_s: float | None) -> None:
         """Wait for its end."""
         if self._thread is not None:

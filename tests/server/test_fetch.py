@@ -45,9 +45,10 @@ def bring(port: int, directory: Path, *only: str, patience_s: float = 10.0) -> i
     came: list[int] = []
     with plainly(server.address):
         with server.session() as ftp:
-            items = fetch.contents(ftp, ID)
-        chosen = fetch.choose(items, only, "hello.img.zst")
+            found = fetch.contents(ftp, ID)
+        chosen = fetch.choose(found.items, only, "hello.img.zst")
         Fetch(server, ID, directory, came.append).bring(chosen, lambda: Patience(patience_s, lambda _: None, SOON_S))
+    fetch.demand_all(found.refused)
     return sum(came)
 
 
@@ -149,7 +150,7 @@ from construir_ftp.errors import ConstruirError
 directory, port, job_id = sys.argv[1:]
 server = Remote(Address("ftp", "127.0.0.1", int(port)))
 with server.session() as ftp:
-    items = fetch.contents(ftp, job_id)
+    items = fetch.contents(ftp, job_id).items
 try:
     Fetch(server, job_id, Path(directory), lambda _: None).bring(items, lambda: Patience(1000, print))
 except ConstruirError as error:
@@ -187,12 +188,43 @@ def test_a_result_that_is_not_there_yet_is_for_later_and_one_that_never_was_is_m
         "c:x",
         "x\x1b[2J",
         "x\u202ey",
+        "x\x85y",
+        "x\ry",
         "x" * 600,
+        "artifacts/CON",
+        "artifacts/NUL.txt",
+        "artifacts/aux/x",
+        "artifacts/COM1",
+        "artifacts/lpt1.log",
+        "artifacts/x.",
+        "artifacts/x ",
+        "artifacts/x:stream",
+        "artifacts/x?",
+        "sha256sums",
+        "OUTPUT.LOG",
+        "output.log/x",
+        "output.log",
     ],
 )
-def test_a_name_that_leads_elsewhere_is_not_followed(name: str, tmp_path: Path) -> None:
-    sums = f"{'0' * 64}  {name}\n".encode()
-    with FakeServer(files={f"/done/{ID}/SHA256SUMS": sums}) as server, pytest.raises(AnswerError) as error:
+def test_a_name_that_leads_elsewhere_is_left_out_and_named_and_the_rest_comes(name: str, tmp_path: Path) -> None:
+    sums = f"{hashlib.sha256(b'hello').hexdigest()}  output.log\n{'0' * 64}  {name}\n".encode()
+    files = {f"/done/{ID}/SHA256SUMS": sums, f"/done/{ID}/output.log": b"hello", f"/done/{ID}/{name}": b"evil"}
+    files[f"/done/{ID}/output.log"] = b"hello"
+    with FakeServer(files=files) as server, pytest.raises(AnswerError, match="the rest has come") as error:
+        bring(server.port, tmp_path / "r")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400
+    assert found(tmp_path) == {"r/output.log": b"hello", "r/SHA256SUMS": sums}
+
+
+def test_a_thousand_names_that_cant_be_used_are_told_in_one_line(tmp_path: Path) -> None:
+    sums = "".join(f"{'0' * 64}  artifacts/{number}:x\n" for number in range(1000)).encode()
+    with FakeServer(files={f"/done/{ID}/SHA256SUMS": sums}) as server, pytest.raises(AnswerError, match="and 995 more"):
+        bring(server.port, tmp_path / "r")
+
+
+def test_a_line_that_is_no_digest_and_name_makes_no_sense(tmp_path: Path) -> None:
+    with FakeServer(files={f"/done/{ID}/SHA256SUMS": b"x\x1b\n"}) as server, pytest.raises(AnswerError) as error:
         bring(server.port, tmp_path / "r")
     assert str(error.value).isprintable()
     assert not (tmp_path / "r").exists()

@@ -243,3 +243,22 @@ def test_paths_of_root_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert Config().spool_path() == Path("/var/lib/construir")
     assert Config().images_path() == Path("/var/lib/construir/images")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["9" * 5000, "0x" + "f" * 5000, "-1", "1e999", "nan", "[" * 3000, '"9"', "1979-05-27", "'\\u202e'", "9" * 12],
+)
+def test_whatever_value_a_key_has_it_is_taken_or_refused_in_one_line(value: str) -> None:
+    for section in msgspec.structs.fields(Config):
+        for key in msgspec.structs.fields(section.type):
+            try:
+                config.parse(f"[{section.name}]\n{key.name} = {value}", "my.toml")
+            except ConfigError as refused:
+                assert str(refused).isprintable()
+                assert len(str(refused)) < 600
+                assert f"{section.name}.{key.name}" in str(refused) or "nested too deep" in str(refused)
+
+
+def test_more_slots_than_any_host_has_are_refused() -> None:
+    assert refusal("[runner]\nslots = 1000000000") == "my.toml: runner.slots: expected a whole number <= 1000"

@@ -12,7 +12,10 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import names
 
 PLAIN = string.ascii_letters + string.digits + "._-"
-plain_names = st.text(PLAIN, min_size=1, max_size=128).filter(lambda name: not name.startswith("."))
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+plain_names = st.text(PLAIN, min_size=1, max_size=128).filter(
+    lambda name: not name.startswith(".") and not DEVICE.fullmatch(name)
+)
 
 
 @given(plain_names)
@@ -35,6 +38,13 @@ def test_any_other_name_is_refused(name: str) -> None:
         names.check_name(name)
     assert caught.value.reply == 553
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["con", "AUX.img.zst", "nul.x", "LPT1.gz"])
+def test_a_name_that_no_result_can_have_on_windows_is_refused(name: str) -> None:
+    with pytest.raises(RefusedError, match="is a device on Windows; rename it") as caught:
+        names.check_name(name)
+    assert caught.value.reply == 553
 
 
 @given(plain_names)

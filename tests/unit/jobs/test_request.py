@@ -1,10 +1,14 @@
 """What a job may ask for: every mistake is told by its key, and nothing is granted beyond the terms."""
 
+import contextlib
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import request
-from construir_ftp.jobs.request import Terms, Wishes
+from construir_ftp.jobs.request import Dependencies, Terms, Wishes
 from construir_ftp.units import Duration, Size
 
 TERMS = Terms(
@@ -111,3 +115,85 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 def test_more_than_can_be_had_is_refused(text: str, key: str) -> None:
     with pytest.raises(RefusedError, match=f"construir.toml: {key}"):
         TERMS.check(request.read(text), 2**29)
+
+
+# -- whatever a stranger writes ------------------------------------------------------------------------------------
+
+_MANY = "9" * 5000
+_VALUES = st.one_of(
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.datetimes().map(lambda moment: moment.isoformat()),
+    st.text(max_size=40).map(lambda text: f"'''{text}'''"),
+    st.sampled_from(
+        [
+            _MANY,
+            f"-{_MANY}",
+            "9_" * 5000 + "9",
+            "0x" + "f" * 5000,
+            "0b" + "1" * 15_000,
+            f'"{_MANY}B"',
+            f'"{_MANY}d"',
+            f"1e{_MANY}",
+            f"0.{_MANY}",
+            f"1e-{_MANY}",
+            "inf",
+            "-nan",
+            "0001-01-01",
+            "23:59:60",
+            "9999-12-31T23:59:59+99:99",
+            "[" * 3000 + "]" * 3000,
+            "{a=" * 3000 + "1" + "}" * 3000,
+            '"\\u0000"',
+            '"\\ud800"',
+            "'\\U000e0001\\u202e'",
+            f'["{"a" * 8000}"]',
+        ]
+    ),
+)
+_KEYS = st.sampled_from(
+    [
+        *Wishes.__struct_fields__,
+        *(f"dependencies.{key}" for key in Dependencies.__struct_fields__),
+        "env.A",
+        "nonsense",
+        '"\\u0000"',
+        "a" * 9000,
+        ".".join("a" * 500),
+    ]
+)
+_FILES = st.lists(st.tuples(_KEYS, _VALUES), max_size=3).map(
+    lambda pairs: "\n".join(f"{key} = {value}" for key, value in pairs).encode()
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.one_of(_FILES, st.text().map(lambda text: text.encode(errors="replace")), st.binary()))
+@example(f"cpus = {_MANY}".encode())
+@example(b"[a" * 5000)
+@example(b"[[env]]")
+@example(b"\\xed\\xa0\\x80")
+def test_whatever_a_file_holds_it_is_a_request_or_is_refused_in_one_line(text: bytes) -> None:
+    try:
+        asked = request.read(request.decode(text))
+    except RefusedError as refused:
+        assert str(refused).isprintable()
+        assert len(str(refused)) < 600
+    else:
+        assert request.read(request.render(asked)) == asked
+        with contextlib.suppress(RefusedError):
+            TERMS.check(asked, 2**20)
+
+
+@pytest.mark.parametrize("number", [_MANY, f"-{_MANY}", "0x" + "f" * 5000, "9_" * 5000 + "9", "9" * 20])
+@pytest.mark.parametrize("key", ["cpus", "timeout", "memory", "name", "dependencies.packages"])
+def test_a_number_too_long_to_be_read_is_refused_by_its_key(key: str, number: str) -> None:
+    assert f"{key}: expected" in refusal(f"run = './run.sh'\n{key} = {number}")
+
+
+def test_nesting_too_deep_to_be_read_is_refused_in_plain_words() -> None:
+    assert refusal("cpus = " + "[" * 3000) == "construir.toml: not valid TOML: tables or lists are nested too deep"
+
+
+def test_a_long_key_is_quoted_in_short() -> None:
+    assert refusal("a" * 9000 + " = 1") == f"construir.toml: {'a' * 80}...: no such key; /README.txt lists them all"

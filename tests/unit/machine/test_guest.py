@@ -28,6 +28,14 @@ def test_status_beyond_a_byte_is_cut_to_one() -> None:
     assert told("exit 99999999999999999999").exit_code == 255
 
 
+def test_what_a_guest_says_can_neither_move_a_cursor_nor_begin_a_line() -> None:
+    said = b"error \x1b[2J\x00\x07\x9b31m\xe2\x80\xae\t\r2026-11-29 10:00:00,000 construir: job x: success\n"
+    claims = told(*guest.Messages().feed(said))
+    assert claims.error is not None
+    assert claims.error.isprintable()
+    assert claims.error.startswith(r"\x1b[2J\x00\x07\x9b31m\xe2\x80\xae\t\r2026")
+
+
 def test_nonsense_is_ignored() -> None:
     assert told("", "exit", "exit x", "exit -1", "exit ²", "go", "ready now") == Claims(ready=True)
 
@@ -39,6 +47,7 @@ def test_any_bytes_give_short_printable_lines_and_no_growing_memory(blocks: list
         for line in messages.feed(block):
             assert len(line) <= 4 * guest.MAX_LINE_BYTES
             assert line.isascii()
+            assert line.isprintable()
             guest.take(Claims(), line)
         assert len(messages._partial) <= guest.MAX_LINE_BYTES
 

@@ -94,7 +94,8 @@ def test_set_user_id_bits_do_not_come_out(tmp_path: Path) -> None:
 def test_devices_and_pipes_are_left_out_and_told(tmp_path: Path) -> None:
     image = altered(tmp_path, "mknod disk b 8 0", "mknod null c 1 3", "mknod pipe p")
     left_out = unpack.unpack(image, tmp_path / "back")
-    assert {path.name for path in left_out} == {"disk", "null", "pipe"}
+    assert {left.path.name for left in left_out} == {"disk", "null", "pipe"}
+    assert all("is a device, a socket or a pipe" in left.why for left in left_out)
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["run.sh"]
 
 
@@ -152,3 +153,59 @@ def test_a_large_mostly_empty_result_is_unpacked_whatever_its_ratio(tmp_path: Pa
     assert packed.stat().st_size < 200 * KIB
     unpack.unpack(packed, tmp_path / "back")
     assert (tmp_path / "back" / "run.sh").read_bytes() == images.HELLO
+
+
+NOT_ON_EVERY_SYSTEM = [
+    "CON",
+    "NUL.txt",
+    "aux",
+    "COM1",
+    "LPT1.log",
+    "end.",
+    "end ",
+    "a:b",
+    "a\\b",
+    "a<b",
+    "a>b",
+    "a|b",
+    "a?b",
+]
+NOT_ON_EVERY_SYSTEM += ["a*b", 'a"b', "a\nb", "a\u202eb", "a\x1b[2J", "nul .c", "Lpt\u00b9"]
+
+
+def packed_with(tmp_path: Path, *names: str) -> Path:
+    job = images.job_directory(tmp_path / "job")
+    for name in names:
+        (job / name).parent.mkdir(parents=True, exist_ok=True)
+        (job / name).write_text(name)
+    pack.pack_directory(job, tmp_path / "packed", pack.Wrapping(space_bytes=MIB, codec="raw"))
+    return tmp_path / "packed"
+
+
+def test_names_that_mean_another_file_elsewhere_are_left_out_and_told_and_the_rest_comes(tmp_path: Path) -> None:
+    packed = packed_with(tmp_path, "d/good", *(f"d/{name}" for name in NOT_ON_EVERY_SYSTEM))
+    left_out = unpack.unpack(packed, tmp_path / "back")
+    assert sorted(left.path.name for left in left_out) == sorted(NOT_ON_EVERY_SYSTEM)
+    assert all(left.why and left.why.isprintable() for left in left_out)
+    assert [path.name for path in (tmp_path / "back/d").iterdir()] == ["good"]
+
+
+def test_of_names_that_differ_by_case_or_by_normal_form_one_comes(tmp_path: Path) -> None:
+    packed = packed_with(tmp_path, "Make", "make", "caf\u00e9", "cafe\u0301", "D/x", "d/x", "straße", "STRASSE")
+    left_out = unpack.unpack(packed, tmp_path / "back")
+    assert len(left_out) == 4
+    assert all("is called like" in left.why for left in left_out)
+    assert len(list((tmp_path / "back").iterdir())) == 5
+
+
+def test_what_is_below_a_directory_that_is_left_out_is_left_out_with_it(tmp_path: Path) -> None:
+    left_out = unpack.unpack(packed_with(tmp_path, "aux.d/x", "aux.d/y", "b/x"), tmp_path / "back")
+    assert [left.path.name for left in left_out] == ["aux.d"]
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["b", "run.sh"]
+
+
+def test_every_name_comes_where_it_is_asked_for(tmp_path: Path) -> None:
+    packed = packed_with(tmp_path, "Make", "make", "aux", "man/Foo::Bar.3pm")
+    assert unpack.unpack(packed, tmp_path / "back", every_name=True) == []
+    assert (tmp_path / "back/man/Foo::Bar.3pm").read_text() == "man/Foo::Bar.3pm"
+    assert {"Make", "make", "aux"} < {path.name for path in (tmp_path / "back").iterdir()}

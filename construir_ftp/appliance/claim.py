@@ -1,0 +1,91 @@
+"""Who is the appliance of a spool: one supervisor, and the parts that it has started.
+
+    <spool>/appliance   locked by the supervisor, and by each of its parts as long as it lives; says who the first is
+
+A supervisor that is killed leaves parts that see it, and end. Whoever comes next waits for them, but not for a
+supervisor that lives. Nothing here starts or ends a process.
+"""
+
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from construir_ftp.appliance.supervisor import Stopped
+from construir_ftp.errors import ConstruirError
+from construir_ftp.jobs import ipc
+
+log = logging.getLogger("construir")
+
+FILE = "appliance"
+_PATIENCE_S = 120.0
+_LOOK_S = 0.1
+
+
+@contextmanager
+def hold(spool: Path, stop: socket.socket, patience_s: float = _PATIENCE_S) -> Iterator[int]:
+    """Be the appliance of a spool; gives a descriptor to be inherited by the parts.
+
+    Waits for the parts of one that was killed. Raises ConstruirError where one lives, or where those parts don't end in
+    time, and Stopped where `stop` becomes readable meanwhile.
+    """
+    path, deadline_s, has_waited = spool / FILE, time.monotonic() + patience_s, False
+    with ExitStack() as stack:
+        while True:
+            try:
+                file = stack.enter_context(ipc.hold(path))
+                break
+            except BlockingIOError as held:
+                _demand_waiting(path, spool, deadline_s, held)
+                if not has_waited:
+                    log.info("the appliance before this one was killed: waiting for its parts to end")
+                    has_waited = True
+                if select.select([stop], [], [], _LOOK_S)[0]:
+                    raise Stopped from held
+            except OSError as error:
+                raise ConstruirError(f"{path}: {error.strerror}; choose another spool with --spool") from error
+        _sign(file)
+        yield file.fileno()
+
+
+def _demand_waiting(path: Path, spool: Path, deadline_s: float, held: BlockingIOError) -> None:
+    """Raise ConstruirError if there is nothing to wait for, or not any longer."""
+    pid, is_alive = _signatory(path)
+    if is_alive:
+        raise ConstruirError(
+            f"another runner already works on {spool}, that of process {pid}; stop it, or choose another with --spool"
+        ) from held
+    if time.monotonic() > deadline_s:
+        raise ConstruirError(
+            f"parts of an appliance that was killed still work on {spool}; see which, with: fuser {path}"
+        ) from held
+
+
+def _sign(file: IO[bytes]) -> None:
+    file.truncate(0)  # it is open for appending
+    file.write(f"{os.getpid()} {_started(os.getpid())}\n".encode())
+    file.flush()
+
+
+def _signatory(path: Path) -> tuple[int, bool]:
+    """The process that holds the claim, by its own words, and whether it lives; 0 and false while it writes them."""
+    words = path.read_text(errors="replace").split()
+    if len(words) != 2 or not words[0].isdecimal():
+        return 0, False
+    return int(words[0]), _started(int(words[0])) == words[1]
+
+
+def _started(pid: int) -> str:
+    """When a process began (proc(5), stat, field 22), in ticks since the boot, so that a pid used again is another's;
+    empty if there is none, or if it has ended and waits to be asked for.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,36 @@
+"""How a runner is stopped: what tells it, what may be broken off, and how long the jobs that run have then."""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+from construir_ftp.runner.slot import Slot
+
+_LOOK_S = 0.1
+
+
+class Stop(NamedTuple):
+    """`told` is readable once the runner is to stop. What takes long, and may be broken off, is done within
+    `interrupting`, which may raise what is no Exception. Who `is_orphan` has nobody left who waits for its jobs.
+    """
+
+    told: socket.socket
+    interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
+    is_orphan: Callable[[], bool] = lambda: False
+
+
+def drain(slots: Sequence[Slot], grace_s: float, stop: Stop) -> None:
+    """End slots: their jobs have the grace, unless the appliance was killed; then their machines are killed."""
+    for slot in slots:
+        slot.end()
+    deadline_s = time.monotonic() + grace_s
+    for slot in slots:
+        while slot.lives and time.monotonic() < deadline_s and not stop.is_orphan():
+            slot.join(_LOOK_S)
+    for slot in slots:
+        slot.kill()
+    for slot in slots:
+        slot.join(None)
+        slot.close()

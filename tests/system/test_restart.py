@@ -1,0 +1,157 @@
+"""An appliance that was killed makes room for the next at once; a stop is heard in the midst of whatever is done."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support import baseimages
+from tests.support.appliance import Appliance, construir
+
+WITHOUT_JOBS = """
+[spool]
+min_free = "1MiB"
+[images]
+path = "{images}"
+[machine]
+warm = false
+[runner]
+slots = 1
+[janitor]
+every = "1h"
+"""
+WAITS = "waiting for its parts to end"
+LONG_S = 60
+
+
+@pytest.fixture
+def appliance(tmp_path: Path) -> Iterator[Appliance]:
+    with Appliance(tmp_path, WITHOUT_JOBS.format(images=tmp_path / "images")).running() as running:
+        yield running
+
+
+def kill(appliance: Appliance) -> None:
+    assert appliance.process is not None
+    appliance.process.kill()
+    appliance.process.wait()
+
+
+def begin(appliance: Appliance) -> "subprocess.Popen[bytes]":
+    """Start it, and don't wait for it."""
+    argv = [sys.executable, "-m", "construir_ftp", "serve", f"--port={appliance.port}"]
+    argv += [f"--config={appliance.config}", f"--spool={appliance.spool}"]
+    with appliance.log.open("ab") as log:
+        return subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def held(appliance: Appliance) -> Iterator[int]:
+    """A part that doesn't end when its supervisor is killed, until it is told to go on."""
+    pid = appliance.parts()["janitor"]
+    os.kill(pid, signal.SIGSTOP)
+    yield pid
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_an_appliance_that_was_killed_and_is_started_at_once_works(appliance: Appliance) -> None:
+    for _ in range(2):
+        kill(appliance)
+        appliance.start()
+        with appliance.session() as ftp:
+            assert ftp.nlst("/done") == []
+
+
+def test_it_waits_for_the_parts_of_the_one_before_and_says_so(appliance: Appliance, held: int) -> None:
+    kill(appliance)
+    impatient = begin(appliance)
+    appliance.wait_until_logged(WAITS)
+    impatient.kill()
+    impatient.wait()
+    again = appliance.process = begin(appliance)
+    appliance.wait_until_logged(WAITS, times=2)
+    logged = appliance.log.stat().st_size
+    assert again.poll() is None
+    os.kill(held, signal.SIGCONT)
+    appliance.find_port(logged)
+
+
+def test_a_stop_is_heard_while_it_waits(appliance: Appliance, held: int) -> None:
+    kill(appliance)
+    waiting = appliance.process = begin(appliance)
+    appliance.wait_until_logged(WAITS)
+    waiting.terminate()
+    assert waiting.wait(LONG_S) == 0
+
+
+def test_one_that_stops_and_is_killed_meanwhile_is_waited_for(appliance: Appliance, held: int) -> None:
+    assert appliance.process is not None
+    appliance.process.terminate()
+    kill(appliance)
+    appliance.process = begin(appliance)
+    appliance.wait_until_logged(WAITS)
+    logged = appliance.log.stat().st_size
+    os.kill(held, signal.SIGCONT)
+    appliance.find_port(logged)
+
+
+def test_one_that_lives_is_named_and_not_waited_for(appliance: Appliance) -> None:
+    second = construir("serve", "--port=0", f"--spool={appliance.spool}")
+    assert second.returncode == 1
+    assert appliance.process is not None
+    assert f"that of process {appliance.process.pid}; stop it" in second.stderr
+    assert WAITS not in second.stderr
+
+
+@pytest.mark.parametrize("claim", ["", "999999999 1\n", f"{os.getpid()} 1\n", "nonsense", "\x00\xff"])
+def test_what_an_appliance_of_long_ago_has_left_keeps_nobody_out(tmp_path: Path, claim: str) -> None:
+    one = Appliance(tmp_path, WITHOUT_JOBS.format(images=tmp_path / "images"))
+    one.spool.mkdir()
+    for name in ("appliance", "lock"):
+        (one.spool / name).write_text(claim)
+    with one.running():
+        assert WAITS not in one.log.read_text()
+
+
+def part(name: str, appliance: Appliance) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-m", "construir_ftp", "serve", name, f"--config={appliance.config}"]
+    with appliance.log.open("ab") as log:
+        return subprocess.Popen([*argv, f"--spool={appliance.spool}"], stdout=log, stderr=log)
+
+
+def test_a_stop_is_heard_while_a_base_image_is_proved(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    base = baseimages.publish(images, "bookworm-amd64", {"a": "a"})
+    os.truncate(base.root, 2**40)  # nothing but zeros, and hours to digest
+    one = Appliance(tmp_path, WITHOUT_JOBS.format(images=images))
+    one.log.touch()
+    runner = part("runner", one)
+    one.wait_until_logged("running jobs of")
+    time.sleep(0.5)
+    assert runner.poll() is None
+    runner.terminate()
+    assert runner.wait(LONG_S) == 0
+
+
+def test_a_stop_is_heard_while_results_are_read(tmp_path: Path) -> None:
+    one = Appliance(tmp_path, WITHOUT_JOBS.format(images=tmp_path / "images"))
+    result = one.spool / "done/20261122T104102Z-7f3a-x/result.json"
+    result.parent.mkdir(parents=True)
+    os.mkfifo(result)  # whoever reads it waits for ever
+    one.log.touch()
+    janitor = part("janitor", one)
+    fifo = -1
+    while fifo < 0:
+        with suppress(OSError):  # until there is a reader
+            fifo = os.open(result, os.O_WRONLY | os.O_NONBLOCK)
+    time.sleep(0.5)  # it has opened it, and begins to read: only a call that waits is interrupted
+    assert janitor.poll() is None
+    janitor.terminate()
+    assert janitor.wait(LONG_S) == 0
+    os.close(fifo)

@@ -1,0 +1,136 @@
+"""A package's name means that package alone, and an archive that doesn't answer keeps only its own waiting."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import files
+from construir_ftp.errors import CommandError, RefusedError
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import request
+from construir_ftp.layers.apt import Archive
+from construir_ftp.layers.store import ARCHIVES
+from tests.support import baseimages
+from tests.support.debarchive import DebArchive
+
+NAMES = ("gcc", "g++", "abc", "tool")
+
+
+def base_of(place: Path, source: str) -> BaseImage:
+    there = {"var/lib/dpkg/status": "", "etc/apt/sources.list": source, "etc/apt/preferences.d/none": ""}
+    return baseimages.publish(place / "images", "small", there)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    place = tmp_path_factory.mktemp("archive")
+    debs = DebArchive(place / "debs")
+    for name in NAMES:
+        debs.add(name)
+    base = base_of(place, "")
+    debs.serve(place / "spool", base)
+    found = Archive(place / "spool/layers" / ARCHIVES, base)
+    found.refresh()
+    return found
+
+
+@pytest.mark.parametrize("name", [*NAMES, "gcc=1.0", "g++=1.0"])
+def test_a_name_is_that_package(archive: Archive, name: str) -> None:
+    plan = archive.resolve((name,))
+    assert plan.versions() == [f"{name.removesuffix('=1.0')}:all=1.0"]
+    assert [file.name.partition("_")[0] for file in archive.fetch(plan)] == [name.removesuffix("=1.0")]
+
+
+@pytest.mark.parametrize("name", ["a.+", "a.c", "gcc+", "gcc-", "g+", "gcc++", "abc-", "to..", "lib.+-"])
+def test_a_name_that_apt_would_take_for_an_expression_or_a_removal_is_of_no_package(
+    archive: Archive, name: str
+) -> None:
+    request.read(f"[dependencies]\npackages = ['{name}']")
+    with pytest.raises(RefusedError, match="Unable to locate package") as refused:
+        archive.resolve(("gcc", name))
+    assert f"package {name} in the archive of small" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["gcc=1.0+", "gcc=1.0-", "gcc=1.+", "g++=1.0++"])
+def test_a_version_is_that_version(archive: Archive, name: str) -> None:
+    with pytest.raises(RefusedError, match="was not found"):
+        archive.resolve((name,))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "-y",
+        "--help",
+        "-oDpkg::Pre-Invoke=x",
+        "gcc/stable",
+        "gcc:i386",
+        "gcc^",
+        "?true",
+        "~ngcc",
+        "a b",
+        "GCC",
+        "g",
+        "./x.deb",
+        "gcc=",
+        "gcc=1*",
+    ],
+)
+def test_what_is_no_name_is_refused_before_apt_sees_it(name: str) -> None:
+    with pytest.raises(RefusedError, match="expected names of Debian packages"):
+        request.read(f"[dependencies]\npackages = ['{name}']")
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """The port of an archive that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_an_archive_that_says_nothing_is_given_up_and_left_alone_for_a_while(tmp_path: Path) -> None:
+    with silent() as port:
+        base = base_of(tmp_path, f"deb [trusted=yes] http://127.0.0.1:{port} ./\n")
+        archive = Archive(tmp_path / "archives", base, at_the_door_s=7)
+        waiting = threading.Thread(
+            target=pytest.raises, args=[CommandError, archive.refresh], kwargs={"at_the_door": True}
+        )
+        waiting.start()
+        while not (archive.place / "apt.conf").exists():
+            time.sleep(0.01)
+        with pytest.raises(CommandError, match="something is being fetched for small"):
+            Archive(tmp_path / "archives", base).refresh(at_the_door=True)
+        waiting.join()
+        for at_the_door in (True, False):
+            with pytest.raises(CommandError, match="failed less than 60 s ago"):
+                archive.refresh(at_the_door=at_the_door)
+
+
+def test_old_lists_do_while_the_archive_fails_or_another_one_fetches(archive: Archive) -> None:
+    two_days_ago = time.time() - 2 * 86400
+    debs = Path((archive.place / "base/etc/apt/sources.list").read_text().split()[2].removeprefix("copy:"))
+    (debs / "Packages").rename(debs / "gone")
+    try:
+        for _ in range(2):
+            os.utime(archive.place / "refreshed", (two_days_ago, two_days_ago))
+            archive.refresh()
+        with files.locked(archive.place):
+            archive.refresh(at_the_door=True)
+        assert archive.resolve(("gcc",)).versions() == ["gcc:all=1.0"]
+    finally:
+        (debs / "gone").rename(debs / "Packages")
+        (archive.place / "failed").unlink()
+    archive.refresh()
+    assert (archive.place / "refreshed").stat().st_mtime > two_days_ago + 86400
+
+
+def test_lists_that_are_new_are_used_whoever_holds_the_directory(archive: Archive) -> None:
+    with files.locked(archive.place):
+        archive.refresh()
+        archive.refresh(at_the_door=True)
