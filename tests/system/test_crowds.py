@@ -107,7 +107,7 @@ def test_job_waits_for_room_beside_another_and_uploads_leave_both_theirs(
 def test_results_that_find_no_room_on_an_idle_disk_end_their_job_and_no_others(
     small_spool: Appliance, tmp_path: Path
 ) -> None:
-    wide = upload(tmp_path / "wide", "yes | head -c 12000000 >data", "", room_bytes=15 * 2**20)
+    wide = upload(tmp_path / "wide", "yes | head -c 14500000 >data", "", room_bytes=15 * 2**20)
     jobs = []
     for _ in range(5):
         jobs.append(small_spool.submit(wide))
