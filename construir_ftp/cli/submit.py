@@ -3,10 +3,11 @@
 import codecs
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,9 +38,23 @@ def _following(command: click.decorators.FC) -> click.decorators.FC:
     return wait(fetch(command))
 
 
+def _server_named(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The server of a command that needs one: as its last word, or by --server as in all the others."""
+
+    @click.argument("last_word", metavar="[SERVER]", required=False)
+    @click.option("--server", help="The same as SERVER.")
+    @functools.wraps(command)
+    def with_server(last_word: str | None, server: str | None, **options: Any) -> Any:
+        if last_word and server and last_word != server:
+            raise UsageError(f"two servers are named, {printable(last_word)} and {printable(server)}; name one")
+        return command(server=last_word or server, **options)
+
+    return with_server
+
+
 @click.command("submit")
 @click.argument("source", type=PATH)
-@click.argument("server", required=False)
+@_server_named
 @click.option("--space", type=SizeType(), default="64MiB", show_default=True, help="Free room for a directory's job.")
 @click.option("--keep-times", is_flag=True, help="Keep when a directory's files were last changed.")
 @click.option("--everything", is_flag=True, help="Leave nothing of a directory out.")

@@ -60,7 +60,7 @@ class Wishes(Section, frozen=True):
     """construir.toml. None and the empty text mean: as this appliance does it by default."""
 
     above_zero: ClassVar = ("timeout", "idle_timeout", "memory")
-    listed_in: ClassVar = "/README.txt"
+    listed_in: ClassVar = "the server's /README.txt"
 
     name: str = ""
     run: str = "./run.sh"
@@ -103,9 +103,7 @@ def read(text: str) -> Wishes:
     try:
         wishes = schema.parse_section(text, FILE, Wishes)
     except ConfigError as error:
-        raise RefusedError(
-            str(error).replace("etc/construir.toml lists them all", "SITE HELP lists them all")
-        ) from error
+        raise RefusedError(str(error)) from error
     if wishes.name:
         names.check_name(wishes.name)
     return wishes
@@ -174,7 +172,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 # -- keys --------------------------------------------------------------------------------------------------------
 
-# Every key of a job's construir.toml, said once for all who explain them: construir init, construir.toml(5).
+# Every key of a job's construir.toml, said once for all who explain them: /README.txt, construir init,
+# construir.toml(5).
 
 
 class Key(NamedTuple):
