@@ -90,6 +90,12 @@ class Wishes(Section, frozen=True):
             raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
 
 
+def check_file(*, is_file: bool, size_bytes: int) -> None:
+    """Raises RefusedError if a construir.toml is no regular file, or a larger one than anyone writes."""
+    if not is_file or size_bytes > MOST_BYTES:
+        raise RefusedError(f"{FILE} has to be a file of at most {MOST_BYTES >> 10} KiB")
+
+
 def decode(text: bytes) -> str:
     """The content of a construir.toml as text. Raises RefusedError."""
     try:
