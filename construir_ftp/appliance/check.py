@@ -16,7 +16,7 @@ import msgspec
 
 from construir_ftp import architecture, files, process
 from construir_ftp.architecture import Architecture
-from construir_ftp.config import Config, MachineSection
+from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.ftp import certificate
 from construir_ftp.image import baseimage, emulation
@@ -187,30 +187,8 @@ def _kvm(config: Config) -> Iterator[Finding]:
     if choice.accelerator == "kvm":
         yield Finding("accelerator", "ok", choice.reason)
     else:
-        remedy = kvm_remedy(config.machine, accelerator.DEVICE, base.manifest.architecture)
+        remedy = accelerator.remedy(config.machine, base.manifest.architecture)
         yield Finding("accelerator", "warning", choice.reason, f"jobs take 10 to 20 times as long; {remedy}")
-
-
-def kvm_remedy(machine: MachineSection, device: Path, architecture_name: str) -> str:
-    """What to do where machines of an architecture don't run under KVM, whose device is `device`."""
-    if machine.accelerator == "tcg":
-        return 'machine.accelerator = "auto" uses KVM where it works'
-    if architecture_name != architecture.native():
-        return f"a base image of {architecture.native()} can use KVM: see images.default"
-    if not device.exists():
-        where = "in the firmware, or for this machine if it is a virtual one"
-        return f"switch virtualisation on {where}; then load kvm_intel or kvm_amd with modprobe"
-    if not os.access(device, os.R_OK | os.W_OK):
-        group = _group_of(device)
-        return f"let this user open it: usermod --append --groups {group} USER, and log in again"
-    return f"{device} opens, but boots nothing: see whether another kernel of this host does better"
-
-
-def _group_of(path: Path) -> str:
-    try:
-        return path.group()
-    except KeyError:
-        return "GROUP"
 
 
 def _spool(config: Config) -> Iterator[Finding]:
