@@ -18,6 +18,7 @@ from construir_ftp import architecture, files, process
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
+from construir_ftp.formats import FORMATS
 from construir_ftp.ftp import certificate
 from construir_ftp.image import baseimage, emulation
 from construir_ftp.intake import live_check
@@ -31,14 +32,10 @@ from construir_ftp.pack import pack
 State = Literal["ok", "warning", "problem"]
 
 # Programs the appliance starts, and the Debian package of each.
-_TOOLS = {
+TOOLS = {
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
-    "gzip": "gzip",
-    "bzip2": "bzip2",
-    "xz": "xz-utils",
-    "zstd": "zstd",
-    "lz4": "lz4",
+    **{row.pack_argv[0]: row.package for row in FORMATS.values() if row.package},
     "openssl": "openssl",
 }
 _BUILD_TOOLS = {
@@ -122,7 +119,7 @@ def _machines_of(kind: Architecture, is_wanted: bool) -> Finding:
 
 
 def _tools(_config: Config) -> Iterator[Finding]:
-    for tools, state in ((_TOOLS, "problem"), (_BUILD_TOOLS, "warning")):
+    for tools, state in ((TOOLS, "problem"), (_BUILD_TOOLS, "warning")):
         missing = sorted({package for tool, package in tools.items() if not process.find(tool)})
         what = "tools to build base images" if tools is _BUILD_TOOLS else "tools"
         if missing:
