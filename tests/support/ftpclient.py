@@ -20,8 +20,8 @@ from construir_ftp import schema
 from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
 from construir_ftp.ftp.server import Server, open_server
 from construir_ftp.ftp.users import Users
-from construir_ftp.intake.check_threads import CheckThreads
 from construir_ftp.ftp.vfs import readme
+from construir_ftp.intake.check_threads import CheckThreads
 from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES, Spool
 from construir_ftp.layers.resolver import Offer
