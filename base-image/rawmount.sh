@@ -1,6 +1,6 @@
 #!/bin/sh
 # rawmount.sh IMAGE DIRECTORY: show what is in a raw disk image: each partition n at DIRECTORY/n, the only file system of an
-# image without partitions at DIRECTORY/0.  rawmount.sh -u DIRECTORY: undo that.
+# image without partitions at DIRECTORY/0.  rawmount.sh -u DIRECTORY: undo that; DIRECTORY goes unless it was there before.
 #
 # Root gets them mounted, by loop devices, to read and write. That trusts the image: the kernel reads its file systems.
 # Everybody else gets copies, to read: ext2, 3 and 4 by `construir unpack`, whose own reader needs neither mount, FUSE nor a
@@ -54,9 +54,11 @@ copy_one() {
 show() {
     image=$1 place=$2
     [ -f "$image" ] || fail "$image: no such file"
+    made=no
+    [ -d "$place" ] || made=yes
     mkdir -p "$place"
     [ -z "$(ls -A "$place")" ] || fail "$place: not empty; choose another directory"
-    touch "$place/.rawmount"
+    echo "made=$made" >"$place/.rawmount"
     partitions "$image" | while read -r number start size; do
         kind=$(kind_at "$image" "$start" "$size")
         case $kind in ext* | vfat) ;; *) continue ;; esac
@@ -79,7 +81,10 @@ hide() {
             chmod -R u+rwX "$part" && rm -rf --one-file-system "$part"
         fi
     done
-    rm -f "$place/.rawmount" && rmdir "$place"
+    # A directory that was there before stays; one that is worked in has no other name that rmdir takes.
+    made=$(cat "$place/.rawmount")
+    rm -f "$place/.rawmount"
+    [ "$made" != made=yes ] || rmdir "$(cd -P "$place" && pwd)"
 }
 
 case $#:${1:-} in

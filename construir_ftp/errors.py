@@ -99,7 +99,7 @@ class MissingLibraryError(MachineUnavailableError):
     def __init__(self, what: str, library: str) -> None:
         super().__init__(
             f"{what} needs all of Construir, which works on Linux, and here {library} is missing;"
-            " run: pip install 'construir[appliance]'"
+            " in a checkout of Construir, run: pip install '.[appliance]'"
         )
 
 

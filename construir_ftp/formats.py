@@ -18,7 +18,8 @@ ZSTD_WINDOW_LOG = 27
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """An outer format.
 
-    `suffix` is the end of its files' names, `magic` how its files begin, `libmagic` how libmagic's words for it begin.
+    `suffix` is the end of its files' names, `magic` how its files begin, `libmagic` how libmagic's words for it begin,
+    `package` Debian's package of its program.
     `pack_argv` and `unpack_argv` read standard input and write standard output; the same disk packs to the same bytes
     every time, on any number of cores, and unpacking takes no more memory than MEMORY_BYTES. `levels` are the lowest,
     the highest and the usual level; `recompress` tells what to do about a stream that takes too much memory.
@@ -28,6 +29,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str = ""
     magic: bytes = b""
     libmagic: str = ""
+    package: str = ""
     pack_argv: tuple[str, ...] = ()
     unpack_argv: tuple[str, ...] = ()
     levels: tuple[int, int, int] | None = None
@@ -44,6 +46,7 @@ FORMATS = {
             suffix=".gz",
             magic=b"\x1f\x8b",
             libmagic="gzip compressed data",
+            package="gzip",
             pack_argv=("gzip", "-6nc"),
             unpack_argv=("gzip", "-dc"),
             levels=(1, 9, 6),
@@ -53,6 +56,7 @@ FORMATS = {
             suffix=".bz2",
             magic=b"BZh",
             libmagic="bzip2 compressed data",
+            package="bzip2",
             pack_argv=("bzip2", "-9qc"),
             unpack_argv=("bzip2", "-dqc"),
             levels=(1, 9, 9),
@@ -62,6 +66,7 @@ FORMATS = {
             suffix=".xz",
             magic=b"\xfd7zXZ\0",
             libmagic="XZ compressed data",
+            package="xz-utils",
             pack_argv=("xz", "-3qc", "-T0"),
             unpack_argv=("xz", "-dqc", "-T1", f"--memlimit-decompress={MEMORY_BYTES}"),
             levels=(0, 9, 3),
@@ -72,6 +77,7 @@ FORMATS = {
             suffix=".zst",
             magic=b"\x28\xb5\x2f\xfd",
             libmagic="Zstandard compressed data",
+            package="zstd",
             pack_argv=("zstd", "-3qc", "-T0"),
             unpack_argv=("zstd", "-dqc", f"--memory={2**ZSTD_WINDOW_LOG}"),
             levels=(1, 19, 3),
@@ -82,6 +88,7 @@ FORMATS = {
             suffix=".lz4",
             magic=b"\x04\x22\x4d\x18",
             libmagic="LZ4 compressed data (v1.4+)",
+            package="lz4",
             pack_argv=("lz4", "-1qzc"),
             unpack_argv=("lz4", "-dqc"),
             levels=(0, 12, 1),

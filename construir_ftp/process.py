@@ -53,7 +53,7 @@ def run(
     try:
         import sh  # here, since contributors' commands do without, as Windows does
     except ImportError as missing:
-        raise MissingLibraryError(str(argv[0]), "sh") from missing
+        raise MissingLibraryError(f"starting {argv[0]}", "sh") from missing
     words = [str(word) for word in argv]
     if cwd and not cwd.is_dir():  # sh 2.4 would leak its pipes over this
         raise CommandError(f"no directory {cwd} to start in: {shlex.join(words)}")

@@ -18,6 +18,7 @@ from construir_ftp import architecture, files, process
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
+from construir_ftp.formats import FORMATS
 from construir_ftp.ftp import certificate
 from construir_ftp.image import baseimage, emulation
 from construir_ftp.intake import live_check
@@ -31,14 +32,10 @@ from construir_ftp.pack import pack
 State = Literal["ok", "warning", "problem"]
 
 # Programs the appliance starts, and the Debian package of each.
-_TOOLS = {
+TOOLS = {
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
-    "gzip": "gzip",
-    "bzip2": "bzip2",
-    "xz": "xz-utils",
-    "zstd": "zstd",
-    "lz4": "lz4",
+    **{row.pack_argv[0]: row.package for row in FORMATS.values() if row.package},
     "openssl": "openssl",
 }
 _BUILD_TOOLS = {
@@ -54,7 +51,7 @@ _BUILD_TOOLS = {
 _TIME_TO_RENEW = timedelta(days=21)
 _RENEW = "renew it; the FTP server reads it again by itself"
 
-_JAIL_REMEDY = "jobs run with one wall less; jail.require_jail = true refuses to run without those that count"
+_JAIL_REMEDY = "jobs run without it; jail.require_jail = true lets none run where a part that it requires is missing"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -122,7 +119,7 @@ def _machines_of(kind: Architecture, is_wanted: bool) -> Finding:
 
 
 def _tools(_config: Config) -> Iterator[Finding]:
-    for tools, state in ((_TOOLS, "problem"), (_BUILD_TOOLS, "warning")):
+    for tools, state in ((TOOLS, "problem"), (_BUILD_TOOLS, "warning")):
         missing = sorted({package for tool, package in tools.items() if not process.find(tool)})
         what = "tools to build base images" if tools is _BUILD_TOOLS else "tools"
         if missing:
@@ -187,8 +184,8 @@ def _kvm(config: Config) -> Iterator[Finding]:
     if choice.accelerator == "kvm":
         yield Finding("accelerator", "ok", choice.reason)
     else:
-        remedy = "jobs run, but ten times slower; give this user access to a working /dev/kvm"
-        yield Finding("accelerator", "warning", choice.reason, remedy)
+        remedy = accelerator.remedy(config.machine, base.manifest.architecture)
+        yield Finding("accelerator", "warning", choice.reason, f"jobs take 10 to 20 times as long; {remedy}")
 
 
 def _spool(config: Config) -> Iterator[Finding]:

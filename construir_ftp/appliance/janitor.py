@@ -39,7 +39,7 @@ from construir_ftp.units import Size
 
 log = logging.getLogger(__name__)
 
-Doomed = tuple[Job, str]
+Removal = tuple[Job, str]
 
 # Ordinary work deletes a result within minutes of its day. One overdue by this much was left by a machine that
 # was off, or by limits that were tightened, or has been made old by a clock that jumped.
@@ -104,7 +104,7 @@ def _origin(job: Job) -> tuple[str, float]:
         return "", job.path.lstat().st_mtime
 
 
-def plan(spool: Spool, limits: JanitorSection, min_free: Size, now: datetime) -> list[Doomed]:
+def plan(spool: Spool, limits: JanitorSection, min_free: Size, now: datetime) -> list[Removal]:
     """What would be deleted at `now` (aware), in this order, and why; nothing is touched.
 
     A single look can't see a jump of the clock. If most results are overdue by more than a day, none is
@@ -120,7 +120,7 @@ def plan(spool: Spool, limits: JanitorSection, min_free: Size, now: datetime) ->
     return _decide(spool, results, limits, min_free, now, believed=believed)
 
 
-def prune(spool: Spool, limits: JanitorSection, min_free: Size, now: datetime, dry_run: bool = False) -> list[Doomed]:
+def prune(spool: Spool, limits: JanitorSection, min_free: Size, now: datetime, dry_run: bool = False) -> list[Removal]:
     """Delete what plan() says, and empty trash/; return what was deleted, or with `dry_run` what would be.
 
     What can't be deleted is logged, and left out of the list; it stops nothing else.
@@ -142,7 +142,7 @@ def _plausible(results: list[Shelved], limits: JanitorSection, now: datetime) ->
 
 def _decide(
     spool: Spool, results: list[Shelved], limits: JanitorSection, min_free: Size, now: datetime, *, believed: bool
-) -> list[Doomed]:
+) -> list[Removal]:
     abandoned = _abandoned(spool, limits, now) if believed else []
     needed = references.results(spool)
     spare, last = _by_turn([result for result in results if result.job.id not in needed], limits.keep_newest)
@@ -172,7 +172,7 @@ def _by_turn(results: list[Shelved], keep_newest: int) -> tuple[list[Shelved], l
 
 def _surplus(
     spare: list[Shelved], last: list[Shelved], limits: JanitorSection, min_free: Size, shortage_bytes: int
-) -> Iterator[Doomed]:
+) -> Iterator[Removal]:
     order = spare + last
     count, total_bytes = len(order), sum(result.facts.size_bytes for result in order)
     for position, result in enumerate(order):
@@ -204,9 +204,9 @@ def _abandoned(spool: Spool, limits: JanitorSection, now: datetime) -> list[tupl
     return abandoned
 
 
-def _delete(spool: Spool, doomed: list[Doomed]) -> list[Doomed]:
+def _delete(spool: Spool, removals: list[Removal]) -> list[Removal]:
     deleted = []
-    for job, reason in doomed:
+    for job, reason in removals:
         try:
             spool.delete(job)
         except OSError as error:
@@ -250,7 +250,7 @@ class Janitor:
         self.scheduler = schedule.Scheduler()
         self.scheduler.every(limits.every).seconds.do(self._tidy_or_log)  # type: ignore[arg-type] # floats work
 
-    def tidy(self, now: datetime, uptime_s: float) -> list[Doomed]:
+    def tidy(self, now: datetime, uptime_s: float) -> list[Removal]:
         """Prune once, ages believed as far as the clock is; `uptime_s` is CLOCK_BOOTTIME. Returns what was deleted."""
         self._spool.sweep_trash()
         results = self._shelf.results(self._spool)

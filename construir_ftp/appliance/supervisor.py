@@ -165,7 +165,9 @@ def _restart_later(part: _Part, selector: selectors.BaseSelector) -> None:
     status = part.reap()
     if status > 0 and part.never_settled:
         raise ConstruirError(f"{part.name} can't run here; its own message is above")
-    log.error("%s ended with status %d; starting it again in %g s", part.name, status, part.start_at - time.monotonic())
+    log.error(
+        "%s ended with status %d; starting it again in %.1f s", part.name, status, part.start_at - time.monotonic()
+    )
 
 
 def _end(parts: Sequence[_Part]) -> None:

@@ -53,7 +53,10 @@ def _told(store: Store, layer: Layer) -> _Told:
 @as_json_option
 @configured
 def layer_list(settings: Config, as_json: bool) -> None:
-    """Print what layers there are; of a published one, an asterisk marks the version that jobs get."""
+    """Print what layers there are.
+
+    Of a published one, an asterisk marks the version that jobs get.
+    """
     store = _store(settings)
     found = store.every()
     if as_json:
@@ -107,7 +110,10 @@ def _shape(settings: Config, base: BaseImage) -> Shape:
 @click.option("--base", "base_name", help="Base image to make it for; the default one unless given.")
 @configured
 def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | None) -> None:
-    """Make the layer that jobs get who ask for exactly these PACKAGES."""
+    """Install PACKAGES into a layer, before a job asks for them.
+
+    Jobs get it that ask for exactly these PACKAGES.
+    """
     offer = Offer.of(Spool.find(settings.spool_path()), settings)
     base = baseimage.find(settings.images_path(), base_name or settings.images.default)
     plan = offer.plan(base, packages)
@@ -121,13 +127,20 @@ def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | No
 
 @layer_group.command("publish")
 @click.argument("job_id", metavar="ID")
-@click.option("--path", "directory", type=PurePosixPath, help="Directory in the result; the whole image unless given.")
+@click.option(
+    "--path",
+    "directory",
+    metavar="DIR",
+    type=PurePosixPath,
+    help="Directory in the result; the whole image unless given.",
+)
 @click.argument("name")
 @configured
 def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None, name: str) -> None:
-    """Make the layer NAME of what the finished job ID left: its DIR/usr/... comes as /usr/... to jobs that ask for it.
+    """Make the layer NAME of what the finished job ID left.
 
-    Publishing NAME again makes the new version the one that jobs get; the ones before stay as NAME@VERSION.
+    Jobs that ask for it find its /usr at /usr, or DIR/usr with --path DIR. Publishing NAME again makes the new version
+    the one that jobs get; the ones before stay as NAME@VERSION.
     """
     spool = Spool.find(settings.spool_path())
     if job_id not in spool.names("done"):
@@ -151,7 +164,7 @@ def layer_publish(settings: Config, job_id: str, directory: PurePosixPath | None
 @as_json_option
 @configured
 def layer_gc(settings: Config, dry_run: bool, as_json: bool) -> None:
-    """Delete the layers that layers.max_total no longer allows, and what interrupted commands left, now."""
+    """Delete layers above layers.max_total, and what interrupted commands left."""
     spool = Spool.find(settings.spool_path())
     gone = gc.collect(spool, settings.layers.max_total, datetime.now(UTC), dry_run)
     print_gone(gone, "delete", dry_run=dry_run, as_json=as_json)

@@ -8,7 +8,7 @@ from construir_ftp import formats
 from construir_ftp.cli.options import PATH, SizeType, as_json_option, configured, print_json, printable
 from construir_ftp.cli.output import bar
 from construir_ftp.config import Config
-from construir_ftp.errors import UsageError
+from construir_ftp.errors import RefusedError, UsageError
 from construir_ftp.jobs import names
 from construir_ftp.pack import detect, pack, selection
 from construir_ftp.pack.pack import Wrapping
@@ -111,7 +111,7 @@ def unpack_command(_settings: Config, file: Path, directory: Path, every_name: b
 @as_json_option
 @configured
 def inspect_command(settings: Config, file: Path, as_json: bool) -> int:
-    """Say what a server would say of FILE, and why; exit with 0 if it would be accepted.
+    """Say what a server would say of FILE, and why; exit with 0 if it would be accepted, with 65 if not.
 
     The limits are those of an appliance that nobody has configured, or of --config. Which base images, packages, layers
     and results there are, only a server knows.
@@ -121,9 +121,10 @@ def inspect_command(settings: Config, file: Path, as_json: bool) -> int:
     if not file.is_file():
         raise UsageError(f"{file}: not a file; make a job with: construir pack DIR")
     report = inspect.inspect(file, settings)
+    exit_code = 0 if report.accepted else RefusedError.exit_code
     if as_json:
         print_json(report)
-        return int(not report.accepted)
+        return exit_code
     click.echo(printable(report.reply))
     click.echo(f"name: {report.name}")
     if report.codec:
@@ -131,7 +132,7 @@ def inspect_command(settings: Config, file: Path, as_json: bool) -> int:
         click.echo(f"file system: {report.filesystem}, {report.image_bytes} bytes")
     for key, value in (report.asks or {}).items():
         click.echo(f"asks for {key}: {printable(_words(value))}")
-    return int(not report.accepted)
+    return exit_code
 
 
 def _words(value: object) -> str:

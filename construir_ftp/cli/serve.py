@@ -1,6 +1,7 @@
 """`construir serve`, `check`, `status` and `prune`: the appliance as a whole."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -64,7 +65,7 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
         settings.gate,
         offer,
         settings.spool.min_free,
-        readme.text(settings),
+        functools.partial(readme.text, settings),
     )
     with supervisor.on_stop(ftp.stop), contextlib.closing(ftp):
         ftp.run()

@@ -3,10 +3,11 @@
 import codecs
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Remote, plainly
 from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
-from construir_ftp.client.submit import Parcel, Receipt
+from construir_ftp.client.submit import JobFile, Receipt
 from construir_ftp.client.watch import Printed, Restarted, Watch
 from construir_ftp.errors import ConstruirError, RefusedError, UsageError, exit_code_of
 from construir_ftp.jobs import names
@@ -37,9 +38,23 @@ def _following(command: click.decorators.FC) -> click.decorators.FC:
     return wait(fetch(command))
 
 
+def _server_named(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The server of a command that needs one: as its last word, or by --server as in all the others."""
+
+    @click.argument("last_word", metavar="[SERVER]", required=False)
+    @click.option("--server", help="The same as SERVER.")
+    @functools.wraps(command)
+    def with_server(last_word: str | None, server: str | None, **options: Any) -> Any:
+        if last_word and server and last_word != server:
+            raise UsageError(f"two servers are named, {printable(last_word)} and {printable(server)}; name one")
+        return command(server=last_word or server, **options)
+
+    return with_server
+
+
 @click.command("submit")
 @click.argument("source", type=PATH)
-@click.argument("server", required=False)
+@_server_named
 @click.option("--space", type=SizeType(), default="64MiB", show_default=True, help="Free room for a directory's job.")
 @click.option("--keep-times", is_flag=True, help="Keep when a directory's files were last changed.")
 @click.option("--everything", is_flag=True, help="Leave nothing of a directory out.")
@@ -58,8 +73,8 @@ def submit_command(
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     how = Wrapping(space_bytes=int(space), keep_times=keep_times, everything=everything) if source.is_dir() else None
     server = reach.as_contributor(reach.address())
-    with _packed(source, how) as parcel:
-        receipt = _send(reach, server, parcel, source, how)
+    with _packed(source, how) as job_file:
+        receipt = _send(reach, server, job_file, source, how)
     return _follow(reach, server.address, receipt.id, fetch) if wait or fetch else 0
 
 
@@ -78,10 +93,10 @@ def retry_command(reach: Reach, job: str, wait: bool, fetch: Path | None) -> int
     if not source.exists():
         raise UsageError(f"{source}, which {before.id} was made of, is gone; it can't be sent again")
     server = reach.as_contributor(reach.address(before.id))
-    with _packed(source, before.wrapping) as parcel:
-        if parcel.sha256 != before.sha256:
+    with _packed(source, before.wrapping) as job_file:
+        if job_file.sha256 != before.sha256:
             raise UsageError(f"{source} has changed since it was sent; to send it as it is: construir submit {source}")
-        receipt = _send(reach, server, parcel, source, before.wrapping)
+        receipt = _send(reach, server, job_file, source, before.wrapping)
     return _follow(reach, server.address, receipt.id, fetch) if wait or fetch else 0
 
 
@@ -115,10 +130,10 @@ def cancel_command(reach: Reach, job: str) -> None:
 
 
 @contextmanager
-def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[Parcel]:
+def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[JobFile]:
     """What is to be sent: the file itself, or one that is made of a directory, and gone afterwards."""
     if wrapping is None:
-        yield Parcel.of(source, names.name_of(source))
+        yield JobFile.of(source, names.name_of(source))
         return
     with tempfile.TemporaryDirectory(prefix="construir-") as place:
         target = Path(place) / f"{names.name_of(source)}.img{formats.FORMATS[wrapping.codec].suffix}"
@@ -126,25 +141,27 @@ def _packed(source: Path, wrapping: Wrapping | None) -> Iterator[Parcel]:
             left_out = pack.pack_directory(source, target, wrapping, show)
         for words in left_out:
             tell(f"left out: {words}")
-        yield Parcel.of(target, target.name)
+        yield JobFile.of(target, target.name)
 
 
-def _send(reach: Reach, server: Remote, parcel: Parcel, source: Path, wrapping: Wrapping | None) -> Receipt:
+def _send(reach: Reach, server: Remote, job_file: JobFile, source: Path, wrapping: Wrapping | None) -> Receipt:
     """Send it and print the id, remembering what it was made of."""
     where = str(server.address)
-    was_begun = reach.memory.begin(where, parcel.name, parcel.sha256)
+    was_begun = reach.memory.begin(where, job_file.name, job_file.sha256)
     try:
         with bar() as show, plainly(server.address):
-            told = functools.partial(show, f"sending {parcel.name}")
-            errand = submit.Submission(server, parcel, reach.patience(), lambda sent: told(sent, parcel.size_bytes))
-            receipt = errand.send(was_begun=was_begun)
+            told = functools.partial(show, f"sending {job_file.name}")
+            submission = submit.Submission(
+                server, job_file, reach.patience(), lambda sent: told(sent, job_file.size_bytes)
+            )
+            receipt = submission.send(was_begun=was_begun)
     except KeyboardInterrupt:
         tell("stopped; the server keeps what has come for a while, and the same command goes on there")
         raise
     except RefusedError:
-        reach.memory.end(where, parcel.name)
+        reach.memory.end(where, job_file.name)
         raise
-    reach.memory.end(where, parcel.name)
+    reach.memory.end(where, job_file.name)
     click.echo(receipt.id)
     tell(f"accepted, {receipt.place}")
     job = Sent(
@@ -152,7 +169,7 @@ def _send(reach: Reach, server: Remote, parcel: Parcel, source: Path, wrapping: 
         server=where,
         source=str(source.resolve()),
         wrapping=wrapping,
-        sha256=parcel.sha256,
+        sha256=job_file.sha256,
         time=datetime.now(UTC),
     )
     try:

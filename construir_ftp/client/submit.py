@@ -32,7 +32,7 @@ _PUT_OFF = (451, 452)
 Progress = Callable[[int], None]
 
 
-class Parcel(msgspec.Struct, frozen=True):
+class JobFile(msgspec.Struct, frozen=True):
     """A file to be sent, and the name it gets there."""
 
     path: Path
@@ -41,7 +41,7 @@ class Parcel(msgspec.Struct, frozen=True):
     sha256: str
 
     @classmethod
-    def of(cls, path: Path, name: str) -> "Parcel":
+    def of(cls, path: Path, name: str) -> "JobFile":
         """Read the file once. Raises RefusedError for a name that no job may have, UsageError for no file."""
         names.check_name(name)
         if names.is_temporary(name):
@@ -69,12 +69,12 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Submission:
-    """The sending of one parcel. `progress` is told how many bytes are there."""
+    """The sending of one job_file. `progress` is told how many bytes are there."""
 
-    def __init__(self, server: Remote, parcel: Parcel, patience: Patience, progress: Progress) -> None:
-        self._server, self._parcel, self._patience, self._progress = server, parcel, patience, progress
+    def __init__(self, server: Remote, job_file: JobFile, patience: Patience, progress: Progress) -> None:
+        self._server, self._job_file, self._patience, self._progress = server, job_file, patience, progress
         self._furthest = 0
-        self._path = f"/queue/{parcel.name}"
+        self._path = f"/queue/{job_file.name}"
         # The job of mine that had this name before, so that it isn't taken for this one.
         self._older: str | None = None
         self._begun: datetime | None = None
@@ -112,16 +112,16 @@ class Submission:
     def _go_on(self, ftp: ftplib.FTP, *, may_continue: bool) -> Receipt:
         """Send the rest of it, or all, and return what the server says to that."""
         if self._older is None:
-            self._older, self._begun = _mine(ftp, self._parcel.name), status.overview(ftp).time
+            self._older, self._begun = _mine(ftp, self._job_file.name), status.overview(ftp).time
         if self._is_all_sent and (receipt := self._accepted(ftp)):
             return receipt
         kept_bytes = (remote_files.size(ftp, self._path) or 0) if may_continue else 0
         # A part that is kept lacks a byte at least. What lacks none is another job.
-        return _understood(self._store(ftp, kept_bytes if kept_bytes < self._parcel.size_bytes else 0))
+        return _understood(self._store(ftp, kept_bytes if kept_bytes < self._job_file.size_bytes else 0))
 
     def _accepted(self, ftp: ftplib.FTP) -> Receipt | None:
         """What has become of an upload whose reply was lost, if it is a job: one that waits or runs, or is done."""
-        found = _mine(ftp, self._parcel.name)
+        found = _mine(ftp, self._job_file.name)
         if found and found != self._older:
             return Receipt(found, "its reply was lost on the way")
         for job_id in sorted(filter(status.is_name, remote_files.names(ftp, "/done")), reverse=True)[:_MOST_RECENT]:
@@ -130,14 +130,14 @@ class Submission:
             except MissingError:
                 continue  # pruned just now
             is_new = ended.received and self._begun and ended.received >= self._begun
-            if is_new and ended.upload_sha256 == self._parcel.sha256:
+            if is_new and ended.upload_sha256 == self._job_file.sha256:
                 return Receipt(job_id, "and done already")
         return None
 
     def _store(self, ftp: ftplib.FTP, offset: int) -> str:
         """STOR from `offset` on; the reply. Raises ftplib.error_perm and error_temp, and what LOST names."""
         self._is_all_sent = False
-        with self._parcel.open() as file:
+        with self._job_file.open() as file:
             file.seek(offset)
             self._progress(offset)
             with ftp.transfercmd(f"STOR {self._path}", offset or None) as data:

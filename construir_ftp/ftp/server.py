@@ -10,6 +10,7 @@ import re
 import resource
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
@@ -207,9 +208,9 @@ def open_server(
     gate: GateSection,
     offer: Offer,
     min_free: int,
-    readme: str,
+    readme: Callable[[int], str],
 ) -> Server:
-    """A server, listening already; port 0 takes any. `min_free` in bytes, `readme` is what /README.txt says.
+    """A server, listening already; port 0 takes any. `min_free` in bytes, `readme` is what /README.txt says for a port.
 
     Raises ConfigError and ConstruirError.
     """
@@ -220,9 +221,9 @@ def open_server(
     # Ten thousand of them take half a second, which nobody is to wait for later.
     spool.records("queue")
     partials = Partials(spool, ftp.max_partial_files, ftp.max_partial)
-    notices = Notices(spool, min_free, readme)
     with ExitStack() as undo:
         sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
+        notices = Notices(spool, min_free, readme(sock.getsockname()[1]))
         implicit = _bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
         undo.enter_context(implicit or nullcontext())
         judges = undo.enter_context(JudgePool(gate, ftp.max_upload))

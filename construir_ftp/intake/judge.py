@@ -200,6 +200,5 @@ def _wishes(files: extfs.Image) -> str:
     inode = files.find(request.FILE.encode())
     if inode is None:
         return ""
-    if inode.kind != stat.S_IFREG or inode.size_bytes > request.MOST_BYTES:
-        raise RefusedError(f"{request.FILE} has to be a file of at most {_in_units(request.MOST_BYTES)}")
+    request.check_file(is_file=inode.kind == stat.S_IFREG, size_bytes=inode.size_bytes)
     return request.decode(files.text(inode))

@@ -21,11 +21,12 @@ import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Self, cast
 
 from construir_ftp.config import GateSection
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, MissingLibraryError, one_line
 from construir_ftp.intake import verdict
 from construir_ftp.intake.judge_handle import JudgeHandle
 from construir_ftp.jail import cell, jail, seccomp
@@ -44,9 +45,15 @@ MOST_UPLOADS = 1000
 
 
 class JudgePool:
-    """Judges for uploads within `limits` of `most_bytes` at most. To be closed, or used as a context."""
+    """Judges for uploads within `limits` of `most_bytes` at most. To be closed, or used as a context.
+
+    Raises MissingLibraryError where there is no python-magic: no jail is started that could only say the same.
+    """
 
     def __init__(self, limits: GateSection, most_bytes: int = ANY_SIZE) -> None:
+        # Looked for, not imported: libmagic is not to be in this process.
+        if find_spec("magic") is None:
+            raise MissingLibraryError("judging an upload", "magic")
         self._limits, self._most_bytes = limits, most_bytes
         self._lock = threading.Lock()
         self._server: _Server | None = None
@@ -185,26 +192,32 @@ class _Server:
                 with jail.host().hold(
                     walls, argv, stdin=self._servers_end.fileno(), stderr=subprocess.PIPE
                 ) as prisoner:
-                    self._servers_end.close()
                     self._listen(cast(IO[bytes], prisoner.process.stderr).fileno())
             except (ConstruirError, OSError) as error:
                 self.error = error
                 log.error("no judge can be had: %s", error)  # noqa: TRY400 - the message says it all
             finally:
-                # Only now: whoever sees that the other end is closed looks for the error.
+                # Only now, and not by the jail's end alone: whoever sees that it is closed looks for the error.
                 self._servers_end.close()
 
     def _listen(self, complaints: int) -> None:
-        """Log what the judge server complains of, until it ends, or is to."""
+        """Log what the judge server complains of, until it ends, or is to.
+
+        Raises ConstruirError, with its last words, if it ends although more uploads may come.
+        """
+        last_words = ""
         poller = select.poll()
         poller.register(complaints, select.POLLIN)
         poller.register(self._stopped, select.POLLIN)
         while not any(descriptor == self._stopped.fileno() for descriptor, _ in poller.poll()):
             said = os.read(complaints, 4096)
+            if not said and last_words and self.control.fileno() >= 0:
+                raise ConstruirError(last_words)
             if not said:
                 return
             for line in said.decode(errors="replace").splitlines():
-                log.warning("%a", line)
+                last_words = one_line(line)
+                log.warning("the judge server says: %s", last_words)
 
 
 def most_followed(limits: GateSection) -> int:

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import portable_names
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 # What clients call a file that they will rename when it is complete: lftp .in.NAME, ncftp tmp.NAME, rclone
 # NAME.partial, WinSCP NAME.filepart, others NAME.part and NAME.tmp; and whatever is hidden.
 _TEMPORARY = re.compile(r"\..+|tmp\..+|.+\.(filepart|part|partial|tmp)")
-_SUFFIX = re.compile(r"\.(gz|bz2|xz|zst|zstd|lz4|img|raw|ext[234]|btrfs|xfs|bin)$", re.IGNORECASE)
+_OUTER = "|".join(re.escape(row.suffix) for row in FORMATS.values() if row.suffix)
+_SUFFIX = re.compile(rf"({_OUTER}|\.(zstd|img|raw|ext[234]|btrfs|xfs|bin))$", re.IGNORECASE)
 _SLUG_CHARACTERS = 40
 
 # How far apart two times are whose ids differ in any case.

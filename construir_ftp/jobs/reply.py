@@ -47,9 +47,7 @@ def refused(error: RefusedError, more: str = "") -> Reply:
 
 def accepted(job_id: str, place: int) -> Reply:
     """An upload is a job now; `place` is its number in the queue, 0 if it has left it, -1 if nobody knows."""
-    words = (
-        f"number {place} in the queue" if place > 0 else "already taken from the queue" if not place else "in the queue"
-    )
+    words = f"number {place} in the queue" if place > 0 else "already being run" if not place else "in the queue"
     return Reply(226, f"Accepted as job {job_id}, {words}; its result will be in /done/{job_id}/")
 
 

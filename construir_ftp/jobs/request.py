@@ -60,7 +60,7 @@ class Wishes(Section, frozen=True):
     """construir.toml. None and the empty text mean: as this appliance does it by default."""
 
     above_zero: ClassVar = ("timeout", "idle_timeout", "memory")
-    listed_in: ClassVar = "/README.txt"
+    listed_in: ClassVar = "the server's /README.txt"
 
     name: str = ""
     run: str = "./run.sh"
@@ -90,6 +90,12 @@ class Wishes(Section, frozen=True):
             raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
 
 
+def check_file(*, is_file: bool, size_bytes: int) -> None:
+    """Raises RefusedError if a construir.toml is no regular file, or a larger one than anyone writes."""
+    if not is_file or size_bytes > MOST_BYTES:
+        raise RefusedError(f"{FILE} has to be a file of at most {MOST_BYTES >> 10} KiB")
+
+
 def decode(text: bytes) -> str:
     """The content of a construir.toml as text. Raises RefusedError."""
     try:
@@ -103,9 +109,7 @@ def read(text: str) -> Wishes:
     try:
         wishes = schema.parse_section(text, FILE, Wishes)
     except ConfigError as error:
-        raise RefusedError(
-            str(error).replace("etc/construir.toml lists them all", "SITE HELP lists them all")
-        ) from error
+        raise RefusedError(str(error)) from error
     if wishes.name:
         names.check_name(wishes.name)
     return wishes
@@ -174,7 +178,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 # -- keys --------------------------------------------------------------------------------------------------------
 
-# Every key of a job's construir.toml, said once for all who explain them: construir init, construir.toml(5).
+# Every key of a job's construir.toml, said once for all who explain them: /README.txt, construir init,
+# construir.toml(5).
 
 
 class Key(NamedTuple):

@@ -23,29 +23,29 @@ from construir_ftp.units import Size
 
 log = logging.getLogger(__name__)
 
-Doomed = tuple[str, str]
+Removal = tuple[str, str]
 
 _LEFTOVERS = (".draft-*", ".outgoing-*", ".lock-*")
 _LEFTOVER_S = 86400.0
 _PACKAGE_FILE_S = 30 * 86400.0
 
 
-def collect(spool: Spool, max_total: Size, now: datetime, dry_run: bool = False) -> list[Doomed]:
+def collect(spool: Spool, max_total: Size, now: datetime, dry_run: bool = False) -> list[Removal]:
     """Delete what is to go, or with `dry_run` nothing; returns names below layers/, and why.
 
     What can't be deleted, or has come into use meanwhile, is left out; it stops nothing else.
     """
     store = Store(spool.state("layers"))
-    doomed = []
+    removals = []
     for layer, reason in list(_surplus(store, references.dependencies(spool), max_total)):
         if dry_run or _removed(store, layer):
-            doomed.append((layer.name, reason))
+            removals.append((layer.name, reason))
     for path, reason in _leftovers(store.path, now.timestamp()):
         if dry_run or _deleted(path):
-            doomed.append((str(path.relative_to(store.path)), reason))
-    for name, reason in [] if dry_run else doomed:
+            removals.append((str(path.relative_to(store.path)), reason))
+    for name, reason in [] if dry_run else removals:
         log.info("deleted %s: %s", name, reason)
-    return doomed
+    return removals
 
 
 def _surplus(store: Store, asked: list[Dependencies], max_total: Size) -> Iterator[tuple[Layer, str]]:

@@ -22,14 +22,14 @@ def squash(tar: Iterator[bytes], target: Path, most_bytes: int, newest_s: int | 
     belongs to root. Without that the root directory has the present time, and the jail's uid.
     """
     target.touch()
-    walls = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=most_bytes)
+    its_cell = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=most_bytes)
     options = ["-force", "-quiet", "-no-progress", "-comp", "zstd", "-mem", "256M"]
     # Its own default for the root directory is writable by everyone.
     options += ["-root-mode", "755"]
     # 4.5.1 takes -root-time, -root-uid and -root-gid, and does nothing with them.
     now, owner = ([], []) if newest_s is None else (["env", f"SOURCE_DATE_EPOCH={newest_s}"], ["-all-root"])
     argv: list[str | Path] = [*now, "sqfstar", *options, *owner, target]
-    with tools.start(walls, argv, _TIMEOUT_S, stdin=subprocess.PIPE) as tool:
+    with tools.start(its_cell, argv, _TIMEOUT_S, stdin=subprocess.PIPE) as tool:
         with suppress(BrokenPipeError):  # it says why below
             for block in tar:
                 tool.stdin.write(block)

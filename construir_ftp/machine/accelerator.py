@@ -1,7 +1,8 @@
 """KVM where it works, TCG elsewhere; and "works" means that the real kernel came up to its init, in time.
 
 A /dev/kvm that opens but hangs every guest is common in nested virtualisation, and a guest that only runs
-the BIOS can pass on it. So a machine is booted, once for each (host kernel, QEMU, guest kernel), under a deadline.
+the BIOS can pass on it. So a machine is booted, once for each (host kernel, QEMU, guest kernel, who may open the
+device), under a deadline.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jail import uids
 from construir_ftp.machine import qemu
 from construir_ftp.machine.shape import Accelerator, Shape, program_of
 from construir_ftp.machine.vm import Machine
@@ -57,9 +59,35 @@ def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
     return Choice("tcg", f"TCG: {problem}")
 
 
+def remedy(machine: MachineSection, architecture_name: str, device: Path = DEVICE) -> str:
+    """What to do to have KVM for machines of an architecture, where `choose` has come to TCG."""
+    if machine.accelerator == "tcg":
+        return 'machine.accelerator = "auto" uses KVM where it works'
+    if architecture_name != architecture.native():
+        return f"a base image of {architecture.native()} can use KVM: see images.default"
+    if not device.exists():
+        where = "in the firmware, or for this machine if it is a virtual one"
+        return f"switch virtualisation on {where}; then load kvm_intel or kvm_amd with modprobe"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"let this user open {device}: usermod --append --groups GROUP USER, with its group; then log in again"
+    if os.geteuid() == 0 and not _opens_to_jails(device):
+        return f"let machines, which have a uid of their own, open it: chgrp kvm {device} && chmod 660 {device}"
+    return f"{device} opens, but boots nothing: see whether another kernel of this host does better"
+
+
+def _opens_to_jails(device: Path) -> bool:
+    """Whether a machine that root starts can open the device: by its group, or since anyone can."""
+    mode = device.stat().st_mode
+    return mode & 0o006 == 0o006 or (mode & 0o060 == 0o060 and bool(uids.groups((device,))))
+
+
 def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) -> str:
     program, package = program_of(machine, base), architecture.find(base.manifest.architecture).package
-    key = "\n".join([platform.release(), qemu.version(program, package), base.manifest.parts[baseimage.KERNEL].sha256])
+    # Who may open the device counts, too: after that is mended, the answer is another.
+    device = DEVICE.stat()
+    access = f"{os.geteuid()} {device.st_uid} {device.st_gid} {device.st_mode:o}"
+    kernels = platform.release(), base.manifest.parts[baseimage.KERNEL].sha256
+    key = "\n".join([*kernels, qemu.version(program, package), access])
     memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
         return memory.read_text()

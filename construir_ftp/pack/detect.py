@@ -45,7 +45,7 @@ def look(directory: Path) -> Sketch:
     for mark, sketch in _KINDS:
         if any(directory.glob(mark)):
             return sketch(directory)
-    return Sketch("no project known here", ('echo "hello from $(uname -sr)"',))
+    return Sketch("no project known here", ("# Replace this by your build.", 'echo "hello from $(uname -sr)"'))
 
 
 def write(directory: Path) -> tuple[Sketch, list[Path], list[Path]]:

@@ -1,12 +1,13 @@
 """A contributor's project -> a job image: without root, without mounting anything, and on any system with mke2fs.
 
-`checkout` and `selection` say which files are packed, `staging` copies them to a place of their own, `volume` makes
-the file system, `compression` the outer format. The same files make the same image, whoever packs them, where and when:
+`selection` says which files are packed, `staging` copies them to a place of their own, `filesystem` makes the file
+system, `compression` the outer format. The same files make the same image, whoever packs them, where and when:
 in the image all belong to root and have one time, unless their own are kept. Modes, links, symbolic links, holes and
 extended attributes are kept.
 """
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import formats
-from construir_ftp.errors import RefusedError, UsageError, plainly
+from construir_ftp.errors import UsageError, plainly
 from construir_ftp.jobs import request
 from construir_ftp.pack import compression, filesystem, selection, staging
 from construir_ftp.pack.filesystem import Times
@@ -61,7 +62,8 @@ def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = 
     `target` itself, which may be in it.
 
     Visible under its name only when it is complete; what had that name is replaced. Returns what could not be
-    packed, such as sockets, in words. Raises UsageError if `source` is no job, ConstruirError if no image can be made.
+    packed, such as sockets, in words. Raises UsageError if `source` is no job, RefusedError if no server takes its
+    construir.toml, ConstruirError if no image can be made.
     """
     wrapping.check()
     _check_target(target)
@@ -150,12 +152,14 @@ def _pack(source: Path, paths: list[str], target: Path, wrapping: Wrapping, epoc
 
 
 def _asked_space(content: Path) -> int:
-    """The room that the job's construir.toml asks for."""
+    """The room that the job's construir.toml asks for. Raises RefusedError where a server would refuse the file."""
     asked = content / request.FILE
     try:
-        return int(request.read(request.decode(asked.read_bytes())).space or 0) if asked.is_file() else 0
-    except RefusedError:
-        return 0  # what is wrong with it, the judge says
+        status = asked.lstat()
+    except FileNotFoundError:
+        return 0
+    request.check_file(is_file=stat.S_ISREG(status.st_mode), size_bytes=status.st_size)
+    return int(request.read(request.decode(asked.read_bytes())).space or 0)
 
 
 class _Counter:

@@ -92,7 +92,7 @@ class Runner:
             jailcheck.demand(jail.host())
         for left_over in self._spool.recover():
             log.info("job %s: found unfinished, back in the queue", left_over.id)
-        log.info("running jobs of %s in %d slots", self._spool.path, len(self._slots))
+        log.info("running jobs of %s; slots: %d", self._spool.path, len(self._slots))
         self._start_slots()
 
     def _start_slots(self) -> None:

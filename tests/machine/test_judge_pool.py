@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from construir_ftp.units import Duration, Size
 from tests.support import images
 from tests.support.ftpclient import LONG_S, wait_until
 from tests.support.images import CODECS, KIB, MIB
+from tests.support.places import PROJECT
 from tests.support.prison import bare, descendants, judge_pids, judge_server_pids, nothing_left, wait_for_end
 
 BROKEN = "checking it failed; if the image is sound, tell the operator"
@@ -469,3 +471,18 @@ def test_what_is_no_answer_is_no_verdict() -> None:
         [],
     ):
         assert heard(verdict.GREETING, *said) == (BROKEN, True)
+
+
+def test_a_libmagic_that_cant_be_loaded_is_told_with_what_to_install(tmp_path: Path) -> None:
+    upload = tmp_path / "job.img"
+    upload.write_bytes(images.image("ext2", MIB))
+    images.run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    (libraries,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
+    (libraries / "all.pth").write_text(f"{sysconfig.get_path('purelib')}\n{PROJECT}\n")
+    (libraries / "magic.py").write_text("raise ImportError('failed to find libmagic.  Check your installation')\n")
+    python = str(tmp_path / "venv/bin/python")
+    argv = [python, "-m", "construir_ftp", "shell", str(upload), "--spool", str(tmp_path / "spool")]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=LONG_S, check=False)
+    assert said.returncode == 1
+    remedy = "libmagic is missing, so that no upload can be judged; run: apt install libmagic1"
+    assert said.stderr.splitlines()[-1] == f"construir: {remedy}"

@@ -14,10 +14,14 @@ from tests.support.images import MIB
 from tests.unit.pack.test_anywhere import poor
 
 
+def directory(place: Path, asks: str) -> Path:
+    made = images.job_directory(place / "job")
+    (made / "construir.toml").write_text(asks)
+    return made
+
+
 def job(place: Path, asks: str = "", codec: str = "zstd") -> Path:
-    directory = images.job_directory(place / "job")
-    (directory / "construir.toml").write_text(asks)
-    pack.pack(directory, place / "greet.img.zst", MIB, codec)
+    pack.pack(directory(place, asks), place / "greet.img.zst", MIB, codec)
     return place / "greet.img.zst"
 
 
@@ -44,7 +48,8 @@ def test_inspect_tells_what_a_job_is_and_what_it_asks_for(tmp_path: Path) -> Non
         (lambda path: path.write_bytes(b""), "the upload is empty"),
         (lambda path: path.write_bytes(path.read_bytes() + b"more"), "4 bytes follow the end of the zstd stream"),
         (lambda path: job(path.parent / "x", 'timeout = "9h"\n').rename(path), "timeout: at most 7200 s can be had"),
-        (lambda path: job(path.parent / "x", "tiemout = 1\n").rename(path), "construir.toml: tiemout: no such key"),
+        (lambda path: images.of_directory(directory(path.parent / "x", "tiemout = 1\n"), path), "tiemout: no such key"),
+        (lambda path: images.of_directory(directory(path.parent / "x", "#" * 20000), path), "a file of at most 16 KiB"),
     ],
 )
 def test_inspect_says_word_for_word_what_the_server_replies(
@@ -56,7 +61,7 @@ def test_inspect_says_word_for_word_what_the_server_replies(
     said = construir("inspect", upload)
     reply = images.run("sh", "-c", f"curl -sv -T '{upload}' -u alice:'correct horse' {house.url('/queue/')} 2>&1 || :")
     refused = [line[2:].strip() for line in reply.splitlines() if line.startswith("< 55")]
-    assert said.returncode == 1
+    assert said.returncode == 65
     assert words in said.stdout
     # A server keeps what was cut, which is no part of the verdict.
     assert said.stdout.splitlines()[0] == refused[-1].partition(", or go on after")[0]

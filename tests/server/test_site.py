@@ -1,19 +1,26 @@
 """site, notices, guide: whoever asks is told how things are and how to begin, by command and by file."""
 
 import json
+import os
+import re
 import socket
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from construir_ftp import process
 from construir_ftp.config import Config
+from construir_ftp.errors import RefusedError
 from construir_ftp.ftp.vfs import readme
-from construir_ftp.jobs import inquiry
+from construir_ftp.jobs import inquiry, request
 from construir_ftp.jobs.status import RunnerReport, RunningJob
 from tests.support import images
-from tests.support.ftpclient import PASSWORD, README, Control, House, wait_until
+from tests.support.contributor import PASSWORD
+from tests.support.ftpclient import Control, House, serving, users_text, wait_until
+from tests.support.tlsclient import tls_section
 
 JOB = images.image("ext2", 2**20)
 
@@ -98,9 +105,10 @@ def test_site_commands_are_for_those_who_are_logged_in(house: House) -> None:
 
 
 def test_help_and_readme_are_the_same(anyone: Control) -> None:
-    assert anyone.fetch("RETR /README.txt").decode() == README
-    assert README.splitlines()[0] in anyone.ask("SITE HELP")
-    assert anyone.ask("SIZE /README.txt") == f"213 {len(README)}"
+    guide = anyone.fetch("RETR /README.txt").decode()
+    assert guide.startswith("This is Construir")
+    assert [f" {line}" for line in guide.splitlines()] == anyone.ask("SITE HELP").splitlines()[1:-1]
+    assert anyone.ask("SIZE /README.txt") == f"213 {len(guide)}"
     assert anyone.ask("MDTM /README.txt").startswith("213 20")
 
 
@@ -154,23 +162,74 @@ def test_curl_and_wget_read_the_status(house: House, tmp_path: Path) -> None:
         assert json.loads(target.read_bytes())["waiting"] == 1
 
 
-def test_newcomer_who_does_what_the_guide_says_has_a_job(house: House, tmp_path: Path) -> None:
-    text = readme.text(Config())
+def typed(guide: str, title: str) -> list[str]:
+    """What a newcomer types of the guide's section with that title."""
+    section = guide.partition(f"\n{title} ")[2]
+    return [line.strip() for line in section.partition("What is cut")[0].splitlines() if line.startswith("    ")]
+
+
+def as_newcomer(script: str, home: Path, certificate: Path | None) -> "subprocess.CompletedProcess[str]":
+    """Type a script, and the password where it is asked for; a certificate is trusted by curl, lftp and construir."""
+    trusted = {"CURL_CA_BUNDLE": str(certificate), "CONSTRUIR_CAFILE": str(certificate)} if certificate else {}
+    (home / ".netrc").write_text(f"machine localhost login alice password {PASSWORD}\n")
+    (home / ".netrc").chmod(0o600)
+    (home / ".lftprc").write_text(f"set ssl:ca-file {certificate}\n" if certificate else "")
+    env = process.environment(
+        HOME=str(home),
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **trusted,
+    )
+    argv = ["bash", "-euc", script]
+    return subprocess.run(
+        argv,
+        cwd=home,
+        env=env,
+        input=f"{PASSWORD}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("is_strict", [False, True], ids=["in clear", "over TLS only"])
+@pytest.mark.parametrize("client", ["curl", "lftp", "construir"])
+def test_newcomer_who_does_what_the_guide_says_has_a_job(
+    tmp_path: Path, certificate_files: tuple[Path, Path], client: str, is_strict: bool
+) -> None:
+    tls = tls_section(certificate_files, require_tls=True) if is_strict else None
+    with serving(tmp_path / "house", tls=tls) as house:
+        house.users.path.write_text(users_text("alice", password=PASSWORD))
+        with house.connect() as anyone:
+            guide = anyone.log_in("anonymous").fetch("RETR /README.txt").decode()
+        make, send = typed(guide.partition("\nSEND IT")[0], "MAKE A JOB."), typed(guide, "SEND IT")
+        (line,) = [line for line in send if line.split()[0] == client]
+        line = line.replace("NAME", "alice").replace("SERVER", "localhost")
+        script = "\n".join([*make[: 4 if client == "construir" else 3], line])
+        said = as_newcomer(script, tmp_path, certificate_files[0] if is_strict else None)
+        assert said.returncode == 0, (script, said.stdout, said.stderr)
+        (job,) = house.spool.jobs("queue")
+        assert (job.record().contributor, job.record().codec) == ("alice", "zstd")
+
+
+def test_guide_names_no_port_where_it_is_that_of_ftp() -> None:
+    assert "ftp://SERVER/queue/\n" in readme.text(Config(), 21)
+    assert "ftp://SERVER:2121/queue/\n" in readme.text(Config(), 2121)
+
+
+def test_guide_lists_every_key_that_a_job_can_have() -> None:
+    text = readme.text(Config(), 21)
     assert max(len(line) for line in text.splitlines()) <= 100
-    made = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    commands = [line for line in made if not line.startswith(("construir", "lftp"))]
-    host, port = house.server.address
-    script = "set -eu\n" + "\n".join(commands)
-    script = script.replace("--user NAME", f"-sS --user 'alice:{PASSWORD}'").replace("SERVER", f"{host}:{port}")
-    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    (job,) = house.spool.jobs("queue")
-    assert job.record().codec == "zstd"
+    listed = {line.split(" = ")[0].strip() for line in text.splitlines() if re.match(r"  \w+ = ", line)}
+    assert listed == {key.name for key in request.KEYS}
+    with pytest.raises(RefusedError, match=r"tiemout: no such key; the server's /README.txt lists them all"):
+        request.read("tiemout = 1")
 
 
 @pytest.mark.parametrize("words", ["2 GiB", "16 GiB", "2 hours", "30 minutes", "30 days", "ext2, ext3 or ext4"])
 def test_guide_names_the_limits_that_are_configured(words: str) -> None:
-    assert words in readme.text(Config())
+    assert words in readme.text(Config(), 21)
 
 
 def test_replies_of_several_lines_can_not_be_mistaken_for_their_end(house: House, anyone: Control) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from construir_ftp.client.address import Address, Credentials
 from construir_ftp.client.connection import Patience, Remote, Tls, plainly
-from construir_ftp.client.submit import Parcel, Receipt, Submission
+from construir_ftp.client.submit import JobFile, Receipt, Submission
 from construir_ftp.errors import (
     AnswerError,
     ConfigError,
@@ -35,17 +35,17 @@ MIB = 2**20
 
 
 @pytest.fixture
-def large(tmp_path: Path) -> Parcel:
+def large(tmp_path: Path) -> JobFile:
     path = tmp_path / "large.img.zst"
     path.write_bytes(large_job())
-    return Parcel.of(path, path.name)
+    return JobFile.of(path, path.name)
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Parcel:
+def small(tmp_path: Path) -> JobFile:
     path = tmp_path / "small.img.zst"
     path.write_bytes(images.pack("zstd", images.image("ext2", MIB)))
-    return Parcel.of(path, path.name)
+    return JobFile.of(path, path.name)
 
 
 def at(
@@ -54,12 +54,12 @@ def at(
     return Remote(Address(scheme, host, port), login, **options)  # type: ignore[arg-type]
 
 
-def send(server: Remote, parcel: Parcel, *, was_begun: bool = False, patience_s: float = 10.0) -> Receipt:
+def send(server: Remote, job_file: JobFile, *, was_begun: bool = False, patience_s: float = 10.0) -> Receipt:
     patience = Patience(patience_s, lambda _: None, SOON_S)
-    return Submission(server, parcel, patience, lambda _: None).send(was_begun=was_begun)
+    return Submission(server, job_file, patience, lambda _: None).send(was_begun=was_begun)
 
 
-def test_an_upload_that_was_cut_goes_on_where_it_ended(house: House, large: Parcel) -> None:
+def test_an_upload_that_was_cut_goes_on_where_it_ended(house: House, large: JobFile) -> None:
     told: list[int] = []
     with Cutter(house.server.address, cuts=[9 * MIB, 6 * MIB, 1]) as network:
         receipt = Submission(at(network.port), large, Patience(10, lambda _: None, SOON_S), told.append).send(
@@ -77,7 +77,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_ended(house: House, large: Parc
     assert house.names("incoming") == []
 
 
-def test_a_reply_that_was_lost_does_not_make_two_jobs(house: House, small: Parcel) -> None:
+def test_a_reply_that_was_lost_does_not_make_two_jobs(house: House, small: JobFile) -> None:
     before = send(at(house.server.address[1]), small)
     with Cutter(house.server.address, lost_reply=b"226 Accepted") as network:
         receipt = send(at(network.port), small)
@@ -85,7 +85,7 @@ def test_a_reply_that_was_lost_does_not_make_two_jobs(house: House, small: Parce
     assert receipt.id != before.id
 
 
-def test_a_lost_reply_to_a_job_that_runs_or_is_done_by_now_is_found_out(house: House, small: Parcel) -> None:
+def test_a_lost_reply_to_a_job_that_runs_or_is_done_by_now_is_found_out(house: House, small: JobFile) -> None:
     for finishes in (False, True):
         taken: list[str] = []
 
@@ -100,18 +100,18 @@ def test_a_lost_reply_to_a_job_that_runs_or_is_done_by_now_is_found_out(house: H
     assert house.names("queue") == []
 
 
-def _taken(house: House, parcel: Parcel, *, finishes: bool) -> str:
+def _taken(house: House, job_file: JobFile, *, finishes: bool) -> str:
     job = house.spool.take()
     assert job is not None
     if finishes:
         received = job.record().received.isoformat()
-        told = {"id": job.id, "status": "success", "reason": "", "exit_code": 0, "upload_sha256": parcel.sha256}
+        told = {"id": job.id, "status": "success", "reason": "", "exit_code": 0, "upload_sha256": job_file.sha256}
         house.spool.finish(job, json.dumps({**told, "received": received}).encode())
     return job.id
 
 
 def test_what_another_command_has_begun_is_continued_only_if_it_is_the_same(
-    house: House, large: Parcel, tmp_path: Path
+    house: House, large: JobFile, tmp_path: Path
 ) -> None:
     with Cutter(house.server.address, cuts=[9 * MIB]) as network, pytest.raises((UnreachableError, TryLaterError)):
         send(at(network.port), large, patience_s=0)
@@ -123,16 +123,16 @@ def test_what_another_command_has_begun_is_continued_only_if_it_is_the_same(
         send(at(network.port), large, patience_s=0)
     other = tmp_path / "other"
     other.write_bytes(images.pack("zstd", images.image("ext2", MIB)))
-    receipt = send(at(port), Parcel.of(other, large.name))
+    receipt = send(at(port), JobFile.of(other, large.name))
     (job,) = (job for job in house.spool.jobs("queue") if job.id == receipt.id)
     assert job.record().upload_bytes == other.stat().st_size
 
 
-def test_what_is_kept_is_sent_whole_where_nothing_of_it_is_kept(house: House, small: Parcel) -> None:
+def test_what_is_kept_is_sent_whole_where_nothing_of_it_is_kept(house: House, small: JobFile) -> None:
     assert send(at(house.server.address[1]), small, was_begun=True).id
 
 
-def test_an_upload_that_something_on_the_way_has_ended_goes_on(house: House, large: Parcel) -> None:
+def test_an_upload_that_something_on_the_way_has_ended_goes_on(house: House, large: JobFile) -> None:
     class Ending(ftplib.FTP):
         """A connection that ends the first upload early, but in good order."""
 
@@ -163,7 +163,7 @@ def test_what_is_no_job_is_refused_with_65(house: House, tmp_path: Path) -> None
     path = tmp_path / "notes.txt"
     path.write_text("not a job\n" * 1000)
     with pytest.raises(RefusedError, match="not a file system image") as refused:
-        send(at(house.server.address[1]), Parcel.of(path, path.name))
+        send(at(house.server.address[1]), JobFile.of(path, path.name))
     assert refused.value.exit_code == 65
 
 
@@ -171,27 +171,27 @@ def test_a_large_upload_that_is_refused_on_the_way_says_why(house: House, tmp_pa
     path = tmp_path / "noise.img"
     path.write_bytes(images.noise(20 * MIB))
     with pytest.raises(RefusedError, match="not a file system image"):
-        send(at(house.server.address[1]), Parcel.of(path, path.name))
+        send(at(house.server.address[1]), JobFile.of(path, path.name))
     assert house.is_untouched()
 
 
-def test_no_room_is_refused_with_75(tmp_path: Path, small: Parcel) -> None:
+def test_no_room_is_refused_with_75(tmp_path: Path, small: JobFile) -> None:
     with serving(tmp_path / "full", min_free=2**60) as house, pytest.raises(RefusedError, match="no room") as refused:
         send(at(house.server.address[1]), small)
     assert refused.value.exit_code == 75
 
 
-def test_a_wrong_password_is_refused_with_77(house: House, small: Parcel) -> None:
+def test_a_wrong_password_is_refused_with_77(house: House, small: JobFile) -> None:
     with pytest.raises(LoginError, match="lets alice not in"):
         send(at(house.server.address[1], login=Credentials("alice", "wrong")), small)
 
 
-def test_a_server_that_is_not_there_is_not_waited_for(small: Parcel) -> None:
+def test_a_server_that_is_not_there_is_not_waited_for(small: JobFile) -> None:
     with pytest.raises(UnreachableError, match="can't be reached"):
         send(at(1), small, patience_s=1000)
 
 
-def test_a_file_that_has_gone_meanwhile_is_not_the_connections_fault(house: House, small: Parcel) -> None:
+def test_a_file_that_has_gone_meanwhile_is_not_the_connections_fault(house: House, small: JobFile) -> None:
     small.path.unlink()
     with pytest.raises(UsageError, match="No such file"):
         send(at(house.server.address[1]), small, patience_s=1000)
@@ -201,9 +201,9 @@ def test_names_that_start_nothing_are_refused_before_anything_is_sent(tmp_path: 
     path = tmp_path / "x.part"
     path.touch()
     with pytest.raises(RefusedError):
-        Parcel.of(path, path.name)
+        JobFile.of(path, path.name)
     with pytest.raises(UsageError):
-        Parcel.of(tmp_path / "nothing", "nothing")
+        JobFile.of(tmp_path / "nothing", "nothing")
 
 
 # -- hostile servers -----------------------------------------------------------------------------------------
@@ -218,13 +218,13 @@ def test_names_that_start_nothing_are_refused_before_anything_is_sent(tmp_path: 
         "226 \x1b[2Jhello",
     ],
 )
-def test_an_id_that_is_none_is_not_believed(reply: str, small: Parcel) -> None:
+def test_an_id_that_is_none_is_not_believed(reply: str, small: JobFile) -> None:
     with FakeServer(stor=reply) as server, pytest.raises(AnswerError) as error:
         send(at(server.port), small)
     assert str(error.value).isprintable()
 
 
-def test_a_server_that_refuses_with_control_characters_is_quoted_in_one_line(small: Parcel) -> None:
+def test_a_server_that_refuses_with_control_characters_is_quoted_in_one_line(small: JobFile) -> None:
     with FakeServer(stor="550 no\x1b]0;owned\x07") as server, pytest.raises(RefusedError) as error:
         send(at(server.port), small)
     assert str(error.value) == "no?]0;owned?"
@@ -251,7 +251,7 @@ def protected(tmp_path: Path, certificate_files: tuple[Path, Path]) -> Iterator[
 
 @pytest.mark.parametrize(("scheme", "tls"), [("ftp", "auto"), ("ftpes", "auto"), ("ftps", "auto"), ("ftp", "required")])
 def test_jobs_go_over_tls_to_a_server_that_is_proved(
-    protected: House, certificate: Path, large: Parcel, scheme: str, tls: Tls
+    protected: House, certificate: Path, large: JobFile, scheme: str, tls: Tls
 ) -> None:
     port = protected.server.implicit_port if scheme == "ftps" else protected.server.address[1]
     assert port is not None
@@ -260,7 +260,7 @@ def test_jobs_go_over_tls_to_a_server_that_is_proved(
     assert (job.id, job.record().upload_sha256) == (receipt.id, large.sha256)
 
 
-def test_a_certificate_that_cant_be_proved_ends_it_before_the_password(protected: House, small: Parcel) -> None:
+def test_a_certificate_that_cant_be_proved_ends_it_before_the_password(protected: House, small: JobFile) -> None:
     for scheme, port in (("ftp", protected.server.address[1]), ("ftps", protected.server.implicit_port or 0)):
         with pytest.raises(ConfigError, match="--ca-file or CONSTRUIR_CAFILE"):
             send(at(port, "localhost", scheme=scheme), small)
@@ -268,12 +268,12 @@ def test_a_certificate_that_cant_be_proved_ends_it_before_the_password(protected
         send(at(protected.server.address[1], tls="never"), small)
 
 
-def test_a_certificate_for_another_host_proves_nothing(protected: House, certificate: Path, small: Parcel) -> None:
+def test_a_certificate_for_another_host_proves_nothing(protected: House, certificate: Path, small: JobFile) -> None:
     with pytest.raises(ConfigError, match="can't be proved"):
         send(at(protected.server.address[1], "127.1", ca_file=certificate), small)
 
 
-def test_tls_that_is_required_is_not_done_without(house: House, certificate: Path, small: Parcel) -> None:
+def test_tls_that_is_required_is_not_done_without(house: House, certificate: Path, small: JobFile) -> None:
     port = house.server.address[1]
     for server in (at(port, tls="required"), at(port, scheme="ftpes"), at(port, ca_file=certificate)):
         with pytest.raises(ConfigError, match="speaks no TLS"):

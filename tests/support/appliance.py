@@ -60,7 +60,7 @@ def send(ftp: ftplib.FTP, upload: Path, name: str | None = None) -> str:
     """Send a job over a session; return the id that the reply names."""
     with upload.open("rb") as file:
         reply = ftp.storbinary(f"STOR /queue/{name or upload.name}", file)
-    place = r"(?:number \d+ in the queue|already taken from the queue)"
+    place = r"(?:number \d+ in the queue|already being run)"
     match = re.fullmatch(rf"226 Accepted as job (\S+), {place}; its result will be in /done/\1/", reply)
     assert match, reply
     return match[1]

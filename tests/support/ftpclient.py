@@ -20,6 +20,7 @@ from construir_ftp import schema
 from construir_ftp.config import Config, FtpSection, GateSection, TlsSection
 from construir_ftp.ftp.server import Server, open_server
 from construir_ftp.ftp.users import Users
+from construir_ftp.ftp.vfs import readme
 from construir_ftp.intake.check_threads import CheckThreads
 from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES, Spool
@@ -28,7 +29,6 @@ from tests.support.belongings import Belongings, nothing_since
 from tests.support.prison import judge_server_pids
 
 PASSWORD = "correct horse"
-README = "How to send a job.\n"
 LONG_S = 30.0
 
 
@@ -162,7 +162,8 @@ class House:
         self.users.path.write_text(users_text("alice", "bob"))
         ftp = schema.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
         offer = Offer.of(self.spool, Config())
-        self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, README)
+        guide = functools.partial(readme.text, Config(ftp=ftp, tls=tls, gate=gate))
+        self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, guide)
         self.thread = threading.Thread(target=self.server.run)
         self.listener = self.server._listener
 

@@ -54,6 +54,12 @@ def job_directory(path: Path, run_sh: bytes = HELLO) -> Path:
     return path
 
 
+def of_directory(source: Path, target: Path, size_bytes: int = 2 * MIB) -> Path:
+    """Make `target`, a raw ext2 image of what is in a directory, whatever `construir pack` would say of it."""
+    run("mke2fs", "-q", "-F", "-t", "ext2", "-d", source, target, f"{size_bytes // KIB}k")
+    return target
+
+
 @functools.cache
 def image(filesystem: str = "ext2", size_bytes: int = 4 * MIB, *options: str) -> bytes:
     """An ext image with a run.sh in it; `options` are mke2fs's."""

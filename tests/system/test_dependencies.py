@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from construir_ftp.pack import pack
+from tests.support import images
 from tests.support.appliance import Appliance
 
 
@@ -42,7 +43,9 @@ def upload(
 def test_wish_that_cannot_be_granted_is_refused_in_session(
     shared_appliance: Appliance, tmp_path: Path, asks: str, reason: str
 ) -> None:
-    file = upload(tmp_path / "upload", "true", asks)
+    job = images.job_directory(tmp_path / "job")
+    (job / "construir.toml").write_text(asks)
+    file = images.of_directory(job, tmp_path / "job.img")
     with shared_appliance.session() as ftp, file.open("rb") as data, pytest.raises(ftplib.error_perm) as refused:
         ftp.storbinary("STOR /queue/job.img.zst", data)
     assert str(refused.value).startswith("550 ")

@@ -24,6 +24,7 @@ QUICK = (
     "hangs",
     "reboots",
     "powersoff",
+    "poweroff",
     "fillsdisk",
     "floods",
     "corrupts",
@@ -146,6 +147,13 @@ def test_machine_that_ends_without_a_status_gives_no_result(results: Results, na
     assert (result["status"], result["exit_code"]) == ("no-result", None)
     assert result["attempt"] == 1
     assert results.file(name, "output.log")
+
+
+def test_poweroff_ends_run_sh_by_sigkill_and_what_it_left_comes_back(results: Results, tmp_path: Path) -> None:
+    result = results.result("poweroff")
+    assert (result["status"], result["exit_code"], result["claimed"]["clean"]) == ("failed", 137, True)
+    assert results.file("poweroff", "output.log") == b"no reboot here\n"
+    assert (results.unpacked("poweroff", tmp_path) / "before-the-end.txt").read_text() == "kept\n"
 
 
 def test_job_that_fills_its_disk_ends_like_any_other(results: Results) -> None:

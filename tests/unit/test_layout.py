@@ -156,6 +156,15 @@ def test_the_card_of_a_room_says_what_it_is_and_holds_no_code() -> None:
             assert isinstance(only.value.value, str), card
 
 
+def test_the_card_of_a_room_names_every_module_in_it() -> None:
+    for card in PACKAGE.glob("*/**/__init__.py"):
+        named = words(re.sub(r"\W", " ", card.read_text()))
+        there = {path.stem for path in card.parent.glob("*.py")} | {
+            path.parent.name for path in card.parent.glob("*/*.py")
+        }
+        assert there - {"__init__"} <= named, card
+
+
 def test_imports_point_one_way() -> None:
     against = [
         f"{module} imports {name}"

@@ -1,4 +1,4 @@
-"""The commands of connections: PASV and EPSV, ABOR, QUIT. Active ones, PORT and EPRT, are pyftpdlib's own."""
+"""The commands of connections: PASV and EPSV, ABOR, NOOP, QUIT. Active ones, PORT and EPRT, are pyftpdlib's own."""
 
 from construir_ftp.ftp.session import Session
 from construir_ftp.jobs.reply import Reply
@@ -31,6 +31,11 @@ def abor(session: Session, line: str) -> Reply | None:
         session.say(Reply(425, "Not connected: aborted."))
     session.ftp_ABOR(line)
     return None
+
+
+def noop(_session: Session, _line: str) -> Reply | None:
+    """Do nothing, so that nobody takes the connection for idle."""
+    return Reply(200, "Nothing is done.")
 
 
 def quit_(session: Session, line: str) -> Reply | None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "PBSZ": Command(access.pbsz, "PBSZ <SP> 0 (comes before PROT)", needs_login=False),
     "PROT": Command(access.prot, "PROT <SP> C|P (data in clear, or protected)", needs_login=False),
     "QUIT": Command(connections.quit_),
+    "NOOP": Command(connections.noop),
     "PASV": Command(connections.pasv),
     "EPSV": Command(connections.epsv),
     "ABOR": Command(connections.abor),

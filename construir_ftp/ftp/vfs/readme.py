@@ -1,6 +1,15 @@
-"""What a newcomer is told by /README.txt and SITE HELP: how to make a job, how to send it, what limits there are."""
+"""What a newcomer is told by /README.txt and SITE HELP: how to make a job, send it and follow it, and what it can have.
 
+Its commands are for this server, but for SERVER, the name that a client reaches it by: a certificate is for that name,
+and behind a router the server doesn't know it.
+"""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from construir_ftp import formats
 from construir_ftp.config import Config
+from construir_ftp.jobs.request import KEYS
 from construir_ftp.units import Duration, Size
 
 _TEXT = """\
@@ -19,12 +28,14 @@ or, where Construir is installed, which finds the right size by itself:
 
     construir pack hello
 
-The image may be sent as it is, or in gzip, bzip2, xz, zstd or lz4, as one stream.
+The image may be sent as it is, or in {codecs}, as one stream.
 
 SEND IT into /queue. The reply is the verdict: 226 and the job's id, or 550 and the reason.
+SERVER is the name or address by which you reach this server.{tls}
 
-    curl -T hello.img.zst --user NAME ftp://SERVER/queue/
-    lftp -u NAME -e 'put -O queue hello.img.zst; bye' SERVER
+    curl {curl}-T hello.img.zst --user NAME ftp://SERVER{port}/queue/
+    lftp -u NAME -e '{lftp}put -O queue hello.img.zst; bye' ftp://SERVER{port}
+    construir submit hello.img.zst --server ftp://NAME@SERVER{port}
 
 What is cut can be continued for {incoming_age}: curl -C - -T, put -c, or REST and STOR. Files called
 .NAME, tmp.NAME, NAME.part, NAME.partial, NAME.filepart or NAME.tmp start nothing until they
@@ -32,25 +43,38 @@ are renamed. Delete a job of yours in /queue or /running, and it is cancelled.
 
 FOLLOW IT. SITE QUEUE, SITE STATUS ID and /status.json tell what waits and why, and
 /running/ID/output.log what it prints. Its result is in /done/ID/: result.json, output.log,
-console.log, the image as the job left it, SHA256SUMS; and in artifacts/ the files that a line
-such as outputs = ["out/*.deb"] names in a file construir.toml beside run.sh.
+console.log, the image as the job left it, SHA256SUMS; and in artifacts/ the files that outputs
+names, see below.
 
 LIMITS. An upload: {max_upload}. Its image, unpacked: {max_image}. A job runs for {timeout},
 or until it has printed nothing for {idle_timeout}; it has {cpus}, {memory} of memory, and its image
 for its files. A result is kept for {max_age}, or less if the disk fills.
-"""
 
+ASK FOR MORE in a file construir.toml beside run.sh. It is optional, and so is each of its keys.
+Sizes and times are text with a unit, such as "2GiB" and "30m".
+
+{keys}
+"""
+_FTP_PORT = 21
+_WIDTH = 100
+# What explains a key begins here.
+_KEY_COLUMNS = 36
 
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _DURATIONS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
-def text(config: Config) -> str:
-    """The guide, for a server with this configuration."""
-    *some, last = config.gate.filesystems
+def text(config: Config, port: int) -> str:
+    """The guide, for a server with this configuration on that port; lines of 100 columns at most."""
     cpus = config.machine.cpus
+    is_strict = config.tls.require_tls
     return _TEXT.format(
-        filesystems=f"{', '.join(some)} or {last}" if some else last,
+        filesystems=_any_of(config.gate.filesystems),
+        codecs=_any_of([row.name for row in formats.FORMATS.values() if row.suffix]),
+        port="" if port == _FTP_PORT else f":{port}",
+        tls=" It takes passwords over TLS only." if is_strict else "",
+        curl="--ssl-reqd " if is_strict else "",
+        lftp="set ftp:ssl-force true; " if is_strict else "",
         max_upload=_size(config.ftp.max_upload),
         max_image=_size(config.gate.max_image),
         timeout=_duration(config.machine.timeout),
@@ -59,7 +83,26 @@ def text(config: Config) -> str:
         memory=_size(config.machine.memory),
         max_age=_duration(config.janitor.max_age),
         incoming_age=_duration(config.janitor.incoming_age),
+        keys="\n".join(_keys()),
     )
+
+
+def _keys() -> Iterator[str]:
+    """Every key of a job's construir.toml, with an example and what it means."""
+    table = ""
+    for key in KEYS:
+        if key.table != table:
+            table = key.table
+            yield f"  [{table}]"
+        example = f"  {key.name} = {key.example} "
+        yield from textwrap.wrap(
+            key.meaning, _WIDTH, initial_indent=example.ljust(_KEY_COLUMNS), subsequent_indent=" " * _KEY_COLUMNS
+        )
+
+
+def _any_of(names: Sequence[str]) -> str:
+    *some, last = names
+    return f"{', '.join(some)} or {last}" if some else last
 
 
 def _size(size: Size) -> str:

@@ -85,7 +85,7 @@ def left(place: Spool) -> set[str]:
     return {job.id for job in place.jobs("done")}
 
 
-def doomed(place: Spool, section: JanitorSection, min_free: int = 0, now: datetime = NOON) -> list[tuple[str, str]]:
+def to_go(place: Spool, section: JanitorSection, min_free: int = 0, now: datetime = NOON) -> list[tuple[str, str]]:
     return [(job.id, reason) for job, reason in janitor.plan(place, section, Size(min_free), now)]
 
 
@@ -95,25 +95,25 @@ def doomed(place: Spool, section: JanitorSection, min_free: int = 0, now: dateti
 def test_nothing_goes_while_every_limit_is_kept(place: Spool) -> None:
     for age_d in range(20):
         publish(place, age_d)
-    assert doomed(place, WIDE) == []
-    assert doomed(Spool.prepare(place.path.parent / "empty"), WIDE) == []
+    assert to_go(place, WIDE) == []
+    assert to_go(Spool.prepare(place.path.parent / "empty"), WIDE) == []
 
 
 def test_results_older_than_max_age_go_oldest_first(place: Spool) -> None:
     old = [publish(place, age_d) for age_d in (90, 31, 30.1)]
     for age_d in (29.9, 1, 0, -1):
         publish(place, age_d)
-    assert doomed(place, WIDE) == [(id_, "older than 30 days") for id_ in old]
+    assert to_go(place, WIDE) == [(id_, "older than 30 days") for id_ in old]
 
 
 def test_results_beyond_max_results_go_oldest_first(place: Spool) -> None:
     published = [publish(place, age_d) for age_d in (5, 4, 3, 2, 1)]
-    assert doomed(place, limits(max_results=3)) == [(id_, "more than 3 results") for id_ in published[:2]]
+    assert to_go(place, limits(max_results=3)) == [(id_, "more than 3 results") for id_ in published[:2]]
 
 
 def test_results_beyond_max_total_go_oldest_first_and_no_more_than_needed(place: Spool) -> None:
     published = [publish(place, age_d, size_bytes=2**20) for age_d in (5, 4, 3, 2, 1)]
-    assert doomed(place, limits(max_total=3 * 2**20 + 2**19)) == [
+    assert to_go(place, limits(max_total=3 * 2**20 + 2**19)) == [
         (id_, "results take more than 3.5 MiB") for id_ in published[:2]
     ]
 
@@ -122,7 +122,7 @@ def test_results_go_until_the_floor_of_free_space_is_kept(place: Spool) -> None:
     published = [publish(place, age_d, size_bytes=64 * 2**20) for age_d in (4, 3, 2, 1)]
     # Others write to the same file system meanwhile; half a result is far more than they do.
     floor = files.free_bytes(place.path) + (64 + 32) * 2**20
-    going = doomed(place, WIDE, floor)
+    going = to_go(place, WIDE, floor)
     assert [id_ for id_, _ in going] == published[:2]
     assert going[0][1].endswith(" MiB free")
 
@@ -131,7 +131,7 @@ def test_what_goes_for_its_age_counts_towards_the_other_limits(place: Spool) -> 
     old = publish(place, 40)
     for age_d in (3, 2, 1):
         publish(place, age_d)
-    assert doomed(place, limits(max_results=3)) == [(old, "older than 30 days")]
+    assert to_go(place, limits(max_results=3)) == [(old, "older than 30 days")]
 
 
 def test_room_made_by_age_and_by_abandoned_uploads_counts_towards_the_floor(place: Spool) -> None:
@@ -143,8 +143,8 @@ def test_room_made_by_age_and_by_abandoned_uploads_counts_towards_the_floor(plac
     os.utime(upload.upload, (0, 0))
     os.utime(upload.path, (0, 0))
     free = files.free_bytes(place.path)
-    assert [id_ for id_, _ in doomed(place, WIDE, free + 96 * 2**20)] == [upload.id, old]
-    assert [id_ for id_, _ in doomed(place, WIDE, free + 160 * 2**20)] == [upload.id, old, *newer]
+    assert [id_ for id_, _ in to_go(place, WIDE, free + 96 * 2**20)] == [upload.id, old]
+    assert [id_ for id_, _ in to_go(place, WIDE, free + 160 * 2**20)] == [upload.id, old, *newer]
 
 
 def test_plan_touches_nothing(place: Spool) -> None:
@@ -159,7 +159,7 @@ def test_plan_touches_nothing(place: Spool) -> None:
 def test_prune_deletes_exactly_what_plan_says(place: Spool) -> None:
     publish(place, 40)
     kept = {publish(place, 2), publish(place, 1)}
-    planned = doomed(place, WIDE)
+    planned = to_go(place, WIDE)
     pruned = janitor.prune(place, WIDE, NOTHING_FREE, NOON, dry_run=False)
     assert [(job.id, reason) for job, reason in pruned] == planned != []
     assert left(place) == kept
@@ -213,28 +213,28 @@ def test_the_newest_of_each_contributor_never_go_for_their_age(place: Spool) -> 
     publish(place, 80, "bob")
     for age_d in range(5):
         publish(place, age_d, "ann")
-    assert doomed(place, limits(keep_newest=1)) == [(gone, "older than 30 days")]
+    assert to_go(place, limits(keep_newest=1)) == [(gone, "older than 30 days")]
 
 
 def test_the_newest_of_each_contributor_go_last_under_pressure(place: Spool) -> None:
     bobs = publish(place, 20, "bob")
     anns = [publish(place, age_d, "ann") for age_d in (5, 4, 3)]
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=1, max_results=2))] == anns[:2]
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=1, max_results=1))] == [*anns[:2], bobs]
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=2, max_results=3))] == anns[:1]
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=1, max_total=0))] == [*anns[:2], bobs, anns[2]]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=1, max_results=2))] == anns[:2]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=1, max_results=1))] == [*anns[:2], bobs]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=2, max_results=3))] == anns[:1]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=1, max_total=0))] == [*anns[:2], bobs, anns[2]]
 
 
 def test_the_newest_stay_if_even_their_end_would_not_restore_the_floor(place: Spool) -> None:
     old, newest = publish(place, 2), publish(place, 1)
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=1), 2**60)] == [old]
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=0), 2**60)] == [old, newest]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=1), 2**60)] == [old]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=0), 2**60)] == [old, newest]
 
 
 def test_the_newest_go_if_that_restores_the_floor(place: Spool) -> None:
     old, newest = publish(place, 2, size_bytes=64 * 2**20), publish(place, 1, size_bytes=64 * 2**20)
     floor = files.free_bytes(place.path) + (64 + 32) * 2**20
-    assert [id_ for id_, _ in doomed(place, limits(keep_newest=1), floor)] == [old, newest]
+    assert [id_ for id_, _ in to_go(place, limits(keep_newest=1), floor)] == [old, newest]
 
 
 # -- what a result says of itself ------------------------------------------------------------------------------
@@ -257,8 +257,8 @@ def test_a_damaged_result_counts_by_its_ticket(place: Spool) -> None:
         received=received,
     )
     (job.path / "job.json").write_bytes(msgspec.json.encode(record))
-    assert [found for found, _ in doomed(place, limits(max_results=2))] == [id_]
-    assert [found for found, _ in doomed(place, limits(max_results=1, keep_newest=1))] == [others[0], id_]
+    assert [found for found, _ in to_go(place, limits(max_results=2))] == [id_]
+    assert [found for found, _ in to_go(place, limits(max_results=1, keep_newest=1))] == [others[0], id_]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_result_that_says_nothing_goes_by_its_directorys_time_and_is_nobodys_n
     (path / "result.json").write_bytes(damage)
     os.utime(path, (0, (NOON - 90 * DAY).timestamp()))
     publish(place, 5)
-    assert doomed(place, limits(keep_newest=1)) == [(id_, "older than 30 days")]
+    assert to_go(place, limits(keep_newest=1)) == [(id_, "older than 30 days")]
 
 
 def test_an_empty_result_directory_can_be_pruned(place: Spool) -> None:
@@ -382,7 +382,7 @@ def spread(place: Spool, count: int = 15) -> set[str]:
 @pytest.mark.parametrize("jump", [31 * DAY, 365 * DAY, 12 * 365 * DAY])
 def test_a_clock_that_jumped_ahead_before_a_start_deletes_nothing(place: Spool, jump: timedelta) -> None:
     published = spread(place)
-    assert doomed(place, WIDE, now=NOON + jump) == []
+    assert to_go(place, WIDE, now=NOON + jump) == []
     keeper = Janitor(place, WIDE, NOTHING_FREE)
     for minute in range(0, 6 * 60, 10):
         assert keeper.tidy(NOON + jump + timedelta(minutes=minute), 60.0 * minute) == []
@@ -394,7 +394,7 @@ def test_a_job_finished_after_the_jump_does_not_make_it_look_right(place: Spool)
     keeper = Janitor(place, WIDE, NOTHING_FREE)
     assert keeper.tidy(NOON + 365 * DAY, 0.0) == []
     published |= {publish(place, -365 - number / 100) for number in range(30)}
-    assert doomed(place, limits(max_results=100), now=NOON + 365 * DAY + 0.4 * DAY) != []  # looked at alone, it would
+    assert to_go(place, limits(max_results=100), now=NOON + 365 * DAY + 0.4 * DAY) != []  # looked at alone, it would
     assert keeper.tidy(NOON + 365 * DAY + timedelta(minutes=10), 600.0) == []
     assert left(place) == published
 

@@ -27,11 +27,15 @@ def disk(tmp_path: Path) -> Path:
     return disks.partitioned(tmp_path / "disk.img", parts)
 
 
-def rawmount(*arguments: str | Path, copies: bool = True) -> "subprocess.CompletedProcess[str]":
+def rawmount(
+    *arguments: str | Path, copies: bool = True, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     # The command that is tested, not one that is installed.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
     env = os.environ | {"PATH": path} | ({"RAWMOUNT": "copy"} if copies else {})
-    return subprocess.run([SCRIPT, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [SCRIPT, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False, cwd=cwd
+    )
 
 
 def test_copies_are_shown_without_root_and_taken_away_again(disk: Path, tmp_path: Path) -> None:
@@ -46,6 +50,19 @@ def test_copies_are_shown_without_root_and_taken_away_again(disk: Path, tmp_path
     assert rawmount("-u", place).returncode == 0
     assert not place.exists()
     assert disk.read_bytes() == before
+
+
+def test_a_directory_that_was_there_before_stays(disk: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    for argument, where in ((place, tmp_path), (Path(), place)):
+        assert rawmount(disk, argument, cwd=where).returncode == 0
+        undone = rawmount("-u", argument, cwd=where)
+        assert (undone.returncode, undone.stderr) == (0, "")
+        assert list(place.iterdir()) == []
+    assert rawmount(disk, "new/", cwd=place).returncode == 0
+    assert rawmount("-u", ".", cwd=place / "new").returncode == 0
+    assert list(place.iterdir()) == []
 
 
 def test_root_changes_the_image_by_a_loop_device(disk: Path, tmp_path: Path) -> None:

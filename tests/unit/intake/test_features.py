@@ -248,7 +248,7 @@ def test_there_is_none_is_never_said_because_of_damage(tmp_path: Path, request_:
 @pytest.mark.parametrize("kind", ["directory", "link", "pipe", "long", "not text"])
 def test_construir_toml_that_is_no_short_text_is_refused(tmp_path: Path, kind: str) -> None:
     path = made(tmp_path, "-O", "^metadata_csum", toml="#" * (16 * KIB + (kind == "long")))
-    said = "construir.toml has to be a file of at most 16.0 KiB"
+    said = "construir.toml has to be a file of at most 16 KiB"
     special = {"directory": "mkdir {}", "link": "symlink {} run.sh", "pipe": "mknod {} p"}
     if kind in special:
         debugfs(path, "rm construir.toml", special[kind].format("construir.toml"))

@@ -12,10 +12,10 @@ from construir_ftp.config import GateSection
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
-from construir_ftp.pack import filesystem
+from construir_ftp.pack import filesystem, pack
 from tests.support import images
 
-# What Python has on Linux only, or not on Windows; and what `pip install construir` leaves to the extra "appliance".
+# What Python has on Linux only, or not on Windows; and what `pip install .` leaves to the extra "appliance".
 _SYSTEM = ("fcntl", "grp", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty", "curses", "readline")
 _LIBRARIES = ("argon2", "magic", "pyftpdlib", "schedule", "sh")
 _OF_OS = (
@@ -41,6 +41,13 @@ def poor(*words: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
     """The command, where there is none of this."""
     argv = [sys.executable, "-c", _SCRIPT, *map(str, words)]
     return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False)
+
+
+def light(*words: str | Path) -> "subprocess.CompletedProcess[str]":
+    """The command on Linux, where only the libraries of the extra "appliance" are missing."""
+    script = f"import sys\nfor name in {_LIBRARIES}:\n    sys.modules[name] = None\n"
+    argv = [sys.executable, "-c", script + "from construir_ftp.cli.main import main\nmain()\n", *map(str, words)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture
@@ -73,8 +80,18 @@ def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_insta
     assert lacking.stderr.startswith(
         "construir: construir serve needs all of Construir, which works on Linux, and here"
     )
-    assert lacking.stderr.endswith("is missing; run: pip install 'construir[appliance]'\n")
+    assert lacking.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
     assert lacking.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("shell", "job.img.zst"), ("check",), ("image", "build"), ("user", "add", "bob")])
+def test_a_light_install_says_once_what_to_install(tmp_path: Path, words: tuple[str, ...]) -> None:
+    packed = tmp_path / "job.img.zst"
+    pack.pack(images.job_directory(tmp_path / "job"), packed)
+    said = light(*(packed if word == packed.name else word for word in words), "--spool", tmp_path / "spool")
+    assert said.returncode == 69
+    assert said.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
+    assert (said.stderr.count("\n"), said.stdout) == (1, "")
 
 
 def test_a_missing_mke2fs_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

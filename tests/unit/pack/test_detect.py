@@ -40,7 +40,7 @@ _KINDS: dict[str, tuple[dict[str, str], set[str], str]] = {
         {"build-essential", "debhelper-compat", "libfoo-dev", "python3", "gcc-multilib"},
         "dpkg-buildpackage",
     ),
-    "no project known here": ({}, set(), "echo"),
+    "no project known here": ({}, set(), "# Replace this by your build.\necho"),
 }
 
 

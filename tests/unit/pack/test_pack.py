@@ -18,6 +18,7 @@ from construir_ftp.intake.verdict import Verdict
 from construir_ftp.pack import filesystem, pack, unpack
 from construir_ftp.pack.pack import Wrapping
 from tests.support import images, smalldisk
+from tests.support.appliance import construir
 from tests.support.images import CODECS, MIB
 
 
@@ -447,3 +448,32 @@ def test_an_image_made_in_the_directory_it_is_made_of_is_left_out(
         assert made[0] == made[1]
         (job / target).unlink()
         images.run("rm", "-r", killed)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tiemout = 1", "construir.toml: tiemout: no such key; the server's /README.txt lists them all"),
+        ("timeout = 5", "construir.toml: timeout: expected"),
+        ("#" * 20_000, "construir.toml has to be a file of at most 16 KiB"),
+        (None, "construir.toml has to be a file of at most 16 KiB"),
+    ],
+)
+def test_a_construir_toml_that_no_server_takes_is_refused_before_it_is_sent(
+    tmp_path: Path, text: str | None, words: str
+) -> None:
+    job, packed = images.job_directory(tmp_path / "job"), tmp_path / "job.img.zst"
+    if text is None:
+        (job / "construir.toml").symlink_to("run.sh")
+    else:
+        (job / "construir.toml").write_text(text)
+    said = construir("pack", job, "-o", packed)
+    assert (said.returncode, said.stdout) == (65, "")
+    assert said.stderr.startswith(f"construir: {words}")
+    assert said.stderr.count("\n") == 1
+    assert not packed.exists()
+    image = images.of_directory(job, tmp_path / "job.img")
+    assert (
+        said.stderr.partition(": ")[2]
+        == construir("inspect", image).stdout.partition("Refused: ")[2].splitlines(True)[0]
+    )
