@@ -152,6 +152,31 @@ def test_killed_job_leaves_an_image_that_can_be_sent_again(faulty: Appliance, tm
     assert "needs_recovery" not in run("dumpe2fs", "-h", left)
 
 
+# Says what init says, by init's own descriptor (pidfd_getfd(2)), and has the kernel switch off at once.
+LIES = b"""#!/bin/sh
+echo data >data
+perl -e 'my $init = syscall 434, 1, 0;
+    for my $number (3 .. 30) {
+        my $copy = syscall 438, $init, $number, 0;
+        next if $copy < 0;
+        open my $handle, ">&=", $copy or next;
+        syswrite $handle, "exit 0\nclean\n";
+    }'
+sleep 0.5
+echo o >/proc/sysrq-trigger
+sleep 60
+"""
+
+
+def test_guest_that_says_clean_while_its_file_system_is_in_use_is_no_success(faulty: Appliance, tmp_path: Path) -> None:
+    tree = job_directory(tmp_path / "lies", LIES)
+    file = tmp_path / "lies.img"
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "16M")
+    result = ended_once(faulty, file)
+    assert (result["status"], result["claimed"]["clean"]) == ("no-result", True), result
+    assert "in use until the machine ended" in result["reason"]
+
+
 def test_file_system_whose_construir_toml_nobody_reads_fails_its_job(tmp_path: Path) -> None:
     tree = job_directory(tmp_path / "wishes", HELLO)
     (tree / "construir.toml").write_text('timeout = "5s"\n')

@@ -109,7 +109,11 @@ def test_one_that_lives_is_named_and_not_waited_for(appliance: Appliance) -> Non
     assert WAITS not in second.stderr
 
 
-@pytest.mark.parametrize("claim", ["", "999999999 1\n", f"{os.getpid()} 1\n", "nonsense", "\x00\xff"])
+@pytest.mark.parametrize(
+    "claim",
+    ["", "999999999 1\n", f"{os.getpid()} 1\n", "nonsense", "\x00\xff"],
+    ids=["empty", "no process", "another process", "nonsense", "bytes"],
+)
 def test_what_an_appliance_of_long_ago_has_left_keeps_nobody_out(tmp_path: Path, claim: str) -> None:
     one = Appliance(tmp_path, WITHOUT_JOBS.format(images=tmp_path / "images"))
     one.spool.mkdir()

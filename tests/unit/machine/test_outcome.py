@@ -24,6 +24,10 @@ def judged(report: dict[str, Any], **ending: Any) -> Outcome | MachineFault:
         ({**WENT_WELL, "exit_code": 0}, {}, "no-result", 0),
         ({**WENT_WELL, "exit_code": 3}, {}, "failed", 3),
         ({**WENT_WELL, "exit_code": 0}, {"killed": "power-off-timeout", "status": -9}, "no-result", 0),
+        ({**WENT_WELL, "exit_code": 0, "clean": True}, {"killed": "power-off-timeout", "status": -9}, "no-result", 0),
+        ({**WENT_WELL, "exit_code": 3, "clean": True}, {"killed": "power-off-timeout", "status": -9}, "failed", 3),
+        ({"ready": True}, {"killed": "mount-timeout", "status": -9}, "failed", None),
+        ({**WENT_WELL, "exit_code": 4, "unwritten": "/job"}, {}, "failed", 4),
         ({"ready": True, "error": "there is no run.sh at the root of the image"}, {}, "failed", None),
         (WENT_WELL, {"killed": "timeout", "status": -9}, "timeout", None),
         (WENT_WELL, {}, "no-result", None),
@@ -47,7 +51,8 @@ def test_job_that_had_its_machine_is_judged(
         ({}, {"status": 1, "words": "cannot set up guest memory"}),
         (WENT_WELL, {"status": -9}),
         ({**WENT_WELL, "exit_code": 0}, {"status": -11}),
+        ({**WENT_WELL, "exit_code": 0, "unwritten": "/job"}, {}),
     ],
 )
-def test_machine_that_failed_is_our_fault(report: dict[str, Any], ending: dict[str, Any]) -> None:
+def test_machine_that_failed_says_nothing_of_who_is_to_blame(report: dict[str, Any], ending: dict[str, Any]) -> None:
     assert isinstance(judged(report, **ending), MachineFault)
