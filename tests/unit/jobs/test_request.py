@@ -196,4 +196,7 @@ def test_nesting_too_deep_to_be_read_is_refused_in_plain_words() -> None:
 
 
 def test_a_long_key_is_quoted_in_short() -> None:
-    assert refusal("a" * 9000 + " = 1") == f"construir.toml: {'a' * 80}...: no such key; /README.txt lists them all"
+    assert (
+        refusal("a" * 9000 + " = 1")
+        == f"construir.toml: {'a' * 80}...: no such key; the server's /README.txt lists them all"
+    )
