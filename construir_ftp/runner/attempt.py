@@ -41,10 +41,13 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Requeued(msgspec.Struct, frozen=True):
-    """The job is back in queue/. `fault` says what we did wrong; empty if it was only told to stop."""
+    """The job is back in queue/. `fault` says what was wrong; empty if it was only told to stop. `hits_all` is whether
+    that is the host's fault, which other jobs would meet, too.
+    """
 
     job: Job
     fault: str
+    hits_all: bool = True
 
 
 def _unknown(job: Job) -> Record:

@@ -140,9 +140,11 @@ class Runner:
 
     def _give(self, slot: Slot, wants: Wants) -> bool:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
+        if self._is_paused():
+            return False
         prepared = None if slot in self._installs.places else self._installs.take()
         following = None if prepared else self._spool.next_id(wants)
-        if prepared is None and (following is None or self._is_paused() or not self._has_room(following)):
+        if prepared is None and (following is None or not self._has_room(following)):
             return False
         try:
             # Looked at before each job: the image may have been built, replaced or damaged since the last one.
@@ -245,10 +247,7 @@ class Runner:
 
         Raises MachineUnavailableError while it doesn't.
         """
-        machine = self._config.machine
-        problem = accelerator.probe(machine, resources.base, resources.accelerator.accelerator, machine.boot_timeout)
-        if problem:
-            raise MachineUnavailableError(problem)
+        worker.demand_empty_machine(resources)
         self._machines_fail = False
         log.info("an empty machine came up: taking jobs again")
 
@@ -298,6 +297,8 @@ class Runner:
         if isinstance(outcome, Published):
             self._pause_s = 0.0
             log.info("job %s: %s: %s", outcome.job.id, outcome.result.status, outcome.result.reason)
+        elif outcome.fault and not outcome.hits_all:
+            log.warning("job %s: back in the queue, for one more try: %s", outcome.job.id, outcome.fault)
         elif outcome.fault:
             self._machines_fail = True
             self._back_off("the last machine failed", f"job {outcome.job.id}: back in the queue: {outcome.fault}")

@@ -92,6 +92,13 @@ def stopped(stop: socket.socket) -> bool:
     return bool(select.select([stop], [], [], 0)[0])
 
 
+def demand_empty_machine(resources: Resources) -> None:
+    """Raises MachineUnavailableError where an empty machine of the usual kind does not come up."""
+    usual, machine = resources.shape(), resources.machine
+    if problem := accelerator.probe(machine, usual.base, usual.accelerator, machine.boot_timeout):
+        raise MachineUnavailableError(problem)
+
+
 def publish_cancelled(spool: Spool, job: Job) -> Published:
     """Publish a job that was taken and is not to be run. After an OSError it is still running, as after any other."""
     return publish(spool, Attempt.of_any(job), Outcome("cancelled", "cancelled by its contributor before it ran"))
@@ -129,10 +136,8 @@ def _blame(resources: Resources, attempt: Attempt, allocation: Allocation, fault
     """
     if files.free_bytes(attempt.job.path) < _NO_ROOM_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    usual, ending = resources.shape(), attempt.ending
-    if problem := accelerator.probe(resources.machine, usual.base, usual.accelerator, resources.machine.boot_timeout):
-        raise MachineUnavailableError(problem)
-    shape = allocation.shape
+    demand_empty_machine(resources)
+    shape, ending = allocation.shape, attempt.ending
     if ending is None or ending.took_order:
         return Outcome("no-result", f"its machine failed, twice, and an empty one did not: {fault.reason}")
     what = f"{shape.memory_bytes >> 20} MiB of memory and {shape.cpus} processors, of {shape.base.name},"
@@ -169,9 +174,17 @@ def _sort(resources: Resources, attempt: Attempt, error: Exception) -> Requeued 
         if missing:
             raise error
         return Requeued(requeued, str(error))
-    if job.attempts() >= MAX_ATTEMPTS:
-        return _give_up(resources, attempt, str(error))
-    return Requeued(resources.spool.requeue(job), str(error))
+    if isinstance(error, OSError):
+        if job.attempts() >= MAX_ATTEMPTS:
+            return _give_up(resources, attempt, str(error))
+        return Requeued(resources.spool.requeue(job), str(error))
+    if job.attempts() == 1:
+        return Requeued(resources.spool.requeue(job), str(error), hits_all=False)
+    try:
+        demand_empty_machine(resources)
+    except MachineUnavailableError as problem:
+        return _sort(resources, attempt, problem)
+    return publish(resources.spool, attempt, Outcome("failed", f"it could not be run, twice: {error}"))
 
 
 def _lacks_room_alone(resources: Resources, attempt: Attempt) -> bool:

@@ -17,6 +17,8 @@ from construir_ftp.jobs.job import Job
 from tests.support.appliance import CONFIG, Appliance
 from tests.support.images import job_directory, run
 from tests.support.prison import descendants
+from tests.system.test_crowds import paused_runner
+from tests.system.test_dependencies import upload
 
 HELLO = b"#!/bin/sh\necho hello\n"
 CRASHES = b"#!/bin/sh\necho running\nsleep 1000\n"
@@ -77,10 +79,10 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
         yield running
 
 
-def ended_once(appliance: Appliance, upload: Path) -> dict[str, Any]:
+def ended_once(appliance: Appliance, file: Path) -> dict[str, Any]:
     """The result of a job that is to be the only one to notice what is wrong with it."""
     before = len(appliance.log.read_text())
-    result = appliance.wait(appliance.submit(upload))
+    result = appliance.wait(appliance.submit(file))
     said = appliance.log.read_text()[before:]
     assert result["attempt"] == 1
     assert not [line for line in said.splitlines() if any(words in line for words in OURS)]
@@ -136,6 +138,18 @@ def kill_machine_of(appliance: Appliance, job: str) -> None:
     while (place / "output.log").exists() and (place / "output.log").read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_upload_that_was_damaged_on_the_way_fails_its_job_after_one_more_try(faulty: Appliance, tmp_path: Path) -> None:
+    before = len(faulty.log.read_text())
+    with paused_runner(faulty):
+        job = faulty.submit(upload(tmp_path / "job", "true", ""))
+        with (faulty.spool / "queue" / job / "upload").open("r+b") as file:
+            file.truncate(100)
+    result = faulty.wait(job)
+    assert (result["status"], result["attempt"]) == ("failed", 2), result
+    assert "it could not be run, twice: " in result["reason"]
+    assert "next try in" not in faulty.log.read_text()[before:]
 
 
 def test_killed_job_leaves_an_image_that_can_be_sent_again(faulty: Appliance, tmp_path: Path) -> None:
