@@ -64,7 +64,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, spool: Spool, config: Config) -> "Offer":
         """What a configuration offers."""
-        machines = config.runner.slots or capacity.slots(config.machine)
+        machines = (config.runner.slots or capacity.slots(config.machine)) + config.layers.installs
         return cls(
             spool=spool,
             images=config.images_path(),

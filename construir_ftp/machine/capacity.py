@@ -20,7 +20,7 @@ def slots(machine: MachineSection) -> int:
 
 
 def spare_bytes(machine: MachineSection, slots: int) -> int:
-    """Memory beyond the usual of that many machines, for those that ask for more."""
+    """Memory beyond the usual of that many machines, those of installs among them, for jobs that ask for more."""
     return max(0, _memory_bytes() - slots * (machine.memory + machine.scratch))
 
 
@@ -35,7 +35,7 @@ class Spare:
     """So many bytes, lent in the order of asking to whoever fits. Safe to use from several threads."""
 
     def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = self._free_bytes = size_bytes
+        self._free_bytes = size_bytes
         self._changed = threading.Condition()
 
     @contextmanager

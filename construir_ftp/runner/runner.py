@@ -55,7 +55,7 @@ class Runner:
         self._installs = Installs(config.layers.installs)
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
-        self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots)))
+        self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = False
         self._stopping = threading.Event()
@@ -213,7 +213,7 @@ class Runner:
 
     def _has_room(self, following: str) -> bool:
         self._waits_for_room = not self._room.lets_start(following)
-        if self._waits_for_room and not any(slot.is_busy for slot in self._slots):
+        if self._waits_for_room and not any(slot.is_busy for slot in (*self._slots, *self._installs.places)):
             self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return not self._waits_for_room
 
@@ -269,9 +269,7 @@ class Runner:
     def _prepare(self, resources: Resources, task: Attempt | Job, killed: socket.socket, _: Machine | None) -> None:
         """Have the packages of a job installed, in its place's thread."""
         assert isinstance(task, Job), "what was prepared goes into a slot"
-        # The machine in which they are installed is one beside the slots', as far as there is memory for it.
-        memory_bytes = min(resources.shape().memory_bytes, resources.spare.size_bytes)
-        with self._catching(task), resources.spare.lend(memory_bytes, lambda: worker.stopped(killed)):
+        with self._catching(task):
             prepared = self._prepared(resources, task, killed)
             if isinstance(prepared, Attempt):
                 self._installs.add(prepared)
