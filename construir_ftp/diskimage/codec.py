@@ -22,6 +22,13 @@ _COPY_BYTES = 1024 * 1024
 _TOOL_BYTES = 2 * formats.MEMORY_BYTES
 
 
+def patience_s(image_bytes: int) -> float:
+    """How long a tool may take for an image of that size: an hour, and a second for each MiB. Only one that hangs, or
+    that meets what it is slowest at, takes longer.
+    """
+    return 3600.0 + image_bytes / 2**20
+
+
 def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float) -> None:
     """Create `target`, an image of exactly `image_bytes`, from `source`; zeros become holes.
 

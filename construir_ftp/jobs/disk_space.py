@@ -10,15 +10,19 @@ above `spool.min_free` is for uploads:
 A waiting job is started once it finds room beside those that run. If none runs there is none to wait for: it is started
 as long as min_free is kept, and what it then lacks it lacks alone. Small things such as logs, and the bit by which
 packing can lengthen what can't be compressed, are what min_free is for. The disks of earlier results that a job depends
-on are unpacked before it begins; where they don't fit it goes back into the queue, and has lost nothing.
+on are unpacked before it begins. Beside others it is started only if these find room, too, with their full sizes, and
+others pass it by till then; where they find none although nothing else runs, the job is told so.
 """
 
+import functools
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from construir_ftp import files
-from construir_ftp.errors import RefusedError
-from construir_ftp.jobs.result import ARTIFACTS
+from construir_ftp.errors import ConstruirError, RefusedError
+from construir_ftp.jobs.job import Wants, anyone, disks_of_results, read_result
+from construir_ftp.jobs.result import ARTIFACTS, OUTPUT
 from construir_ftp.jobs.spool import Job, Record, Spool
 
 # How old the count of what is kept may be while an upload is written, piece by piece.
@@ -59,14 +63,48 @@ class Room:
             return spare >= 0
         return spare - self._for_running() >= _needs(self._spool.records("queue").get(job_id))
 
+    def for_results(self) -> Wants:
+        """Which waiting jobs find room, beside what runs now, for the results that they depend on. Others pass by those
+        that don't: what is in a result can be far less than its size.
+        """
+        if not self._spool.names("running"):
+            return anyone
+        spare = functools.cache(lambda: self._free() - self._for_running())
+        return lambda record: (
+            record is None or not record.after or spare() >= _needs(record) + self._results_bytes(record)
+        )
+
     def _free(self) -> int:
         return files.free_bytes(self._spool.path) - self._min_free
 
     def _for_running(self) -> int:
         running = self._spool.records("running").items()
         return sum(
-            _may_yet_write(Job(self._spool.state("running") / name), record) for name, record in running if record
+            self._may_yet_write(Job(self._spool.state("running") / name), record) for name, record in running if record
         )
+
+    def _may_yet_write(self, job: Job, record: Record) -> int:
+        """The most that a job which runs may still write."""
+        needs, taken = _needs(record), 0
+        with suppress(FileNotFoundError):
+            # It may have been made larger than it came.
+            needs = max(needs, 2 * job.disk.lstat().st_size + record.artifacts_bytes)
+        written = [job.disk, job.path / record.image_name(), *job.path.glob(f"{ARTIFACTS}/*")]
+        if not (job.path / OUTPUT).exists():  # once it does, the results are there, and only read
+            needs += self._results_bytes(record)
+            written += disks_of_results(job)
+        for file in written:
+            with suppress(FileNotFoundError):
+                taken += files.allocated_bytes(file)
+        return max(0, needs - taken)
+
+    def _results_bytes(self, record: Record) -> int:
+        """What the disks of the results take that a job depends on, at most, as far as those are there."""
+        total_bytes = 0
+        for result in record.after:
+            with suppress(ConstruirError):
+                total_bytes += _image_bytes(self._spool.state("done") / result)
+        return total_bytes
 
 
 def _needs(record: Record | None) -> int:
@@ -74,14 +112,7 @@ def _needs(record: Record | None) -> int:
     return 2 * (record.image_bytes + record.space_bytes) + record.artifacts_bytes if record else 0
 
 
-def _may_yet_write(job: Job, record: Record) -> int:
-    """The same of a job that runs, without what it has written."""
-    needs, taken = _needs(record), 0
-    with suppress(FileNotFoundError):
-        # It may have been made larger than it came.
-        needs = max(needs, 2 * job.disk.lstat().st_size + record.artifacts_bytes)
-    written = (job.disk, job.path / record.image_name(), *job.path.glob(f"{ARTIFACTS}/*"))
-    for file in written:
-        with suppress(FileNotFoundError):
-            taken += files.allocated_bytes(file)
-    return max(0, needs - taken)
+@functools.lru_cache(maxsize=4096)
+def _image_bytes(done: Path) -> int:
+    """The size of the image in a result, which never changes. Raises ConstruirError where there is none, or not yet."""
+    return read_result(Job(done)).image_bytes

@@ -127,6 +127,11 @@ class Job:
                 files.remove(entry)
 
 
+def disks_of_results(job: Job) -> list[Path]:
+    """The unpacked images of what a job that runs depends on."""
+    return list(job.path.glob("dependency-*.img"))
+
+
 def read_result(job: Job) -> Result:
     """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
     try:

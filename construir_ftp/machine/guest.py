@@ -39,7 +39,7 @@ def take(claims: Claims, line: str) -> None:
             claims.exit_code = min(int(rest), 255)
         case "error" if claims.error is None:
             claims.error = rest[:200]
-        case "unwritten" if claims.unwritten is None and rest in ("/", "/job"):
+        case "unwritten" if claims.unwritten is None and rest in ("/", "/job", "within"):
             claims.unwritten = rest
         case "clean":
             claims.clean = True

@@ -9,6 +9,9 @@ import msgspec
 from construir_ftp.jobs.result import Claims, Status
 from construir_ftp.machine.vm import Ending
 
+_LOST_WITHIN = (
+    "run.sh ended with exit status 0, but not all that it wrote to a file system or device on its files found room"
+)
 _KILLED = "but the machine then did not switch itself off and was killed"
 
 
@@ -31,6 +34,8 @@ def judge(ending: Ending) -> Outcome | MachineFault:
     claims = ending.claims
     if ending.killed is None and ending.status:
         return MachineFault(_qemu_died(ending))
+    if claims.unwritten == "within" and claims.exit_code == 0:
+        return Outcome("no-result", _LOST_WITHIN, 0)
     if claims.unwritten is not None and claims.exit_code == 0:
         return MachineFault(f"not all that was written to {claims.unwritten} was taken by the machine's disk")
     if claims.exit_code is not None or claims.error is not None:

@@ -22,9 +22,6 @@ from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
 
-# Unpacking is bounded by the disk's size; this only ends a tool that hangs.
-CODEC_S = 3600.0
-
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `wishes` are the job's own words, where it says nothing the machine's section holds."""
@@ -73,11 +70,12 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises JobError where its file system can't be made as large as it asks for; ConstruirError and OSError.
         """
-        codec.unpack(found.codec, upload, job.disk, found.image_bytes, CODEC_S)
+        codec.unpack(found.codec, upload, job.disk, found.image_bytes, codec.patience_s(found.image_bytes))
         if self.wishes.space:
             self._grow(job.disk, self.wishes.space)
         for dependency, path in zip(self.results, self.disks(job), strict=True):
-            codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, CODEC_S)
+            patience_s = codec.patience_s(dependency.image_bytes)
+            codec.unpack(dependency.codec, dependency.image, path, dependency.image_bytes, patience_s)
 
     def _grow(self, disk: Path, space: Size) -> None:
         try:

@@ -1,5 +1,7 @@
 """How a runner is stopped: what tells it, what may be broken off, and how long the jobs that run have then."""
 
+import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +10,11 @@ from typing import NamedTuple
 
 from construir_ftp.runner.slot import Slot
 
+log = logging.getLogger("construir.runner")
+
 _LOOK_S = 0.1
+# How long a slot may take to end after its machine was killed.
+_LAST_S = 10.0
 
 
 class Stop(NamedTuple):
@@ -32,5 +38,9 @@ def drain(slots: Sequence[Slot], grace_s: float, stop: Stop) -> None:
     for slot in slots:
         slot.kill()
     for slot in slots:
-        slot.join(None)
+        slot.join(_LAST_S)
+        if slot.lives:  # it waits for a program outside of any jail; all others end with this process
+            log.error("a slot does not end; its job goes back into the queue at the next start")
+            logging.shutdown()
+            os._exit(1)
         slot.close()

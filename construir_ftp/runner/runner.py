@@ -142,8 +142,9 @@ class Runner:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
         if self._is_paused():
             return False
+        finds_room = self._room.for_results()
         prepared = None if slot in self._installs.places else self._installs.take()
-        following = None if prepared else self._spool.next_id(wants)
+        following = None if prepared else self._spool.next_id(lambda record: wants(record) and finds_room(record))
         if prepared is None and (following is None or not self._has_room(following)):
             return False
         try:
@@ -157,7 +158,7 @@ class Runner:
                 raise  # such as a stop
             self._back_off("no machine can be started", f"no job can be run: {error}")
             return False
-        task = prepared or self._spool.take(wants)
+        task = prepared or self._spool.take(lambda record: wants(record) and finds_room(record))
         if task is None:
             return False
         slot.give(resources, task)

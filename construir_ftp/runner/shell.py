@@ -36,7 +36,7 @@ from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.terminal import Terminal
 from construir_ftp.machine.vm import Ending
-from construir_ftp.runner.allocation import CODEC_S, Allocation
+from construir_ftp.runner.allocation import Allocation
 
 _HOSTNAME = "construir"
 # A login needs no run.sh; the guest, which lays no layers for a job that could not be run, is named a program there is.
@@ -197,7 +197,8 @@ def keep(disk: int, target: Path) -> None:
     """Pack a disk, by its descriptor, into `target`, in the codec that its suffix says; what is there is complete."""
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
         packed = Path(draft) / target.name
-        codec.pack(formats.of_file_name(target.name).name, Path(f"/proc/self/fd/{disk}"), packed, CODEC_S)
+        codec_name, patience_s = formats.of_file_name(target.name).name, codec.patience_s(os.fstat(disk).st_size)
+        codec.pack(codec_name, Path(f"/proc/self/fd/{disk}"), packed, patience_s)
         packed.rename(target)
 
 

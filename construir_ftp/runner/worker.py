@@ -17,14 +17,14 @@ from construir_ftp import files
 from construir_ftp.diskimage import codec, e2fsprogs
 from construir_ftp.errors import ConstruirError, JobError, MachineUnavailableError
 from construir_ftp.jobs import request
-from construir_ftp.jobs.result import ARTIFACTS
+from construir_ftp.jobs.result import ARTIFACTS, Status
 from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool
 from construir_ftp.layers.resolver import DependencyError
 from construir_ftp.machine import accelerator, outcome
 from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import artifacts, execution
-from construir_ftp.runner.allocation import CODEC_S, Allocation
+from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.publish import publish
 from construir_ftp.runner.resources import Resources
@@ -206,7 +206,7 @@ def _collect(
     while True:
         try:
             if not is_packed:
-                _pack(attempt)
+                ended = _pack(attempt, ended)
                 is_packed = True
             taken = artifacts.take(job.disk, allocation.wishes.outputs, job.path / ARTIFACTS, resources.artifact_limits)
             return publish(resources.spool, attempt, ended, taken)
@@ -238,7 +238,14 @@ def _verify(attempt: Attempt, ended: Outcome) -> Outcome:
     return ended
 
 
-def _pack(attempt: Attempt) -> None:
+def _pack(attempt: Attempt, ended: Outcome) -> Outcome:
+    """Pack the job's disk; what that makes of the outcome, where the tool fails or is not done in time."""
+    disk = attempt.job.disk
     target = attempt.job.path / attempt.record.image_name()
     target.unlink(missing_ok=True)
-    codec.pack(attempt.record.codec, attempt.job.disk, target, CODEC_S)
+    try:
+        codec.pack(attempt.record.codec, disk, target, codec.patience_s(disk.stat().st_size))
+    except ConstruirError as error:
+        status: Status = "no-result" if ended.status == "success" else ended.status
+        return Outcome(status, f"{ended.reason}; its image could not be packed: {error}", ended.exit_code)
+    return ended

@@ -58,6 +58,10 @@ CASES = {
     "open files": f"sleep 1000 >held & sleep 1000 3<held & {WRITE}",
     "an unlinked file that grows": f"exec 9>gone; rm gone; head -c 1000000 /dev/zero >&9; {WRITE}",
     "a swap file": f"dd if=/dev/zero of=swap bs=1M count=8; mkswap swap; swapon swap || exit 9; {WRITE}",
+    "swap behind a full file system in memory": (
+        "dd if=/dev/zero of=swap bs=1M count=24; mkswap swap; swapon swap || exit 9;"
+        f"mount -t tmpfs -o size=100% t /mnt; head -c 430000000 /dev/zero >/mnt/full; {WRITE}"
+    ),
     "a loop device": f"{MODPROBE} truncate -s 8M image; losetup /dev/loop0 image || exit 9; {WRITE}",
     "a file system on a loop device": (
         f"{MODPROBE} truncate -s 16M image; mke2fs -q -t ext4 image; mkdir /mnt/l; mount -o loop image /mnt/l || exit 9"
@@ -164,3 +168,32 @@ def test_write_that_the_host_did_not_take_is_no_success(clones: Template, tmp_pa
         assert isinstance(outcome.judge(ending), MachineFault)
     finally:
         run("umount", place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mke2fs -q -t ext4 image; mkdir /mnt/l; mount -o loop image /mnt/l || exit 9; cd /mnt/l; exec >inner",
+        "losetup /dev/loop0 image || exit 9; exec >/dev/loop0",
+    ],
+    ids=["a file system", "a device"],
+)
+def test_write_that_finds_no_room_below_a_loop_device_is_no_success(
+    clones: Template, tmp_path: Path, place: str
+) -> None:
+    """The job's disk has 64 MiB, its file pretends to more, and who writes to it is not told."""
+    script = f"{MODPROBE} truncate -s 300M image; {place}; head -c 100000000 /dev/urandom; exit 0"
+    ending = run_job(clones, tmp_path, script)
+    judged = outcome.judge(ending)
+    assert isinstance(judged, Outcome)
+    assert (judged.status, ending.claims.unwritten) == ("no-result", "within"), judged
+
+
+def test_what_can_not_be_killed_keeps_nobody_waiting(clones: Template, tmp_path: Path) -> None:
+    """A process in a frozen control group, which lives on the job's disk."""
+    script = """
+        mkdir /mnt/f; mount -t cgroup -o freezer f /mnt/f || exit 9; mkdir /mnt/f/cold
+        sleep 1000 >held & echo $! >/mnt/f/cold/cgroup.procs; echo FROZEN >/mnt/f/cold/freezer.state
+        exit 3"""
+    ending = run_job(clones, tmp_path, script)
+    assert (ending.claims.exit_code, ending.claims.clean, ending.killed) == (3, True, None)

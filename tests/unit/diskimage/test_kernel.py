@@ -80,9 +80,10 @@ def fill(place: Path) -> None:
 def seen(place: Path) -> dict[bytes, bytes]:
     """What is at each path: a file's content, a link's target, nothing for a directory."""
     found = {}
-    for path in place.rglob("*"):
-        content = os.fsencode(path.readlink()) if path.is_symlink() else b"" if path.is_dir() else path.read_bytes()
-        found[os.fsencode(path.relative_to(place))] = content
+    for directory, directories, names in os.walk(place):  # not rglob, to which a long link is an error in some versions
+        for path in (Path(directory) / name for name in (*directories, *names)):
+            content = os.fsencode(path.readlink()) if path.is_symlink() else b"" if path.is_dir() else path.read_bytes()
+            found[os.fsencode(path.relative_to(place))] = content
     return found
 
 

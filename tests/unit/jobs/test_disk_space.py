@@ -9,6 +9,7 @@ import pytest
 from construir_ftp import files
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs.disk_space import Room
+from construir_ftp.jobs.result import Result, encode
 from construir_ftp.jobs.spool import Job, Record, Spool
 from tests.support import smalldisk
 
@@ -34,6 +35,29 @@ def put(spool: Spool, state: str, name: str, image_bytes: int) -> Job:
     job.upload.touch()
     (job.path / "job.json").write_bytes(msgspec.json.encode(record(image_bytes)))
     return job
+
+
+def finish(spool: Spool, name: str, image_bytes: int) -> None:
+    """A result with an image of that size."""
+    done = spool.state("done") / name
+    done.mkdir()
+    now = datetime.now(UTC)
+    told = Result(
+        id=name,
+        name=name,
+        contributor="ann",
+        status="success",
+        reason="",
+        codec="raw",
+        filesystem="ext4",
+        upload_sha256="",
+        upload_bytes=1,
+        image_bytes=image_bytes,
+        received=now,
+        published=now,
+        attempt=1,
+    )
+    (done / "result.json").write_bytes(encode(told))
 
 
 @pytest.fixture
@@ -162,3 +186,24 @@ print(taken)
 def test_disk_full_of_uploads_still_holds_all_that_jobs_write(tmp_path: Path) -> None:
     taken = int(smalldisk.run(tmp_path / "disk", 32 * MIB, _FILL))
     assert 8 <= taken <= 14, "of 32 MiB, 10 + 8 + 1 are kept"
+
+
+def test_job_whose_results_find_no_room_beside_others_is_passed_by_until_nothing_runs(place: Spool, tenth: int) -> None:
+    finish(place, "earlier", 8 * tenth)
+    wants = msgspec.structs.replace(record(MIB), after=["earlier"])
+    plain = record(MIB)
+    finds_room = Room(place, 0).for_results()
+    assert (finds_room(wants), finds_room(plain), finds_room(None)) == (True, True, True)
+    put(place, "running", "other", 2 * tenth)
+    finds_room = Room(place, 0).for_results()
+    assert (finds_room(wants), finds_room(plain), finds_room(None)) == (False, True, True)
+
+
+def test_room_is_kept_for_the_results_of_a_running_job_until_they_are_unpacked(place: Spool, tenth: int) -> None:
+    finish(place, "earlier", 4 * tenth)
+    job = put(place, "running", "wants", tenth)
+    wants = msgspec.structs.replace(record(tenth), after=["earlier"])
+    (job.path / "job.json").write_bytes(msgspec.json.encode(wants))
+    assert in_tenths(Room(place, 0), tenth) == 4
+    (job.path / "output.log").touch()
+    assert in_tenths(Room(place, 0), tenth) == 8
