@@ -22,7 +22,6 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.ftp.users import Users
-from construir_ftp.image import baseimage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.pack import pack
 from tests import bench
@@ -59,7 +58,7 @@ def appliance(place: Path) -> Iterator[Appliance]:
     limits = '[ftp]\nmax_waiting_jobs = 20000\n[layers]\ntimeout = "60s"\n'
     there = Appliance(place, WARM.replace('timeout = "30s"', 'timeout = "60s"') + limits)
     shape, _ = bench.machine()
-    archive.serve(Spool.prepare(there.spool).path, baseimage.find(shape.base.path.parent, shape.base.name))
+    archive.serve(Spool.prepare(there.spool).path, shape.base)
     with there.running():
         Users(there.spool / "users.toml").add(BYSTANDER, PASSWORD)
         yield there
@@ -171,7 +170,7 @@ def burdens(there: Appliance, place: Path) -> dict[str, Callable[[], AbstractCon
     for make in makers:
         made = place / make.__name__
         made.mkdir()
-        faulty.append(make(made).read_bytes())
+        faulty.append(images.pack("zstd", make(made).read_bytes()))
     loud = packed(place / "loud", LOUD, "")
     sleeper = packed(place / "installs", HELLO, '[dependencies]\npackages = ["sleeper"]\n')
     plain = packed(place / "plain", HELLO, "")
