@@ -33,7 +33,8 @@ from tests.support.images import job_directory, noise
 from tests.system import test_faults as faults
 
 BYSTANDER, ADDRESS = "bob", "127.0.0.2"
-PAUSE_S = 1.0
+# Between two of Bob's rounds; and beside what comes once.
+PAUSE_S, LONG_PAUSE_S = 1.0, 5.0
 SETTLE_S = 10.0
 LONGEST_S = 300.0
 SESSIONS, CLIENTS, WAITING, LISTED = 64, 300, 10_000, 20_000
@@ -64,14 +65,14 @@ def appliance(place: Path) -> Iterator[Appliance]:
         yield there
 
 
-def take(there: Appliance, upload: bytes, rounds: int) -> Taken:
+def take(there: Appliance, upload: bytes, rounds: int, pause_s: float = PAUSE_S) -> Taken:
     taken = Taken([], [], [])
     for _ in range(rounds):
         login_s, verdict_s, job_s = _take(there, upload)
         taken.login.append(login_s)
         taken.verdict.append(verdict_s)
         taken.job.append(job_s)
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
     return taken
 
 
@@ -114,6 +115,15 @@ def repeated(action: Callable[[], object], threads: int = 1) -> Iterator[None]:
         over.set()
         for thread in busy:
             thread.join(LONGEST_S)
+
+
+@contextmanager
+def once(action: Callable[[], object]) -> Iterator[None]:
+    """Within, it is done in a thread of its own."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    yield
+    thread.join(LONGEST_S)
 
 
 def sent(there: Appliance, uploads: list[bytes]) -> None:
@@ -182,7 +192,8 @@ def burdens(there: Appliance, place: Path) -> dict[str, Callable[[], AbstractCon
         return repeated(lambda: listing(there), 8)
 
     return {
-        "images whose own fault it is": lambda: repeated(lambda: sent(there, faulty * 5)),
+        "20 faulty images, once": lambda: once(lambda: sent(there, faulty * 5)),
+        "faulty images without end": lambda: repeated(lambda: sent(there, faulty * 5)),
         "64 sessions of NOOP": lambda: Flood("127.0.0.1", there.port, sessions=SESSIONS).going_on(),
         "images that are slow to judge": lambda: repeated(lambda: sent(there, worst_uploads()), 8),
         "installs of packages": lambda: repeated(lambda: sent(there, [sleeper.read_bytes()] * 3)),
@@ -232,9 +243,10 @@ def main(rounds: int, wanted: list[str]) -> None:
         for name, burden in burdens(there, place).items():
             if wanted and not any(words in name for words in wanted):
                 continue
-            alone = take(there, upload, rounds)
+            pause_s = LONG_PAUSE_S if "once" in name else PAUSE_S
+            alone = take(there, upload, rounds, pause_s)
             with burden():
-                print_beside(name, alone, take(there, upload, rounds))
+                print_beside(name, alone, take(there, upload, rounds, pause_s))
             settle(there)
 
 
