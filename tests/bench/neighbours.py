@@ -195,18 +195,20 @@ def burdens(there: Appliance, place: Path) -> dict[str, Callable[[], AbstractCon
         "20 faulty images, once": lambda: once(lambda: sent(there, faulty * 5)),
         "faulty images without end": lambda: repeated(lambda: sent(there, faulty * 5)),
         "64 sessions of NOOP": lambda: Flood("127.0.0.1", there.port, sessions=SESSIONS).going_on(),
-        "images that are slow to judge": lambda: repeated(lambda: sent(there, worst_uploads()), 8),
+        "20 slow to judge, once": lambda: once(lambda: sent(there, (worst_uploads() * 10)[:20])),
+        "images slow to judge without end": lambda: repeated(lambda: sent(there, worst_uploads()), 8),
         "installs of packages": lambda: repeated(lambda: sent(there, [sleeper.read_bytes()] * 3)),
         "300 clients": lambda: many_clients(there, CLIENTS),
         "10,000 waiting jobs": lambda: waiting(there, plain, WAITING),
         "huge listings": publish_many,
-        "huge logs": lambda: waiting(there, loud, 3),
+        "huge logs": lambda: waiting(there, loud, 1),
     }
 
 
 def worst_uploads() -> list[bytes]:
     """Uploads of a few KiB that keep a judge busiest."""
-    return [images.pack("zstd", image) for image in (worst.back_and_forth(40_000), worst.names_without_end())]
+    packed_images = [images.pack("zstd", image) for image in (worst.back_and_forth(), worst.names_without_end())]
+    return [*packed_images, *worst.streams().values()]
 
 
 def packed(place: Path, run_sh: bytes, toml: str) -> Path:
