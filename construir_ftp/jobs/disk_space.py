@@ -63,15 +63,16 @@ class Room:
             return spare >= 0
         return spare - self._for_running() >= _needs(self._spool.records("queue").get(job_id))
 
-    def for_results(self) -> Wants:
-        """Which waiting jobs find room, beside what runs now, for the results that they depend on. Others pass by those
-        that don't: what is in a result can be far less than its size.
+    def for_results(self, wants: Wants = anyone) -> Wants:
+        """Which of the wanted jobs find room, beside what runs now, for the results that they depend on. Others pass by
+        those that don't: what is in a result can be far less than its size.
         """
         if not self._spool.names("running"):
-            return anyone
+            return wants
         spare = functools.cache(lambda: self._free() - self._for_running())
         return lambda record: (
-            record is None or not record.after or spare() >= _needs(record) + self._results_bytes(record)
+            wants(record)
+            and (record is None or not record.after or spare() >= _needs(record) + self._results_bytes(record))
         )
 
     def _free(self) -> int:

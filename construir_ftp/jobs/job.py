@@ -127,9 +127,14 @@ class Job:
                 files.remove(entry)
 
 
+def disk_of_result(job: Job, number: int | str) -> Path:
+    """Where the unpacked image is of a result that a job which runs depends on."""
+    return job.path / f"dependency-{number}.img"
+
+
 def disks_of_results(job: Job) -> list[Path]:
-    """The unpacked images of what a job that runs depends on."""
-    return list(job.path.glob("dependency-*.img"))
+    """Those that are there."""
+    return list(job.path.glob(disk_of_result(job, "*").name))
 
 
 def read_result(job: Job) -> Result:

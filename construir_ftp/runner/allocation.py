@@ -12,6 +12,7 @@ from construir_ftp.errors import ConstruirError, JobError
 from construir_ftp.image import baseimage
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import request
+from construir_ftp.jobs.job import disk_of_result
 from construir_ftp.jobs.request import Wishes
 from construir_ftp.jobs.result import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
 from construir_ftp.jobs.spool import Job, Record
@@ -107,7 +108,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
     def disks(self, job: Job) -> tuple[Path, ...]:
         """Where `unpack` puts the disks of the results it depends on."""
-        return tuple(job.path / f"dependency-{number}.img" for number in range(len(self.results)))
+        return tuple(disk_of_result(job, number) for number in range(len(self.results)))
 
     def errand(self, name: str, filesystem: str) -> Errand:
         """What its guest is told, of a job called `name`."""

@@ -53,6 +53,7 @@ class Runner:
         self._config = config
         self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
         self._installs = Installs(config.layers.installs)
+        self._all_slots = (*self._slots, *self._installs.places)
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
@@ -142,9 +143,9 @@ class Runner:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
         if self._is_paused():
             return False
-        finds_room = self._room.for_results()
+        fits = self._room.for_results(wants)
         prepared = None if slot in self._installs.places else self._installs.take()
-        following = None if prepared else self._spool.next_id(lambda record: wants(record) and finds_room(record))
+        following = None if prepared else self._spool.next_id(fits)
         if prepared is None and (following is None or not self._has_room(following)):
             return False
         try:
@@ -158,7 +159,7 @@ class Runner:
                 raise  # such as a stop
             self._back_off("no machine can be started", f"no job can be run: {error}")
             return False
-        task = prepared or self._spool.take(lambda record: wants(record) and finds_room(record))
+        task = prepared or self._spool.take(fits)
         if task is None:
             return False
         slot.give(resources, task)
@@ -169,7 +170,7 @@ class Runner:
 
     def _end_cancelled(self) -> None:
         """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
-        for slot in (*self._slots, *self._installs.places):
+        for slot in self._all_slots:
             running = slot.job
             if running is not None and running.is_cancelled():
                 slot.kill()
@@ -184,8 +185,7 @@ class Runner:
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
         paused = self._is_paused()
-        slots = (*self._slots, *self._installs.places)
-        jobs = [(slot.job, slot.since, slot.doing) for slot in slots]
+        jobs = [(slot.job, slot.since, slot.doing) for slot in self._all_slots]
         report = RunnerReport(
             slots=len(self._slots),
             busy=(
@@ -203,7 +203,7 @@ class Runner:
 
     def _tell(self, job: Job, doing: str) -> None:
         """Have it reported what a job's slot does; called in the slot's thread."""
-        for slot in (*self._slots, *self._installs.places):
+        for slot in self._all_slots:
             if slot.job is job and slot.doing != doing:
                 slot.doing = doing
                 self._finish.send(b"!")
@@ -214,7 +214,7 @@ class Runner:
 
     def _has_room(self, following: str) -> bool:
         self._waits_for_room = not self._room.lets_start(following)
-        if self._waits_for_room and not any(slot.is_busy for slot in (*self._slots, *self._installs.places)):
+        if self._waits_for_room and not any(slot.is_busy for slot in self._all_slots):
             self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return not self._waits_for_room
 
