@@ -2,7 +2,6 @@
 
 import logging
 import socket
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from construir_ftp.errors import ConstruirError
@@ -45,17 +44,19 @@ def _run_in_quick_machine(
 
     A template whose machine fails before it has touched the job is thrown away.
     """
-    shape, ending, why = allocation.shape, None, ""
-    for machine in _quick_machines(resources, shape, waiting):
-        _unpack(resources, attempt, allocation)
-        try:
-            with machine as quick:
-                ending = _run_in(resources, attempt, allocation, quick, stop, _QUICK_BOOT_S)
-            why = _fault_of(ending)
-        except ConstruirError as error:
-            why = str(error)
-        if why and resources.templates is not None and not (ending and ending.took_order):
-            resources.templates.discard(shape, why)
+    machine = _quick_machine(resources, allocation.shape, waiting)
+    if machine is None:
+        return None, ""
+    _unpack(resources, attempt, allocation)
+    ending = None
+    try:
+        with machine as quick:
+            ending = _run_in(resources, attempt, allocation, quick, stop, _QUICK_BOOT_S)
+        why = _fault_of(ending)
+    except ConstruirError as error:
+        why = str(error)
+    if why and resources.templates is not None and not (ending and ending.took_order):
+        resources.templates.discard(allocation.shape, why)
     return ending, why
 
 
@@ -71,16 +72,14 @@ def _fault_of(ending: Ending) -> str:
     return judged.reason if isinstance(judged, MachineFault) and ending.killed != "stopped" else ""
 
 
-def _quick_machines(
+def _quick_machine(
     resources: Resources, shape: Shape, waiting: Machine | None
-) -> Iterator[AbstractContextManager[Machine]]:
+) -> AbstractContextManager[Machine] | None:
     """The one that waits, if it is what is needed, or else a clone; none where there is no template."""
     if waiting is not None and waiting.shape.key() == shape.key():
-        yield nullcontext(waiting)
-        return
+        return nullcontext(waiting)
     template = resources.templates.find(shape) if resources.templates is not None else None
-    if template is not None:
-        yield template.clone()
+    return template.clone() if template is not None else None
 
 
 def _unpack(resources: Resources, attempt: Attempt, allocation: Allocation) -> None:

@@ -163,28 +163,27 @@ def _sort(resources: Resources, attempt: Attempt, error: Exception) -> Requeued 
     job = attempt.job
     if isinstance(error, JobError):
         return publish(resources.spool, attempt, Outcome("failed", f"run.sh was not run: {error}"))
-    missing = isinstance(error, MachineUnavailableError)
-    if missing or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-        if not missing and _lacks_room_alone(resources, attempt):
+    if isinstance(error, MachineUnavailableError):
+        job.forgive_attempt()
+        resources.spool.requeue(job)
+        raise error
+    if isinstance(error, ConstruirError):
+        if job.attempts() == 1:
+            return Requeued(resources.spool.requeue(job), str(error), hits_all=False)
+        try:
+            demand_empty_machine(resources)
+        except MachineUnavailableError as problem:
+            return _sort(resources, attempt, problem)
+        return publish(resources.spool, attempt, Outcome("failed", f"it could not be run, twice: {error}"))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if _lacks_room_alone(resources, attempt):
             job.strip()
             words = "the disk has no room for it and the results that it depends on, although nothing else runs"
             return publish(resources.spool, attempt, Outcome("dependency-failed", words))
         job.forgive_attempt()
-        requeued = resources.spool.requeue(job)
-        if missing:
-            raise error
-        return Requeued(requeued, str(error))
-    if isinstance(error, OSError):
-        if job.attempts() >= MAX_ATTEMPTS:
-            return _give_up(resources, attempt, str(error))
-        return Requeued(resources.spool.requeue(job), str(error))
-    if job.attempts() == 1:
-        return Requeued(resources.spool.requeue(job), str(error), hits_all=False)
-    try:
-        demand_empty_machine(resources)
-    except MachineUnavailableError as problem:
-        return _sort(resources, attempt, problem)
-    return publish(resources.spool, attempt, Outcome("failed", f"it could not be run, twice: {error}"))
+    elif job.attempts() >= MAX_ATTEMPTS:
+        return _give_up(resources, attempt, str(error))
+    return Requeued(resources.spool.requeue(job), str(error))
 
 
 def _lacks_room_alone(resources: Resources, attempt: Attempt) -> bool:
