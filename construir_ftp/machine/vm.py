@@ -209,14 +209,24 @@ class Machine:
         self._selector.register(wire, selectors.EVENT_READ, lambda: self._receive(name, wire))
 
     def _follow(self, until: Callable[[], bool]) -> None:
-        """Wait until something is so, or the machine has ended."""
+        """Wait until something is so, or the machine has ended.
+
+        What has come by a deadline counts, although this thread may have slept through both: so it is heard first.
+        """
         while self.ending.status is None and not until():
-            meaning, at = min(self._deadlines.items(), key=lambda deadline: deadline[1])
-            left_s = at - time.monotonic()
-            if left_s <= 0 and not self.ending.killed:
-                self._expire(meaning)
-            for key, _ in self._selector.select(None if self.ending.killed else left_s):
+            for key, _ in self._selector.select(None if self.ending.killed else max(0.0, self._left_s())):
                 key.data()
+            if self._is_late() and not until():
+                self._expire(self._next_deadline())
+
+    def _is_late(self) -> bool:
+        return self.ending.status is None and not self.ending.killed and self._left_s() <= 0
+
+    def _left_s(self) -> float:
+        return self._deadlines[self._next_deadline()] - time.monotonic()
+
+    def _next_deadline(self) -> Killed:
+        return min(self._deadlines, key=self._deadlines.__getitem__)
 
     def _drain(self) -> None:
         """What it said last may still be on its way."""

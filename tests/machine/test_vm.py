@@ -1,5 +1,6 @@
 """Machines: how they are put together, and that none outlives its deadline or its owner."""
 
+import select
 import socket
 import threading
 import time
@@ -65,6 +66,14 @@ def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: Shape, 
 def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: Shape, tmp_path: Path) -> None:
     ending = run(shape, assignment(tmp_path, JOBS / "hello", boot_timeout_s=0.2))
     assert (ending.killed, ending.claims.ready) == ("boot-timeout", False)
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_what_a_machine_has_said_before_its_deadline_counts_however_late_it_is_heard(shape: Shape) -> None:
+    with vm.Machine.start(shape) as machine:
+        assert select.select([machine.engine.wires["control"]], [], [], 60)[0], "the guest is ready"
+        machine.wait_until_ready(0)
+        assert (machine.ending.killed, machine.ending.claims.ready) == (None, True)
 
 
 @pytest.mark.usefixtures("no_machine_left")
