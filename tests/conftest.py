@@ -19,6 +19,7 @@ from tests.support import machines
 from tests.support.appliance import Appliance
 from tests.support.ftpclient import Control, House, serving
 from tests.support.places import JOBS
+from tests.support.steady import pytest_runtest_protocol  # noqa: F401 - pytest calls it
 from tests.support.tlsclient import make_certificate
 
 
