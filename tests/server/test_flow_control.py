@@ -29,6 +29,7 @@ def trickle(data: socket.socket, control: Control, chunk: bytes) -> str:
     return control.reply()
 
 
+@pytest.mark.steady(0.3)
 def test_upload_of_a_byte_now_and_then_is_broken_off(tmp_path: Path) -> None:
     with serving(tmp_path, min_upload_rate="1KiB", upload_rate_window="500ms") as house, house.connect() as alice:
         data = alice.log_in().begin("/queue/x.img")
@@ -45,6 +46,7 @@ def test_upload_that_begins_well_and_then_slows_down_is_broken_off(tmp_path: Pat
         data.close()
 
 
+@pytest.mark.steady(0.5)
 def test_upload_whose_rate_is_enough_is_left_alone(tmp_path: Path) -> None:
     with serving(tmp_path, min_upload_rate="1KiB", upload_rate_window="1s") as house, house.connect() as alice:
         data = alice.log_in().begin("/queue/x.img")

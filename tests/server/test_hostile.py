@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support import images
 from tests.support.belongings import descriptors, nothing_since
 from tests.support.ftpclient import LONG_S, PASSWORD, POOLS, Control, House, reset, serving, settled, wait_until
@@ -171,6 +173,7 @@ def test_real_logins_are_answered_in_two_seconds_before_a_crowd_of_300_and_nothi
         expect_service(house, certificate_files[0])
 
 
+@pytest.mark.steady(1)
 def test_crowd_that_stays_is_sent_away_by_the_deadlines_alone(
     tmp_path: Path, certificate_files: tuple[Path, Path]
 ) -> None:
@@ -185,6 +188,7 @@ def test_crowd_that_stays_is_sent_away_by_the_deadlines_alone(
         expect_service(house, certificate_files[0])
 
 
+@pytest.mark.steady(1)
 def test_handshakes_that_are_never_done_end_with_the_login_deadline_however_many_there_are(
     tmp_path: Path, certificate_files: tuple[Path, Path]
 ) -> None:

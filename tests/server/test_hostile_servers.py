@@ -107,6 +107,7 @@ def test_a_file_or_a_listing_without_an_end_is_read_no_further_than_8_mib(
         assert "longer than the 8 MiB" in visited(server, tmp_path)
 
 
+@pytest.mark.steady(0.2)
 @pytest.mark.parametrize("path", ["/status.json", "/done", SUMS])
 def test_a_file_that_drips_is_given_up(path: str, tmp_path: Path) -> None:
     sent = {"/status.json": once(b"{}"), "/done": once(b""), SUMS: once(b""), path: dripping(b"x", 0.05)}
@@ -114,6 +115,7 @@ def test_a_file_that_drips_is_given_up(path: str, tmp_path: Path) -> None:
         assert "sends less than 1024 bytes in 0.3 s" in visited(server, tmp_path, timeout_s=0.3)
 
 
+@pytest.mark.steady(0.2)
 def test_a_small_file_that_comes_slowly_but_steadily_has_an_end(tmp_path: Path) -> None:
     with HostileServer({}, {"/status.json": dripping(b"x" * 2000, 0.05)}) as server:
         assert "takes longer than 1.5 s" in visited(server, tmp_path, timeout_s=0.3)

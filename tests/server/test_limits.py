@@ -136,6 +136,7 @@ def test_directories_that_a_session_makes_are_bounded(tmp_path: Path) -> None:
 # -- too late ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.steady(0.2)
 def test_connection_that_nobody_logs_in_on_is_closed(tmp_path: Path) -> None:
     with serving(tmp_path, login_timeout="400ms") as house, house.connect() as idle, house.connect() as anyone:
         anyone.log_in("anonymous")
@@ -147,16 +148,19 @@ def test_connection_that_nobody_logs_in_on_is_closed(tmp_path: Path) -> None:
 
 def test_activity_other_than_logging_in_gives_no_more_time(tmp_path: Path) -> None:
     with serving(tmp_path, login_timeout="500ms") as house, house.connect() as busy:
-        assert busy.reply().startswith("220")
+        replies = [busy.reply()]
         with suppress(ConnectionError):
-            while True:
-                reply = busy.ask("NOOP")
-                if not reply.startswith("200"):
-                    break
+            while replies[-1][:3] in ("220", "200"):
+                replies.append(busy.ask("NOOP"))
                 threading.Event().wait(0.01)
-        assert reply.startswith("421"), reply
+        # A command that crosses the end is answered by a reset; what was said before that can still be read.
+        with suppress(ConnectionError):
+            while reply := busy.reply():
+                replies.append(reply)
+        assert replies[-1].startswith("421"), replies
 
 
+@pytest.mark.steady(0.2)
 def test_who_logs_out_has_the_same_time_to_log_in_again(tmp_path: Path) -> None:
     with serving(tmp_path, login_timeout="500ms") as house, house.connect() as control:
         control.log_in("anonymous")
@@ -166,6 +170,7 @@ def test_who_logs_out_has_the_same_time_to_log_in_again(tmp_path: Path) -> None:
         assert control.reply() == ""
 
 
+@pytest.mark.steady(1.5)
 def test_nobody_waits_for_a_client_that_does_not_read_its_last_reply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

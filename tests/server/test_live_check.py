@@ -233,6 +233,7 @@ def test_judges_of_uploads_that_were_cut_end(house: House) -> None:
     wait_until(lambda: not house.names("queue"), "nothing is admitted")
 
 
+@pytest.mark.steady(0.3)
 def test_client_sends_no_faster_than_the_judge_reads_and_is_never_stopped_for_long(house: House) -> None:
     large = images.claiming(images.image("ext4", 8 * MIB), 256 * MIB) + bytes(248 * MIB)
     most_bytes = live_check.MOST_BEHIND_BYTES

@@ -62,6 +62,7 @@ def log_in(house: House, source: str, name: str = "alice") -> None:
         control.log_in(name)
 
 
+@pytest.mark.steady(1)
 def test_many_guesses_of_one_address_take_one_turn(tmp_path: Path) -> None:
     with (
         guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house,
@@ -74,6 +75,7 @@ def test_many_guesses_of_one_address_take_one_turn(tmp_path: Path) -> None:
             assert guesser.reply()[:3] in ("530", "421")
 
 
+@pytest.mark.steady(1)
 def test_who_logged_in_there_before_is_not_kept_waiting_by_guesses_at_their_name(tmp_path: Path) -> None:
     with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
         log_in(house, HOME)
@@ -84,6 +86,7 @@ def test_who_logged_in_there_before_is_not_kept_waiting_by_guesses_at_their_name
                 stranger.reply()
 
 
+@pytest.mark.steady(1)
 def test_who_logged_in_there_before_does_not_wait_for_others_at_their_address(tmp_path: Path) -> None:
     with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
         log_in(house, HOME)
@@ -94,6 +97,7 @@ def test_who_logged_in_there_before_does_not_wait_for_others_at_their_address(tm
                 neighbour.reply()
 
 
+@pytest.mark.steady(1)
 def test_who_never_logged_in_from_there_gets_in_although_strangers_guess_at_their_name(tmp_path: Path) -> None:
     with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="10s") as house:
         with guessing(house, [f"127.0.1.{number}" for number in range(5)]) as strangers:
@@ -112,7 +116,7 @@ def test_first_login_of_many_at_once_makes_the_others_known(tmp_path: Path) -> N
 
 
 def test_address_that_would_have_to_wait_too_long_is_told_when_to_come_back(tmp_path: Path) -> None:
-    with guarded(tmp_path, wrong_password_pause="1min", login_timeout="3s") as house:
+    with guarded(tmp_path, wrong_password_pause="1min", login_timeout="30s") as house:
         for reply in ("530", "421 Too many wrong passwords from your address; try again in "):
             with house.connect(GUESSER) as guesser:
                 guesser.reply()
@@ -121,6 +125,7 @@ def test_address_that_would_have_to_wait_too_long_is_told_when_to_come_back(tmp_
         log_in(house, HOME)
 
 
+@pytest.mark.steady(0.5)
 def test_guess_of_a_connection_that_was_closed_is_never_looked_at(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,6 +137,7 @@ def test_guess_of_a_connection_that_was_closed_is_never_looked_at(
     assert sum("wrong name or password" in line for line in caplog.messages) == 1
 
 
+@pytest.mark.steady(1)
 def test_users_file_that_cannot_be_read_is_held_against_nobody(tmp_path: Path) -> None:
     with guarded(tmp_path, wrong_password_pause=LONG_PAUSE, login_timeout="5s") as house:
         whole = house.users.path.read_text()
@@ -142,6 +148,7 @@ def test_users_file_that_cannot_be_read_is_held_against_nobody(tmp_path: Path) -
         log_in(house, HOME)
 
 
+@pytest.mark.steady(1)
 def test_hydra_gets_nowhere_and_others_are_served_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     if not shutil.which("hydra"):
         pytest.skip("hydra is not installed")

@@ -132,6 +132,7 @@ def shares(house: House) -> int:
     return len(house.listener.intake.quotas.under_way)
 
 
+@pytest.mark.steady(1)
 def test_every_end_of_an_upload_gives_its_share_back(tmp_path: Path) -> None:
     with serving(tmp_path, max_waiting_jobs=1, idle_timeout="2s") as house:
         for end in ("abort", "cut", "leave", "stall"):

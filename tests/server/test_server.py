@@ -323,6 +323,7 @@ def test_abort_before_the_data_connection_is_open(house: House) -> None:
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
+@pytest.mark.steady(0.3)
 def test_stalled_upload_is_broken_off_and_idle_sessions_are_closed(tmp_path: Path) -> None:
     with serving(tmp_path, idle_timeout="500ms") as house, house.connect() as alice, house.connect() as idle:
         with alice.log_in().begin("/queue/x.img") as data:
@@ -334,6 +335,7 @@ def test_stalled_upload_is_broken_off_and_idle_sessions_are_closed(tmp_path: Pat
         assert idle.reply() == ""
 
 
+@pytest.mark.steady(0.2)
 def test_slow_check_is_not_idleness(tmp_path: Path) -> None:
     with serving(tmp_path, idle_timeout="300ms") as house, held_check() as judge_server, house.connect() as alice:
         with alice.log_in().begin("/queue/x.img") as data:
@@ -343,6 +345,7 @@ def test_slow_check_is_not_idleness(tmp_path: Path) -> None:
         the_job(house, alice.reply())
 
 
+@pytest.mark.steady(0.1)
 def test_data_connection_never_opened_ends_the_command(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PassiveListener, "timeout", 0.2)
     with house.connect() as alice:

@@ -527,6 +527,7 @@ def test_replies_that_are_read_late_come_whole_and_in_order(house: House, certif
 # -- half of a handshake -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.steady(0.5)
 @pytest.mark.usefixtures("short_handshakes")
 def test_handshake_that_never_ends_is_given_up_and_nobody_waits_for_it(house: House, certificate: Path) -> None:
     assert house.server.implicit_port is not None
@@ -557,6 +558,7 @@ def _client_hello(certificate: Path) -> bytes:
     return out.read()
 
 
+@pytest.mark.steady(0.5)
 @pytest.mark.usefixtures("short_handshakes")
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", b"GET / HTTP/1.0\r\n\r\n", bytes(1000)])
 @pytest.mark.parametrize("command", ["STOR /queue/x.img", "RETR /done/a-job/file", "NLST /done"])
@@ -587,6 +589,7 @@ def test_garbage_before_the_command_is_an_end_of_the_data_connection(house: Hous
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
+@pytest.mark.steady(0.5)
 def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
     with (
         serving(tmp_path, tls=tls_section(certificate_files), login_timeout="1s") as house,
@@ -596,6 +599,7 @@ def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tupl
         assert control.socket.recv(100) == b""
 
 
+@pytest.mark.steady(0.5)
 def test_idle_session_over_tls_is_told_and_closed(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
     with (
         serving(tmp_path, tls=tls_section(certificate_files), idle_timeout="1s") as house,
