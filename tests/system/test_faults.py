@@ -74,8 +74,7 @@ def crashes_the_kernel(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    config = CONFIG.replace('boot_timeout = "60s"', 'boot_timeout = "60s"\nmount_timeout = "3s"')
-    with Appliance(tmp_path_factory.mktemp("faulty"), config).running() as running:
+    with Appliance(tmp_path_factory.mktemp("faulty")).running() as running:
         yield running
 
 
@@ -98,8 +97,10 @@ def test_file_system_that_can_not_grow_fails_its_job_with_the_words_of_the_tool(
     assert re.search(r"space = \d+ MiB: .*(resize2fs|superblock)", result["reason"]), result
 
 
-def test_image_that_is_not_mounted_in_time_fails_its_job(faulty: Appliance, tmp_path: Path) -> None:
-    result = ended_once(faulty, waits(tmp_path))
+def test_image_that_is_not_mounted_in_time_fails_its_job(tmp_path: Path) -> None:
+    config = CONFIG.replace('boot_timeout = "60s"', 'boot_timeout = "60s"\nmount_timeout = "3s"')
+    with Appliance(tmp_path, config).running() as impatient:
+        result = ended_once(impatient, waits(tmp_path))
     assert (result["status"], result["exit_code"]) == ("failed", None)
     assert "not mounted in time" in result["reason"]
 
