@@ -95,9 +95,19 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
     assert warm.states()["done"] == sorted([running, *waiting])
 
 
+# Whatever starts on this host sweeps it, such as an appliance of a test beside this one: who was first may be another.
+TRIES = 5
+
+
 def test_start_ends_what_a_killed_runner_had_left(appliance: Appliance) -> None:
+    assert any(ends_what_is_left(appliance) for _ in range(TRIES))
+
+
+def ends_what_is_left(appliance: Appliance) -> bool:
+    """Whether what outlived its owner, and is ended at any rate, is told of by the start."""
     appliance.stop(signal.SIGKILL)
     wait_until_gone(str(appliance.spool))
+    before = appliance.log.read_text()
     gone = subprocess.Popen(["true"])
     gone.wait()
     mark = f"{orphans.owner().partition('-')[0]}-{gone.pid}-1"
@@ -105,7 +115,9 @@ def test_start_ends_what_a_killed_runner_had_left(appliance: Appliance) -> None:
     with subprocess.Popen(["sleep", "1000"], env=env) as left:
         appliance.start()
         assert left.wait(30) == -signal.SIGKILL
-    appliance.wait_until_logged("that an earlier runner had left")
+    # The runner sweeps before it says so.
+    appliance.wait_until_logged("running jobs of", before.count("running jobs of") + 1)
+    return "that an earlier runner had left" in appliance.log.read_text()[len(before) :]
 
 
 def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, hangs: Path) -> None:

@@ -171,7 +171,8 @@ def test_groups_of_owners_that_are_gone_are_swept_up_and_no_others(place: Place,
         assert not {entrance.parent for entrance in entrances} & set(cgroup.sweep())
         owner.kill()
         owner.wait()
-        assert {entrance.parent for entrance in entrances} <= set(cgroup.sweep())
+        cgroup.sweep()  # an appliance of a test beside this one may have been first
+        assert not [entrance for entrance in entrances if entrance.parent.exists()]
         wait_for_end(left)
     assert end(mine) == 1  # nothing to read any more
 
@@ -231,7 +232,9 @@ def test_groups_of_others_that_come_and_go_during_a_sweep_are_passed_by(place: P
     others = threading.Thread(target=come_and_go)
     others.start()
     try:
-        assert [cgroup.sweep() for _ in range(100)] == [[]] * 100
+        # Those of a test beside this one, whose owner was killed, may be found as well.
+        swept = [path for _ in range(100) for path in cgroup.sweep()]
+        assert not [path for path in swept if path.name.startswith("passing-")]
     finally:
         is_over.set()
         others.join()

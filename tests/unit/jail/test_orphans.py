@@ -23,7 +23,16 @@ def clean() -> Iterator[None]:
         yield
 
 
+# Whatever starts on this host sweeps it, such as an appliance of a test beside this one: who was first may be another.
+TRIES = 5
+
+
 def test_what_outlived_its_owner_is_swept_up_and_nothing_else() -> None:
+    assert any(sweeps_what_is_left() for _ in range(TRIES))
+
+
+def sweeps_what_is_left() -> bool:
+    """Whether what outlived its owner, and is ended at any rate, is told as swept up here."""
     gone = subprocess.Popen(["true"])
     gone.wait()
     namespace = orphans.owner().split("-")[0]
@@ -41,9 +50,10 @@ def test_what_outlived_its_owner_is_swept_up_and_nothing_else() -> None:
         # A child has its own environment only once it has become the other program.
         while any(b"sleep" not in Path(f"/proc/{child.pid}/cmdline").read_bytes() for child in sleepers.values()):
             time.sleep(0.01)
-        assert sleepers["left"].pid in jail.sweep()
+        swept = jail.sweep()
         assert sleepers["left"].wait(30) == -signal.SIGKILL
         assert [name for name, child in sleepers.items() if child.poll() is None] == ["owned", "far", "odd"]
+        return sleepers["left"].pid in swept
     finally:
         for child in sleepers.values():
             child.kill()
