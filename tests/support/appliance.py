@@ -2,6 +2,7 @@
 
 import ftplib
 import io
+import os
 import re
 import shutil
 import signal
@@ -172,3 +173,14 @@ class Appliance:
         """What is in each directory of the spool."""
         names = ("incoming", "queue", "running", "done")
         return {name: sorted(path.name for path in (self.spool / name).iterdir()) for name in names}
+
+
+@contextmanager
+def paused_runner(appliance: Appliance) -> Iterator[None]:
+    """Within, no job is taken, and the end of none is noticed."""
+    runner = appliance.parts()["runner"]
+    os.kill(runner, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(runner, signal.SIGCONT)

@@ -2,11 +2,9 @@
 
 import ftplib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from construir_ftp.ftp.users import Users
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.pack import pack
-from tests.support.appliance import CONFIG, PASSWORD, WARM, Appliance, send
+from tests.support.appliance import CONFIG, PASSWORD, WARM, Appliance, paused_runner, send
 from tests.support.places import JOBS
 from tests.system.test_dependencies import upload
 
@@ -30,17 +28,6 @@ def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     Users(appliance.spool / "users.toml").add("bob", PASSWORD)
     yield appliance
     appliance.stop()
-
-
-@contextmanager
-def paused_runner(appliance: Appliance) -> Iterator[None]:
-    """Within, no job is taken."""
-    runner = appliance.parts()["runner"]
-    os.kill(runner, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(runner, signal.SIGCONT)
 
 
 def test_many_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(

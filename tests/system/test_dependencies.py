@@ -9,7 +9,7 @@ import pytest
 
 from construir_ftp.pack import pack
 from tests.support import images
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, paused_runner
 
 
 def upload(
@@ -103,8 +103,9 @@ def test_job_gets_the_time_the_program_and_the_processors_it_asks_for(
 
 
 def test_job_fails_with_the_one_it_depends_on(shared_appliance: Appliance, tmp_path: Path) -> None:
-    first = shared_appliance.submit(upload(tmp_path / "first", "sleep 1; exit 3", ""))
-    second = shared_appliance.submit(upload(tmp_path / "second", "true", f'[dependencies]\nresults = ["{first}"]'))
+    with paused_runner(shared_appliance):  # what a job that has failed already would leave is refused at the door
+        first = shared_appliance.submit(upload(tmp_path / "first", "exit 3", ""))
+        second = shared_appliance.submit(upload(tmp_path / "second", "true", f'[dependencies]\nresults = ["{first}"]'))
     result = shared_appliance.wait(second)
     assert (result["status"], result["exit_code"]) == ("dependency-failed", None)
     assert result["reason"] == f"job {first}, whose result is needed, ended as failed"

@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from construir_ftp.jobs.job import Job
-from tests.support.appliance import CONFIG, Appliance
+from tests.support.appliance import CONFIG, Appliance, paused_runner
 from tests.support.images import job_directory, run
 from tests.support.prison import descendants
-from tests.system.test_crowds import paused_runner
 from tests.system.test_dependencies import upload
 
 HELLO = b"#!/bin/sh\necho hello\n"

@@ -9,9 +9,8 @@ import pytest
 from construir_ftp.ftp.users import Users
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
-from tests.support.appliance import CONFIG, PASSWORD, Appliance
+from tests.support.appliance import CONFIG, PASSWORD, Appliance, paused_runner
 from tests.support.debarchive import DebArchive
-from tests.system.test_crowds import paused_runner
 from tests.system.test_dependencies import upload
 
 

@@ -16,10 +16,10 @@ from construir_ftp.machine.vm import Machine
 from construir_ftp.pack import pack
 from construir_ftp.runner import local
 from tests.support import machines
-from tests.support.appliance import CONFIG, Appliance
+from tests.support.appliance import CONFIG, Appliance, paused_runner
 from tests.support.baseimages import publish_copy
 
-SLOW = "#!/bin/sh\necho begun\nsleep 6\necho ended\n"
+SLOW = "#!/bin/sh\necho begun\nsleep 3\necho ended\n"
 
 
 @pytest.fixture
@@ -98,9 +98,10 @@ def test_running_job_keeps_its_image_and_the_next_one_gets_the_new(
     while not (serving.spool / "running" / first / "output.log").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    old = baseimage.find(own, base.name)
-    new = publish_copy(own, base, append)
-    assert gc.collect(own, {base.name}) == []
+    with paused_runner(serving):  # it has the job's image until it has seen the job end
+        old = baseimage.find(own, base.name)
+        new = publish_copy(own, base, append)
+        assert gc.collect(own, {base.name}) == []
     second = serving.submit(packed(tmp_path, "quick", "#!/bin/sh\necho quick\n"))
     results = [serving.wait(job) for job in (first, second)]
     assert [result["status"] for result in results] == ["success", "success"]
