@@ -42,6 +42,13 @@ def stamped(images: Path, name: str, age_s: float) -> None:
     os.utime(stamp, (time.time() - age_s, time.time() - age_s))
 
 
+def made_older(images: Path, name: str, by_s: float) -> None:
+    """Have an image have been built so much earlier."""
+    manifest = baseimage.find(images, name).manifest
+    old = msgspec.structs.replace(manifest, created=manifest.created - timedelta(seconds=by_s))
+    files.replace_durably(images / name / baseimage.MANIFEST, msgspec.json.encode(old))
+
+
 def look_until(worker: Refresher, path: Path, text: str) -> None:
     """Look again and again, as the janitor does, until a file says so."""
 
@@ -55,9 +62,11 @@ def looked(worker: Refresher) -> bool:
 
 def test_image_is_built_when_it_is_older_than_it_may_be_and_once(images: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with refresher(images, 0.5, f"echo $1 >>{log}; touch -d '1 hour' {images}/.refreshed-$1") as worker:
+    with refresher(images, HOUR_S, f"echo $1 >>{log}") as worker:
         worker.look()
         assert not log.exists()
+        for name, age_s in (("first", 3 * HOUR_S), ("second", 2 * HOUR_S)):
+            made_older(images, name, age_s)
         look_until(worker, log, "first\nsecond\n")
         worker.look()
         worker.look()
@@ -83,9 +92,7 @@ def test_restart_does_not_begin_again_what_was_begun(images: Path, tmp_path: Pat
 def test_build_that_failed_is_tried_again_a_day_later(
     images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = baseimage.find(images, "first").manifest
-    old = msgspec.structs.replace(manifest, created=manifest.created - timedelta(days=31))
-    files.replace_durably(images / "first" / baseimage.MANIFEST, msgspec.json.encode(old))
+    made_older(images, "first", 31 * DAY_S)
     with refresher(images, 30 * DAY_S, f"echo $1 >{tmp_path}/log; exit 7") as worker:
         look_until(worker, tmp_path / "log", "first\n")
         wait_until(lambda: looked(worker) and caplog.text, "it has failed")

@@ -94,6 +94,7 @@ def silent() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.steady(1)
 def test_an_archive_that_says_nothing_is_given_up_and_left_alone_for_a_while(tmp_path: Path) -> None:
     with silent() as port:
         base = base_of(tmp_path, f"deb [trusted=yes] http://127.0.0.1:{port} ./\n")
