@@ -38,10 +38,11 @@ class Choice(msgspec.Struct, frozen=True):
     reason: str
 
 
-def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
+def choose(machine: MachineSection, images: Path, base: BaseImage, probe_s: float = _PROBE_S) -> Choice:
     """What `machine.accelerator` ("auto", "kvm" or "tcg") comes to on this host, for a base image.
 
-    The first "auto" on a host boots a machine, which takes up to 10 s; the answer is kept in `images`.
+    The first "auto" on a host boots a machine, which takes up to `probe_s`, and twice that where it fails; the answer
+    is kept in `images`.
     """
     wanted = machine.accelerator
     if wanted == "tcg":
@@ -51,7 +52,7 @@ def choose(machine: MachineSection, images: Path, base: BaseImage) -> Choice:
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         problem = f"{DEVICE} " + ("may not be opened by this user" if DEVICE.exists() else "is missing")
     else:
-        problem = _remembered_probe(machine, images, base)
+        problem = _remembered_probe(machine, images, base, probe_s)
     if not problem:
         return Choice("kvm", "KVM: a probe machine came up")
     if wanted == "kvm":
@@ -81,7 +82,7 @@ def _opens_to_jails(device: Path) -> bool:
     return mode & 0o006 == 0o006 or (mode & 0o060 == 0o060 and bool(uids.groups((device,))))
 
 
-def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) -> str:
+def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage, probe_s: float) -> str:
     program, package = program_of(machine, base), architecture.find(base.manifest.architecture).package
     # Who may open the device counts, too: after that is mended, the answer is another.
     device = DEVICE.stat()
@@ -93,7 +94,8 @@ def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage) ->
         return memory.read_text()
     except FileNotFoundError:
         pass
-    problem = probe(machine, base, "kvm")
+    # The answer is kept for good: a probe that failed, since the host stood still or was busy, is made once more.
+    problem = probe(machine, base, "kvm", probe_s) and probe(machine, base, "kvm", probe_s)
     log.info("KVM probe: %s", problem or "works")
     try:
         files.replace_durably(memory, problem.encode())
