@@ -57,7 +57,7 @@ def appliance(place: Path) -> Iterator[Appliance]:
     archive = DebArchive(place / "archive")
     archive.add("sleeper", "sleep 3600")
     limits = '[ftp]\nmax_waiting_jobs = 20000\n[layers]\ntimeout = "60s"\n'
-    there = Appliance(place, WARM.replace('timeout = "30s"', 'timeout = "60s"') + limits)
+    there = Appliance(place, WARM.replace('"10min"', '"60s"') + limits)
     shape, _ = bench.machine()
     archive.serve(Spool.prepare(there.spool).path, shape.base)
     with there.running():

@@ -22,13 +22,13 @@ from tests.support.places import PROJECT
 
 NAME, PASSWORD = "alice", "correct horse"
 # For an appliance that lives for a job or two: to build a template, and to keep machines waiting, takes longer than to
-# boot one for each.
+# boot one for each. No job of a test comes near its time, however busy the host is, but where that is what is tested.
 CONFIG = """
 [spool]
 min_free = "64MiB"
 [machine]
 warm = false
-timeout = "30s"
+timeout = "10min"
 boot_timeout = "60s"
 log_head = "64KiB"
 log_tail = "64KiB"

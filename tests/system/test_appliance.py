@@ -87,7 +87,7 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
     for descriptor in machines:
         assert select.select([descriptor], [], [], 60)[0], "a machine outlives its runner"
         os.close(descriptor)
-    warm.config.write_text(WARM.replace('"30s"', '"10s"'))
+    warm.config.write_text(WARM.replace('"10min"', '"15s"'))
     warm.start()
     assert [warm.wait(job)["status"] for job in waiting] == ["success"] * 3
     result = warm.wait(running)

@@ -16,7 +16,7 @@ from tests.support.appliance import CONFIG, Appliance, construir
 @pytest.fixture
 def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """An appliance that runs one job at a time, for as long as the job likes."""
-    appliance = Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1").replace('"30s"', '"10min"'))
+    appliance = Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1"))
     appliance.start()
     yield appliance
     appliance.stop()

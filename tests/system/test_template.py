@@ -66,6 +66,7 @@ def test_clone_runs_a_job_whatever_the_size_of_its_disk(template: Template, tmp_
         assert ending.boot_path == ("pooled" if pooled else "warm")
 
 
+@pytest.mark.steady(0.4)
 def test_no_two_clones_are_alike_and_all_know_the_time(template: Template, tmp_path: Path) -> None:
     """Whether they come straight from the template, or have waited."""
     job = job_directory(tmp_path / "identity", IDENTITY)
