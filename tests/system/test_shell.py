@@ -44,7 +44,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def visit(*arguments: str | Path, script: str = LOGIN) -> "subprocess.CompletedProcess[str]":
-    return construir(*arguments, input=script)
+    return construir(*arguments, timeout_s=300, input=script)
 
 
 def with_spool(place: Path) -> Config:
