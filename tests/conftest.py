@@ -66,7 +66,7 @@ def shape(base: BaseImage, images: Path) -> Shape:
 @pytest.fixture(scope="session")
 def template(shape: Shape) -> Iterator[Template]:
     """One that small machines are cloned from."""
-    with closing(Template.build(shape, 60)) as built:
+    with closing(Template.build(shape, machines.LONG_S)) as built:
         yield built
 
 

@@ -109,7 +109,7 @@ def test_a_jailed_e2fsck_mends_an_image_and_touches_nothing_else(tmp_path: Path)
 def test_a_whole_machine_runs_in_its_cell(shape: Shape, tmp_path: Path) -> None:
     task = machines.assignment(tmp_path, JOBS / "hello")
     with vm.Machine.start(shape) as machine:
-        machine.wait_until_ready(60)
+        machine.wait_until_ready(machines.LONG_S)
         check_walls(only_qemu())
         ending = machine.run(task)
     assert (ending.claims.exit_code, ending.claims.clean, ending.status) == (0, True, 0), ending

@@ -12,7 +12,7 @@ from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Assignment, Ending, Machine
 from tests.support.images import run
-from tests.support.machines import assignment, shape
+from tests.support.machines import LONG_S, assignment, shape
 
 LAYERS = 8
 
@@ -94,7 +94,7 @@ def test_clone_finds_its_layers_as_a_booted_machine_does(roomy: Shape, tmp_path:
     path = layer(tmp_path / "layer", {"opt/tool/version": "1.0"})
     errand = Errand(hostname="warm", filesystem="ext2", layers=1)
     place = job(tmp_path / "job", "cat /opt/tool/version")
-    template = Template.build(roomy, 60)
+    template = Template.build(roomy, LONG_S)
     try:
         with template.waiting() as machine:
             task = assignment(tmp_path / "run", place, errand=errand, layers=(path,))

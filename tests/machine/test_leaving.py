@@ -17,7 +17,7 @@ from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Ending
 from tests.support.images import run
-from tests.support.machines import assignment
+from tests.support.machines import LONG_S, assignment
 
 # Each ends with the file that its result has to hold: FILE is three million bytes of noise, and its digest is printed.
 WRITE = "head -c 3000000 /dev/urandom >{0} && sha256sum <{0}"
@@ -90,7 +90,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def clones(shape: Shape) -> Iterator[Template]:
-    template = Template.build(shape, 60)
+    template = Template.build(shape, LONG_S)
     yield template
     template.close()
 

@@ -60,8 +60,8 @@ def test_machine_and_template_keep_the_version_they_run_on(own: Path, base: Base
     with Machine.start(shape) as machine:
         publish_copy(own, base, append)
         assert gc.collect(own, {base.name}) == []
-        machine.wait_until_ready(60)
-    template = Template.build(shape, 60)
+        machine.wait_until_ready(machines.LONG_S)
+    template = Template.build(shape, machines.LONG_S)
     try:
         assert gc.collect(own, {base.name}) == []
         with template.clone() as clone:

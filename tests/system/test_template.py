@@ -37,7 +37,7 @@ from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
 from tests.support.appliance import WARM, Appliance
 from tests.support.images import job_directory
-from tests.support.machines import SMALL, assignment
+from tests.support.machines import LONG_S, SMALL, assignment
 from tests.support.places import JOBS
 from tests.support.prison import descendants
 
@@ -198,7 +198,7 @@ def thrown_away(shape: Shape) -> Template:
 
 def of_another_machine(shape: Shape) -> Template:
     """As if its state were taken for that of a machine it does not fit."""
-    template = Template.build(msgspec.structs.replace(shape, read_only_disks=1), 60)
+    template = Template.build(msgspec.structs.replace(shape, read_only_disks=1), LONG_S)
     template.shape = shape
     return template
 
@@ -350,7 +350,7 @@ def test_as_many_machines_wait_as_configured_and_each_has_one_job(base: BaseImag
 
 def test_machine_that_waits_makes_room_for_one_of_a_newer_template(template: Template, shape: Shape) -> None:
     """Which is that of another base image, as a rule; here it has more memory."""
-    with closing(Template.build(msgspec.structs.replace(shape, memory_bytes=600 * 2**20), 60)) as newer:
+    with closing(Template.build(msgspec.structs.replace(shape, memory_bytes=600 * 2**20), LONG_S)) as newer:
         current = template
         slot = Slot()
         slot.start(lambda *_: None, lambda: None, lambda: current)
