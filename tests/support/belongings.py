@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-LONG_S = 30.0
+LONG_S = 60.0
 
 
 class Belongings(NamedTuple):

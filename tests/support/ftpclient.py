@@ -29,7 +29,7 @@ from tests.support.belongings import Belongings, nothing_since
 from tests.support.prison import judge_server_pids
 
 PASSWORD = "correct horse"
-LONG_S = 30.0
+LONG_S = 60.0
 
 
 @functools.cache

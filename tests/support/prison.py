@@ -59,7 +59,7 @@ def wait_for_end(pid: int) -> None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    ended, _, _ = select.select([pidfd], [], [], 30)
+    ended, _, _ = select.select([pidfd], [], [], 60)
     os.close(pidfd)
     assert ended, f"process {pid} lives on"
 

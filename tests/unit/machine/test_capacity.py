@@ -58,5 +58,5 @@ def test_memory_is_lent_to_one_until_it_is_given_back_and_to_nobody_who_has_gone
             assert has_memory
         time.sleep(0.1)
         assert lent == []
-    borrower.join(10)
+    borrower.join(60)
     assert lent == [True]

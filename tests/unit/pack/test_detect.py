@@ -63,7 +63,7 @@ def test_what_is_written_for_each_kind_is_a_job(tmp_path: Path, kind: str) -> No
     assert "not-for-the-build" not in wanted.dependencies.packages
     assert wanted.name == "my-project"
     assert command in (directory / "run.sh").read_text()
-    process.run(["sh", "-n", directory / "run.sh"], timeout_s=10)
+    process.run(["sh", "-n", directory / "run.sh"], timeout_s=60)
     assert os.access(directory / "run.sh", os.X_OK)
     pack.pack(directory, tmp_path / "packed", 0)
 
