@@ -9,7 +9,6 @@ decides which job is next.
 import errno
 import logging
 import os
-import select
 import socket
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ from construir_ftp.jobs import request
 from construir_ftp.jobs.result import ARTIFACTS, Status
 from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool
 from construir_ftp.layers.resolver import DependencyError
+from construir_ftp.layers.waiting import stopped
 from construir_ftp.machine import accelerator, outcome
 from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.vm import Machine
@@ -85,11 +85,6 @@ def run(
         if not has_memory:
             return _stop(resources, attempt)
         return _run_allocated(resources, attempt, allocation, stop, wait, waiting)
-
-
-def stopped(stop: socket.socket) -> bool:
-    """Whether the machine is to be killed, or not to be started."""
-    return bool(select.select([stop], [], [], 0)[0])
 
 
 def demand_empty_machine(resources: Resources) -> None:
