@@ -17,7 +17,7 @@ import msgspec
 
 from construir_ftp.errors import CommandError, RefusedError
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.layers.apt_directory import AptDirectory, Pace
+from construir_ftp.layers.apt_directory import USUAL, AptDirectory, Pace
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Archive:
         base: BaseImage,
         at_the_door_s: float = _LISTS_AT_THE_DOOR_S,
         *,
-        pace: Pace = Pace(),
+        pace: Pace = USUAL,
         stop: socket.socket | None = None,
     ) -> None:
         self._base, self._at_the_door_s = base, at_the_door_s

@@ -1,7 +1,7 @@
 """A base image's apt directory: what apt has to know of the image, and apt at work there.
 
-Of the host's apt only the network settings are read, and nothing of it is changed. One at a time fetches. What comes too
-slowly is given up as the archive's failure, and named with its host; all of it ends when it is told to stop.
+Of the host's apt only the network settings are read, and nothing of it is changed. One at a time fetches. What
+comes too slowly is given up as the archive's failure, and named with its host; all of it ends when it is told to stop.
 """
 
 import os
@@ -40,6 +40,9 @@ class Pace(msgspec.Struct, frozen=True):
 
     least_bytes_per_s: int = 1024
     window_s: float = 60.0
+
+
+USUAL = Pace()
 
 
 class SlowError(CommandError):

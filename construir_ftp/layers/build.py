@@ -20,7 +20,7 @@ import msgspec
 
 from construir_ftp import files, process
 from construir_ftp.diskimage import extfs
-from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.errors import CommandError, ConstruirError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.layers import apt, store, waiting
 from construir_ftp.layers.apt import Archive, Plan
@@ -75,7 +75,8 @@ def _tell_nobody() -> None:
 class Workshop(msgspec.Struct, frozen=True):
     """Where layers are made: with packages of an archive, in machines of a shape, each within so many seconds.
 
-    As soon as `stop` is readable the machine at work is killed, and whatever waits ends. `at_work` is called before anyone has to wait.
+    As soon as `stop` is readable the machine at work is killed, and whatever waits ends. `at_work` is called
+    before anyone has to wait.
     """
 
     layers: Store
@@ -88,8 +89,8 @@ class Workshop(msgspec.Struct, frozen=True):
     def ensure(self, plan: Plan) -> Layer:
         """The layer of a plan: the one that is there, or else a new one; who asks while it is made waits for it.
 
-        Raises InstallationError, with dpkg's last words, where the packages can't be installed; that or StoppedError when
-        stopped.
+        Raises InstallationError, with dpkg's last words, where the packages can't be installed; that or StoppedError
+        when stopped.
         """
         name = apt.name_of(self.shape.base, plan, RECIPE)
         if self.layers.find(name) is None:
@@ -227,7 +228,7 @@ def _pack(filled: Path, target: Path, stop: socket.socket | None) -> None:
     try:
         with filled.open("rb") as file:
             squash(_until_stopped(_tar(extfs.Image(file)), stop), target, filled.stat().st_size)
-    except waiting.StoppedError:
+    except StoppedError:
         raise
     except CommandError as error:
         log.warning("%s", error)  # it has paths of the host, which are nobody else's business

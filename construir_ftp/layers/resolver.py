@@ -15,7 +15,7 @@ import msgspec
 
 from construir_ftp import architecture, process
 from construir_ftp.config import Config, LayersSection, MachineSection
-from construir_ftp.errors import CommandError, ConstruirError, RefusedError
+from construir_ftp.errors import CommandError, ConstruirError, RefusedError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
@@ -26,7 +26,6 @@ from construir_ftp.layers.apt import Archive, Plan, plainly
 from construir_ftp.layers.apt_directory import Pace
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
-from construir_ftp.layers.waiting import StoppedError
 from construir_ftp.machine import accelerator, capacity
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.shape import Shape, program_of

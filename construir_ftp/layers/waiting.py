@@ -9,13 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from construir_ftp import files
-from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.errors import CommandError, StoppedError
 
 _LOOK_S = 0.1
-
-
-class StoppedError(ConstruirError):
-    """What was waited for is not wanted any more."""
 
 
 def stopped(stop: socket.socket | None) -> bool:

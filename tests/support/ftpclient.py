@@ -264,7 +264,9 @@ def serving(
     config: Config | None = None,
     **settings: object,
 ) -> Iterator[House]:
-    """Serve what `config` offers, and count afterwards what was left: descriptors, threads, children, the loop's entries."""
+    """Serve what `config` offers, and count afterwards what was left: descriptors, threads, children, the
+    loop's entries.
+    """
     jail.host()  # found at its first use, and kept
     before = Belongings.now()
     house = House(path, gate or GateSection(), min_free, tls or TlsSection(), settings, config)

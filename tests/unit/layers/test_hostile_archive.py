@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.errors import CommandError, ConstruirError, StoppedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.layers.apt import Archive, Plan
 from construir_ftp.layers.apt_directory import Pace
 from construir_ftp.layers.store import ARCHIVES, Store
-from construir_ftp.layers.waiting import StoppedError
 from tests.support import baseimages
 from tests.support.debarchive import DebArchive
 from tests.support.hostilearchive import HABITS, HostileArchive
