@@ -83,8 +83,6 @@ def _serve_janitor(settings: Config, spool: Spool) -> None:
     stopped = threading.Event()
 
     def pass_on() -> None:
-        # A process that is stopped and goes on may have a signal in any thread; only the main one can obey it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         stop.socket.recv(1)
         stopped.set()
 
