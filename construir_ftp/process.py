@@ -101,6 +101,7 @@ def _outcome(running: "sh.RunningCommand", meanwhile: Callable[[], None] | None)
     except BaseException:
         with suppress(ProcessLookupError):
             os.killpg(running.process.pgid, signal.SIGKILL)
+        running.process.wait()
         raise
     return str(running)
 

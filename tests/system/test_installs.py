@@ -95,7 +95,7 @@ def wait_until_asked(server: HostileArchive, name: str) -> None:
 
 
 def test_packages_that_trickle_end_their_own_job_and_the_next_install_goes_on(base: BaseImage, tmp_path: Path) -> None:
-    with hostile(tmp_path, base, 'fetch_rate_window = "3s"') as (appliance, server):
+    with hostile(tmp_path, base, 'min_fetch_rate = "50B"\nfetch_rate_window = "10s"') as (appliance, server):
         trickling = appliance.submit(asking(tmp_path / "slow", "slow"))
         wait_until_asked(server, "slow_1.0_all.deb")
         following = appliance.submit(asking(tmp_path / "quick", "quick"), contributor="bob")

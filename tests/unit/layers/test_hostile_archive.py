@@ -12,7 +12,7 @@ import pytest
 from construir_ftp.errors import CommandError, ConstruirError, StoppedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.layers.apt import Archive, Plan
-from construir_ftp.layers.apt_directory import Pace
+from construir_ftp.layers.apt_directory import USUAL, Pace
 from construir_ftp.layers.store import ARCHIVES, Store
 from tests.support import baseimages
 from tests.support.debarchive import DebArchive
@@ -29,7 +29,7 @@ class Hostile:
     def __init__(self, place: Path, server: HostileArchive, base: BaseImage) -> None:
         self.server, self._base, self._place = server, base, place / "spool/layers" / ARCHIVES
 
-    def archive(self, pace: Pace = HASTY, stop: socket.socket | None = None) -> Archive:
+    def archive(self, pace: Pace = USUAL, stop: socket.socket | None = None) -> Archive:
         return Archive(self._place, self._base, pace=pace, stop=stop)
 
     def plan(self) -> Plan:
@@ -54,7 +54,7 @@ def test_lists_that_come_too_slowly_are_the_archives_failure(hostile: Hostile, h
     hostile.server.habits = {"*": habit} if habit != "stops in the middle" else {"Packages": habit}
     begun_s = time.monotonic()
     with pytest.raises(CommandError, match=r"127\.0\.0\.1"):
-        hostile.archive().refresh()
+        hostile.archive(HASTY).refresh()
     assert time.monotonic() - begun_s < LONG_S
     with pytest.raises(CommandError, match="failed less than 60 s ago"):
         hostile.archive().refresh()
@@ -68,7 +68,7 @@ def test_packages_that_come_too_slowly_are_the_archives_failure(hostile: Hostile
         hostile.server.habits["*"] = habit
     begun_s = time.monotonic()
     with pytest.raises(CommandError, match=r"127\.0\.0\.1"):
-        hostile.archive().fetch(plan)
+        hostile.archive(HASTY).fetch(plan)
     assert time.monotonic() - begun_s < LONG_S
     hostile.server.habits.clear()
     assert [file.name for file in hostile.archive().fetch(plan)] == [DEB]
@@ -77,8 +77,8 @@ def test_packages_that_come_too_slowly_are_the_archives_failure(hostile: Hostile
 def test_an_archive_that_is_slow_and_fast_enough_is_waited_for(hostile: Hostile) -> None:
     plan = hostile.plan()
     hostile.server.habits[DEB] = "trickles"
-    with patient(hostile, Pace(1, 1.0), plan) as (fetching, _):
-        fetching.join(4)
+    with patient(hostile, Pace(1, 5.0), plan) as (fetching, _):
+        fetching.join(7)
         assert fetching.is_alive()
 
 
@@ -110,7 +110,7 @@ def patient(hostile: Hostile, pace: Pace, plan: Plan) -> Iterator[tuple[threadin
 def test_whoever_fetches_and_whoever_waits_for_him_end_when_told(hostile: Hostile) -> None:
     plan = hostile.plan()
     hostile.server.habits[DEB] = "trickles"
-    with patient(hostile, Pace(), plan) as (_, ended), patient(hostile, Pace(), plan) as (_, ended_too):
+    with patient(hostile, USUAL, plan) as (_, ended), patient(hostile, USUAL, plan) as (_, ended_too):
         pass
     assert [type(error) for error in (*ended, *ended_too)] == [StoppedError, StoppedError]
 
