@@ -55,7 +55,10 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it, for one spool. `spare_memory_bytes`: what one machine can have beyond its usual memory."""
+    """All of it, for one spool. `spare_memory_bytes`: what one machine can have beyond its usual memory.
+
+    As soon as `stop` is readable nobody waits at the door any longer.
+    """
 
     spool: Spool
     images: Path
@@ -65,9 +68,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     max_image_bytes: int
     max_artifacts_bytes: int
     spare_memory_bytes: int
+    stop: socket.socket | None = None
 
     @classmethod
-    def of(cls, spool: Spool, config: Config) -> "Offer":
+    def of(cls, spool: Spool, config: Config, stop: socket.socket | None = None) -> "Offer":
         """What a configuration offers."""
         machines = (config.runner.slots or capacity.slots(config.machine)) + config.layers.installs
         return cls(
@@ -79,6 +83,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             max_image_bytes=int(config.gate.max_image),
             max_artifacts_bytes=int(config.artifacts.max_total),
             spare_memory_bytes=capacity.spare_bytes(config.machine, machines),
+            stop=stop,
         )
 
     # -- at the door -----------------------------------------------------------------------------------------
@@ -128,9 +133,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_packages(self, wanted: Wishes, aside: Aside) -> None:
         try:
-            plan = self.plan(self.archive(self.base(wanted)), wanted.dependencies.packages, aside)
+            plan = self.plan(self.archive(self.base(wanted), self.stop), wanted.dependencies.packages, aside)
         except RefusedError as error:
             raise RefusedError(f"{request.FILE}: {error}", error.reply) from error
+        except StoppedError as error:
+            raise RefusedError("this server is being stopped; try again later", 452) from error
         except CommandError as error:
             raise RefusedError("the package archive can't be reached at the moment; try again later", 452) from error
         if plan.installed_bytes > self.layers.max_installed:
