@@ -145,13 +145,15 @@ class RunnerSection(Section, frozen=True):
 class LayersSection(Section, frozen=True):
     """What jobs can depend on; see offer and layers."""
 
-    above_zero: ClassVar = ("max_installed", "max_total", "timeout")
+    above_zero: ClassVar = ("max_installed", "max_total", "timeout", "fetch_rate_window")
 
     packages: bool = True
     installs: Positive = 1
     max_installed: Size = Size.parse("4GiB")
     max_total: Size = Size.parse("20GiB")
     timeout: Duration = Duration.parse("1h")
+    min_fetch_rate: Size = Size.parse("1KiB")
+    fetch_rate_window: Duration = Duration.parse("60s")
 
 
 class ArtifactsSection(Section, frozen=True):

@@ -57,6 +57,10 @@ class JobError(ConstruirError):
     """What the job itself is the cause of, such as a file system that can't be made larger: it would end so again."""
 
 
+class StoppedError(ConstruirError):
+    """What was waited for is not wanted any more: whoever waited was told to stop."""
+
+
 class UnreachableError(ConstruirError):
     """There is no server where one was looked for, or none that lasts."""
 

@@ -10,7 +10,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # The reply of a failed command is quoted in one line of an error; this much of its end is enough.
 _QUOTED_BYTES = 400
+# How often `meanwhile` is called.
+_LOOK_S = 0.05
 
 Argv = Sequence[str | Path]
 
@@ -44,17 +47,19 @@ def run(
     stdout: IO[bytes] | None = None,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> str:
     """Run a command to its end; return what it printed on standard output (empty if `stdout` took it).
 
     Output that isn't UTF-8 comes with replacement characters. Raises CommandError if the command is missing,
-    fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it.
+    fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it. So it is if
+    `meanwhile`, which is called again and again until it has ended, raises anything.
     """
     try:
         import sh  # here, since contributors' commands do without, as Windows does
     except ImportError as missing:
         raise MissingLibraryError(f"starting {argv[0]}", "sh") from missing
-    words = [str(word) for word in argv]
+    words = list(map(str, argv))
     if cwd and not cwd.is_dir():  # sh 2.4 would leak its pipes over this
         raise CommandError(f"no directory {cwd} to start in: {shlex.join(words)}")
     with Path(os.devnull).open("rb") as nothing:
@@ -70,12 +75,11 @@ def run(
             "_bg": True,
             "_bg_exc": False,
             "_new_session": True,
+            **({"_out": stdout} if stdout is not None else {}),
         }
-        if stdout is not None:
-            special["_out"] = stdout
         try:
             command = sh.Command(words[0], search_paths=environment()["PATH"].split(":"))
-            return _outcome(command(*words[1:], **special))
+            return _outcome(command(*words[1:], **special), meanwhile)
         except sh.CommandNotFound as missing:
             raise CommandError(f"{words[0]}: not installed") from missing
         except sh.TimeoutException as late:
@@ -87,13 +91,17 @@ def run(
             raise CommandError(f"can't be started ({reason}): {shlex.join(words)}") from failed
 
 
-def _outcome(running: "sh.RunningCommand") -> str:
+def _outcome(running: "sh.RunningCommand", meanwhile: Callable[[], None] | None) -> str:
     """What the command printed, once it has ended. If it failed, is late or we are interrupted, nothing of it lives."""
     try:
+        while meanwhile is not None and running.is_alive():
+            meanwhile()
+            time.sleep(_LOOK_S)
         running.wait()
     except BaseException:
         with suppress(ProcessLookupError):
             os.killpg(running.process.pgid, signal.SIGKILL)
+        running.process.wait()
         raise
     return str(running)
 

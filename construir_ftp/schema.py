@@ -23,6 +23,19 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
 _MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000,}")
 # No integer of TOML's has more than 64 bits; what has more, has so many.
 _BEYOND = 2**64
+# A key of thousands of parts costs tomllib a time that grows with their square, until it is too deep; none of ours has
+# more than two. Parts are counted by the dots of a line outside of strings and comments.
+_MOST_DOTS = 100
+_STRINGS = re.compile(
+    r"""
+    \#[^\n]*
+    | \"{3} (?: [^"\\] | \\. | "{1,2}(?!") )*+ (?: "{3,5} )?
+    | '{3} (?: [^'] | '{1,2}(?!') )*+ (?: '{3,5} )?
+    | " (?: [^"\\\n] | \\[^\n] )*+ "?
+    | ' [^'\n]*+ '?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 # A message is a line that an FTP reply or a terminal can show, and it quotes what a stranger wrote.
 _WORD_CHARACTERS, _MESSAGE_CHARACTERS = 80, 400
 
@@ -63,6 +76,8 @@ def loads(text: str) -> dict[str, Any]:
 
     Raises ValueError, RecursionError.
     """
+    if any(line.count(".") > _MOST_DOTS for line in _STRINGS.sub("", text).split("\n")):
+        raise RecursionError
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

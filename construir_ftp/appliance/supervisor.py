@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from construir_ftp.errors import ConstruirError
 
 log = logging.getLogger("construir")
 
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 PARTS = ("ftp", "runner", "janitor")
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
@@ -30,12 +32,45 @@ _SETTLED_S = 5.0
 @contextmanager
 def on_stop(call: Callable[[], object]) -> Iterator[None]:
     """While the context lasts, SIGTERM and SIGINT make the call, which has to be safe in a signal handler."""
-    before = {number: signal.signal(number, lambda *_: call()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: call()) for number in _STOPS}
     try:
-        yield
+        # Within: it may still pass a signal on when the context ends.
+        with _heard_by_the_main_thread():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _heard_by_the_main_thread() -> Iterator[None]:
+    """Have the first stop interrupt what the main thread waits for, whichever thread the kernel has given it to.
+
+    After a process was stopped (SIGSTOP) and goes on, that may be any (kernel/signal.c, complete_signal). Handlers run
+    in the main thread only, which would not wake up for it.
+    """
+    taken, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def pass_on() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        while number := taken.recv(1):
+            if number[0] in _STOPS:
+                # This writes to the socket again, and is enough for good: the call has been made.
+                signal.pthread_kill(main, number[0])
+                return
+
+    main = threading.get_ident()
+    passing = threading.Thread(target=pass_on, name="signals", daemon=True)
+    passing.start()
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        passing.join()
+        taken.close()
 
 
 class Stopped(BaseException):

@@ -116,11 +116,12 @@ def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | No
     """
     offer = Offer.of(Spool.find(settings.spool_path()), settings)
     base = baseimage.find(settings.images_path(), base_name or settings.images.default)
-    plan = offer.plan(base, packages)
+    archive = offer.archive(base)
+    plan = offer.plan(archive, packages)
     if not plan.packages:
         click.echo(f"{base.name} has all of them already: no layer is needed")
         return
-    workshop = Workshop(offer.store(), offer.archive(base), _shape(settings, base), settings.layers.timeout)
+    workshop = Workshop(offer.store(), archive, _shape(settings, base), settings.layers.timeout)
     layer = workshop.ensure(plan)
     click.echo(f"{layer.name} {layer.manifest.sha256}")
 

@@ -3,12 +3,14 @@
 import os
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from construir_ftp.appliance import supervisor
 from construir_ftp.cli.options import PATH, configured, printable
+from construir_ftp.cli.screen import Screen
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError, exit_code_of
 from construir_ftp.image import baseimage
@@ -35,9 +37,9 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop:
         place, result = local.run(source, output, settings, stop)
-    with (place / OUTPUT).open(errors="replace") as log:
+    with (place / OUTPUT).open("rb") as log, closing(Screen()) as screen:
         for line in log:
-            click.echo(printable(line), nl=False)
+            screen.show(line)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     if shell_on_failure and result.status != "success":
         if result.image is None:

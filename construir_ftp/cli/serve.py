@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from datetime import UTC, datetime
@@ -55,19 +56,25 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
     # Imported here: no other command should have to wait for an FTP server to load.
     from construir_ftp.ftp import server
 
-    users = Users(settings.users_path())
-    offer = Offer.of(spool, settings)
+    told, writer = socket.socketpair()
+    writer.setblocking(False)
+    stop = supervisor.Stop(told, writer)
     ftp = server.open_server(
         spool,
-        users,
+        Users(settings.users_path()),
         settings.ftp,
         settings.tls,
         settings.gate,
-        offer,
+        Offer.of(spool, settings, stop.socket),
         settings.spool.min_free,
         functools.partial(readme.text, settings),
     )
-    with supervisor.on_stop(ftp.stop), contextlib.closing(ftp):
+
+    def end() -> None:
+        stop.come()
+        ftp.stop()
+
+    with supervisor.on_stop(end), told, writer, contextlib.closing(ftp):
         ftp.run()
 
 
@@ -83,8 +90,6 @@ def _serve_janitor(settings: Config, spool: Spool) -> None:
     stopped = threading.Event()
 
     def pass_on() -> None:
-        # A process that is stopped and goes on may have a signal in any thread; only the main one can obey it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         stop.socket.recv(1)
         stopped.set()
 

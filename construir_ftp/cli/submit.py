@@ -1,10 +1,9 @@
 """`construir submit`, `watch`, `cancel`, `retry`: a job sent to a server, and what becomes of it."""
 
-import codecs
 import functools
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from construir_ftp import formats
 from construir_ftp.cli.options import PATH, SizeType, printable
 from construir_ftp.cli.output import bar
 from construir_ftp.cli.results import bring
+from construir_ftp.cli.screen import Screen
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import jobs, submit
 from construir_ftp.client.address import Address
@@ -207,16 +207,17 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
 
 def _show(reach: Reach, where: Address, job_id: str) -> Result:
     """Print what happens: the job's own output alone on standard output."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    screen = Screen()
     watch = Watch(reach.as_anyone(where), job_id)
-    with plainly(where):
+    with plainly(where), closing(screen):
         for event in watch.events(reach.patience()):
-            if isinstance(event, Result):
-                click.echo(printable(decoder.decode(b"", final=True)), nl=False)
-                return event
             if isinstance(event, Printed):
-                click.echo(printable(decoder.decode(event.data)), nl=False)
-            elif isinstance(event, Restarted):
+                screen.show(event.data)
+                continue
+            screen.rest()
+            if isinstance(event, Result):
+                return event
+            if isinstance(event, Restarted):
                 tell("the server had to start the job again, by no fault of its own; here is all that it prints")
             elif words := _words(event):
                 tell(words)

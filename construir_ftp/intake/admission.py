@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from construir_ftp.errors import RefusedError
+from construir_ftp.intake import check_threads
 from construir_ftp.intake.judge_handle import Wanted, no_longer_wanted
 from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.intake.verdict import Verdict
@@ -90,7 +91,7 @@ def wishes_of(found: Verdict, offer: Offer) -> Wishes:
     """What a job asks for, all of which it can have; raises RefusedError, naming the key, if it can't."""
     found.require_admissible()
     wanted = request.of_job(found.construir_toml, found.filesystem)
-    offer.check(wanted, found.image_bytes)
+    offer.check(wanted, found.image_bytes, check_threads.aside)
     return wanted
 
 

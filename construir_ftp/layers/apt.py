@@ -1,26 +1,23 @@
 """A base image's Debian archive, as apt sees it from outside: what packages need, and where their files come from.
 
-Each base image has an apt directory of its own, with the package state, the sources and the keys that are in the image;
-of the host's apt only the network settings are read, and nothing of it is changed. apt checks the signatures. Nothing
-here unpacks a package.
+Each base image has an apt directory of its own, with the package state, the sources and the keys that are in the image
+(apt_directory). apt checks the signatures. Nothing here unpacks a package.
 """
 
 import hashlib
 import logging
-import os
 import re
-import stat
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files, process
-from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, RefusedError
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.layers.apt_directory import USUAL, AptDirectory, Pace
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +25,15 @@ log = logging.getLogger(__name__)
 _LISTS_AGE_S = 86400.0
 # An archive that stalls is given up: its lists after so long, at the door sooner, and not asked again for a while.
 _LISTS_S, _LISTS_AT_THE_DOOR_S = 300.0, 20.0
-_STALL_S, _STALL_AT_THE_DOOR_S = 20, 8
+_STALL_AT_THE_DOOR_S = 8
 _AGAIN_S = 60.0
 # Whoever finds another at it waits so long; at the door for no longer than a person would.
 _LOCK_S, _LOCK_AT_THE_DOOR_S = 1800.0, 5.0
 # Package files: a start, and then as slow as this, at most.
 _FETCH_START_S, _FETCH_RATE_BYTES, _FETCH_S = 120.0, 64 * 1024, 1800.0
-_SIMULATE_S = 60.0
-_LOOK_S = 0.1
 _MOST_NAMED = 5
 # Names are no expressions: as of apt(8) since 2.0, for apt-get(8) to be asked for (apt's NEWS, 1.9.6).
 _NO_PATTERNS = "--option=APT::Cmd::Pattern-Only=true"
-# What is taken out of the base image, to be seen by apt.
-_STATE = "var/lib/dpkg/status"
-_SETTINGS = ("etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d", "etc/apt/preferences.d")
 # "Inst libc6-dev (2.36-9 Debian:12 [amd64])", with "[old version]" before it for an upgrade; apt-get(8), --simulate.
 _STEP = re.compile(r"(Inst|Conf|Remv) (\S+)(?: \[[^]]*\])? \((\S+) [^)]*\[(\S+)\]\)")
 
@@ -87,27 +79,45 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Archive:
-    """The archive of one base image; its directory in `place` is made at the first use, and shared by processes."""
+    """The archive of one base image; its directory in `place` is made at the first use, and shared by processes.
 
-    def __init__(self, place: Path, base: BaseImage, at_the_door_s: float = _LISTS_AT_THE_DOOR_S) -> None:
+    As soon as `stop` is readable, whatever waits for it ends with a StoppedError.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        base: BaseImage,
+        at_the_door_s: float = _LISTS_AT_THE_DOOR_S,
+        *,
+        pace: Pace = USUAL,
+        stop: socket.socket | None = None,
+    ) -> None:
         self._base, self._at_the_door_s = base, at_the_door_s
         self.place = place / base.manifest.digest().removeprefix("sha256:")[:16]
+        self._apt = AptDirectory(self.place, base, pace, stop)
 
-    def refresh(self, *, at_the_door: bool = False) -> None:
+    def prepare(self) -> None:
+        """Make its directory, unless that was done before."""
+        self._apt.prepare()
+
+    def refresh(
+        self, *, at_the_door: bool = False, aside: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         """Fetch the lists of packages, if those here are missing or a day old. Raises CommandError if there are none.
 
         An archive that fails is not asked again for a minute; meanwhile old lists will do. `at_the_door` they also do
-        where another one is fetching, or it takes long.
+        where another one is fetching, or it takes long. It waits within `aside` only.
         """
-        if _age_s(self._refreshed) < _LISTS_AGE_S and self._is_prepared():
+        if _age_s(self._refreshed) < _LISTS_AGE_S and self._apt.is_prepared():
             return
         has_lists = self._refreshed.exists()
         try:
-            with self._alone((0.0 if has_lists else _LOCK_AT_THE_DOOR_S) if at_the_door else _LOCK_S):
+            with aside(), self._apt.alone((0.0 if has_lists else _LOCK_AT_THE_DOOR_S) if at_the_door else _LOCK_S):
                 self.prepare()
                 if _age_s(self._refreshed) >= _LISTS_AGE_S:
                     self._fetch_lists(at_the_door=at_the_door)
-        except CommandError as error:
+        except (CommandError, RefusedError) as error:
             if not has_lists:
                 raise
             log.warning("the lists of packages of %s stay as old as they are: %s", self._base.name, error)
@@ -120,8 +130,9 @@ class Archive:
         options = [*stall, "--option=Acquire::Retries=0"] if at_the_door else []
         try:
             timeout_s = self._at_the_door_s if at_the_door else _LISTS_S
-            self._apt("get", "update", "--error-on=any", *options, timeout_s=timeout_s)
-        except CommandError:
+            self._apt.fetch("update", "--error-on=any", *options, timeout_s=timeout_s)
+        except CommandError as error:
+            log.warning("the lists of packages of %s can't be fetched: %s", self._base.name, plainly(error))
             failed.touch()
             raise
         failed.unlink(missing_ok=True)
@@ -138,7 +149,7 @@ class Archive:
         """
         try:
             asked = self._exactly(wanted)
-            said = self._apt("get", "install", "--simulate", _NO_PATTERNS, "--", *asked, timeout_s=_SIMULATE_S)
+            said = self._apt.run("get", "install", "--simulate", _NO_PATTERNS, "--", *asked)
         except CommandError as error:
             raise RefusedError(f"dependencies.packages: {plainly(error)}") from error
         found = _STEP.findall(said)
@@ -153,7 +164,7 @@ class Archive:
         What there is no package of apt takes for an expression (a.+), or, with a + or - behind it, for something to be
         installed or removed (apt-get(8)). A + of ours behind it is what it takes off then.
         """
-        known = set(self._apt("cache", "pkgnames", "--all-names", timeout_s=_SIMULATE_S).split())
+        known = set(self._apt.run("cache", "pkgnames", "--all-names").split())
         names = [name.partition("=")[0] for name in wanted]
         if unknown := [name for name in names if name not in known]:
             there = f"Unable to locate package {', '.join(unknown[:_MOST_NAMED])}"
@@ -165,9 +176,9 @@ class Archive:
         # The + is taken off again: see _exactly.
         names = [f"{package.name}={package.version}+" for package in plan.packages]
         timeout_s = min(_FETCH_S, _FETCH_START_S + plan.download_bytes / _FETCH_RATE_BYTES)
-        with self._alone(_LOCK_S):
+        with self._apt.alone(_LOCK_S):
             if names:
-                self._apt("get", "install", "--download-only", _NO_PATTERNS, "--", *names, timeout_s=timeout_s)
+                self._apt.fetch("install", "--download-only", _NO_PATTERNS, "--", *names, timeout_s=timeout_s)
         debs = [self.place / "archives" / package.file for package in plan.packages]
         if missing := [file.name for file in debs if not file.exists()]:
             raise CommandError(f"apt did not fetch {missing[0]}; try again later")
@@ -177,7 +188,7 @@ class Archive:
         if not chosen:
             return
         asked = [f"{name}={version}" for name, (version, _) in chosen.items()]
-        records = self._apt("cache", "show", "--", *asked, timeout_s=_SIMULATE_S).split("\n\n")
+        records = self._apt.run("cache", "show", "--", *asked).split("\n\n")
         fields = [dict(re.findall(r"^([A-Z][\w-]*): (.*)$", record, re.MULTILINE)) for record in records]
         known = {(record["Package"], record["Version"]): record for record in fields if "Package" in record}
         for name, (version, architecture) in chosen.items():
@@ -191,71 +202,6 @@ class Archive:
                 installed_bytes=int(record.get("Installed-Size", 0)) * 1024,
             )
 
-    # -- the directory -----------------------------------------------------------------------------------------
-
-    def _apt(self, tool: str, *arguments: str, timeout_s: float) -> str:
-        env = process.environment(APT_CONFIG=str(self.place / "apt.conf"), DEBIAN_FRONTEND="noninteractive")
-        return process.run([f"apt-{tool}", *arguments], timeout_s=timeout_s, env=env)
-
-    @contextmanager
-    def _alone(self, patience_s: float) -> Iterator[None]:
-        """Hold the directory. Raises CommandError where another one does for longer than that."""
-        self.place.mkdir(parents=True, exist_ok=True)
-        deadline_s = time.monotonic() + patience_s
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(files.locked(self.place, wait=False))
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline_s:
-                        raise CommandError(
-                            f"something is being fetched for {self._base.name}; try again later"
-                        ) from error
-                    time.sleep(_LOOK_S)
-            yield
-
-    def _is_prepared(self) -> bool:
-        configuration = self.place / "apt.conf"
-        return configuration.exists() and configuration.read_bytes() == self._configuration().encode()
-
-    def prepare(self) -> None:
-        """Take out of the base image what apt has to know, unless that was done before, here and on such a host."""
-        if self._is_prepared():
-            return
-        for name in ("lists/partial", "archives/partial", "log"):
-            (self.place / name).mkdir(parents=True, exist_ok=True)
-        with self._base.root.open("rb") as file:
-            image = extfs.Image(file)
-            for name in (_STATE, *_SETTINGS):
-                _take_out(image, name, self.place / "base" / name)
-        files.replace_durably(self.place / "apt.conf", self._configuration().encode())
-
-    def _configuration(self) -> str:
-        base, root = self.place / "base", self.place
-        settings = {
-            "APT::Architecture": self._base.manifest.architecture,
-            "APT::Install-Recommends": "false",
-            "APT::Get::Assume-Yes": "true",
-            "APT::Sandbox::User": "",
-            "Debug::NoLocking": "true",  # ours is taken: see _alone
-            "Dir::Etc": str(base / "etc/apt"),
-            "Dir::Etc::Main": "/dev/null",
-            "Dir::Etc::Parts": "/dev/null",
-            "Dir::State": str(root),
-            "Dir::State::Lists": str(root / "lists"),
-            "Dir::State::Status": str(base / _STATE),
-            "Dir::Cache": str(root),
-            "Dir::Cache::Archives": str(root / "archives"),
-            "Dir::Log": str(root / "log"),
-            "Acquire::Languages": "none",
-            "Acquire::Retries": "2",
-            "Acquire::http::Timeout": str(_STALL_S),
-            "Acquire::https::Timeout": str(_STALL_S),
-        }
-        lines = "".join(f'{key} "{value}";\n' for key, value in settings.items())
-        return lines + f'APT::Architectures {{ "{self._base.manifest.architecture}"; }};\n' + _network_settings()
-
 
 def _age_s(path: Path) -> float:
     """For how long a file has been as it is; for ever if it isn't there, or if the clock was put back since."""
@@ -264,28 +210,6 @@ def _age_s(path: Path) -> float:
     except FileNotFoundError:
         return float("inf")
     return age_s if age_s >= 0 else float("inf")
-
-
-def _network_settings() -> str:
-    """The host's proxies and the like, which any program on it has to know."""
-    said = process.run(["apt-config", "dump"], timeout_s=_SIMULATE_S)
-    return "".join(f"{line}\n" for line in said.splitlines() if re.match(r"Acquire::(https?|tor)\b.*[^:] \"", line))
-
-
-def _take_out(image: extfs.Image, name: str, target: Path) -> None:
-    """Copy a file, or the files in a directory, out of a base image; what isn't there is left out."""
-    inode = image.find(*name.encode().split(b"/"))
-    if inode is None:
-        return
-    if inode.kind == stat.S_IFREG:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(image.text(inode))
-    elif inode.kind == stat.S_IFDIR:
-        target.mkdir(parents=True, exist_ok=True)
-        inodes = {entry: image.inode(number) for entry, number in image.entries(inode)}
-        for entry, file in inodes.items():
-            if file.kind == stat.S_IFREG:
-                (target / os.fsdecode(entry)).write_bytes(image.text(file))
 
 
 def _steps(found: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]]:

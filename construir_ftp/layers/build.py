@@ -20,9 +20,9 @@ import msgspec
 
 from construir_ftp import files, process
 from construir_ftp.diskimage import extfs
-from construir_ftp.errors import CommandError, ConstruirError
+from construir_ftp.errors import CommandError, ConstruirError, StoppedError
 from construir_ftp.image import baseimage
-from construir_ftp.layers import apt, store
+from construir_ftp.layers import apt, store, waiting
 from construir_ftp.layers.apt import Archive, Plan
 from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
@@ -75,7 +75,8 @@ def _tell_nobody() -> None:
 class Workshop(msgspec.Struct, frozen=True):
     """Where layers are made: with packages of an archive, in machines of a shape, each within so many seconds.
 
-    As soon as `stop` is readable the machine at work is killed. `at_work` is called before anyone has to wait.
+    As soon as `stop` is readable the machine at work is killed, and whatever waits ends. `at_work` is called
+    before anyone has to wait.
     """
 
     layers: Store
@@ -88,12 +89,13 @@ class Workshop(msgspec.Struct, frozen=True):
     def ensure(self, plan: Plan) -> Layer:
         """The layer of a plan: the one that is there, or else a new one; who asks while it is made waits for it.
 
-        Raises InstallationError, with dpkg's last words, where the packages can't be installed, or when stopped.
+        Raises InstallationError, with dpkg's last words, where the packages can't be installed; that or StoppedError
+        when stopped.
         """
         name = apt.name_of(self.shape.base, plan, RECIPE)
         if self.layers.find(name) is None:
             self.at_work()
-        with self.layers.alone(name):
+        with self.layers.alone(name, self.stop):
             found = self.layers.find(name) or self._build_or_say_why(plan, name)
             self.layers.use(found)
             return found
@@ -118,10 +120,10 @@ class Workshop(msgspec.Struct, frozen=True):
         debs = zip(plan.packages, self.packages.fetch(plan), strict=True)
         new = {package.name: file for package, file in debs if package.label not in has}
         with self.layers.hold(chain), self.layers.draft() as draft:
-            filled = _make_disk(draft, _script(plan, new), list(new.values()), plan)
+            filled = _make_disk(draft, _script(plan, new), list(new.values()), plan, self.stop)
             ending = self._install(draft, filled, chain)
             _check(ending, draft / "output.log")
-            _pack(filled, draft / store.IMAGE)
+            _pack(filled, draft / store.IMAGE, self.stop)
             part = baseimage.measure(draft / store.IMAGE)
             manifest = store.LayerManifest(
                 name=name,
@@ -190,18 +192,23 @@ def _script(plan: Plan, new: dict[str, Path]) -> str:
     return _BEGIN + "".join(lines) + _END
 
 
-def _make_disk(draft: Path, script: str, debs: list[Path], plan: Plan) -> Path:
+def _make_disk(draft: Path, script: str, debs: list[Path], plan: Plan, stop: socket.socket | None) -> Path:
     size_bytes = plan.download_bytes + 2 * plan.installed_bytes + _SPARE_BYTES
     filled = draft / "disk.img"
     with tempfile.TemporaryDirectory(dir=draft) as name:
         tree = Path(name)
         (tree / "debs").mkdir()
         for file in debs:
+            waiting.demand_not_stopped(stop)
             shutil.copyfile(file, tree / "debs" / file.name)
         (tree / "run.sh").write_text(script)
         (tree / "run.sh").chmod(0o755)
         options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0"]
-        process.run(["mke2fs", *options, "-d", tree, filled, f"{size_bytes >> 10}K"], timeout_s=_MAKE_DISK_S)
+        process.run(
+            ["mke2fs", *options, "-d", tree, filled, f"{size_bytes >> 10}K"],
+            timeout_s=_MAKE_DISK_S,
+            meanwhile=lambda: waiting.demand_not_stopped(stop),
+        )
     return filled
 
 
@@ -216,11 +223,13 @@ def _check(ending: Ending, output: Path) -> None:
     raise InstallationError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
 
 
-def _pack(filled: Path, target: Path) -> None:
+def _pack(filled: Path, target: Path, stop: socket.socket | None) -> None:
     """Make the squashfs image. What is wrong with the tar file is the packages' doing: they were root there."""
     try:
         with filled.open("rb") as file:
-            squash(_tar(extfs.Image(file)), target, filled.stat().st_size)
+            squash(_until_stopped(_tar(extfs.Image(file)), stop), target, filled.stat().st_size)
+    except StoppedError:
+        raise
     except CommandError as error:
         log.warning("%s", error)  # it has paths of the host, which are nobody else's business
         raise InstallationError("the packages can't be made a layer of: they packed no proper tar file") from error
@@ -234,3 +243,9 @@ def _tar(filled: extfs.Image) -> Iterator[bytes]:
     if inode is None or inode.kind != stat.S_IFREG or inode.size_bytes > filled.ext.blocks * filled.ext.block_bytes:
         raise ConstruirError("they left no tar file of what they changed")
     return filled.stream(inode)
+
+
+def _until_stopped(pieces: Iterator[bytes], stop: socket.socket | None) -> Iterator[bytes]:
+    for piece in pieces:
+        waiting.demand_not_stopped(stop)
+        yield piece

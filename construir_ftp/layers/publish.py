@@ -23,7 +23,6 @@ from construir_ftp.layers.store import Layer, Store
 from construir_ftp.units import Size
 
 _NAME = re.compile(r"(?!packages-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CODEC_S = 3600.0
 _VERSION_DIGITS = 12
 # What a job's image has for the job's own sake.
 _NOT_FOR_OTHERS = (b"run.sh", b"construir.toml", b"lost+found")
@@ -48,7 +47,9 @@ def publish(
         raise UsageError(f"{job.id} ended as {result.status}: only what a successful job left can be published")
     with layers.alone(name), layers.draft() as draft:
         disk, target = draft / "disk.img", draft / store.IMAGE
-        codec.unpack(result.codec, job.path / result.image, disk, result.image_bytes, _CODEC_S)
+        codec.unpack(
+            result.codec, job.path / result.image, disk, result.image_bytes, codec.patience_s(result.image_bytes)
+        )
         e2fsprogs.repair(disk)
         with disk.open("rb") as file:
             content = Content(extfs.Image(file), directory, max_installed)

@@ -8,13 +8,14 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp import architecture, process
 from construir_ftp.config import Config, LayersSection, MachineSection
-from construir_ftp.errors import CommandError, ConstruirError, RefusedError
+from construir_ftp.errors import CommandError, ConstruirError, RefusedError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
@@ -22,6 +23,7 @@ from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Terms, Wishes
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.apt import Archive, Plan, plainly
+from construir_ftp.layers.apt_directory import Pace
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine import accelerator, capacity
@@ -29,6 +31,9 @@ from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.shape import Shape, program_of
 
 log = logging.getLogger(__name__)
+
+# Within it a thread waits for somebody else, and does nothing.
+Aside = Callable[[], AbstractContextManager[None]]
 
 INSTALLING = "its Debian packages are being installed"
 _QUOTED_CHARACTERS = 100
@@ -50,7 +55,10 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it, for one spool. `spare_memory_bytes`: what one machine can have beyond its usual memory."""
+    """All of it, for one spool. `spare_memory_bytes`: what one machine can have beyond its usual memory.
+
+    As soon as `stop` is readable nobody waits at the door any longer.
+    """
 
     spool: Spool
     images: Path
@@ -60,9 +68,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     max_image_bytes: int
     max_artifacts_bytes: int
     spare_memory_bytes: int
+    stop: socket.socket | None = None
 
     @classmethod
-    def of(cls, spool: Spool, config: Config) -> "Offer":
+    def of(cls, spool: Spool, config: Config, stop: socket.socket | None = None) -> "Offer":
         """What a configuration offers."""
         machines = (config.runner.slots or capacity.slots(config.machine)) + config.layers.installs
         return cls(
@@ -74,12 +83,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             max_image_bytes=int(config.gate.max_image),
             max_artifacts_bytes=int(config.artifacts.max_total),
             spare_memory_bytes=capacity.spare_bytes(config.machine, machines),
+            stop=stop,
         )
 
     # -- at the door -----------------------------------------------------------------------------------------
 
-    def check(self, wanted: Wishes, image_bytes: int) -> None:
-        """Raises RefusedError, naming the key, if a job with an image of that size can't have what it asks for."""
+    def check(self, wanted: Wishes, image_bytes: int, aside: Aside = nullcontext) -> None:
+        """Raises RefusedError, naming the key, if a job with an image of that size can't have what it asks for.
+
+        It waits for a package archive within `aside` only.
+        """
         if wanted == Wishes():
             return  # most ask for nothing, and what there is need not be read for them
         self.terms().check(wanted, image_bytes)
@@ -92,7 +105,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             if self.store().find(name) is None:
                 raise RefusedError(f"{request.FILE}: dependencies.layers: there is no layer {name}; see /layers")
         if needs.packages:
-            self._check_packages(wanted)
+            self._check_packages(wanted, aside)
 
     def terms(self) -> Terms:
         """The bounds of what a job may ask for."""
@@ -118,11 +131,13 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                 f"{request.FILE}: memory: a machine of {base.name} needs {least_bytes >> 20} MiB at least to come up"
             )
 
-    def _check_packages(self, wanted: Wishes) -> None:
+    def _check_packages(self, wanted: Wishes, aside: Aside) -> None:
         try:
-            plan = self.plan(self.base(wanted), wanted.dependencies.packages, at_the_door=True)
+            plan = self.plan(self.archive(self.base(wanted), self.stop), wanted.dependencies.packages, aside)
         except RefusedError as error:
-            raise RefusedError(f"{request.FILE}: {error}") from error
+            raise RefusedError(f"{request.FILE}: {error}", error.reply) from error
+        except StoppedError as error:
+            raise RefusedError("this server is being stopped; try again later", 452) from error
         except CommandError as error:
             raise RefusedError("the package archive can't be reached at the moment; try again later", 452) from error
         if plan.installed_bytes > self.layers.max_installed:
@@ -146,19 +161,20 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         """Where the layers are."""
         return Store(self.spool.state("layers"))
 
-    def archive(self, base: BaseImage) -> Archive:
-        """The Debian archive of a base image."""
-        return Archive(self.spool.state("layers") / ARCHIVES, base)
+    def archive(self, base: BaseImage, stop: socket.socket | None = None) -> Archive:
+        """The Debian archive of a base image; whoever waits for it does so until `stop` is readable."""
+        pace = Pace(int(self.layers.min_fetch_rate), self.layers.fetch_rate_window)
+        return Archive(self.spool.state("layers") / ARCHIVES, base, pace=pace, stop=stop)
 
-    def plan(self, base: BaseImage, packages: tuple[str, ...], *, at_the_door: bool = False) -> Plan:
+    def plan(self, archive: Archive, packages: tuple[str, ...], aside: Aside | None = None) -> Plan:
         """What a set of packages comes to; at the door by lists that may be old, rather than to keep anyone waiting.
 
-        Raises RefusedError, and CommandError where the archive can't be reached.
+        `aside` says that it is asked at the door, and is for waits there. Raises RefusedError, and CommandError where
+        the archive can't be reached.
         """
         if not self.layers.packages:
             raise RefusedError("dependencies.packages: none can be had here; put them into the image")
-        archive = self.archive(base)
-        archive.refresh(at_the_door=at_the_door)
+        archive.refresh(at_the_door=aside is not None, aside=aside or nullcontext)
         return archive.resolve(packages)
 
     def shape(self, wanted: Wishes, base: BaseImage, usual: Shape) -> Shape:
@@ -193,10 +209,9 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         needs, store = wanted.dependencies, self.store()
         try:
             chain: list[Layer] = []
-            if needs.packages and (plan := self.plan(shape.base, needs.packages)).packages:
-                workshop = Workshop(
-                    store, self.archive(shape.base), shape, self.layers.timeout, stop, lambda: tell(INSTALLING)
-                )
+            archive = self.archive(shape.base, stop)
+            if needs.packages and (plan := self.plan(archive, needs.packages)).packages:
+                workshop = Workshop(store, archive, shape, self.layers.timeout, stop, lambda: tell(INSTALLING))
                 made = workshop.ensure(plan)
                 chain += store.chain(made)
             for name in needs.layers:
@@ -205,7 +220,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                     raise DependencyError(f"there is no layer {name} any more")
                 store.use(found)
                 chain += [layer for layer in store.chain(found) if layer.name not in {known.name for known in chain}]
-        except (RefusedError, InstallationError) as error:
+        except (RefusedError, InstallationError, StoppedError) as error:
             raise DependencyError(str(error)) from error
         except CommandError as error:
             names = _in_short(needs.packages)

@@ -11,6 +11,7 @@ Nothing here reads a layer's content.
 import fcntl
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ import msgspec
 
 from construir_ftp import files, scratch_dir
 from construir_ftp.errors import ConstruirError
+from construir_ftp.layers import waiting
 
 IMAGE, MANIFEST = "layer.sqfs", "layer.json"
 # Lists and package files of the base images' archives, beside the layers.
@@ -176,11 +178,14 @@ class Store:
             yield
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Hold the right to make the layer `name` (flock(2)); whoever else wants to, waits."""
+    def alone(self, name: str, stop: socket.socket | None = None) -> Iterator[None]:
+        """Hold the right to make the layer `name` (flock(2)); whoever else wants to, waits until told to stop.
+
+        Raises StoppedError.
+        """
         lock = self.path / f".lock-{name}"
         lock.touch()
-        with files.locked(lock):
+        with waiting.locked(lock, stop):
             yield
 
 

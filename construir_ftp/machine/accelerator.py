@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import socket
 from pathlib import Path
 
 import msgspec
@@ -110,8 +111,12 @@ def probe(
     accelerator: Accelerator,
     deadline_s: float = _PROBE_S,
     memory_bytes: int = _PROBE_MEMORY,
+    stop: socket.socket | None = None,
 ) -> str:
-    """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words."""
+    """Boot a machine as far as its init; empty if that went well, else what went wrong in plain words.
+
+    Raises StoppedError as soon as `stop` is readable.
+    """
     shape = Shape(
         program=program_of(machine, base),
         base=base,
@@ -122,7 +127,7 @@ def probe(
     )
     try:
         with Machine.start(shape) as started:
-            started.wait_until_ready(deadline_s)
+            started.wait_until_ready(deadline_s, stop)
     except MachineUnavailableError as error:
         return f"{error} (under {accelerator.upper()})"
     return ""

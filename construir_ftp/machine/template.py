@@ -11,6 +11,8 @@ import fcntl
 import functools
 import logging
 import os
+import select
+import socket
 import tempfile
 import threading
 import time
@@ -19,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from construir_ftp import process
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.machine import qmp
 from construir_ftp.machine.qemu import Ram
@@ -43,10 +45,13 @@ _REHEARSAL_BYTES = 2**20
 
 
 class Template:
-    """A machine to be cloned, until it is closed. Safe to use from several threads."""
+    """A machine to be cloned, until it is closed. Safe to use from several threads.
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+    As soon as `stop` is readable its own machine, and those that get ready to wait, are killed: StoppedError.
+    """
+
+    def __init__(self, shape: Shape, stop: socket.socket | None = None) -> None:
+        self.shape, self._stop = shape, stop
         self._lock = threading.Lock()
         self._is_open = True
         self._root = baseimage.hold(shape.base)
@@ -54,9 +59,9 @@ class Template:
         self._state = os.memfd_create("template-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
     @classmethod
-    def build(cls, shape: Shape, timeout_s: float) -> "Template":
+    def build(cls, shape: Shape, timeout_s: float, stop: socket.socket | None = None) -> "Template":
         """Boot a machine and keep it. Raises ConstruirError where it does not come up, or can't be kept."""
-        template = cls(shape)
+        template = cls(shape, stop)
         try:
             template._boot(timeout_s)
         except BaseException:
@@ -67,12 +72,18 @@ class Template:
     def _boot(self, timeout_s: float) -> None:
         os.ftruncate(self._ram, self.shape.memory_bytes // 2**20 * 2**20)
         with _started(self.shape, Ram(self._ram, self._root, is_template=True)) as (machine, engine):
-            machine.wait_until_ready(timeout_s)
-            time.sleep(_SETTLE_S)
+            machine.wait_until_ready(timeout_s, self._stop)
+            self._settle()
             _save(engine.monitor(), self._state)
         # Only now: what is mapped to be written can't be sealed against it.
         for descriptor in (self._ram, self._state):
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
+    def _settle(self) -> None:
+        if self._stop is None:
+            time.sleep(_SETTLE_S)
+        elif select.select([self._stop], [], [], _SETTLE_S)[0]:
+            raise StoppedError("a template is not wanted any more")
 
     @contextmanager
     def clone(self) -> Iterator[Machine]:
@@ -106,7 +117,7 @@ class Template:
     def waiting(self) -> Iterator[Machine]:
         """A clone that has rehearsed and was stopped again: it burns no processor time until it gets its job."""
         with self._clone() as (machine, engine), _rehearsal_disk() as disk:
-            machine.rehearse(disk, _STATE_S)
+            machine.rehearse(disk, _STATE_S, self._stop)
             engine.monitor().ask("stop")
             machine.became("pooled")
             yield machine
@@ -184,6 +195,8 @@ class Templates:
         self._built: dict[str, Template] = {}
         self._builder: threading.Thread | None = None
         self._not_before: dict[str, float] = {}
+        self._stopped, self._stop = socket.socketpair()
+        self._is_stopped = False
 
     def find(self, shape: Shape) -> Template | None:
         """The template of a shape; None while it, or another one, is being built, and where it can't be."""
@@ -192,7 +205,9 @@ class Templates:
             template = self._built.pop(key, None)
             if template is not None:
                 self._built[key] = template
-            elif not self._is_building() and time.monotonic() >= self._not_before.get(key, 0.0):
+            elif (
+                not self._is_stopped and not self._is_building() and time.monotonic() >= self._not_before.get(key, 0.0)
+            ):
                 self._builder = threading.Thread(target=self._build, args=(shape, key), name="template")
                 self._builder.start()
             return template
@@ -208,17 +223,29 @@ class Templates:
         if template is not None:
             template.close()
 
+    def stop(self) -> None:
+        """End what is being built, and what gets ready to wait, and begin nothing more; jobs still get their clones."""
+        with self._lock:
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._stop.send(b"!")
+
     def close(self) -> None:
-        """Wait for what is being built, and give all memory back."""
+        """Stop, and give all memory back."""
+        self.stop()
         if self._builder is not None:
             self._builder.join()
         for template in self._built.values():
             template.close()
+        for end in (self._stopped, self._stop):
+            end.close()
 
     def _build(self, shape: Shape, key: str) -> None:
         begun = time.monotonic()
         try:
-            template = Template.build(shape, self._timeout_s)
+            template = Template.build(shape, self._timeout_s, self._stopped)
+        except StoppedError:
+            return
         except (ConstruirError, OSError) as error:
             log.warning("no template, machines boot cold for the next %d s: %s", _RETRY_S, error)
             with self._lock:

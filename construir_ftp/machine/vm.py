@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp.errors import MachineUnavailableError
+from construir_ftp.errors import MachineUnavailableError, StoppedError
 from construir_ftp.jobs.result import BootPath, Claims, Usage
 from construir_ftp.machine import guest
 from construir_ftp.machine.capped_log import CappedLog
@@ -125,22 +125,39 @@ class Machine:
 
     # -- before there is a job -----------------------------------------------------------------------------
 
-    def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait until the guest waits for an order. Raises MachineUnavailableError; the machine is dead then."""
+    def wait_until_ready(self, timeout_s: float, stop: socket.socket | None = None) -> None:
+        """Wait until the guest waits for an order. Raises MachineUnavailableError, and StoppedError as soon as `stop`
+        is readable; the machine is dead then.
+        """
         self._set_deadlines({"boot-timeout": timeout_s})
-        self._follow(lambda: self.ending.claims.ready)
+        with self._killed_by(stop):
+            self._follow(lambda: self.ending.claims.ready)
         if not self.ending.claims.ready:
+            if self.ending.killed == "stopped":
+                raise StoppedError("a machine is not wanted any more")
             if self.ending.killed:
                 raise MachineUnavailableError(f"a machine hung for {timeout_s:g} s")
             how = self.ending.words or f"it ended with status {self.ending.status}"
             raise MachineUnavailableError(f"a machine did not come up ({how})")
 
-    def rehearse(self, disk_fd: int, timeout_s: float) -> None:
+    @contextmanager
+    def _killed_by(self, stop: socket.socket | None) -> Iterator[None]:
+        """Within, the machine is killed as soon as `stop` is readable."""
+        if stop is None:
+            yield
+            return
+        self._selector.register(stop, selectors.EVENT_READ, lambda: self._kill("stopped"))
+        try:
+            yield
+        finally:
+            self._selector.unregister(stop)
+
+    def rehearse(self, disk_fd: int, timeout_s: float, stop: socket.socket | None = None) -> None:
         """Have the guest do a job that leaves nothing behind, so that the real one finds everything warm."""
         self.engine.plug(disk_fd)
         self.ending.claims = Claims()
         self._go("rehearse", guest.Errand(hostname="rehearsal", filesystem="ext2"))
-        self.wait_until_ready(timeout_s)
+        self.wait_until_ready(timeout_s, stop)
 
     def became(self, boot_path: BootPath) -> None:
         """Note that the guest is ready without having booted."""

@@ -313,6 +313,7 @@ class Runner:
 
     def _drain(self, stop: Stop) -> None:
         self._stopping.set()
+        self._templates.stop()
         drain((*self._installs.places, *self._slots), self._config.runner.grace, stop)
         while (prepared := self._installs.take()) is not None:
             prepared.job.forgive_attempt()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, StoppedError
 from construir_ftp.jobs.spool import Job
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
@@ -152,6 +152,8 @@ class Slot:
             return None
         try:
             return stack.enter_context(template.waiting())
+        except StoppedError:
+            return None
         except (ConstruirError, OSError) as error:
             log.warning("no machine waits: %s", error)
             return None

@@ -9,17 +9,17 @@ decides which job is next.
 import errno
 import logging
 import os
-import select
 import socket
 from collections.abc import Callable
 
 from construir_ftp import files
 from construir_ftp.diskimage import codec, e2fsprogs
-from construir_ftp.errors import ConstruirError, JobError, MachineUnavailableError
+from construir_ftp.errors import ConstruirError, JobError, MachineUnavailableError, StoppedError
 from construir_ftp.jobs import request
 from construir_ftp.jobs.result import ARTIFACTS, Status
 from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool
 from construir_ftp.layers.resolver import DependencyError
+from construir_ftp.layers.waiting import stopped
 from construir_ftp.machine import accelerator, outcome
 from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.vm import Machine
@@ -65,7 +65,7 @@ def prepare(
             return _stop(resources, attempt)
         return publish(resources.spool, attempt, Outcome("dependency-failed", str(error)))
     except (ConstruirError, OSError) as error:
-        return _sort(resources, attempt, error)
+        return _sort(resources, attempt, error, stop)
     return attempt
 
 
@@ -87,15 +87,10 @@ def run(
         return _run_allocated(resources, attempt, allocation, stop, wait, waiting)
 
 
-def stopped(stop: socket.socket) -> bool:
-    """Whether the machine is to be killed, or not to be started."""
-    return bool(select.select([stop], [], [], 0)[0])
-
-
-def demand_empty_machine(resources: Resources) -> None:
-    """Raises MachineUnavailableError where an empty machine of the usual kind does not come up."""
+def demand_empty_machine(resources: Resources, stop: socket.socket | None = None) -> None:
+    """Raises MachineUnavailableError where an empty machine of the usual kind does not come up; StoppedError."""
     usual, machine = resources.shape(), resources.machine
-    if problem := accelerator.probe(machine, usual.base, usual.accelerator, machine.boot_timeout):
+    if problem := accelerator.probe(machine, usual.base, usual.accelerator, machine.boot_timeout, stop=stop):
         raise MachineUnavailableError(problem)
 
 
@@ -123,20 +118,22 @@ def _run_allocated(
                 return _stop(resources, attempt)
             judged = Outcome("cancelled", "cancelled by its contributor while it ran; the machine was killed")
         elif isinstance(judged, MachineFault):
-            judged = _blame(resources, attempt, allocation, judged)
+            judged = _blame(resources, attempt, allocation, judged, stop)
     except (ConstruirError, OSError) as error:
-        return _sort(resources, attempt, error)
+        return _sort(resources, attempt, error, stop)
     return _collect(resources, attempt, allocation, judged, wait)
 
 
-def _blame(resources: Resources, attempt: Attempt, allocation: Allocation, fault: MachineFault) -> Outcome:
+def _blame(
+    resources: Resources, attempt: Attempt, allocation: Allocation, fault: MachineFault, stop: socket.socket
+) -> Outcome:
     """Whose fault it is that a job's machines failed, twice: an empty one of the usual kind decides.
 
-    Raises MachineUnavailableError, or OSError with errno ENOSPC, where it is the host's.
+    Raises MachineUnavailableError, or OSError with errno ENOSPC, where it is the host's; StoppedError.
     """
     if files.free_bytes(attempt.job.path) < _NO_ROOM_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    demand_empty_machine(resources)
+    demand_empty_machine(resources, stop)
     shape, ending = allocation.shape, attempt.ending
     if ending is None or ending.took_order:
         return Outcome("no-result", f"its machine failed, twice, and an empty one did not: {fault.reason}")
@@ -155,12 +152,14 @@ def _stop(resources: Resources, attempt: Attempt) -> Requeued | Published:
     return Requeued(resources.spool.requeue(attempt.job), "")
 
 
-def _sort(resources: Resources, attempt: Attempt, error: Exception) -> Requeued | Published:
+def _sort(resources: Resources, attempt: Attempt, error: Exception, stop: socket.socket) -> Requeued | Published:
     """What becomes of a job that met an error on its way to a machine, by whose fault that is; see docs/results.
 
     Raises the error again where no job can be run at the moment: the job is back in queue/, and has lost nothing.
     """
     job = attempt.job
+    if isinstance(error, StoppedError):
+        return _stop(resources, attempt)
     if isinstance(error, JobError):
         return publish(resources.spool, attempt, Outcome("failed", f"run.sh was not run: {error}"))
     if isinstance(error, MachineUnavailableError):
@@ -171,9 +170,9 @@ def _sort(resources: Resources, attempt: Attempt, error: Exception) -> Requeued 
         if job.attempts() == 1:
             return Requeued(resources.spool.requeue(job), str(error), hits_all=False)
         try:
-            demand_empty_machine(resources)
-        except MachineUnavailableError as problem:
-            return _sort(resources, attempt, problem)
+            demand_empty_machine(resources, stop)
+        except (MachineUnavailableError, StoppedError) as problem:
+            return _sort(resources, attempt, problem, stop)
         return publish(resources.spool, attempt, Outcome("failed", f"it could not be run, twice: {error}"))
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         if _lacks_room_alone(resources, attempt):

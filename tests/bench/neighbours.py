@@ -16,17 +16,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp.ftp.users import Users
-from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.pack import pack
 from tests import bench
 from tests.support import images, worst
-from tests.support.appliance import NAME, PASSWORD, WARM, Appliance, send
+from tests.support.appliance import NAME, PASSWORD, WARM, Appliance
 from tests.support.debarchive import DebArchive
 from tests.support.flood import Flood
 from tests.support.images import job_directory, noise
@@ -37,6 +39,8 @@ BYSTANDER, ADDRESS = "bob", "127.0.0.2"
 PAUSE_S, LONG_PAUSE_S = 1.0, 5.0
 SETTLE_S = 10.0
 LONGEST_S = 300.0
+# Who puts jobs into the spool side by side: most of it is waiting for the disk.
+PUTTING = 8
 SESSIONS, CLIENTS, WAITING, LISTED = 64, 300, 10_000, 20_000
 WHAT = ("login", "verdict", "job")
 HELLO = b"#!/bin/sh\necho hello\n"
@@ -137,13 +141,36 @@ def sent(there: Appliance, uploads: list[bytes]) -> None:
 
 @contextmanager
 def waiting(there: Appliance, upload: Path, count: int) -> Iterator[None]:
-    """So many jobs of hers wait; they are withdrawn afterwards."""
-    with there.session(NAME) as ftp:
-        jobs = [send(ftp, upload, "waits.img.zst") for _ in range(count)]
+    """So many jobs of hers wait; they are gone afterwards.
+
+    One is sent. The others are put into the spool beside it, as the server would, and so they are deleted: by FTP, one
+    after the other, either would take minutes for thousands.
+    """
+    spool, content = Spool.find(there.spool), upload.read_bytes()
+    job = there.submit(upload, "waits.img.zst")
+    place = next(
+        spool.state(state) / job for state in ("queue", "running", "done") if (spool.state(state) / job).is_dir()
+    )
+    record = Job(place).record()
+
+    def put(number: int) -> None:
+        received = spool.receive()
+        received.upload.write_bytes(content)
+        later = record.received + timedelta(milliseconds=number)
+        spool.enqueue(spool.stage(received, msgspec.structs.replace(record, received=later)))
+
+    def remove(waits: Job) -> None:
+        with contextlib.suppress(FileNotFoundError):  # it has just been taken
+            spool.delete(waits)
+
+    with ThreadPoolExecutor(PUTTING) as threads:
+        list(threads.map(put, range(1, count)))
+        with there.session(NAME) as ftp:  # the first look at so many takes long, and is no part of any round
+            ftp.sendcmd("SITE QUEUE")
+        time.sleep(SETTLE_S / 2)
         yield
-        for job in jobs:
-            with contextlib.suppress(ftplib.Error):
-                ftp.rmd(f"/queue/{job}")
+        own = {name for name, known in spool.records("queue").items() if known and known.contributor == NAME}
+        list(threads.map(remove, (Job(spool.state("queue") / name) for name in own)))
 
 
 @contextmanager

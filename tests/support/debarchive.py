@@ -36,8 +36,8 @@ class DebArchive:
         file = self.place / f"{name}_1.0_all.deb"
         file.write_bytes(file.read_bytes()[: -file.stat().st_size // 4])
 
-    def serve(self, spool: Path, base: BaseImage) -> None:
-        """Have a spool take the packages of a base image from here, and from nowhere else."""
+    def serve(self, spool: Path, base: BaseImage, url: str = "") -> None:
+        """Have a spool take the packages of a base image from here, by `url` if there is one, and from nowhere else."""
         with (self.place / "Packages").open("w") as index:
             for file in sorted(self.place.glob("*.deb")):
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -45,4 +45,6 @@ class DebArchive:
                 index.write(f"Filename: ./{file.name}\nSize: {file.stat().st_size}\nSHA256: {digest}\n\n")
         archive = Archive(spool / "layers" / ARCHIVES, base)
         archive.prepare()
-        (archive.place / "base/etc/apt/sources.list").write_text(f"deb [trusted=yes] copy:{self.place} ./\n")
+        (archive.place / "base/etc/apt/sources.list").write_text(
+            f"deb [trusted=yes] {url or f'copy:{self.place}'} ./\n"
+        )

@@ -155,13 +155,19 @@ class House:
     """A running server, its spool and its users."""
 
     def __init__(
-        self, path: Path, gate: GateSection, min_free: int, tls: TlsSection, settings: dict[str, object]
+        self,
+        path: Path,
+        gate: GateSection,
+        min_free: int,
+        tls: TlsSection,
+        settings: dict[str, object],
+        config: Config | None = None,
     ) -> None:
         self.spool = Spool.prepare(path / "spool")
         self.users = Users(self.spool.path / "users.toml")
         self.users.path.write_text(users_text("alice", "bob"))
         ftp = schema.convert({"port": 0, "wrong_password_pause": "10ms", **settings}, FtpSection)
-        offer = Offer.of(self.spool, Config())
+        offer = Offer.of(self.spool, config or Config())
         guide = functools.partial(readme.text, Config(ftp=ftp, tls=tls, gate=gate))
         self.server: Server = open_server(self.spool, self.users, ftp, tls, gate, offer, min_free, guide)
         self.thread = threading.Thread(target=self.server.run)
@@ -231,7 +237,7 @@ class House:
 def _is_at_work(pool: object) -> bool:
     """Whether a pool of threads has something left to do; the standard library has no word for that."""
     if isinstance(pool, CheckThreads):
-        return bool(pool._busy or pool._waiting)
+        return bool(pool._busy or pool._waiting or pool._aside)
     if not isinstance(pool, ThreadPoolExecutor) or pool._shutdown:
         return False
     return not pool._work_queue.empty() or pool._idle_semaphore._value < len(pool._threads)
@@ -251,12 +257,19 @@ def settled(house: House) -> Belongings:
 
 @contextlib.contextmanager
 def serving(
-    path: Path, gate: GateSection | None = None, min_free: int = 0, tls: TlsSection | None = None, **settings: object
+    path: Path,
+    gate: GateSection | None = None,
+    min_free: int = 0,
+    tls: TlsSection | None = None,
+    config: Config | None = None,
+    **settings: object,
 ) -> Iterator[House]:
-    """Serve, and count afterwards what was left: descriptors, threads, children, entries of the loop."""
+    """Serve what `config` offers, and count afterwards what was left: descriptors, threads, children, the
+    loop's entries.
+    """
     jail.host()  # found at its first use, and kept
     before = Belongings.now()
-    house = House(path, gate or GateSection(), min_free, tls or TlsSection(), settings)
+    house = House(path, gate or GateSection(), min_free, tls or TlsSection(), settings, config)
     house.thread.start()
     try:
         yield house

@@ -224,12 +224,13 @@ def test_control_and_bidirectional_characters_are_escaped_for_the_terminal() -> 
     assert printable("a\x1b[2Jb\u202ec\td\n") == "a\\x1b[2Jb\\u202ec\td\n"
 
 
-def test_job_that_prints_escapes_can_not_touch_the_terminal(tmp_path: Path) -> None:
+def test_what_a_job_printed_goes_as_it_is_into_a_pipe(tmp_path: Path) -> None:
     job = tmp_path / "escapes"
     job.mkdir()
-    (job / "run.sh").write_text("#!/bin/sh\nprintf 'red: \\033[31m\\n'\n")
+    (job / "run.sh").write_text("#!/bin/sh\nprintf 'red: \\033[31m\\033]0;x\\007\\377\\r\\n'\n")
     (job / "run.sh").chmod(0o755)
     pack.pack(job, tmp_path / "escapes.img.zst", 2**20)
-    said = construir("run", tmp_path / "escapes.img.zst", "-o", tmp_path / "result")
-    assert said.stdout == "red: \\x1b[31m\n"
-    assert (tmp_path / "result" / "output.log").read_bytes() == b"red: \x1b[31m\n"
+    argv: list[str | Path] = [sys.executable, "-m", "construir_ftp", "run"]
+    argv += [tmp_path / "escapes.img.zst", "-o", tmp_path / "result"]
+    said = subprocess.run(argv, check=True, capture_output=True, timeout=120).stdout
+    assert said == (tmp_path / "result" / "output.log").read_bytes() == b"red: \x1b[31m\x1b]0;x\x07\xff\r\n"

@@ -196,6 +196,17 @@ def _read(master: int) -> Iterator[bytes]:
         return
 
 
+def test_a_job_can_colour_a_terminal_and_do_nothing_else_with_it(home: dict[str, str], tmp_path: Path) -> None:
+    job = tmp_path / "hostile"
+    job.mkdir()
+    (job / "run.sh").write_text("#!/bin/sh\nprintf '\\033[31mred\\033]0;title\\007\\033[2J\\n'\n")
+    (job / "run.sh").chmod(0o755)
+    status, drawn = on_a_terminal(home, tmp_path, "submit", "--wait", job)
+    assert status == 0
+    assert "\x1b[31mred\\x1b]0;title\\x07\\x1b[2J\r\n\x1b[0m" in drawn
+    assert not [sequence for sequence in ("\x1b]0", "\x1b[2J", "\x07") if sequence in drawn]
+
+
 def test_a_terminal_is_drawn_on_and_colours_are_left_out_if_that_is_asked_for(
     home: dict[str, str], tmp_path: Path
 ) -> None:

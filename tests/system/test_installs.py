@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from tests.support.appliance import CONFIG, PASSWORD, Appliance, paused_runner
 from tests.support.debarchive import DebArchive
+from tests.support.hostilearchive import HostileArchive
 from tests.system.test_dependencies import upload
 
 
@@ -67,3 +69,53 @@ def test_cancelled_job_ends_its_install(one_slot: Appliance, tmp_path: Path) -> 
     with one_slot.session() as ftp:
         ftp.rmd(f"/running/{job}")
     assert one_slot.wait(job)["status"] == "cancelled"
+
+
+@contextmanager
+def hostile(place: Path, base: BaseImage, layers: str) -> Iterator[tuple[Appliance, HostileArchive]]:
+    """An appliance that takes packages from a server; one of them trickles."""
+    debs = DebArchive(place / "archive")
+    debs.add("slow")
+    debs.add("quick")
+    appliance = Appliance(place, CONFIG.replace("slots = 2", "slots = 1") + f"[layers]\n{layers}\n")
+    with HostileArchive(debs.place).serving() as server:
+        server.habits["slow_1.0_all.deb"] = "trickles"
+        debs.serve(Spool.prepare(appliance.spool).path, base, server.url)
+        with appliance.running():
+            Users(appliance.spool / "users.toml").add("bob", PASSWORD)
+            yield appliance, server
+
+
+def wait_until_asked(server: HostileArchive, name: str) -> None:
+    deadline = time.monotonic() + 60
+    while name not in server.asked:
+        assert time.monotonic() < deadline, server.asked
+        time.sleep(0.1)
+
+
+def test_packages_that_trickle_end_their_own_job_and_the_next_install_goes_on(base: BaseImage, tmp_path: Path) -> None:
+    with hostile(tmp_path, base, 'min_fetch_rate = "50B"\nfetch_rate_window = "10s"') as (appliance, server):
+        trickling = appliance.submit(asking(tmp_path / "slow", "slow"))
+        wait_until_asked(server, "slow_1.0_all.deb")
+        following = appliance.submit(asking(tmp_path / "quick", "quick"), contributor="bob")
+        failed, succeeded = appliance.wait(trickling), appliance.wait(following)
+    assert (failed["status"], succeeded["status"]) == ("dependency-failed", "success")
+    assert "the package archive (127.0.0.1) sent" in failed["reason"], failed
+    assert failed["published"] < succeeded["published"]
+
+
+def test_cancel_and_stop_end_what_waits_for_an_archive_at_once(base: BaseImage, tmp_path: Path) -> None:
+    with hostile(tmp_path, base, 'fetch_rate_window = "1h"\ninstalls = 2') as (appliance, server):
+        cancelled = appliance.submit(asking(tmp_path / "slow", "slow"))
+        wait_until_asked(server, "slow_1.0_all.deb")
+        waiting = appliance.submit(asking(tmp_path / "too", "slow"), contributor="bob")
+        wait_until_told(appliance, waiting, "its Debian packages are being installed")
+        with appliance.session() as ftp:
+            ftp.rmd(f"/running/{cancelled}")
+        assert appliance.wait(cancelled)["status"] == "cancelled"
+        server.asked.clear()
+        wait_until_asked(server, "slow_1.0_all.deb")
+        assert appliance.stop() == 0
+        assert appliance.states()["queue"] == [waiting]
+        assert f"job {waiting}: back in the queue: the runner is stopping" in appliance.log.read_text()
+        assert "a slot does not end" not in appliance.log.read_text()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import baseimages
 from tests.support.appliance import Appliance, construir
+from tests.support.ftpclient import wait_until
 
 WITHOUT_JOBS = """
 [spool]
@@ -159,3 +160,45 @@ def test_a_stop_is_heard_while_results_are_read(tmp_path: Path) -> None:
     janitor.terminate()
     assert janitor.wait(LONG_S) == 0
     os.close(fifo)
+
+
+MANY_THREADS = """
+import os, signal, sys, threading
+from construir_ftp.appliance import supervisor
+for _ in range(30):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+with supervisor.listening() as stop:
+    print("ready", flush=True)
+    with stop.interrupting():
+        os.read(int(sys.argv[1]), 1)
+print("interrupted", flush=True)
+"""
+
+
+def test_a_process_that_was_stopped_and_goes_on_hears_in_its_main_thread_what_another_one_was_given() -> None:
+    for _ in range(5):
+        silent, kept = os.pipe()
+        argv = [sys.executable, "-c", MANY_THREADS, str(silent)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, pass_fds=[silent], text=True) as waiting:
+            assert waiting.stdout is not None
+            try:
+                assert waiting.stdout.readline() == "ready\n"
+                for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+                    waiting.send_signal(number)
+                assert waiting.wait(LONG_S) == 0
+                assert waiting.stdout.read() == "interrupted\n"
+            finally:
+                waiting.kill()
+                os.close(silent)
+                os.close(kept)
+
+
+def test_parts_that_were_stopped_and_go_on_hear_a_stop(tmp_path: Path) -> None:
+    config = WITHOUT_JOBS.replace("slots = 1", 'slots = 20\nscan_every = "1h"').format(images=tmp_path / "images")
+    with Appliance(tmp_path, config).running() as appliance:
+        appliance.wait_until_logged("running jobs of")
+        first = set(appliance.parts().values())
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+            for pid in first:
+                os.kill(pid, number)
+        wait_until(lambda: not first & set(appliance.parts().values()), "they have ended")

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from construir_ftp.config import Config
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, StoppedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.intake import admission
 from construir_ftp.intake.judge_pool import JudgePool
@@ -36,6 +36,7 @@ from construir_ftp.runner.attempt import Attempt, Published
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
 from tests.support.appliance import WARM, Appliance
+from tests.support.ftpclient import wait_until
 from tests.support.images import job_directory
 from tests.support.machines import LONG_S, SMALL, assignment
 from tests.support.places import JOBS
@@ -295,6 +296,49 @@ def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
         assert (is_thrown_away(first), is_thrown_away(second)) == (True, False)
         larger = found(templates, msgspec.structs.replace(shape, memory_bytes=2 * shape.memory_bytes))
         assert (is_thrown_away(second), is_thrown_away(larger)) == (True, False)
+
+
+def test_stop_ends_a_template_that_is_being_built_at_once(shape: Shape, tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text("#!/bin/sh\nexec sleep 3600\n")
+    qemu.chmod(0o755)
+    with closing(Templates(600)) as templates:
+        assert templates.find(msgspec.structs.replace(shape, program=str(qemu))) is None
+        wait_until(lambda: qemus(os.getpid(), "sleep"), "it boots")
+        templates.stop()
+        wait_until(lambda: not templates._is_building(), "it is given up")
+        assert templates.find(shape) is None
+        assert not templates._is_building()
+
+
+def test_stop_ends_a_machine_that_gets_ready_to_wait_and_no_clone_of_a_job(
+    template: Template, shape: Shape, tmp_path: Path
+) -> None:
+    stop, tell = socket.socketpair()
+    with stop, tell, closing(Template.build(shape, 60, stop)) as built:
+        tell.send(b"!")
+        with pytest.raises(StoppedError), built.waiting():
+            pass
+        with built.clone() as machine:
+            assert machine.run(assignment(tmp_path / "job", JOBS / "hello")).claims.exit_code == 0
+    assert run_clone(template, assignment(tmp_path / "other", JOBS / "hello")).claims.exit_code == 0
+
+
+def qemus(pid: int, name: str = "qemu") -> list[int]:
+    """The machines among what a process has started."""
+    found = []
+    for one in descendants(pid):
+        with suppress(FileNotFoundError):
+            found += [one] if name in Path(f"/proc/{one}/comm").read_text() else []
+    return found
+
+
+def test_appliance_that_is_stopped_waits_for_no_template(tmp_path: Path, base: BaseImage) -> None:
+    appliance = Appliance(tmp_path, WARM.replace('grace = "500ms"', 'grace = "10min"'))
+    with appliance.running():
+        wait_until(lambda: qemus(appliance.parts()["runner"]), "a template boots")
+        assert appliance.stop() == 0
+    assert "template of" not in appliance.log.read_text()
 
 
 # One of three slots keeps no machine.

@@ -3,13 +3,14 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from construir_ftp import process
-from construir_ftp.errors import CommandError
+from construir_ftp.errors import CommandError, StoppedError
 
 LONG_S = 60.0
 
@@ -47,6 +48,28 @@ def test_child_sees_only_the_environment_it_is_given(monkeypatch: pytest.MonkeyP
 
 def test_child_has_no_standard_input() -> None:
     assert process.run(["cat"], timeout_s=LONG_S) == ""
+
+
+def test_whatever_is_raised_meanwhile_ends_the_command_and_all_it_has_started(tmp_path: Path) -> None:
+    def give_up() -> None:
+        if (tmp_path / "pid").exists():
+            raise StoppedError("on purpose")
+
+    script = f"sleep 1000 & echo $! >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; wait"
+    with pytest.raises(StoppedError, match="on purpose"):
+        process.run(["sh", "-c", script], timeout_s=LONG_S, meanwhile=give_up)
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + LONG_S
+    while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_all_that_is_printed_is_there_if_something_is_done_meanwhile() -> None:
+    looks: list[None] = []
+    said = process.run(["sh", "-c", "sleep 0.2; seq 20000"], timeout_s=LONG_S, meanwhile=lambda: looks.append(None))
+    assert said.splitlines()[-1] == "20000"
+    assert looks
 
 
 def test_files_are_passed_as_input_and_output(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import contextlib
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from construir_ftp import schema
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import request
 from construir_ftp.jobs.request import Dependencies, Terms, Wishes
@@ -193,6 +195,42 @@ def test_a_number_too_long_to_be_read_is_refused_by_its_key(key: str, number: st
 
 def test_nesting_too_deep_to_be_read_is_refused_in_plain_words() -> None:
     assert refusal("cpus = " + "[" * 3000) == "construir.toml: not valid TOML: tables or lists are nested too deep"
+
+
+DEEP = ".".join("a" * 200)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{DEEP} = 1",
+        ".".join(["''"] * 200) + " = 1",
+        '"\\"" . ' + DEEP + " = 1",
+        f"[{DEEP}]",
+        f"run = '''\n#'''  # '\n{DEEP} = 1",
+        f'run = "\\""\n{DEEP} = """',
+        f"env = {{A = '', {DEEP} = 1}}",
+        ".".join("a" * 8000) + " = 1",
+    ],
+)
+def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(text: str) -> None:
+    assert refusal(text) == "construir.toml: not valid TOML: tables or lists are nested too deep"
+
+
+@pytest.mark.parametrize("quote", ['"', "'", '"""', "'''"])
+@pytest.mark.parametrize(
+    "before",
+    ["", '# it\'s """\n', "run = '\"'\n", 'run = "\'\\""\n', "name = ''\n", 'base = """"""\n', "run = '''\n'''''\n"],
+)
+def test_dots_in_strings_and_comments_are_no_parts_of_keys(quote: str, before: str) -> None:
+    dots = "a." * 500
+    assert schema.loads(f"{before}env.DOTS = {quote}{dots}{quote} # {dots}\n#{dots}")["env"] == {"DOTS": dots}
+
+
+@given(st.text(), st.text())
+def test_whatever_is_in_strings_their_dots_are_no_parts_of_keys(one: str, other: str) -> None:
+    env = {"ONE": f"{one}{'.' * 200}", "OTHER": f"{'.' * 200}{other}"}
+    assert schema.loads(request.render(msgspec.structs.replace(Wishes(), env=env)))["env"] == env
 
 
 def test_a_long_key_is_quoted_in_short() -> None:
