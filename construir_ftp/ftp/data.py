@@ -129,13 +129,12 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         self._refuse(reply.refused(refused))
 
     def _end(self, end: End) -> None:
-        """All has been received, unless the connection was reset.
+        """All has been received, unless a plain connection has an error pending (SO_ERROR, socket(7)).
 
         Where the end is not signed, the upload itself has to show that it is whole.
         """
-        is_signed = self.is_protected and end is End.PROPER
-        shows_its_end = end is End.PROPER or self.cmd_channel.upload.shows_its_end
-        if not shows_its_end or (not is_signed and self.is_reset()):
+        is_cut = not self.is_protected and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if is_cut or (end is End.UNSIGNED and not self.cmd_channel.upload.shows_its_end):
             self._cut_off(_CUT)
             return
         if self.is_protected:

@@ -21,9 +21,6 @@ from construir_ftp.ftp.certificate import ALPN
 # A handshake that is not done after this time is given up; or after the idle timeout, if that is shorter.
 HANDSHAKE_S = 30.0
 
-# tcpi_state of TCP_INFO (linux/tcp.h, net/tcp_states.h).
-_TCP_CLOSE = 7
-
 # While the rest of a client's hello is waited for.
 _LONGEST_WAIT_S = 0.5
 
@@ -184,14 +181,6 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
             end = End.UNSIGNED if _is_end(error) else End.CUT
         return _BUFFER[:filled], end
 
-    def is_reset(self) -> bool:
-        """Whether the client has reset the connection: there is an error (SO_ERROR), or it is closed both ways.
-
-        OpenSSL may have read the error, and then it is gone. One that the client has closed properly waits for us to.
-        """
-        state = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        return state == _TCP_CLOSE or bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
     def recv(self, buffer_size: int) -> bytes:
         """Called by asynchat for what has come. Raises BlockingIOError if there is nothing."""
         if not self.is_protected:
@@ -253,9 +242,8 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
 
 
 def _is_end(error: OSError) -> bool:
-    """Whether OpenSSL has met the end of the connection. Python before 3.12 has a class for some such errors only."""
-    is_unexpected = isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
-    return is_unexpected or isinstance(error, ssl.SSLEOFError)
+    """Whether OpenSSL has met the end of the connection, and not a reset: SSL_get_error(3)."""
+    return isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def reason(error: OSError) -> str:
