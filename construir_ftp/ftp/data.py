@@ -209,6 +209,10 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
 
     def readable(self) -> bool:
         """Whether a socket with something to read is to be read from; once all is sent, its end is waited for."""
+        if not (self.is_shaking_hands or self._initialized or self.receive):
+            # Some clients, such as tcllib, send before they have said what: that is left to lie.
+            (self.close if self.is_at_end() else self.del_channel)()
+            return False
         return self._is_all_sent or bool(super().readable())
 
     def on_tls_failed(self, error: OSError) -> None:

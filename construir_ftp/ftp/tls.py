@@ -181,6 +181,15 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
             end = End.UNSIGNED if _is_end(error) else End.CUT
         return _BUFFER[:filled], end
 
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to read, and nothing will come."""
+        try:
+            return not socket.socket.recv(self.socket, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def recv(self, buffer_size: int) -> bytes:
         """Called by asynchat for what has come. Raises BlockingIOError if there is nothing."""
         if not self.is_protected:

@@ -162,6 +162,21 @@ def test_session_ends_at_the_first_line_of_http(house: House, line: str, is_logg
             assert browser.reply() == "", "nothing behind it is obeyed"
 
 
+@pytest.mark.parametrize("size", [1, 1000, len(JOB)])
+def test_upload_may_be_under_way_before_its_command(house: House, alice: Control, size: int) -> None:
+    with alice.passive() as data:
+        sender = threading.Thread(target=data.sendall, args=(JOB[:size],))
+        sender.start()
+        for _ in range(3):
+            assert alice.ask("NOOP").startswith("200")
+        assert alice.ask("STOR /queue/x.img").startswith("125")
+        sender.join()
+        data.sendall(JOB[size:])
+    assert alice.reply().startswith("226 Accepted")
+    (job,) = house.spool.jobs("queue")
+    assert job.upload.read_bytes() == JOB
+
+
 def test_status_of_a_session_tells_no_address_and_nothing_before_login(house: House) -> None:
     with house.connect() as control:
         control.reply()

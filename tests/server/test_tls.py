@@ -612,6 +612,23 @@ def test_garbage_before_the_command_is_an_end_of_the_data_connection(house: Hous
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_upload_over_tls_may_be_under_way_before_its_command(
+    house: House, certificate: Path, version: ssl.TLSVersion
+) -> None:
+    with begin(house, certificate, version) as alice:
+        alice.protect().identify()
+        with alice.passive() as data:
+            data.sendall(JOB[:30_000])
+            for _ in range(3):
+                assert alice.ask("NOOP").startswith("200")
+            assert alice.ask("STOR /queue/x.img").startswith("125")
+            data.sendall(JOB[30_000:])
+            assert isinstance(data, ssl.SSLSocket)
+            data.unwrap()
+        assert alice.reply().startswith("226 Accepted")
+
+
 def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
     with (
         serving(tmp_path, tls=tls_section(certificate_files), login_timeout="1s") as house,
