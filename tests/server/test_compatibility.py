@@ -4,14 +4,17 @@ Each in clear, and over TLS where the client speaks it. `--all` runs those that 
 `--write-compatibility` docs/compatibility.md is written from what was seen.
 """
 
+import ftplib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from construir_ftp.config import GateSection
 from tests.support import compatibility, images
 from tests.support.contributor import NAME, PASSWORD
 from tests.support.ftpclient import House, serving, users_text, wait_until
+from tests.support.image_tools import IMAGE_TOOLS, Tool
 from tests.support.stacks import CONTINUE, DRIVERS, FETCH, REFUSAL, SEND, STACKS, TLS, Stack
 from tests.support.tlsclient import tls_section
 
@@ -24,7 +27,8 @@ WHY = "Refused: not a file system image"
 @pytest.fixture(scope="module")
 def shared_house(tmp_path_factory: pytest.TempPathFactory, certificate_files: tuple[Path, Path]) -> Iterator[House]:
     """One server for all clients: each sends under names of its own."""
-    with serving(tmp_path_factory.mktemp("house"), tls=tls_section(certificate_files)) as house:
+    gate = GateSection(filesystems=("ext2", "ext3", "ext4", "btrfs", "xfs"))
+    with serving(tmp_path_factory.mktemp("house"), gate, tls=tls_section(certificate_files)) as house:
         house.users.path.write_text(users_text(NAME, password=PASSWORD))
         house.publish("a-job", {"output.log": LOG})
         yield house
@@ -125,8 +129,24 @@ def test_client_does_all_it_can(
         for feature, check in CHECKS.items():
             if stack.has(feature):
                 check(tried)
-    _, version = stack.run(tmp_path, "version")
-    seen[stack.name] = compatibility.Seen(version.strip().splitlines()[0], "from byte 599999" in caplog.text)
+    status, version = tried.run("version")
+    assert status == 0, version
+    seen[stack.name] = compatibility.Seen(version.strip().splitlines()[-1].replace("\t", " "))
+    assert ("from byte 599999" in caplog.text) == stack.has(CONTINUE), "it goes on where it was cut"
+
+
+@pytest.mark.parametrize("tool", IMAGE_TOOLS, ids=lambda tool: tool.name)
+def test_image_of_a_tool_is_accepted_or_refused_as_the_page_says(
+    shared_house: House, tmp_path: Path, seen: dict[str, compatibility.Seen], tool: Tool
+) -> None:
+    image = tool.run(tmp_path)
+    with shared_house.client(NAME, PASSWORD) as client, image.open("rb") as file:
+        if tool.refusal:
+            with pytest.raises(ftplib.error_perm, match=tool.refusal):
+                client.storbinary(f"STOR /queue/{image.name}", file)
+        else:
+            assert client.storbinary(f"STOR /queue/{image.name}", file).startswith("226 Accepted")
+    seen[tool.name] = compatibility.Seen(tool.version())
 
 
 def test_every_driver_is_somebodys() -> None:
@@ -137,3 +157,5 @@ def test_page_names_every_client_and_what_it_can() -> None:
     page = compatibility.PAGE.read_text()
     for stack in STACKS:
         assert compatibility.cells(stack) in page, f"run pytest --all --write-compatibility {Path(__file__).name}"
+    for tool in IMAGE_TOOLS:
+        assert compatibility.tool_cells(tool) in page

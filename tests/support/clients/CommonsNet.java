@@ -75,9 +75,8 @@ public class CommonsNet {
     public static void main(String[] said) throws Exception {
         if (said[1].equals("version")) {
             String version = "Java " + System.getProperty("java.version");
-            String library = FTPClient.class.getProtectionDomain().getCodeSource().getLocation().getPath();
-            String name = Path.of(library).toRealPath().getFileName().toString().replace(".jar", "");
-            System.out.println(said[0].equals("url") ? version : version + ", " + name);
+            String library = FTPClient.class.getPackage().getImplementationVersion();
+            System.out.println(said[0].equals("url") ? version : version + ", Commons Net " + library);
         } else if (said[0].equals("url")) {
             byUrl(said[1], said[2], said[3]);
         } else {

@@ -49,7 +49,10 @@ static class Program
         ServicePointManager.ServerCertificateValidationCallback = (sender, certificate, chain, errors) => true;
         try
         {
-            if (said[0] == "fetch")
+            if (said[0] == "version")
+                Console.WriteLine("Mono " + Type.GetType("Mono.Runtime").GetMethod("GetDisplayName",
+                    System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Static).Invoke(null, null).ToString().Split(' ')[0]);
+            else if (said[0] == "fetch")
                 Fetch(said[1], said[2]);
             else
                 Send(said[1], said[2], said[0] == "continue");

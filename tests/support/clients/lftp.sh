@@ -8,7 +8,7 @@ client() {
         open -u $FTP_USER,$FTP_PASSWORD -p $FTP_PORT $FTP_HOST; $1" 2>&1
 }
 case $1 in
-version) lftp --version | head -n 1 ;;
+version) lftp --version | head -n 1 | cut -d ' ' -f 1,4 ;;
 send) client "put -O queue $2 -o $3" ;;
 continue) client "put -c -O queue $2 -o $3" ;;
 fetch) client "get done/$2 -o $3" ;;
