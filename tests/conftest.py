@@ -24,7 +24,8 @@ from tests.support.tlsclient import make_certificate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--all: what takes minutes is done in full, such as fuzzing."""
+    """--all: what takes minutes is done in full, such as fuzzing; --write-compatibility: see test_compatibility."""
+    parser.addoption("--write-compatibility", action="store_true", help="write docs/compatibility.md")
     parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a thousand or more")
 
 

@@ -14,7 +14,7 @@ from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.status import Summary, read_reply
 
 # What may be asked for by name: an id, or what a contributor called a job of theirs.
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+~@=,-]{0,199}")
 
 T = TypeVar("T")
 

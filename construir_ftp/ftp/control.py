@@ -17,7 +17,8 @@ import pyftpdlib.ioloop  # comes first: it imports asyncore and silences its war
 from pyftpdlib.exceptions import _RetryError
 from pyftpdlib.handlers import FTPHandler
 
-from construir_ftp.ftp.lines import LONGEST_BYTES, Lines
+from construir_ftp.ftp.lines import LONGEST_BYTES, Lines, is_http
+from construir_ftp.ftp.quiet_log import SessionLog
 from construir_ftp.ftp.tls import TlsConnection, reason
 from construir_ftp.jobs.reply import Reply
 
@@ -32,7 +33,7 @@ _UNREAD_S = 5
 _IN_NO_COMMAND = frozenset(b"\0\r\n")
 
 
-class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
+class ControlConnection(TlsConnection, SessionLog, FTPHandler):  # type: ignore[misc] # pyftpdlib is untyped
     """What Session builds on. `server` is the Listener that accepted it."""
 
     # pyftpdlib's own, whose first values say too little of their types.
@@ -56,11 +57,6 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         self._lines = Lines()
         self._is_reading = True
         super().__init__(conn, server, ioloop)
-
-    @property
-    def who(self) -> str:
-        """How the log calls this session."""
-        raise NotImplementedError
 
     def is_busy(self) -> bool:
         """Whether a command has not come to its end yet: an answer to come, a download, a connection to be made.
@@ -106,6 +102,13 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         if body:
             self.push("".join(f"{line}\r\n" for line in body))
         self.respond(last)
+
+    def dismiss(self, words: Reply) -> None:
+        """Say so, and close the connection."""
+        if self.is_held:
+            self.resume()
+        self.say(words)
+        self.close_when_done()
 
     def push(self, data: str) -> None:
         """Called with what is to be replied; during a handshake nobody could read it."""
@@ -193,6 +196,9 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
             self.say(Reply(500, "Command too long."))
         elif not _IN_NO_COMMAND.isdisjoint(line):
             self.say(Reply(501, "A command can't hold a NUL, CR or LF."))
+        elif is_http(line):
+            # What a browser is made to send may hold FTP commands further on (ALPACA): the session ends before them.
+            self.dismiss(Reply(421, "This is FTP, and not HTTP."))
         else:
             self._in_buffer = [line]
             self.found_terminator()
@@ -275,6 +281,11 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         if self.data_channel is not None:
             self.data_channel.close()
 
+    def take_rest(self) -> None:
+        """Have written what has come over the data connection already, before that is closed."""
+        if self.data_channel is not None:
+            self.data_channel.take_rest()
+
     def stop_sending(self, words: Reply) -> None:
         """What was to be sent won't be; its data connection is closed already, or never came."""
         if self._out_dtp_queue is not None:
@@ -296,24 +307,3 @@ class ControlConnection(TlsConnection, FTPHandler):  # type: ignore[misc] # pyft
         """Called when there was no handshake: there is nobody left to speak to."""
         self.tell("no TLS", "no TLS: %s", reason(error))
         self.close()
-
-    # -- the log -------------------------------------------------------------------------------------------
-
-    def tell(self, kind: str, text: str, *args: object, level: int = logging.INFO, exc_info: bool = False) -> None:
-        """Log what anyone can cause as often as they like; see quiet_log."""
-        quiet_log = self.server.quiet_log
-        quiet_log.tell(kind, self.network, f"%s: {text}", self.who, *args, level=level, exc_info=exc_info)
-
-    def log(self, msg: str, logfun: object = None) -> None:
-        """Called with every reply, and more; %a, since names may hold anything."""
-        log.debug("%s: %a", self.who, msg)
-
-    logline = logerror = log
-
-    def log_exception(self, instance: object) -> None:
-        """Called in the handler of an exception that ends a connection."""
-        text = "connection closed by an error of ours"
-        self.tell(text, text, level=logging.ERROR, exc_info=True)
-
-    def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
-        """Called with every command; replies are logged anyway."""

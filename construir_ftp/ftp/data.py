@@ -18,8 +18,9 @@ from pyftpdlib.handlers.ftp.producers import FileProducer
 
 from construir_ftp.errors import RefusedError
 from construir_ftp.ftp.flow_control import FlowControl, Pace
-from construir_ftp.ftp.lingering_close import Drain
-from construir_ftp.ftp.tls import TlsConnection, reason
+from construir_ftp.ftp.ioloop import keep_alive
+from construir_ftp.ftp.lingering_close import Drain, discard
+from construir_ftp.ftp.tls import End, TlsConnection, reason
 from construir_ftp.ftp.vfs.listing import ListingError, Reader
 from construir_ftp.intake.upload import OUR_FAULT
 from construir_ftp.jobs import reply
@@ -29,6 +30,15 @@ log = logging.getLogger("construir.ftp")
 
 
 _CUT = Reply(426, "Data connection cut.")
+
+# What a client has to open its data connection after one has come from another address.
+_AFTER_FOREIGN_S = 3.0
+
+# What lies in the kernel's memory when an upload is cut is less than so many pieces of 1 MiB.
+_MOST_PIECES = 16
+
+# A client that has all of a download closes the data connection. Some do so only after the reply.
+_UNCLOSED_S = 0.1
 
 # What is sent in one go. With less of it sendfile(2) returns while there is room for more, and a quick client has gone
 # to sleep meanwhile. Over TLS it counts in handle_timeout only when all of it is sent, so more is not better.
@@ -48,7 +58,9 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
     def __init__(self, sock: socket.socket, session: Any) -> None:
         self.timeout = session.timeout
         self._pace: Pace | None = None
+        self._is_all_sent = False
         self._flow = FlowControl(self, self._turn_away)
+        keep_alive(sock)
         super().__init__(sock, session)
         if session.protection.is_data_protected and self.connected:
             self.protect(session.tls_context, self.timeout, self._log_tls, with_tickets=False)
@@ -67,36 +79,68 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
 
     def handle_read(self) -> None:
         """Called when there is something to read, or the other end is closed."""
-        try:
-            chunk, is_end = self.receive_chunk()
-        except OSError:
-            self._cut_off(_CUT)
+        if self._is_all_sent:
+            if discard(self.socket) == 0:
+                self.handle_close()
             return
-        self.tot_bytes_received += len(chunk)
         try:
-            must_pause = bool(chunk) and self.cmd_channel.upload.write(chunk)
+            end, must_pause = self._take()
         except RefusedError as refused:
             self._turn_away(refused)
             return
-        if is_end:
-            self._end()
-        elif chunk:
+        if end is End.CUT:
+            self._cut_off(_CUT)
+        elif end is not None:
+            self._end(end)
+        elif must_pause is not None:
             self._flow.after(self.cmd_channel.upload, must_pause=must_pause)
+
+    def _take(self) -> tuple[End | None, bool | None]:
+        """Write what has come; how it ends, and whether its sender had better pause, None if nothing has come.
+
+        Raises RefusedError where it must stop.
+        """
+        chunk, end = self.receive_chunk()
+        self.tot_bytes_received += len(chunk)
+        return end, self.cmd_channel.upload.write(chunk) if chunk else None
+
+    def take_rest(self) -> None:
+        """Write what has come already; what is on its way is not waited for."""
+        if not self.receive or self.is_shaking_hands or self._closed:
+            return
+        try:
+            for _ in range(_MOST_PIECES):
+                end, must_pause = self._take()
+                if end is not None or must_pause is None:
+                    break
+        except RefusedError as refused:
+            self.cmd_channel.upload.refuse(reply.refused(refused))
+        except OSError:
+            log.exception("incoming %s: could not be received", self.cmd_channel.upload.job.id)
+            self.cmd_channel.upload.refuse(OUR_FAULT)
 
     def _turn_away(self, refused: RefusedError) -> None:
         """The reply comes at once; what the client has still to send is received, so that it looks at the reply."""
-        self.cmd_channel.drain(Drain(self.socket.fileno(), self.ioloop))
-        self._refuse(reply.refused(refused))
-
-    def _end(self) -> None:
-        """All has been received, unless a plain connection has an error pending (SO_ERROR, socket(7))."""
         if self.is_protected:
             # Some clients, such as ftplib, wait for it before they look at the reply.
             with suppress(OSError):
                 self.say_goodbye()
-        elif self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        self.cmd_channel.drain(Drain(self.socket.fileno(), self.ioloop))
+        self._refuse(reply.refused(refused))
+
+    def _end(self, end: End) -> None:
+        """All has been received, unless a plain connection has an error pending (SO_ERROR, socket(7)).
+
+        Where the end is not signed, the upload itself has to show that it is whole.
+        """
+        is_cut = not self.is_protected and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if is_cut or (end is End.UNSIGNED and not self.cmd_channel.upload.shows_its_end):
             self._cut_off(_CUT)
             return
+        if self.is_protected:
+            # Some clients, such as ftplib, wait for it before they look at the reply.
+            with suppress(OSError):
+                self.say_goodbye()
         self.transfer_finished = True
         self.close()
 
@@ -138,23 +182,38 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         if self.receive and self.is_protected:
             self._cut_off(_CUT)
         elif self.receive:
-            self._end()
+            self._end(End.PROPER)
         elif not self._initialized:
             self.close()
-        elif self.is_protected and not self.producer_fifo:
-            self._end_sending()
-        else:
+        elif self._is_all_sent or self.producer_fifo:
             super().handle_close()
+        else:
+            self._end_sending()
 
     def _end_sending(self) -> None:
-        """All is sent, which the close_notify says. asynchat ends when there is room to write, so there is for it."""
+        """All is sent, which the close_notify says. asynchat ends when there is room to write, so there is for it.
+
+        The reply waits until the client has seen the end, but not for long. If it came in one packet with the reply
+        before it, some clients, such as aria2, would wait for it for ever.
+        """
         try:
-            self.say_goodbye()
+            if self.is_protected:
+                self.say_goodbye()
+            self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             self._resp = (str(_CUT), log.debug)
             self.close()
         else:
-            super().handle_close()
+            self._is_all_sent = True
+            self.call_later(_UNCLOSED_S, self.handle_close)
+
+    def readable(self) -> bool:
+        """Whether a socket with something to read is to be read from; once all is sent, its end is waited for."""
+        if not (self.is_shaking_hands or self._initialized or self.receive):
+            # Some clients, such as tcllib, send before they have said what: that is left to lie.
+            (self.close if self.is_at_end() else self.del_channel)()
+            return False
+        return self._is_all_sent or bool(super().readable())
 
     def on_tls_failed(self, error: OSError) -> None:
         """Called when there was no handshake (RFC 4217, 10.2); if nothing was asked for yet, nothing is said."""
@@ -195,12 +254,15 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         self.close()
 
     def _cut_off(self, why: Reply) -> None:
+        self.take_rest()
         self.cmd_channel.upload.cut(why)
         self.close()
 
 
 class PassiveListener(PassiveDTP):  # type: ignore[misc] # pyftpdlib is untyped
     """Waits for the client to open the data connection (PASV, EPSV)."""
+
+    _is_missed = False
 
     def __init__(self, session: Any, extmode: bool = False) -> None:
         try:
@@ -216,13 +278,24 @@ class PassiveListener(PassiveDTP):  # type: ignore[misc] # pyftpdlib is untyped
         super().bind(address)
 
     def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
-        """Called with a connection; one from another address is dropped, and the session told nothing."""
+        """Called with a connection; one from another address is dropped.
+
+        Anybody may have made it. So the session's own has still some time to come, and then the session is told.
+        """
         if addr[0] != self.cmd_channel.remote_ip:
             text = "dropped a data connection from %s"
             self.cmd_channel.tell("dropped a data connection", text, addr[0], level=logging.WARNING)
             sock.close()
+            if not self._is_missed:
+                self._is_missed = True
+                self.call_later(_AFTER_FOREIGN_S, self._give_up, addr[0].removeprefix("::ffff:"))
             return
         super().handle_accepted(sock, addr)
+
+    def _give_up(self, address: str) -> None:
+        self.close()
+        here = self.cmd_channel.client_address()
+        self.cmd_channel.on_no_data_connection(f"One came from {address}, and this session is from {here}.")
 
     def handle_timeout(self) -> None:
         """Called when nobody has connected in time."""

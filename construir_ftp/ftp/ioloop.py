@@ -15,6 +15,21 @@ from pyftpdlib.ioloop import AsyncChat, IOLoop, _CallEvery, _CallLater
 
 from construir_ftp.intake.check_threads import CheckThreads
 
+# A connection that is idle is asked after a minute whether it is still there, which also keeps it in the tables of
+# routers on the way; one that has vanished is given up after some four minutes more (tcp(7)).
+_IDLE_S, _BETWEEN_S, _PROBES = 60, 30, 8
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Have the kernel look whether the other end is there while nothing is sent. What a socket accepts inherits it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, _IDLE_S),
+        (socket.TCP_KEEPINTVL, _BETWEEN_S),
+        (socket.TCP_KEEPCNT, _PROBES),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
 
 class _Later(_CallLater):  # type: ignore[misc] # pyftpdlib is untyped
     # Of several calls that are due together, one may cancel another. pyftpdlib has an assertion fail then.

@@ -13,8 +13,11 @@ _MOST_BYTES = 1 << 16
 _URGENT = (b"ABOR", b"STAT")
 
 
+_HTTP_VERBS = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH PRI".split())
+
+
 class Lines:
-    """Of one session, in the order in which they came. Their ends, CR LF, are left out."""
+    """Of one session, in the order in which they came. Their ends, CR LF or LF alone, are left out."""
 
     def __init__(self) -> None:
         self._whole: deque[bytes] = deque()
@@ -37,16 +40,14 @@ class Lines:
 
     def feed(self, data: bytes) -> None:
         """Take in what has come: any part of lines. One that is too long is kept too long, but not whole."""
-        *whole, begun = (self._begun + data).split(b"\r\n")
+        *whole, begun = (self._begun + data).split(b"\n")
         for line in whole:
-            kept = line[: LONGEST_BYTES + 1]
+            kept = line.removesuffix(b"\r")[: LONGEST_BYTES + 1]
             self._whole.append(kept)
             self._size_bytes += len(kept)
             self._urgent += _is_urgent(kept)
-        if len(begun) > LONGEST_BYTES + 1:
-            # Its last byte may be the first half of its end.
-            begun = bytes(LONGEST_BYTES + 1) + (b"\r" if begun.endswith(b"\r") else b"")
-        self._begun = begun
+        # Its last byte may be the first half of its end.
+        self._begun = begun if len(begun) <= LONGEST_BYTES + 2 else bytes(LONGEST_BYTES + 2)
 
     def next(self) -> bytes:
         """Take out the first one. Raises IndexError if there is none."""
@@ -67,6 +68,11 @@ class Lines:
         self._size_bytes -= len(line)
         self._urgent -= _is_urgent(line)
         return line
+
+
+def is_http(line: bytes) -> bool:
+    """Whether a line begins a request of HTTP."""
+    return line.partition(b" ")[0].upper() in _HTTP_VERBS
 
 
 def _is_urgent(line: bytes) -> bool:

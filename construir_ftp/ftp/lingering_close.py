@@ -19,6 +19,17 @@ _MOST_S = 30.0
 _MOST_BYTES = 2 * 2**30
 
 
+def discard(sock: socket.socket) -> int | None:
+    """Throw away what has come, whatever protocol it is of: how many bytes, 0 at the end, None if nothing has come."""
+    try:
+        # The kernel throws it away by itself: tcp(7), MSG_TRUNC. An SSLSocket's own knows no flags.
+        return socket.socket.recv_into(sock, _SCRATCH, 0, socket.MSG_TRUNC)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return 0
+
+
 class Drain(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
     """Takes over a data connection, whose `descriptor` may be closed then, until its client closes it or is late."""
 
@@ -33,15 +44,9 @@ class Drain(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
 
     def handle_read_event(self) -> None:
         """Called when there is more of it, or the client has closed the connection."""
-        try:
-            # The kernel throws it away by itself: tcp(7), MSG_TRUNC.
-            count = self.socket.recv_into(_SCRATCH, 0, socket.MSG_TRUNC)
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        self._left_bytes -= count
-        if not count or self._left_bytes < 0:
+        count = discard(self.socket)
+        self._left_bytes -= count or 0
+        if count == 0 or self._left_bytes < 0:
             self.close()
 
     def handle_error(self) -> None:

@@ -115,3 +115,34 @@ class Fetches:
             log.info(f"%s: {text}", self._session.who, *args)
         if is_live and len(self._followed) < _MOST_FOLLOWED:
             self._followed.add(path)
+
+
+class SessionLog:
+    """What a session says in the log: a part of ControlConnection."""
+
+    server: Any
+    network: str
+
+    @property
+    def who(self) -> str:
+        """How the log calls this session."""
+        raise NotImplementedError
+
+    def tell(self, kind: str, text: str, *args: object, level: int = logging.INFO, exc_info: bool = False) -> None:
+        """Log what anyone can cause as often as they like; see quiet_log."""
+        quiet_log = self.server.quiet_log
+        quiet_log.tell(kind, self.network, f"%s: {text}", self.who, *args, level=level, exc_info=exc_info)
+
+    def log(self, msg: str, logfun: object = None) -> None:
+        """Called with every reply, and more; %a, since names may hold anything."""
+        log.debug("%s: %a", self.who, msg)
+
+    logline = logerror = log
+
+    def log_exception(self, instance: object) -> None:
+        """Called in the handler of an exception that ends a connection."""
+        text = "connection closed by an error of ours"
+        self.tell(text, text, level=logging.ERROR, exc_info=True)
+
+    def log_cmd(self, cmd: str, arg: str, respcode: int, respstr: str) -> None:
+        """Called with every command; replies are logged anyway."""

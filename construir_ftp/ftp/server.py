@@ -22,7 +22,7 @@ from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.ftp import login
 from construir_ftp.ftp.certificate import Certificate
 from construir_ftp.ftp.commands.table import Table
-from construir_ftp.ftp.ioloop import Background, Bell, Loop
+from construir_ftp.ftp.ioloop import Background, Bell, Loop, keep_alive
 from construir_ftp.ftp.lingering_close import Farewell
 from construir_ftp.ftp.passwords import Passwords
 from construir_ftp.ftp.quiet_log import QuietLog
@@ -282,6 +282,7 @@ def _bind(address: str, port: int, chosen_by: str) -> socket.socket:
         raise ConstruirError(f"FTP can't listen on {address} port {port}: {error.strerror}; {remedy}") from error
     # What it accepts inherits it.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CONTROL_BUFFER_BYTES)
+    keep_alive(sock)
     return sock
 
 

@@ -30,6 +30,7 @@ log = logging.getLogger("construir.ftp")
 Handler = Callable[["Session", str], Reply | None]
 
 FACTS = ("type", "size", "modify")
+_ASK_FIRST = Reply(425, "Use PASV or PORT first.")
 _CUT = Reply(426, "Data connection cut.")
 _CUT_SHORT = Reply(426, "Transfer aborted.")
 _ABORTED = Reply(226, "Abort done.")
@@ -61,7 +62,7 @@ class Session(ControlConnection):
         self.network = ""
         self._is_received = False
         self._drain: Drain | None = None
-        self._is_aborted = False
+        self._is_aborted, self._no_data = False, _ASK_FIRST
         self.protection = Protection(self, server.tls, server.certificate)
         self.login = Login(self)
         self._fetches = Fetches(self)
@@ -98,19 +99,13 @@ class Session(ControlConnection):
         """Close the control connection, and with it whatever is being transferred."""
         if self._closed:
             return
+        self.take_rest()
         super().close()
         self.login.close()
         self.server.sessions.discard(self)
         self.drain(None)
         if self.upload is not None:
             self.conclude(self.upload)
-
-    def dismiss(self, words: Reply) -> None:
-        """Say so, and close the connection."""
-        if self.is_held:
-            self.resume()
-        self.say(words)
-        self.close_when_done()
 
     # -- commands ----------------------------------------------------------------------------------------------
 
@@ -125,9 +120,12 @@ class Session(ControlConnection):
             self.logline(f"<- {line}")
             self._obey_hidden(command.handler, arg)
         elif command is not None and command.needs_data and self.authenticated and not self.has_data_connection():
-            self.say(Reply(425, "Use PASV or PORT first."))
+            self.say(self._no_data)
         else:
             super().pre_process_command(line, cmd, arg)
+        if command is not None and command.needs_data:
+            # REST is for the next transfer only, whatever that is and however it ends (RFC 959, 4.1.3).
+            self._restart_position = 0
 
     def _obey_hidden(self, handler: Handler, arg: str) -> None:
         if self.authenticated:
@@ -142,6 +140,10 @@ class Session(ControlConnection):
             super().process_command(cmd, *args, **kwargs)
         elif not self._closed:
             self._obey_by(command.handler, args[0])
+
+    def ftp_STAT(self, line: str) -> None:  # noqa: N802 - pyftpdlib calls it
+        """Called by pyftpdlib for STAT without a path, past the table."""
+        self.process_command("STAT", line)
 
     def _obey_by(self, handler: Handler, arg: str) -> None:
         words = handler(self, arg)
@@ -200,15 +202,16 @@ class Session(ControlConnection):
             super()._make_eport(ip, port)
 
     def _may_open_data_connection(self) -> bool:
-        refusal = self.protection.refuse_data_connection(self.username)
+        refusal, self._no_data = self.protection.refuse_data_connection(self.username), _ASK_FIRST
         if refusal is not None:
             self.say(refusal)
         return refusal is None
 
-    def on_no_data_connection(self) -> None:
-        """Called when the client did not open the data connection in time."""
+    def on_no_data_connection(self, why: str = "") -> None:
+        """Called when the client did not open the data connection in time; `why` is a sentence that explains it."""
+        self._no_data = Reply(425, f"No data connection was opened. {why}".strip())
         if self.is_transferring():
-            self.break_off(Reply(425, "No data connection was opened."))
+            self.break_off(self._no_data)
 
     def is_transferring(self) -> bool:
         """Whether something is being sent or received, or about to be."""
@@ -223,6 +226,7 @@ class Session(ControlConnection):
         """End the transfer under way, whether its data connection is open already or not."""
         self._shutdown_connecting_dtp()
         if self.upload is not None:
+            self.take_rest()
             self.upload.cut(words)
             self.drop_data_channel()
             if self.upload is not None:

@@ -6,14 +6,23 @@ when, protection and data decide.
 """
 
 import errno
+import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 from pyftpdlib.ioloop import AsyncChat
 
+from construir_ftp.ftp import client_hello
+from construir_ftp.ftp.certificate import ALPN
+
 # A handshake that is not done after this time is given up; or after the idle timeout, if that is shorter.
 HANDSHAKE_S = 30.0
+
+# While the rest of a client's hello is waited for.
+_LONGEST_WAIT_S = 0.5
 
 # The most that one record holds (RFC 8446, 5.1). Reading never asks for less: the rest of a record would lie in
 # OpenSSL's memory, and a socket with nothing more in it does not wake the loop.
@@ -27,6 +36,17 @@ _BUFFER = memoryview(bytearray(1 << 20))
 _TICKETS = 2
 
 
+class End(Enum):
+    """How what a client sends ends. UNSIGNED: over TLS, closed without a close_notify (RFC 8446, 6.1).
+
+    Anybody on the way can have written such an end, and .NET, Mono and others write it after every upload.
+    """
+
+    PROPER = 1
+    UNSIGNED = 2
+    CUT = 3
+
+
 class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
     """A connection that may begin to speak TLS at any time. The base of control and data connections."""
 
@@ -35,6 +55,8 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
 
     # Called when the handshake is over; as long as there is one, nothing else goes over the connection.
     _after_handshake: Callable[[], None] | None = None
+
+    _is_hello_heard = True
 
     @property
     def is_protected(self) -> bool:
@@ -70,7 +92,7 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
             then()
 
         # The client speaks first: there is nothing to do until the loop says so.
-        self._after_handshake = done
+        self._after_handshake, self._is_hello_heard = done, False
 
     def on_tls_failed(self, error: OSError) -> None:
         """Called when there can be no TLS; ssl.SSLError is an OSError."""
@@ -86,7 +108,30 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
             # Ours is sent; theirs has not come yet, or won't: SSL_shutdown(3).
             pass
 
+    def _hear_hello(self, wait_s: float = 0.01) -> None:
+        """Go on with a client that names FTP among its protocols, or names none. All of its hello has to be there."""
+        try:
+            # Only looked at. SSLSocket's own recv knows no flags.
+            begun = socket.socket.recv(self.socket, client_hello.MOST_BYTES, socket.MSG_PEEK)
+        except OSError:
+            begun = b""
+        named = client_hello.protocols(begun)
+        if named is None:
+            # The loop would call at once, since there is something to read.
+            self.del_channel()
+            self.call_later(wait_s, self._hear_hello, min(2 * wait_s, _LONGEST_WAIT_S))
+        elif named and ALPN.encode() not in named:
+            with suppress(OSError):
+                socket.socket.send(self.socket, client_hello.NO_APPLICATION_PROTOCOL)
+            self.on_tls_failed(OSError(errno.EPROTO, "the client speaks other protocols than ftp (ALPN)"))
+        else:
+            self._is_hello_heard = True
+            self._shake_hands()
+
     def _shake_hands(self) -> None:
+        if not self._is_hello_heard:
+            self._hear_hello()
+            return
         try:
             self.socket.do_handshake()
         except ssl.SSLWantReadError:
@@ -105,35 +150,45 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
         self.on_tls_failed(TimeoutError(errno.ETIMEDOUT, "no handshake in time"))
 
     def _watch(self, events: int) -> None:
-        self.ioloop.modify(self._fileno, events)
-        self._current_io_events = events
+        super().modify_ioloop_events(events)
 
     # -- reading and writing -------------------------------------------------------------------------------
 
-    def receive_chunk(self) -> tuple[memoryview, bool]:
-        """What has come, 1 MiB at most, to be used at once; and whether that was properly the end.
+    def receive_chunk(self) -> tuple[memoryview, End | None]:
+        """What has come, 1 MiB at most, to be used at once; and what kind of end came behind it, if one did.
 
-        Nothing may have come. Over TLS only a close_notify is an end (RFC 8446, 6.1). Raises OSError if it was cut.
+        Nothing may have come.
         """
         if self.is_protected:
             return self._receive_records()
         try:
             count = self.socket.recv_into(_BUFFER)
         except BlockingIOError:
-            return _BUFFER[:0], False
-        return _BUFFER[:count], not count
+            return _BUFFER[:0], None
+        except OSError:
+            return _BUFFER[:0], End.CUT
+        return _BUFFER[:count], None if count else End.PROPER
 
-    def _receive_records(self) -> tuple[memoryview, bool]:
-        filled = 0
+    def _receive_records(self) -> tuple[memoryview, End | None]:
+        filled, end = 0, None
         try:
-            while filled + _RECORD_BYTES <= len(_BUFFER):
+            while end is None and filled + _RECORD_BYTES <= len(_BUFFER):
                 count = self.socket.recv_into(_BUFFER[filled:])
-                if not count:
-                    return _BUFFER[:filled], True
-                filled += count
+                filled, end = filled + count, None if count else End.PROPER
         except ssl.SSLWantReadError:
             pass
-        return _BUFFER[:filled], False
+        except OSError as error:
+            end = End.UNSIGNED if _is_end(error) else End.CUT
+        return _BUFFER[:filled], end
+
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to read, and nothing will come."""
+        try:
+            return not socket.socket.recv(self.socket, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def recv(self, buffer_size: int) -> bytes:
         """Called by asynchat for what has come. Raises BlockingIOError if there is nothing."""
@@ -193,6 +248,11 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
         """Called with what the connection waits for; the handshake comes first."""
         if not self.is_shaking_hands:
             super().modify_ioloop_events(events, logdebug)
+
+
+def _is_end(error: OSError) -> bool:
+    """Whether OpenSSL has met the end of the connection, and not a reset: SSL_get_error(3)."""
+    return isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def reason(error: OSError) -> str:

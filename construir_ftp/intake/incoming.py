@@ -124,13 +124,17 @@ class Partials:
             partial.is_busy = partial.is_busy or is_free
         return is_free
 
-    def claim(self, partial: Partial) -> None:
-        """Take it to be continued. Raises RefusedError (450) if it can't be had any more, and OSError."""
+    def claim(self, partial: Partial, size_bytes: int) -> None:
+        """Take it to be continued after its first `size_bytes`, which are all that is left of it.
+
+        Raises RefusedError (450) if it can't be had any more, and OSError.
+        """
         if not self.take(partial):
             raise RefusedError(f"{partial.name} is not kept any more; send it whole", 450)
         try:
             partial.is_whole = False
-            partial.begun_bytes = partial.status().st_size
+            os.truncate(partial.job.upload, size_bytes)
+            partial.begun_bytes = size_bytes
             partial.note(self._boot)
         except BaseException:
             self.give_back(partial)

@@ -70,10 +70,15 @@ class Intake:
                 self.partials.delete(partial)
                 raise
 
-    def resume(self, partial: Partial) -> "Upload":
-        """An upload that goes on at the end of what is kept. Raises RefusedError (552, 452) and OSError."""
-        with self._share(partial.contributor, partial.status().st_size) as share:
-            self.partials.claim(partial)
+    def resume(self, partial: Partial, offset: int | None = None) -> "Upload":
+        """An upload that goes on at the end of what is kept, or at `offset` in bytes, which it is cut to before.
+
+        Raises RefusedError (552, 452) and OSError.
+        """
+        kept_bytes = partial.status().st_size
+        size_bytes = kept_bytes if offset is None else min(offset, kept_bytes)
+        with self._share(partial.contributor, size_bytes) as share:
+            self.partials.claim(partial, size_bytes)
             try:
                 return Upload(self, partial, share, os.O_APPEND)
             except OSError:
@@ -175,6 +180,11 @@ class Upload:
     def name(self) -> str:
         """What it was called by whoever sends it."""
         return self.partial.name
+
+    @property
+    def shows_its_end(self) -> bool:
+        """Whether one that is not whole is found out by what it holds: an image is, a list of files is not."""
+        return not deb_changes.is_named(self.name)
 
     # -- while it comes ----------------------------------------------------------------------------------------
 

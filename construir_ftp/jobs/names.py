@@ -11,7 +11,10 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import portable_names
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+# + and ~ are in versions of Debian packages, the others in names that build tools make.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+~@=,-]{0,127}")
+# What an id keeps of a name: it is a directory, and part of addresses.
+_NOT_IN_SLUGS = re.compile(r"[^A-Za-z0-9._-]")
 # What clients call a file that they will rename when it is complete: lftp .in.NAME, ncftp tmp.NAME, rclone
 # NAME.partial, WinSCP NAME.filepart, others NAME.part and NAME.tmp; and whatever is hidden.
 _TEMPORARY = re.compile(r"\..+|tmp\..+|.+\.(filepart|part|partial|tmp)")
@@ -24,9 +27,14 @@ STEP = timedelta(microseconds=16)
 
 
 def check_name(name: str) -> None:
-    """Refuse (RefusedError, 553) a file name that is not 1 to 128 of [A-Za-z0-9._-], first no dot; or a device's."""
+    """Refuse (RefusedError, 553) a file name that is not 1 to 128 of [A-Za-z0-9._+~@=,-]; or a device's.
+
+    The first is a letter, a digit, _ or -.
+    """
     if not _NAME.fullmatch(name):
-        raise RefusedError("a job's name is 1 to 128 of A-Z a-z 0-9 . _ - and does not begin with a dot", 553)
+        raise RefusedError(
+            "a job's name is 1 to 128 of A-Z a-z 0-9 . _ + ~ @ = , - and begins with a letter, digit, _ or -", 553
+        )
     if why := portable_names.why_not(name.rstrip(".")):
         raise RefusedError(f"a job can't be called {name}: the name of its result {why}; rename it", 553)
 
@@ -44,17 +52,20 @@ def check_upload_name(name: str) -> None:
 def name_of(source: Path) -> str:
     """What a job made from `source` is called: its own name, with a - for every character a name may not have."""
     name = source.resolve().name.lstrip(".")
-    return "".join(char if _NAME.fullmatch(f"-{char}") else "-" for char in name)[:100] or "job"
+    return _NOT_IN_SLUGS.sub("-", name)[:100] or "job"
 
 
 def slug(name: str) -> str:
-    """The part of an upload's name that results are called by: without its suffixes, 40 characters at most."""
+    """The part of an upload's name that results are called by: without its suffixes, 40 characters at most.
+
+    A character that ids don't have is a -.
+    """
     check_name(name)
     while stem := _SUFFIX.sub("", name):
         if stem == name:
             break
         name = stem
-    return name[:_SLUG_CHARACTERS].strip(".-") or "job"
+    return _NOT_IN_SLUGS.sub("-", name)[:_SLUG_CHARACTERS].strip(".-") or "job"
 
 
 def new_id(name: str, now: datetime) -> str:

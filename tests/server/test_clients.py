@@ -66,10 +66,10 @@ def test_reason_of_a_refusal_is_seen(house: House, alice: Contributor, client: s
 
 
 def test_dput_is_told_at_its_end_what_it_took_for_there_already(house: House, alice: Contributor) -> None:
-    alice.lay_out(JOB, "greet~1.img.zst")
+    alice.lay_out(JOB, "greet:1.img.zst")
     status, said = alice.run(command_lines()["dput"][0])
-    assert "Leaving existing greet~1.img.zst on the server and continuing" in said
-    assert "550 Refused: greet~1.img.zst, which it names, was not accepted in this session" in said
+    assert "Leaving existing greet:1.img.zst on the server and continuing" in said
+    assert "550 Refused: greet:1.img.zst, which it names, was not accepted in this session" in said
     assert status != 0
     assert house.is_untouched()
 

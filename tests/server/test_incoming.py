@@ -135,9 +135,21 @@ def test_upload_under_way_when_the_server_is_killed_can_be_continued_unless_the_
             assert alice.log_in().ask("SIZE /queue/x.img").startswith("213 1000" if is_there else "550")
 
 
-@pytest.mark.parametrize("offset", [-1, 1, 10**6])
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_nothing_is_continued_anywhere_but_at_its_end(house: House, alice: Control, offset: int, is_kept: bool) -> None:
+@pytest.mark.parametrize("before", [1, 1000, 300_000, 399_998])
+def test_what_is_kept_is_shortened_to_where_it_is_continued(
+    house: House, alice: Control, before: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "construir.ftp")
+    kept = cut(alice, "x.img", JOB[:400_000])
+    assert kept == 399_999
+    assert alice.ask(f"REST {kept - before}").startswith("350")
+    assert alice.store("x.img", JOB[kept - before :]).startswith("226 Accepted")
+    assert only_job(house) == JOB
+    assert f"from byte {kept - before}" in caplog.text
+
+
+@pytest.mark.parametrize(("offset", "is_kept"), [(1, True), (10**6, True), (-1, False), (1, False)])
+def test_nothing_is_continued_behind_its_end(house: House, alice: Control, offset: int, is_kept: bool) -> None:
     kept = cut(alice, "x.img", JOB[:400_000]) if is_kept else 1000
     assert alice.ask(f"REST {kept + offset}").startswith("350")
     with alice.passive():
@@ -145,6 +157,23 @@ def test_nothing_is_continued_anywhere_but_at_its_end(house: House, alice: Contr
         assert reply.startswith("554 Refused: "), reply
         assert (f"{kept} bytes of x.img are kept" in reply) == is_kept
     assert house.kept() == ({"x.img": kept} if is_kept else {})
+
+
+def test_what_has_arrived_when_it_is_aborted_is_kept(house: House, alice: Control) -> None:
+    for size in (1000, 60_000):
+        with alice.begin("x.img") as data:
+            data.sendall(JOB[:size])
+            assert alice.ask("ABOR").startswith("426")
+            assert alice.reply().startswith("226 Abort")
+        assert house.kept() == {"x.img": size - 1}
+
+
+def test_what_has_arrived_when_its_session_is_cut_is_kept(house: House) -> None:
+    with house.connect() as cut_off, cut_off.log_in().begin("/queue/x.img") as data:
+        data.sendall(JOB[:60_000])
+        cut_off.cut()
+        wait_until(house.kept, "it is kept")
+    assert house.kept() == {"x.img": 59_999}
 
 
 def test_continuing_with_the_wrong_bytes_is_no_job(house: House, alice: Control) -> None:

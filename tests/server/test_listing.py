@@ -203,6 +203,62 @@ def test_an_empty_directory_is_an_empty_listing(house: House) -> None:
         assert [anyone.fetch(f"{form} /done/a-job") for form in FORMS] == [b"", b"", b""]
 
 
+@pytest.mark.parametrize("options", ["-a", "-la", "-lat", "-R", "-l -a", "-1", "-LaF", "--", "-a --"])
+@pytest.mark.parametrize("form", ["LIST", "NLST", "STAT"])
+def test_options_are_options_whatever_letters(house: House, form: str, options: str) -> None:
+    house.publish("a-job", {"b": b"1", "a": b"22"})
+    with browsing(house) as anyone:
+        anyone.ask("CWD /done/a-job")
+        for path in ("", " .", " /done/a-job", " ../a-job/"):
+            if form == "STAT":
+                listed = "\n".join(anyone.ask(f"STAT {options}{path}").split("\r\n")[1:-1]).encode()
+            else:
+                listed = anyone.fetch(f"{form} {options}{path}")
+            assert names(listed) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*", ["b.log", "c.log", "readme"]),
+        ("*.log", ["b.log", "c.log"]),
+        ("-a ?.log", ["b.log", "c.log"]),
+        ("[bx].*", ["b.log"]),
+        ("*.nothing", []),
+        ("/done/a-job/*.log", ["/done/a-job/b.log", "/done/a-job/c.log"]),
+        ("../a-job/r*", ["../a-job/readme"]),
+        ("/d*", ["/done"]),
+    ],
+)
+def test_names_that_match_a_pattern_are_listed_as_they_can_be_fetched(
+    house: House, pattern: str, found: list[str]
+) -> None:
+    house.publish("a-job", {"c.log": b"1", "b.log": b"22", "readme": b"333"})
+    with browsing(house) as anyone:
+        anyone.ask("CWD /done/a-job")
+        assert names(anyone.fetch(f"NLST {pattern}")) == found
+        assert names(anyone.fetch(f"LIST {pattern}")) == found
+        assert all(anyone.fetch(f"RETR {name}") for name in found if "log" in name)
+
+
+def test_pattern_of_what_is_no_directory_is_refused_and_a_file_called_so_is_listed(house: House) -> None:
+    house.publish("a-job", {"[x]*": b"1", "x": b"22"})
+    with browsing(house) as anyone:
+        assert names(anyone.fetch("NLST /done/a-job/[x]*")) == ["[x]*"]
+        with anyone.passive():
+            for path in ("/done/nothing/*", "/done/a-job/x/*", "/done/" + "*a" * 1000):
+                assert anyone.ask(f"NLST {path}").startswith("550"), path
+        pattern = "/done/a-job/" + "*x" * 100
+        assert anyone.fetch(f"NLST {pattern}") == b""
+
+
+def test_queue_is_listed_by_patterns(house: House) -> None:
+    with house.connect() as alice:
+        alice.log_in().store("/queue/x.part", b"x")
+        assert alice.fetch("NLST /queue/*.part") == b"/queue/x.part\r\n"
+        assert alice.fetch("NLST /queue/*.img") == b""
+
+
 def test_stat_lists_over_the_control_connection(house: House) -> None:
     house.publish("a-job", {"b": b"1", "a": b"22"})
     with browsing(house) as anyone:

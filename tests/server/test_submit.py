@@ -260,6 +260,18 @@ def test_jobs_go_over_tls_to_a_server_that_is_proved(
     assert (job.id, job.record().upload_sha256) == (receipt.id, large.sha256)
 
 
+@pytest.mark.parametrize("scheme", ["ftp", "ftps"])
+def test_a_refusal_in_mid_upload_over_tls_is_told_at_once(
+    protected: House, certificate: Path, tmp_path: Path, scheme: str
+) -> None:
+    (tmp_path / "junk.img").write_bytes(images.noise(2**20) * 64)
+    port = protected.server.implicit_port if scheme == "ftps" else protected.server.address[1]
+    junk = JobFile.of(tmp_path / "junk.img", "junk.img")
+    with pytest.raises(RefusedError, match="not a file system image"):
+        send(at(port or 0, "localhost", scheme=scheme, tls="required", ca_file=certificate), junk)
+    assert protected.is_untouched()
+
+
 def test_a_certificate_that_cant_be_proved_ends_it_before_the_password(protected: House, small: JobFile) -> None:
     for scheme, port in (("ftp", protected.server.address[1]), ("ftps", protected.server.implicit_port or 0)):
         with pytest.raises(ConfigError, match="--ca-file or CONSTRUIR_CAFILE"):

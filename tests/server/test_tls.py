@@ -3,11 +3,14 @@
 Raw connections, driven step by step; the clients people have are in test_tls_clients.
 """
 
+import ftplib
+import io
 import os
 import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -275,16 +278,34 @@ def test_plain_client_on_the_implicit_port_is_told_nothing(house: House) -> None
 # -- the end of an upload -------------------------------------------------------------------------------------------
 
 
-def test_upload_without_close_notify_is_no_job(house: House, certificate: Path) -> None:
-    with begin(house, certificate) as alice:
-        data = alice.protect().identify().begin("/queue/x.img")
-        data.sendall(JOB)
-        # A FIN that anybody on the way could have sent.
-        data.shutdown(socket.SHUT_WR)
-        assert alice.reply().startswith("426 ")
-        data.close()
+def store_unsigned(alice: TlsControl, name: str, content: bytes) -> str:
+    """An upload that ends as .NET's do, with a FIN that anybody on the way could have sent; the reply to it."""
+    data = alice.begin(name)
+    data.sendall(content)
+    data.shutdown(socket.SHUT_WR)
+    with data:
+        return alice.reply()
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd", "xz", "gzip"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_upload_without_close_notify_is_a_job_if_it_is_whole(
+    house: House, certificate: Path, codec: str, version: ssl.TLSVersion
+) -> None:
+    job = images.pack(codec, JOB)
+    with begin(house, certificate, version) as alice:
+        reply = store_unsigned(alice.protect().identify(), "/queue/x.img", job[:-1])
+        assert reply.startswith("550 Refused: ")
+        assert f"after the {len(job) - 2} bytes that are kept" in reply
         assert house.names("queue") == []
-        assert alice.store("/queue/x.img", JOB).startswith("226")
+        assert store_unsigned(alice, "/queue/x.img", job).startswith("226 Accepted as job ")
+    (queued,) = house.spool.jobs("queue")
+    assert queued.upload.read_bytes() == job
+
+
+def test_list_of_files_without_close_notify_is_none(house: House, certificate: Path) -> None:
+    with begin(house, certificate) as alice:
+        assert store_unsigned(alice.protect().identify(), "/queue/x.changes", b"Format: 1.8").startswith("426 ")
 
 
 def test_upload_over_tls_that_is_reset_is_no_job(house: House, certificate: Path) -> None:
@@ -341,6 +362,10 @@ class InMemory:
             self.tls.write(chunk)
         with suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
+        return self.taken()
+
+    def taken(self) -> bytes:
+        """What is to be sent of all that was written."""
         return self._out.read()
 
 
@@ -589,6 +614,23 @@ def test_garbage_before_the_command_is_an_end_of_the_data_connection(house: Hous
         assert alice.store("/queue/x.img", JOB).startswith("226")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_upload_over_tls_may_be_under_way_before_its_command(
+    house: House, certificate: Path, version: ssl.TLSVersion
+) -> None:
+    with begin(house, certificate, version) as alice:
+        alice.protect().identify()
+        with alice.passive() as data:
+            data.sendall(JOB[:30_000])
+            for _ in range(3):
+                assert alice.ask("NOOP").startswith("200")
+            assert alice.ask("STOR /queue/x.img").startswith("125")
+            data.sendall(JOB[30_000:])
+            assert isinstance(data, ssl.SSLSocket)
+            data.unwrap()
+        assert alice.reply().startswith("226 Accepted")
+
+
 @pytest.mark.steady(0.5)
 def test_login_deadline_ends_a_handshake(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
     with (
@@ -669,3 +711,106 @@ def test_broken_certificate_is_logged_once_and_the_old_one_kept(
         new_certificate.replace(certificate)
         with begin(house, certificate) as alice:
             assert alice.protect().identify().store("/queue/x.img", JOB).startswith("226")
+
+
+# -- whom the server does not speak to ---------------------------------------------------------------------------------
+
+
+def hello_of(house: House, context: ssl.SSLContext, *, is_implicit: bool) -> ssl.SSLSocket:
+    """A control connection after its handshake."""
+    port = house.server.implicit_port if is_implicit else house.server.address[1]
+    raw = socket.create_connection(("127.0.0.1", port or 0), LONG_S)
+    if not is_implicit:
+        assert raw.recv(1000).startswith(b"220")
+        raw.sendall(b"AUTH TLS\r\n")
+        assert raw.recv(1000).startswith(b"234")
+    return context.wrap_socket(raw, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("is_implicit", [True, False])
+def test_client_that_names_protocols_has_to_name_ftp(
+    house: House, certificate: Path, version: ssl.TLSVersion, is_implicit: bool
+) -> None:
+    for protocols in (["ftp"], ["http/1.1", "ftp"]):
+        context = strict_context(certificate, version)
+        context.set_alpn_protocols(protocols)
+        with hello_of(house, context, is_implicit=is_implicit) as control:
+            assert control.selected_alpn_protocol() == "ftp"
+    for protocols in (["http/1.1"], ["h2", "http/1.1"], ["ftp-data", "x"]):
+        context = strict_context(certificate, version)
+        context.set_alpn_protocols(protocols)
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            hello_of(house, context, is_implicit=is_implicit)
+
+
+def test_data_connection_of_a_browser_is_refused(house: House, certificate: Path) -> None:
+    with begin(house, certificate) as alice:
+        alice.protect().identify()
+        with Control.passive(alice) as raw:
+            assert alice.ask("STOR /queue/x.img").startswith("125")
+            context = strict_context(certificate)
+            context.set_alpn_protocols(["h2", "http/1.1"])
+            with pytest.raises(ssl.SSLError):
+                context.wrap_socket(raw, server_hostname="localhost")
+            assert alice.reply().startswith("522 No TLS on the data connection: the client speaks other protocols")
+        assert alice.store("/queue/x.img", JOB).startswith("226")
+
+
+def test_hello_that_comes_in_pieces_is_heard_whole(house: House, certificate: Path) -> None:
+    for protocols, is_heard in ((["ftp"], True), (["http/1.1"], False)):
+        context = strict_context(certificate)
+        context.set_alpn_protocols(protocols)
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(received, sent, server_hostname="localhost")
+        with suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = sent.read()
+        with socket.create_connection(("127.0.0.1", house.server.implicit_port or 0), LONG_S) as raw:
+            for at in range(0, len(hello), 100):
+                raw.sendall(hello[at : at + 100])
+                time.sleep(0.02)
+            # A handshake (22), or an alert (21).
+            assert raw.recv(1) == (b"\x16" if is_heard else b"\x15")
+
+
+@pytest.mark.parametrize("cipher", ["ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-SHA", "AES128-GCM-SHA256"])
+def test_ciphers_without_forward_secrecy_or_with_cbc_are_refused(house: House, certificate: Path, cipher: str) -> None:
+    context = strict_context(certificate, ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers(cipher)
+    with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
+        hello_of(house, context, is_implicit=False)
+
+
+# -- what is refused, or cut, in mid-upload ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ftplib_is_told_in_mid_upload_why_it_is_refused(
+    house: House, certificate: Path, version: ssl.TLSVersion
+) -> None:
+    junk = images.noise(2**20) * 32
+    with ftplib.FTP_TLS(timeout=LONG_S / 2, context=strict_context(certificate, version)) as client:
+        client.connect(*house.server.address)
+        client.host = "localhost"
+        client.login("alice", PASSWORD)
+        client.prot_p()
+        for _ in range(2):
+            with pytest.raises(ftplib.error_perm, match="550 Refused: not a file system image"):
+                client.storbinary("STOR /queue/x.img", io.BytesIO(junk))
+    assert house.is_untouched()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_has_come_over_tls_together_with_a_cut_is_kept(
+    house: House, certificate: Path, version: ssl.TLSVersion
+) -> None:
+    with begin(house, certificate) as alice:
+        alice.protect().identify()
+        with Control.passive(alice) as raw:
+            client = InMemory(raw, strict_context(certificate, version))
+            assert alice.ask("STOR /queue/x.img").startswith("125")
+            client.tls.write(JOB[:30_000])
+            # What follows is no record: in one piece with those before it.
+            raw.sendall(client.taken() + b"\x17\x03\x03\x00\x20" + bytes(32))
+            assert alice.reply() == "426 Data connection cut; 29999 bytes are kept, to be continued."

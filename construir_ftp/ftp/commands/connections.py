@@ -1,5 +1,6 @@
-"""The commands of connections: PASV and EPSV, ABOR, NOOP, QUIT. Active ones, PORT and EPRT, are pyftpdlib's own."""
+"""The commands of connections: PASV and EPSV, TYPE, STAT, ABOR, NOOP, QUIT. PORT and EPRT are pyftpdlib's own."""
 
+from construir_ftp.ftp.commands import listing
 from construir_ftp.ftp.session import Session
 from construir_ftp.jobs.reply import Reply
 
@@ -19,6 +20,34 @@ def epsv(session: Session, line: str) -> Reply | None:
         return Reply(522, f"Network protocol not supported, use ({own}).")
     session.ftp_EPSV("" if line == own else line)
     return None
+
+
+def type_(session: Session, line: str) -> Reply | None:
+    """Set how data is sent. "A N", with the format that ASCII has by default, means A (RFC 959, 5.1)."""
+    session.ftp_TYPE("A" if line.upper().split() == ["A", "N"] else line)
+    return None
+
+
+def stat_(session: Session, line: str) -> Reply:
+    """Say how the session is, but not where the server is; of a path what LIST would say."""
+    if not session.authenticated:
+        return Reply(530, "Log in with USER and PASS first.")
+    return listing.at_once(session, line) if line else Reply(211, "End of status.", ("Status", *_status(session)))
+
+
+def _status(session: Session) -> list[str]:
+    kind = "ASCII" if session._current_type == "a" else "Binary"
+    channel = session.data_channel
+    data = (
+        [
+            "Data connection open:",
+            f"Total bytes sent: {channel.tot_bytes_sent}",
+            f"Total bytes received: {channel.tot_bytes_received}",
+        ]
+        if channel is not None
+        else ["Data connection closed."]
+    )
+    return [f"Logged in as: {session.username}", f"TYPE: {kind}; STRUcture: File; MODE: Stream", *data]
 
 
 def abor(session: Session, line: str) -> Reply | None:

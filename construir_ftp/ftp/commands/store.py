@@ -1,7 +1,7 @@
 """The commands that send a job: STOR and APPE, with REST and ALLO in front. The reply is the verdict on the upload.
 
-An upload whose connections were cut is none, and what has come of it is kept, to be continued at its end and nowhere
-else: REST says where that is, or the client has asked for its SIZE before APPE.
+An upload whose connections were cut is none, and what has come of it is kept, to be continued. REST says where: at the
+end, or before it, and what is kept behind that is thrown away. APPE goes on at the end that SIZE has told.
 """
 
 import logging
@@ -76,6 +76,9 @@ def _name(session: Session, queue: Queue, path: str) -> str:
     """The last part of `path`, if what is before it is /queue. Raises RefusedError."""
     # Not by way of the whole path: that would lose a last part such as "..".
     directory, slash, name = path.rpartition("/")
+    if queue.is_place(session.fs.ftp2fs(path)):
+        # What curl -T makes of an address that ends in /queue.
+        raise RefusedError("/queue is a directory; end the address with a slash, as in .../queue/", 553)
     if not queue.is_place(session.fs.ftp2fs(directory or slash or ".")):
         raise RefusedError("jobs go into /queue", 553)
     return name
@@ -97,17 +100,17 @@ def _open(session: Session, queue: Queue, name: str, offset: int | None, announc
     if partial.is_busy:
         _end_elsewhere(session, partial)
         raise RefusedError("another session of yours was sending it; ask for its SIZE and continue", 450)
-    _check_end(partial, queue.told.get(name) if offset is None else offset)
-    return intake.resume(partial)
+    _check_end(partial, queue.told.get(name) if offset is None else offset, is_exact=offset is None)
+    return intake.resume(partial, offset)
 
 
-def _check_end(partial: Partial, offset: int | None) -> None:
-    """Refuse (RefusedError) to go on at another place than where it ends."""
+def _check_end(partial: Partial, offset: int | None, *, is_exact: bool) -> None:
+    """Refuse (RefusedError) to go on behind its end; or, if `is_exact`, anywhere but at its end."""
     try:
         size_bytes = partial.status().st_size
     except FileNotFoundError:
         raise RefusedError(f"nothing is kept of {partial.name} any more; send it whole", 554) from None
-    if offset is not None and offset != size_bytes:
+    if offset is not None and (offset > size_bytes or (is_exact and offset != size_bytes)):
         raise RefusedError(f"{size_bytes} bytes of {partial.name} are kept: continue there, or send it whole", 554)
 
 

@@ -35,12 +35,22 @@ COMMANDS = {
     "NOOP": Command(connections.noop),
     "PASV": Command(connections.pasv),
     "EPSV": Command(connections.epsv),
+    "TYPE": Command(connections.type_),
     "ABOR": Command(connections.abor),
     "RETR": Command(None, needs_data=True),
-    "LIST": Command(listing.list_, needs_data=True),
-    "NLST": Command(listing.nlst, needs_data=True),
+    "LIST": Command(
+        listing.list_, "LIST [<SP> path] (list files; the last name may have * and ?)", argument=None, needs_data=True
+    ),
+    "NLST": Command(
+        listing.nlst, "NLST [<SP> path] (list names; the last one may have * and ?)", argument=None, needs_data=True
+    ),
     "MLSD": Command(listing.mlsd, needs_data=True),
-    "STAT": Command(listing.stat_),
+    "STAT": Command(
+        connections.stat_,
+        "STAT [<SP> path] (how the session is; what LIST would say)",
+        needs_login=False,
+        argument=None,
+    ),
     "ALLO": Command(store.allo, "ALLO <SP> bytes (how large the next upload is)"),
     "STOR": Command(store.stor, "STOR <SP> file-name (send a job)", needs_data=True),
     "APPE": Command(store.appe, "APPE <SP> file-name (continue an upload)", needs_data=True),

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import names
 
-PLAIN = string.ascii_letters + string.digits + "._-"
+IN_IDS = string.ascii_letters + string.digits + "._-"
+PLAIN = IN_IDS + "+~@=,"
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 plain_names = st.text(PLAIN, min_size=1, max_size=128).filter(
-    lambda name: not name.startswith(".") and not DEVICE.fullmatch(name)
+    lambda name: name[0] not in ".+~@=," and not DEVICE.fullmatch(name)
 )
 
 
@@ -32,7 +33,7 @@ def test_plain_names_are_taken(name: str) -> None:
 @example("\uff41")  # fullwidth a
 @example("\u0661")  # a digit to str.isdigit
 def test_any_other_name_is_refused(name: str) -> None:
-    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) and "\n" not in name and len(name) <= 128:
+    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._+~@=,-]*", name) and "\n" not in name and len(name) <= 128:
         return
     with pytest.raises(RefusedError) as caught:
         names.check_name(name)
@@ -55,7 +56,7 @@ def test_a_name_that_no_result_can_have_on_windows_is_refused(name: str) -> None
 def test_slug_is_short_plain_and_never_hidden(name: str) -> None:
     slug = names.slug(name)
     assert 1 <= len(slug) <= 40
-    assert set(slug) <= set(PLAIN)
+    assert set(slug) <= set(IN_IDS)
     assert slug[0] not in ".-"
     names.check_name(slug)
 
@@ -69,6 +70,7 @@ def test_slug_is_short_plain_and_never_hidden(name: str) -> None:
         ("gcc-13.2.img.gz", "gcc-13.2"),
         ("raw.lz4", "raw"),
         ("-.gz", "job"),
+        ("gcc_4:13.2".replace(":", "~") + "+b1.img.xz", "gcc_4-13.2-b1"),
     ],
 )
 def test_slug_is_the_name_without_its_suffixes(name: str, slug: str) -> None:
