@@ -44,7 +44,7 @@ def test_what_the_tools_pack_is_one_whole_stream(tmp_path: Path, name: str) -> N
     image, packed = some_image(tmp_path / "image", 40 * MIB), tmp_path / "packed"
     codec.pack(name, image, packed, TIMEOUT_S)
     with packed.open("rb") as file:
-        blocks = stream.blocks(name, stream.UploadReader(file), 64 * MIB)
+        blocks = stream.Stream(name, stream.UploadReader(file), 64 * MIB)
         assert sum(map(len, blocks)) == 40 * MIB
 
 
