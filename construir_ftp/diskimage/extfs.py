@@ -25,6 +25,8 @@ __all__ = ["MOST_DIRECTORY_BYTES", "ROOT", "Image", "Inode", "Source"]
 
 _FAST_LINK_BYTES = 60
 _READ_BLOCKS = 256
+# Of a large directory so many blocks are looked into for what might be meant by a name.
+_WHOLE_BLOCKS = 64
 # Of a directory in the inode the first four bytes are its parent's number (inlinedata.rst).
 _PARENT_BYTES = 4
 # A name is looked for in a directory of so many bytes at most: some 400,000 files.
@@ -81,10 +83,14 @@ class Image(Inodes):
                     raise ConstruirError(f"in a directory with casefold, {found!a} may be taken for {name.decode()}")
         return None
 
-    def entries_by_place(self, directory: Inode) -> Iterator[tuple[bytes, int]]:
-        """As `entries`, in the order in which they lie in the image; of a directory that `lookup` takes."""
-        for block in self._blocks_by_place(directory):
-            yield from ext_directory.entries(block)
+    def entries_by_place(self, directory: Inode, name: bytes) -> Iterator[tuple[bytes, int]]:
+        """As `entries`, in the order in which they lie in the image, of a directory that `lookup` takes.
+
+        All of its first blocks; of more only those that have `name` in them.
+        """
+        for count, block in enumerate(self._blocks_by_place(directory)):
+            if count < _WHOLE_BLOCKS or name in block:
+                yield from ext_directory.entries(block)
 
     def _blocks_by_place(self, directory: Inode) -> Iterator[bytes]:
         if directory.size_bytes > MOST_DIRECTORY_BYTES:

@@ -86,7 +86,7 @@ class _Scan:
         self.alike = b""
         self.others: list[tuple[bytes, int]] = []
         alike = (wanted.lower(), wanted.lower() + b".txt", wanted.lower().removesuffix(b".sh"))
-        for name, number in image.entries_by_place(root):
+        for name, number in image.entries_by_place(root, wanted):
             if name == wanted:
                 self.found = image.named(number)
                 return

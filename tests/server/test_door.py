@@ -387,6 +387,14 @@ def test_a_name_that_would_be_an_option_is_not_said_in_a_command(door: House, pl
     assert say(door, upload).endswith("truncate -s 4194304 FILE")
 
 
+def test_a_refusal_names_the_file_as_it_was_renamed(door: House, place: Path, tmp_path: Path) -> None:
+    upload = make(place, tmp_path, "gzip -c whole.img >up.img; echo >>up.img")
+    with door.connect() as control:
+        assert control.log_in().store("/queue/up.img.part", upload.read_bytes()).startswith("226 Kept")
+        assert control.ask("RNFR /queue/up.img.part").startswith("350")
+        assert control.ask("RNTO /queue/up.img") == inspect.inspect(upload, Config()).reply
+
+
 def test_a_long_upload_that_is_refused_while_it_comes_is_told_the_same(
     door: House, place: Path, tmp_path: Path
 ) -> None:
