@@ -44,8 +44,8 @@ def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
     """
     with image.open("rb") as file:
         ext = extfs.Image(file).ext
-    if ext.free_blocks >= ext.blocks:
-        check(image)  # the kernel counts them itself, and mounts it all the same
+    if ext.needs_repair or ext.free_blocks >= ext.blocks:
+        check(image)  # the kernel counts free blocks itself, and mounts it whatever the superblock says
     has_grown = False
     for step in range(_STEPS):
         size_bytes = _needed_bytes(image, free_bytes, most_bytes)

@@ -51,6 +51,8 @@ def test_a_job_in_every_codec_passes_with_its_digest_and_sizes(tmp_path: Path, c
         upload_bytes=len(data),
         image_bytes=8 * MIB,
         upload_sha256=hashlib.sha256(data).hexdigest(),
+        needs="/bin/sh",
+        needed_as="interpreter",
     )
 
 
