@@ -184,14 +184,14 @@ HOSTILE = {
     "text": b"hello\n",
     "noise": images.noise(100_000),
     "magic": images.only_magic(),
-    "less": images.claiming(images.image(), 3 * MIB),
+    "less": images.claiming(images.image(), 3 * MIB)[:-KIB] + images.noise(KIB),
     "more": images.claiming(images.image(), 5 * MIB),
     "squashfs": images.squashfs(),
     "iso": images.iso(),
     **{f"cut {codec}": images.pack(codec, images.image())[:-1] for codec in CODECS},
-    **{f"trailing {codec}": images.pack(codec, images.image()) + bytes(5000) for codec in CODECS},
+    **{f"trailing {codec}": images.pack(codec, images.image()) + images.noise(5000) for codec in CODECS},
     **{f"terabyte {codec}": images.pack(codec, images.claiming(images.image(), TIB)) for codec in CODECS},
-    **{f"bomb {codec}": images.bomb(codec, images.image(), 256 * MIB) for codec in COMPRESSED},
+    **{f"bomb {codec}": images.bomb(codec, images.image() + b"more", 256 * MIB) for codec in COMPRESSED},
 }
 
 
