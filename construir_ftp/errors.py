@@ -4,6 +4,7 @@ A message is one line: what, which, and what to do. Only cli prints one and exit
 where it has one; a job's end has others, see `exit_code_of`.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +131,11 @@ class RefusedError(ConstruirError):
         if reply < 500:
             self.exit_code = TryLaterError.exit_code
         self.reply, self.is_cut = reply, is_cut
+
+    def naming(self, placeholder: str, name: str) -> "RefusedError":
+        """The same, with `name` for the word that holds its place in the cure."""
+        text = re.sub(rf"\b{placeholder}\b", lambda _: name, str(self))
+        return RefusedError(text, self.reply, is_cut=self.is_cut)
 
     def as_reply(self) -> str:
         """The one line of FTP that says so."""

@@ -18,8 +18,9 @@ ZSTD_WINDOW_LOG = 27
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """An outer format.
 
-    `suffix` is the end of its files' names, `magic` how its files begin, `libmagic` how libmagic's words for it begin,
-    `package` Debian's package of its program.
+    `suffix` is the end of its files' names, `magic` how its files begin, `package` Debian's package of its program.
+    `padding_unit`: zeros may stand between two members, if there are so many or a multiple of it; 0 is never.
+    `skips`: whether frames that hold nothing may stand among the others.
     `pack_argv` and `unpack_argv` read standard input and write standard output; the same disk packs to the same bytes
     every time, on any number of cores, and unpacking takes no more memory than MEMORY_BYTES. `levels` are the lowest,
     the highest and the usual level; `recompress` tells what to do about a stream that takes too much memory.
@@ -28,7 +29,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     suffix: str = ""
     magic: bytes = b""
-    libmagic: str = ""
+    padding_unit: int = 0
+    skips: bool = False
     package: str = ""
     pack_argv: tuple[str, ...] = ()
     unpack_argv: tuple[str, ...] = ()
@@ -45,7 +47,6 @@ FORMATS = {
             name="gzip",
             suffix=".gz",
             magic=b"\x1f\x8b",
-            libmagic="gzip compressed data",
             package="gzip",
             pack_argv=("gzip", "-6nc"),
             unpack_argv=("gzip", "-dc"),
@@ -55,7 +56,6 @@ FORMATS = {
             name="bzip2",
             suffix=".bz2",
             magic=b"BZh",
-            libmagic="bzip2 compressed data",
             package="bzip2",
             pack_argv=("bzip2", "-9qc"),
             unpack_argv=("bzip2", "-dqc"),
@@ -65,7 +65,7 @@ FORMATS = {
             name="xz",
             suffix=".xz",
             magic=b"\xfd7zXZ\0",
-            libmagic="XZ compressed data",
+            padding_unit=4,
             package="xz-utils",
             pack_argv=("xz", "-3qc", "-T0"),
             unpack_argv=("xz", "-dqc", "-T1", f"--memlimit-decompress={MEMORY_BYTES}"),
@@ -76,7 +76,7 @@ FORMATS = {
             name="zstd",
             suffix=".zst",
             magic=b"\x28\xb5\x2f\xfd",
-            libmagic="Zstandard compressed data",
+            skips=True,
             package="zstd",
             pack_argv=("zstd", "-3qc", "-T0"),
             unpack_argv=("zstd", "-dqc", f"--memory={2**ZSTD_WINDOW_LOG}"),
@@ -87,7 +87,7 @@ FORMATS = {
             name="lz4",
             suffix=".lz4",
             magic=b"\x04\x22\x4d\x18",
-            libmagic="LZ4 compressed data (v1.4+)",
+            skips=True,
             package="lz4",
             pack_argv=("lz4", "-1qzc"),
             unpack_argv=("lz4", "-dqc"),
@@ -110,10 +110,34 @@ def of_file_name(name: str) -> Format:
 
 
 def of_content(head: bytes) -> Format:
-    """The format that a file begins in, by its first bytes; raw for any other beginning."""
+    """The format that a file begins in, by its first bytes; raw for any other beginning.
+
+    Frames that hold nothing are passed over, as far as `head` goes: whose they are is told by what follows.
+    """
+    while is_skippable("zstd", head):
+        head = head[8 + int.from_bytes(head[4:8], "little") :]
     return next((row for row in FORMATS.values() if row.magic and head.startswith(row.magic)), FORMATS["raw"])
 
 
-def of_libmagic(words: str) -> Format:
-    """The format that libmagic has described in these words; raw for any others."""
-    return next((row for row in FORMATS.values() if row.libmagic and words.startswith(row.libmagic)), FORMATS["raw"])
+# -- members of a stream -----------------------------------------------------------------------------------------
+
+# The longest magic number of a member.
+MAGIC_BYTES = 6
+# Sixteen magic numbers, of zstd and of lz4 (RFC 8878, 3.1.2; LZ4 frame format, "Skippable Frames").
+_SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
+
+
+def is_skippable(name: str, head: bytes) -> bool:
+    """Whether a frame of that format which holds nothing begins so."""
+    return FORMATS[name].skips and head.startswith(_SKIPPABLE)
+
+
+def is_member(name: str, head: bytes) -> bool:
+    """Whether a member of a stream in that format begins so."""
+    return is_skippable(name, head) or head.startswith(FORMATS[name].magic)
+
+
+def may_become_member(name: str, head: bytes) -> bool:
+    """Whether these few bytes are how a member begins, cut short."""
+    begins = (FORMATS[name].magic, *(_SKIPPABLE if FORMATS[name].skips else ()))
+    return any(magic.startswith(head) for magic in begins)

@@ -18,6 +18,7 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import cell, tools
 
 _COPY_BYTES = 1024 * 1024
+_ZEROS = bytes(_COPY_BYTES)
 # xz is allowed formats.MEMORY_BYTES to unpack; packing with all cores takes it more, which reader adds for each.
 _TOOL_BYTES = 2 * formats.MEMORY_BYTES
 
@@ -29,22 +30,42 @@ def patience_s(image_bytes: int) -> float:
     return 3600.0 + image_bytes / 2**20
 
 
-def unpack(codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float) -> None:
+def unpack(
+    codec_name: str, source: Path, target: Path, image_bytes: int, timeout_s: float, *, padding_bytes: int = 0
+) -> None:
     """Create `target`, an image of exactly `image_bytes`, from `source`; zeros become holes.
 
-    Less than a block may follow the file system in the stream, and is left out. Raises ConstruirError if there is
+    Less than a block may follow the file system in the stream, or zeros, and is left out. So are `padding_bytes` zeros
+    after the stream, which not every tool takes. Raises ConstruirError if there is
     less or more than that, if the tool fails, or if it is not done after `timeout_s` seconds; OSError if `target` can't
     be written, with errno ENOSPC if the disk is full. Nothing is left of `target` then.
     """
     try:
-        with _new(target), _reading(formats.find(codec_name).unpack_argv, source, timeout_s) as unpacked:
+        argv = _without_padding(formats.find(codec_name).unpack_argv, source, padding_bytes)
+        with _new(target), _reading(argv, source, timeout_s) as unpacked:
             files.write_sparse(unpacked, target, image_bytes)
-            if len(unpacked.read(superblock.MAX_BLOCK_BYTES)) == superblock.MAX_BLOCK_BYTES:
+            if not _is_little_or_zeros(unpacked):
                 raise ConstruirError(f"{source.name} holds more than its {image_bytes} bytes; fetch or send it again")
     except EOFError as short:
         raise ConstruirError(
             f"{source.name} holds less than its {image_bytes} bytes; fetch or send it again"
         ) from short
+
+
+def _without_padding(argv: tuple[str, ...], source: Path, padding_bytes: int) -> tuple[str, ...]:
+    """The same tool, which sees no more than what comes before the padding. Its exit status is the line's (sh(1))."""
+    if not argv or not padding_bytes:
+        return argv
+    return ("sh", "-c", 'head -c "$0" | "$@"', str(source.stat().st_size - padding_bytes), *argv)
+
+
+def _is_little_or_zeros(rest: IO[bytes]) -> bool:
+    """Whether this is less than a block, or nothing but zeros, however long. Raises nothing; reads until it knows."""
+    size_bytes, is_zeros = 0, True
+    while (is_zeros or size_bytes < superblock.MAX_BLOCK_BYTES) and (piece := rest.read(_COPY_BYTES)):
+        size_bytes += len(piece)
+        is_zeros = is_zeros and piece == _ZEROS[: len(piece)]
+    return is_zeros or size_bytes < superblock.MAX_BLOCK_BYTES
 
 
 def pack(codec_name: str, image: Path, target: Path, timeout_s: float) -> None:

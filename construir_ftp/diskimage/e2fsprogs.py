@@ -42,6 +42,10 @@ def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
     foretold to the block: hence several steps. Raises JobError, with the words of the tool, where it can't be made
     larger: not every file system that the kernel takes is one that resize2fs(8) can grow. Raises OSError.
     """
+    with image.open("rb") as file:
+        ext = extfs.Image(file).ext
+    if ext.needs_repair or ext.free_blocks >= ext.blocks:
+        check(image)  # the kernel counts free blocks itself, and mounts it whatever the superblock says
     has_grown = False
     for step in range(_STEPS):
         size_bytes = _needed_bytes(image, free_bytes, most_bytes)

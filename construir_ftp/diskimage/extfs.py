@@ -25,6 +25,8 @@ __all__ = ["MOST_DIRECTORY_BYTES", "ROOT", "Image", "Inode", "Source"]
 
 _FAST_LINK_BYTES = 60
 _READ_BLOCKS = 256
+# Of a large directory so many blocks are looked into for what might be meant by a name.
+_WHOLE_BLOCKS = 64
 # Of a directory in the inode the first four bytes are its parent's number (inlinedata.rst).
 _PARENT_BYTES = 4
 # A name is looked for in a directory of so many bytes at most: some 400,000 files.
@@ -52,11 +54,16 @@ class Image(Inodes):
         if inode.kind != stat.S_IFDIR or not inode.links:
             raise ConstruirError("the image is damaged: it has no root directory")
         for name in names:
-            number = self.lookup(inode, name) if inode.kind == stat.S_IFDIR else None
-            if number is None:
+            below = self.child(inode, name)
+            if below is None:
                 return None
-            inode = self._named(number)
+            inode = below
         return inode
+
+    def child(self, parent: Inode, name: bytes) -> Inode | None:
+        """What has a name in `parent`; None if nothing has, or it is no directory. Raises ConstruirError as `find`."""
+        number = self.lookup(parent, name) if parent.kind == stat.S_IFDIR else None
+        return None if number is None else self.named(number)
 
     def lookup(self, directory: Inode, name: bytes) -> int | None:
         """The number of the inode that has a name in a directory, None if none has.
@@ -64,11 +71,9 @@ class Image(Inodes):
         Blocks are read in the order in which they lie in the image, until the name is found. Raises ConstruirError
         where that can't be said: the directory is damaged, encrypted, or longer than MOST_DIRECTORY_BYTES.
         """
-        if directory.size_bytes > MOST_DIRECTORY_BYTES:
-            raise ConstruirError(f"a directory has more than {MOST_DIRECTORY_BYTES >> 20} MiB of names")
         folds = directory.flags & Flag.CASEFOLD and self.ext.incompat & Incompat.CASEFOLD
         alike = ext_directory.folded(name)
-        for block in self._directory_blocks(directory, self.scattered(directory)):
+        for block in self._blocks_by_place(directory):
             if not folds and name not in block:
                 continue
             for found, number in ext_directory.entries(block):
@@ -78,7 +83,21 @@ class Image(Inodes):
                     raise ConstruirError(f"in a directory with casefold, {found!a} may be taken for {name.decode()}")
         return None
 
-    def _named(self, number: int) -> Inode:
+    def entries_by_place(self, directory: Inode, name: bytes) -> Iterator[tuple[bytes, int]]:
+        """As `entries`, in the order in which they lie in the image, of a directory that `lookup` takes.
+
+        All of its first blocks; of more only those that have `name` in them.
+        """
+        for count, block in enumerate(self._blocks_by_place(directory)):
+            if count < _WHOLE_BLOCKS or name in block:
+                yield from ext_directory.entries(block)
+
+    def _blocks_by_place(self, directory: Inode) -> Iterator[bytes]:
+        if directory.size_bytes > MOST_DIRECTORY_BYTES:
+            raise ConstruirError(f"a directory has more than {MOST_DIRECTORY_BYTES >> 20} MiB of names")
+        return self._directory_blocks(directory, self.scattered(directory))
+
+    def named(self, number: int) -> Inode:
         """An inode that an entry names, if the kernel takes it."""
         inode = self.inode(number)
         if number < self.ext.first_inode or not inode.links or inode.flags & Flag.ATTRIBUTE:

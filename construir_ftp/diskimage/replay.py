@@ -6,9 +6,8 @@ bounded: an image whose parts lie in an order that sends the reader back and for
 
 from collections.abc import Iterator
 
-from construir_ftp.diskimage import stream
-from construir_ftp.diskimage.stream import UploadReader
-from construir_ftp.errors import RefusedError
+from construir_ftp.diskimage.stream import Stream, UploadReader
+from construir_ftp.errors import ConstruirError
 
 # Sound images take none, since what is looked for lies in the beginning that is remembered, or one or two.
 MOST_TIMES = 4
@@ -34,7 +33,8 @@ class Replay:
     def pread(self, size_bytes: int, offset_bytes: int) -> bytes:
         """As pread(2): less at the end.
 
-        Raises RefusedError where the upload has changed meanwhile, or too much would have to be unpacked again.
+        Raises RefusedError where the upload has changed meanwhile, ConstruirError where too much would have to be
+        unpacked again.
         """
         if offset_bytes + size_bytes <= len(self._head):
             return bytes(memoryview(self._head)[offset_bytes : offset_bytes + size_bytes])
@@ -54,7 +54,7 @@ class Replay:
 
     def _begin(self) -> None:
         self._again = self._upload.again()
-        self._unpacked = stream.blocks(self._codec, self._again, self._max_memory_bytes)
+        self._unpacked = Stream(self._codec, self._again, self._max_memory_bytes)
         self._window, self._start_bytes = b"", 0
 
     def _next(self) -> bytes:
@@ -62,7 +62,7 @@ class Replay:
         block = next(self._unpacked, b"")
         self._left_bytes -= len(block) + self._again.read_bytes - before_bytes
         if self._left_bytes < 0:
-            raise RefusedError(
+            raise ConstruirError(
                 f"its parts lie so far apart that it would be unpacked more than {MOST_TIMES} times;"
                 " send it uncompressed, or make it anew with: construir pack DIR"
             )

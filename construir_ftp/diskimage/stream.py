@@ -1,31 +1,20 @@
 """The outer format of an upload, unpacked inside this process, in small pieces and within bounds.
 
-For the judge, which has to see a compressed stream's every byte and believe none. A stream is whole when
-its end mark and check sums are right and nothing follows. Nothing here writes a file or starts a program;
-codec does the same work with the system's tools once an upload has been accepted.
+For the judge, which has to see a compressed stream's every byte and believe none. A stream is whole when the end marks
+and check sums of all its members are right, and nothing follows but zeros. Nothing here writes a file or starts a
+program; codec does the same work with the system's tools once an upload has been accepted.
 """
 
-import bz2
 import errno
 import hashlib
-import lzma
-import sys
-import zlib
 from collections.abc import Iterator
 from typing import IO, Protocol
 
-import lz4.frame
-
+from construir_ftp import formats
+from construir_ftp.diskimage import members
+from construir_ftp.diskimage.members import READ_BYTES, Members, Pieces
 from construir_ftp.errors import RefusedError
-from construir_ftp.formats import FORMATS, MEMORY_BYTES, ZSTD_WINDOW_LOG
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-_READ_BYTES = 256 * 1024
-_BLOCK_BYTES = 1024 * 1024
+from construir_ftp.formats import MAGIC_BYTES
 
 
 class Growth(Protocol):
@@ -132,100 +121,66 @@ class UploadReader:
         return self._digest.hexdigest()
 
 
-class _Decoder(Protocol):
-    """What bz2, lzma, lz4.frame and zstd agree on."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Gzip:
-    """zlib's decompressor in the manner of the others. 16 + 15: one gzip member (RFC 1952), any window (zlib.h)."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(16 + 15)
-        self.needs_input = True
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        block = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        # A full block may leave more inside zlib even when no input is left.
-        self.needs_input = not self._zlib.unconsumed_tail and len(block) < max_length
-        return block
-
-
-def _decoder(codec: str, max_memory_bytes: int) -> _Decoder:
-    if codec == "gzip":
-        return _Gzip()
-    if codec == "bzip2":
-        return bz2.BZ2Decompressor()
-    if codec == "xz":
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=min(max_memory_bytes, MEMORY_BYTES))
-    if codec == "zstd":
-        window_log = min(ZSTD_WINDOW_LOG, max_memory_bytes.bit_length() - 1)
-        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
-    decoder: _Decoder = lz4.frame.LZ4FrameDecompressor()
-    return decoder
-
-
-def blocks(codec: str, upload: UploadReader, max_memory_bytes: int) -> Iterator[bytes]:
-    """What is inside `upload`, in blocks of at most 1 MiB, however far the stream expands.
+class Stream:
+    """What is inside `upload`, in blocks of at most 1 MiB, however far the stream expands; of raw, the upload itself.
 
     When the iterator ends, the stream was whole, its check sums right, and the upload has been read to its
-    end, which is known. Raises RefusedError if it is cut short, damaged, goes on after its end, or asks for more than
-    `max_memory_bytes` (or MEMORY_BYTES, or a window of 128 MiB) to be unpacked.
+    end, which is known: `padding_bytes` zeros are after the end of the stream. Raises RefusedError if it is cut short,
+    damaged, followed by what is no part of it, or asks for more than `max_memory_bytes` (or MEMORY_BYTES, or a window
+    of 128 MiB) to be unpacked.
     """
-    if codec == "raw":
-        while block := upload.read(_READ_BYTES):
+
+    def __init__(self, codec: str, upload: UploadReader, max_memory_bytes: int) -> None:
+        self._codec, self._upload = codec, upload
+        self._pieces = Pieces(upload)
+        self._members = Members(codec, self._pieces, max_memory_bytes)
+        self.padding_bytes = 0
+        self._blocks = self._raw() if codec == "raw" else self._unpacked()
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether what has been read so far can be the beginning of a longer stream, whole as it is."""
+        return self._codec == "raw" or self._members.count > 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._blocks)
+
+    def _raw(self) -> Iterator[bytes]:
+        while block := self._upload.read(READ_BYTES):
             yield block
-        return
-    decoder = _decoder(codec, max_memory_bytes)
-    while not decoder.eof:
-        data = upload.read(_READ_BYTES) if decoder.needs_input else b""
-        if decoder.needs_input and not data:
-            raise RefusedError(f"the {codec} stream ends early: the upload is cut short; send it again", is_cut=True)
-        if block := _decompress(codec, decoder, data):
-            yield block
-    _check_end(codec, decoder, upload)
 
+    def _unpacked(self) -> Iterator[bytes]:
+        yield from self._members.next()
+        while self._goes_on():
+            yield from self._members.next()
 
-def _decompress(codec: str, decoder: _Decoder, data: bytes) -> bytes:
-    try:
-        return decoder.decompress(data, max_length=_BLOCK_BYTES)
-    # bz2 says OSError, lz4 RuntimeError.
-    except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, RuntimeError, ValueError, EOFError) as error:
-        if "memory" in str(error).lower():
-            raise _too_much_memory(codec) from error
-        raise RefusedError(f"the {codec} stream is damaged; compress and send it again") from error
-    except MemoryError as error:
-        raise _too_much_memory(codec) from error
+    def _goes_on(self) -> bool:
+        """Whether another member follows; whatever else may follow has been read then. Raises RefusedError."""
+        end_bytes = self._pieces.taken_bytes
+        zeros = self._pieces.skip_zeros()
+        head = self._pieces.peek(MAGIC_BYTES)
+        if not head:
+            self.padding_bytes = zeros
+            return False
+        unit = formats.find(self._codec).padding_unit
+        is_in_place = not zeros or (unit > 0 and zeros % unit == 0)
+        if is_in_place and formats.is_member(self._codec, head):
+            return True
+        if is_in_place and len(head) < MAGIC_BYTES and formats.may_become_member(self._codec, head):
+            raise members.cut(self._codec)
+        raise self._refusal_of_the_rest(head, end_bytes)
 
-
-def _too_much_memory(codec: str) -> RefusedError:
-    cure = FORMATS[codec].recompress
-    return RefusedError(f"unpacking this {codec} stream takes more memory than is given here; {cure}")
-
-
-def _check_end(codec: str, decoder: _Decoder, upload: UploadReader) -> None:
-    # An integrity check this liblzma doesn't know goes unverified, and makes xz(1) fail.
-    if isinstance(decoder, lzma.LZMADecompressor) and not lzma.is_check_supported(decoder.check):
-        raise RefusedError("the xz stream has an unknown kind of integrity check; compress again with xz -6")
-    if not decoder.unused_data:
-        upload.wait()
-    is_whole = upload.is_whole
-    trailing_bytes = len(decoder.unused_data or b"") + upload.left_bytes
-    if trailing_bytes:
-        count = f"{trailing_bytes}" if is_whole else f"at least {trailing_bytes}"
-        raise RefusedError(f"{count} bytes follow the end of the {codec} stream; compress as a single stream")
+    def _refusal_of_the_rest(self, head: bytes, end_bytes: int) -> RefusedError:
+        other = formats.of_content(head).name
+        if other not in ("raw", self._codec):
+            return RefusedError(
+                f"a {other} stream follows the end of the {self._codec} stream; unpack both, and compress the whole"
+                " once, for instance with: zstd -3 IMAGE"
+            )
+        return RefusedError(
+            f"what follows the end of the {self._codec} stream is no part of it;"
+            f" cut it off with: truncate -s {end_bytes} FILE"
+        )

@@ -121,7 +121,6 @@ def _ext_sense(ext: Ext) -> dict[str, bool]:
         or (_is_power_of_two(ext.descriptor_bytes) and 64 <= ext.descriptor_bytes <= 1024),
         "first group of meta_bg": not ext.incompat & Incompat.META_BG or _has_all_before_meta_bg(ext),
         "encoding of casefold": not ext.incompat & Incompat.CASEFOLD or ext.encoding == _UTF8_12_1,
-        "free blocks": ext.free_blocks < ext.blocks,
     }
 
 

@@ -2,9 +2,9 @@
 
 upload is one upload, incoming what is kept of those that were cut, quota what each contributor may have; file_writer
 writes them to the disk. live_check has an upload judged while it comes: judge_pool keeps the judges, judge_server is
-their parent in the jail, judge_handle the talk with one, judge looks into the file, verdict is what it says.
-check_threads are those that wait for verdicts. admission is the one way into queue/. deb_changes is for dput and
-dupload.
+their parent in the jail, judge_handle the talk with one, judge looks into the file, program at what the job runs in it,
+verdict is what it says. base_programs asks whether the machine's root has what that needs. check_threads are those that
+wait for verdicts. admission is the one way into queue/. deb_changes is for dput and dupload.
 
 Only judge looks into an upload. Nothing here speaks FTP.
 """

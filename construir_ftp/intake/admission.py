@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from construir_ftp.errors import RefusedError
-from construir_ftp.intake import check_threads
+from construir_ftp.intake import base_programs, check_threads
 from construir_ftp.intake.judge_handle import Wanted, no_longer_wanted
 from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.intake.verdict import Verdict
@@ -76,6 +76,7 @@ def _record(name: str, contributor: str, found: Verdict, wanted: Wishes, most_ar
         codec=found.codec,
         filesystem=found.filesystem,
         upload_bytes=found.upload_bytes,
+        padding_bytes=found.padding_bytes,
         image_bytes=found.image_bytes,
         upload_sha256=found.upload_sha256,
         received=datetime.now(UTC),
@@ -92,6 +93,7 @@ def wishes_of(found: Verdict, offer: Offer) -> Wishes:
     found.require_admissible()
     wanted = request.of_job(found.construir_toml, found.filesystem)
     offer.check(wanted, found.image_bytes, check_threads.aside)
+    base_programs.check(found, wanted, offer.images, offer.default_base)
     return wanted
 
 

@@ -1,25 +1,29 @@
 """Is this upload a job? The only part that looks into one, while it is still being received or afterwards.
 
 It works in a process of its own (judge_server). It needs no path, opens and writes no file and starts no program, so
-that process is left nothing but its own descriptors. libmagic says what the outer format is, and names in a refusal
-what was found; what the file system is, and whether all of it is there, is for the superblock and the stream to
-prove. So a script or an ELF header in block 0, which hides an ext4 from libmagic, does no harm, and a magic number
+that process is left nothing but its own descriptors. The outer format is told by its magic number. What the file system
+is, and whether all of it is there, is for the superblock and the stream to prove. libmagic names in a refusal what was
+found. So a script or an ELF header in block 0, which hides an ext4 from libmagic, does no harm, and a magic number
 alone no good.
 """
 
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from construir_ftp import formats
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage import extfs, stream, superblock
+from construir_ftp.diskimage import extfs, other_kinds, superblock
 from construir_ftp.diskimage.replay import Replay
-from construir_ftp.diskimage.stream import UploadReader
+from construir_ftp.diskimage.stream import Stream, UploadReader
 from construir_ftp.diskimage.superblock import Volume
 from construir_ftp.errors import ConstruirError, RefusedError
+from construir_ftp.intake import program
+from construir_ftp.intake.program import Need
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Wishes
 
 try:
     import magic
@@ -38,6 +42,7 @@ _UNREPLAYED = (
     f" its journal is not replayed (needs_recovery); {_MEND}"
 )
 _OBJECTION_CHARACTERS = 200
+_ZEROS = bytes(2**21)
 
 
 def prepare() -> None:
@@ -50,31 +55,47 @@ def prepare() -> None:
 def judge(upload: UploadReader, limits: GateSection) -> Verdict:
     """What kind of job `upload` is; on return every byte of it has been read once. Raises RefusedError if it is none.
 
-    Reads no further than it must, and does not wait for more than it needs: a file system announces its size in
-    its head, and more output than that ends the reading. A raw image of the wrong size is refused by its head alone.
+    Does not wait for more than it needs: a file system announces its size in its head, and what comes after that ends
+    the reading unless it is zeros. A raw image that is too short is refused by its head alone. In the cure that a
+    refusal names, FILE stands for the upload.
     """
     codec = _codec(upload)
-    unpacked = stream.blocks(codec, upload, limits.max_memory)
+    try:
+        return _judge(codec, upload, limits)
+    except RefusedError as refused:
+        if codec == "raw":
+            raise refused.naming("IMAGE", "FILE") from refused
+        raise
+
+
+def _judge(codec: str, upload: UploadReader, limits: GateSection) -> Verdict:
+    unpacked = Stream(codec, upload, limits.max_memory)
     begin = _take_head(unpacked)
     volume = _volume(codec, bytes(memoryview(begin)[: superblock.HEAD_BYTES]))
     _check_limits(volume, limits)
     _check_upload(codec, volume, upload, limits)
-    seen_bytes, enough_bytes = len(begin), volume.size_bytes + volume.block_bytes
-    while seen_bytes < enough_bytes and (block := next(unpacked, b"")):
+    rest = _Rest(volume, limits)
+    rest.add(begin, 0)
+    seen_bytes = len(begin)
+    for block in unpacked:
+        rest.add(block, seen_bytes)
         seen_bytes += len(block)
         if len(begin) < _REMEMBERED_BYTES:
             begin += block
-        _check_ratio(volume, upload, limits)
-    _check_size(codec, volume, seen_bytes)
-    text, objection = _look_for_wishes(volume, Replay(codec, upload, limits.max_memory, begin, volume.size_bytes))
+        _check_ratio(max(volume.size_bytes, seen_bytes), upload, limits)
+    _require_all(volume, seen_bytes, may_go_on=unpacked.may_go_on)
+    inside = _look_inside(volume, Replay(codec, upload, limits.max_memory, begin, volume.size_bytes))
     return Verdict(
         codec=codec,
         filesystem=volume.filesystem,
         upload_bytes=upload.size_bytes,
+        padding_bytes=unpacked.padding_bytes,
         image_bytes=volume.size_bytes,
         upload_sha256=upload.sha256(),
-        construir_toml=text,
-        objection=objection,
+        construir_toml=inside.construir_toml,
+        objection=inside.objection.replace("IMAGE", "FILE") if codec == "raw" else inside.objection,
+        needs=inside.need.what if inside.need else "",
+        needed_as=inside.need.role if inside.need else "",
     )
 
 
@@ -82,9 +103,7 @@ def _codec(upload: UploadReader) -> str:
     head = upload.peek(superblock.HEAD_BYTES)
     if not head:
         raise RefusedError("the upload is empty; make a job with: construir pack DIR")
-    if not LIBMAGIC:
-        return formats.of_content(head).name
-    return formats.of_libmagic(_describe(head)).name
+    return formats.of_content(head).name
 
 
 def _describe(data: bytes) -> str:
@@ -109,10 +128,15 @@ def _take_head(unpacked: Iterator[bytes]) -> bytearray:
 
 def _volume(codec: str, head: bytes) -> Volume:
     volume = superblock.read(head)
-    if volume is None:
-        found = _describe(head) if codec == "raw" else f"{_describe(head)}, in {codec}"
-        raise RefusedError(f"not a file system image ({found}); make one with: construir pack DIR")
-    return volume
+    if volume is not None:
+        return volume
+    in_codec = "" if codec == "raw" else f", in {codec}"
+    known = other_kinds.found(head, codec)
+    if known is None:
+        raise RefusedError(f"not a file system image ({_describe(head)}{in_codec}); make one with: construir pack DIR")
+    words, command = known
+    unpack = "unpack it, and " if "IMAGE" in command else ""
+    raise RefusedError(f"not a file system image ({words}{in_codec}); {unpack}make one with: {command}")
 
 
 def _check_limits(volume: Volume, limits: GateSection) -> None:
@@ -131,36 +155,62 @@ def _check_limits(volume: Volume, limits: GateSection) -> None:
 def _check_upload(codec: str, volume: Volume, upload: UploadReader, limits: GateSection) -> None:
     """What the length of the upload says against it, by what is known of that."""
     if codec == "raw" and upload.is_whole:
-        _check_size(codec, volume, upload.size_bytes)
+        _require_all(volume, upload.size_bytes, may_go_on=True)
     elif codec == "raw" and volume.size_bytes > upload.most_bytes:
         raise RefusedError(
             f"the image has {_in_units(volume.size_bytes)}, and this upload may have {_in_units(upload.most_bytes)}"
             " at most; compress it, for instance with zstd -3",
             552,
         )
-    _check_ratio(volume, upload, limits)
+    _check_ratio(volume.size_bytes, upload, limits)
 
 
-def _check_ratio(volume: Volume, upload: UploadReader, limits: GateSection) -> None:
+def _check_ratio(unpacked_bytes: int, upload: UploadReader, limits: GateSection) -> None:
     """Refuse what is too small for what it unpacks to, as soon as its length is known to stay so small."""
-    if volume.size_bytes > max(limits.ratio_free, limits.max_ratio * upload.most_bytes):
+    if unpacked_bytes > max(limits.ratio_free, limits.max_ratio * upload.most_bytes):
         raise RefusedError(
-            f"the image unpacks to {_in_units(volume.size_bytes)}, more than {limits.max_ratio} times the"
+            f"the image unpacks to {_in_units(unpacked_bytes)}, more than {limits.max_ratio} times the"
             f" {_in_units(upload.most_bytes)} uploaded; make it with less empty space",
             552,
         )
 
 
-def _check_size(codec: str, volume: Volume, real_bytes: int) -> None:
-    """A file system may be followed by less than one of its blocks: a file's length need not be a multiple of it."""
+def _require_all(volume: Volume, real_bytes: int, *, may_go_on: bool) -> None:
     if real_bytes < volume.size_bytes:
         raise RefusedError(
             f"the image ends after {real_bytes} of the {volume.size_bytes} bytes of its file system:"
             " it is cut short; send it again",
-            is_cut=codec == "raw",
+            is_cut=may_go_on,
         )
-    if real_bytes >= volume.size_bytes + volume.block_bytes:
-        raise RefusedError(f"the image goes on after the {volume.size_bytes} bytes of its file system; cut it there")
+
+
+class _Rest:
+    """What comes after a file system: zeros, or less than one of its blocks, since a file's length need not be a
+    multiple of it.
+    """
+
+    def __init__(self, volume: Volume, limits: GateSection) -> None:
+        self._volume, self._limits = volume, limits
+        self._is_zeros = True
+
+    def add(self, block: bytes | bytearray, offset_bytes: int) -> None:
+        """The next block of what was unpacked, and where it begins. Raises RefusedError."""
+        end_bytes, size_bytes = offset_bytes + len(block), self._volume.size_bytes
+        if end_bytes <= size_bytes:
+            return
+        rest = memoryview(block)[max(0, size_bytes - offset_bytes) :]
+        self._is_zeros = self._is_zeros and rest.tobytes() == _ZEROS[: len(rest)]
+        if not self._is_zeros and end_bytes >= size_bytes + self._volume.block_bytes:
+            raise RefusedError(
+                f"the image goes on after the {size_bytes} bytes of its file system;"
+                f" cut it there with: truncate -s {size_bytes} IMAGE"
+            )
+        if end_bytes >= size_bytes + self._volume.block_bytes and end_bytes > self._limits.max_image:
+            raise RefusedError(
+                f"zeros follow the file system beyond {_in_units(self._limits.max_image)}, the most that is accepted"
+                f" here; cut them off with: truncate -s {size_bytes} IMAGE",
+                552,
+            )
 
 
 def _in_units(size_bytes: int) -> str:
@@ -170,21 +220,46 @@ def _in_units(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
-def _look_for_wishes(volume: Volume, image: Replay) -> tuple[str, str]:
-    """The text of construir.toml, and why the image can't be a job although it is one; each may be empty.
+class _Inside(NamedTuple):
+    """What was found in an image: the text of construir.toml, why it can't be a job although it is one, and what its
+    program needs of the machine. Each may be missing.
+    """
 
-    That there is no construir.toml is said only where the machine would find none either. Of btrfs and xfs it isn't
-    asked.
+    construir_toml: str = ""
+    objection: str = ""
+    need: Need | None = None
+
+
+def _look_inside(volume: Volume, image: Replay) -> _Inside:
+    """That there is no construir.toml is said only where the machine would find none either. Of btrfs and xfs nothing
+    is asked.
     """
     if not volume.filesystem.startswith("ext"):
-        return "", ""
+        return _Inside()
     try:
         files = extfs.Image(image)
         if files.ext.needs_recovery:
-            return "", _UNREPLAYED
-        return _wishes(files), ""
+            return _Inside(objection=_UNREPLAYED)
+        text = _wishes(files)
     except ConstruirError as error:
-        return "", _objection(str(error))
+        return _Inside(objection=_objection(str(error)))
+    try:
+        wanted = request.read(text)
+    except RefusedError:
+        return _Inside(text)  # for admission to say
+    try:
+        return _Inside(text, need=_program(files, wanted))
+    except RefusedError as error:
+        return _Inside(text, str(error))
+
+
+def _program(files: extfs.Image, wanted: Wishes) -> Need | None:
+    try:
+        return program.look(files, wanted)
+    except RefusedError:
+        raise
+    except ConstruirError:
+        return None  # of damage the machine tells, and of names that casefold takes for others
 
 
 def _objection(why: str) -> str:

@@ -15,6 +15,7 @@ from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.intake.judge_handle import JudgeHandle, Wanted
 from construir_ftp.intake.judge_pool import ANY_SIZE, NOBODY, JudgePool
 from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jobs import names
 
 log = logging.getLogger("construir.ftp")
 
@@ -33,7 +34,8 @@ _NEVER = 2**63
 class LiveCheck:
     """Of the file at `path`. To be closed, or used as a context. One thread at a time may use it.
 
-    `most_bytes` is asked how long the upload may become, when its judge is. `whose` is its contributor.
+    `most_bytes` is asked how long the upload may become, when its judge is. `whose` is its contributor, and
+    `name` what the file is called where a refusal names a cure.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class LiveCheck:
         path: Path,
         most_bytes: Callable[[], int] = lambda: ANY_SIZE,
         whose: str = NOBODY,
+        name: str = "",
     ) -> None:
         self._judges, self._path, self._most_bytes, self._whose = judges, path, most_bytes, whose
+        self._name = names.in_command(name)
         self._judge: JudgeHandle | None = None
         self._try_at_bytes = FIRST_BYTES
         self._told_bytes = -_STEP_BYTES
@@ -71,8 +75,8 @@ class LiveCheck:
         try:
             if self._judge is not None:
                 self._judge.heed()
-        except RefusedError:
-            raise
+        except RefusedError as refused:
+            raise self._named(refused) from refused
         except ConstruirError as error:
             log.warning("%s; it will be judged when it is whole", error)
             self._try_at_bytes = _NEVER
@@ -114,10 +118,16 @@ class LiveCheck:
         if not, the upload is refused (426). Raises ConstruirError if no judge could be had.
         """
         self._judge = self._judge or self._judges.judge(self._path, self._whose)
-        found = self._judge.conclude(size_bytes, wanted)
+        try:
+            found = self._judge.conclude(size_bytes, wanted)
+        except RefusedError as refused:
+            raise self._named(refused) from refused
         if found.upload_bytes != self._path.stat().st_size:
             raise RefusedError("the upload changed while it was being checked; send it again")
-        return found
+        return found.naming(self._name)
+
+    def _named(self, refused: RefusedError) -> RefusedError:
+        return refused.naming("FILE", self._name)
 
     def close(self) -> None:
         """End the judge, if one still looks at it."""
@@ -128,5 +138,5 @@ class LiveCheck:
 
 def check_file(path: Path, judges: JudgePool) -> Verdict:
     """What kind of job the file at `path` is, which has stopped growing. Raises RefusedError if it is none, OSError."""
-    with LiveCheck(judges, path) as check:
+    with LiveCheck(judges, path, name=path.name) as check:
         return check.conclude(path.stat().st_size)

@@ -112,7 +112,7 @@ class Intake:
 
     def make_job(self, partial: Partial, name: str, wanted: Wanted) -> Conclusion:
         """`conclude` what was kept whole, under the name that it has now."""
-        with LiveCheck(self.judges, partial.job.upload, whose=partial.contributor) as check:
+        with LiveCheck(self.judges, partial.job.upload, whose=partial.contributor, name=name) as check:
             return self.conclude(partial, name, check, wanted)
 
     def conclude(self, partial: Partial, name: str, check: LiveCheck, wanted: Wanted) -> Conclusion:
@@ -164,7 +164,7 @@ class Upload:
         self._refused: Reply | None = None
         self._cut: Reply | None = None
         self.file = FileWriter(partial.job.upload, flags, intake.flusher)
-        self._check = LiveCheck(intake.judges, partial.job.upload, share.most_bytes, partial.contributor)
+        self._check = LiveCheck(intake.judges, partial.job.upload, share.most_bytes, partial.contributor, partial.name)
 
     @property
     def size_bytes(self) -> int:

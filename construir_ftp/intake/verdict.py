@@ -6,7 +6,7 @@ The judge has read hostile bytes, so its answer is checked like any other input:
 import math
 import socket
 import struct
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -25,7 +25,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The upload is a job. `image_bytes` is the file system's size, proved to be there; SHA-256 is the upload's.
 
     `construir_toml` is the text of that file in it, which nobody has looked into yet. `objection`, if there is one, is
-    why it must not be admitted all the same: what it asks for can't be told. It can be unpacked, and looked at.
+    why it must not be admitted all the same: what it asks for can't be told, or it could not be run. It can be
+    unpacked, and looked at. `padding_bytes` zeros follow the stream. `needs` is what the job's program needs of the
+    machine's root, a path or a name on PATH, and `needed_as` what for (program.Need).
     """
 
     codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
@@ -35,6 +37,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     upload_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     construir_toml: Annotated[str, msgspec.Meta(max_length=request.MOST_BYTES)] = ""
     objection: Annotated[str, msgspec.Meta(max_length=300, pattern="^[ -~]*$")] = ""
+    padding_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    needs: Annotated[str, msgspec.Meta(max_length=200, pattern="^[!-~]*$")] = ""
+    needed_as: Literal["", "interpreter", "loader", "target"] = ""
+
+    def naming(self, name: str) -> "Verdict":
+        """The same, with the upload's name in the cure."""
+        if not self.objection:
+            return self
+        return msgspec.structs.replace(self, objection=str(RefusedError(self.objection).naming("FILE", name)))
 
     def require_admissible(self) -> None:
         """Raise RefusedError if there is an objection."""

@@ -25,7 +25,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
     image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
-    needs, `installs` whether it needs Debian packages.
+    needs, `installs` whether it needs Debian packages. `padding_bytes`
+    zeros follow the stream in the upload.
     """
 
     version: int = 1
@@ -35,6 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     codec: str
     filesystem: str
     upload_bytes: int
+    padding_bytes: int = 0
     image_bytes: int
     upload_sha256: str
     received: datetime

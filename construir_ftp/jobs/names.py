@@ -15,6 +15,7 @@ from construir_ftp.jobs import portable_names
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._+~@=,-]{0,127}")
 # What an id keeps of a name: it is a directory, and part of addresses.
 _NOT_IN_SLUGS = re.compile(r"[^A-Za-z0-9._-]")
+_ARGUMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9._+,=@-]{0,127}")
 # What clients call a file that they will rename when it is complete: lftp .in.NAME, ncftp tmp.NAME, rclone
 # NAME.partial, WinSCP NAME.filepart, others NAME.part and NAME.tmp; and whatever is hidden.
 _TEMPORARY = re.compile(r"\..+|tmp\..+|.+\.(filepart|part|partial|tmp)")
@@ -47,6 +48,11 @@ def is_temporary(name: str) -> bool:
 def check_upload_name(name: str) -> None:
     """Refuse (RefusedError, 553) a name that is neither a job's nor a temporary one, which may begin with a dot."""
     check_name(name.removeprefix(".") if is_temporary(name) else name)
+
+
+def in_command(name: str) -> str:
+    """A name as an argument of a command that is to be pasted into a shell; FILE where that would not be safe."""
+    return name if _ARGUMENT.fullmatch(name) else "FILE"
 
 
 def name_of(source: Path) -> str:

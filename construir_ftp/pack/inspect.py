@@ -1,8 +1,8 @@
 """What a server would say of a file, and why, where there is no server.
 
 The judge is the server's own, in a jail where one can be had. On a contributor's computer without the means it works in
-this process, on a file that its owner has named. What only an appliance knows is not asked: which base images, layers
-and results it has.
+this process, on a file that its owner has named. What only an appliance knows is not asked: which layers and results it
+has, and which base images, unless they are here.
 """
 
 import tomllib
@@ -54,6 +54,7 @@ def inspect(file: Path, config: Config) -> Inspection:
         wanted = request.of_job(found.construir_toml, found.filesystem)
         report = msgspec.structs.replace(report, asks=_said(wanted), name=wanted.name or report.name)
         _terms(config.machine, config.gate, wanted).check(wanted, found.image_bytes)
+        _check_programs(found, wanted, config)
     except RefusedError as refused:
         return msgspec.structs.replace(report, reply=refused.as_reply())
     return msgspec.structs.replace(report, accepted=True, reply="226 Accepted")
@@ -68,8 +69,21 @@ def judged(file: Path, limits: GateSection) -> Verdict:
 
         with JudgePool(limits) as judges:
             return live_check.check_file(file, judges)
-    with file.open("rb") as upload:
-        return judge.judge(UploadReader(upload, Whole(file.stat().st_size)), limits)
+    name = names.in_command(file.name)
+    try:
+        with file.open("rb") as upload:
+            return judge.judge(UploadReader(upload, Whole(file.stat().st_size)), limits).naming(name)
+    except RefusedError as refused:
+        raise refused.naming("FILE", name) from refused
+
+
+def _check_programs(found: Verdict, wanted: Wishes, config: Config) -> None:
+    """By the base images that are here, if any are."""
+    try:
+        from construir_ftp.intake import base_programs
+    except ImportError:  # on a contributor's own machine, where no images are
+        return
+    base_programs.check(found, wanted, config.images_path(), config.images.default)
 
 
 def _said(wanted: Wishes) -> dict[str, object]:

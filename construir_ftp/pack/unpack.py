@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from construir_ftp import formats, process
 from construir_ftp.config import GateSection
-from construir_ftp.diskimage import codec, e2fsprogs, extfs, stream, tree
-from construir_ftp.diskimage.stream import Whole
+from construir_ftp.diskimage import codec, e2fsprogs, extfs, tree
+from construir_ftp.diskimage.stream import Stream, UploadReader, Whole
 from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import portable_names
@@ -72,11 +72,11 @@ def _unwrap(found: Verdict, file: Path, image: Path) -> None:
     """The image in a file, made in a jail if the tool for that is here, else by a library; zeros become holes."""
     argv = formats.find(found.codec).unpack_argv
     if not argv or process.find(argv[0]):
-        codec.unpack(found.codec, file, image, found.image_bytes, _TIMEOUT_S)
+        codec.unpack(found.codec, file, image, found.image_bytes, _TIMEOUT_S, padding_bytes=found.padding_bytes)
         return
     with file.open("rb") as packed, image.open("xb") as target:
-        upload = stream.UploadReader(packed, Whole(found.upload_bytes))
-        for block in stream.blocks(found.codec, upload, int(_NO_LIMITS.max_memory)):
+        upload = UploadReader(packed, Whole(found.upload_bytes))
+        for block in Stream(found.codec, upload, int(_NO_LIMITS.max_memory)):
             if block.count(0) == len(block):
                 target.seek(len(block), os.SEEK_CUR)
             else:

@@ -71,7 +71,8 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises JobError where its file system can't be made as large as it asks for; ConstruirError and OSError.
         """
-        codec.unpack(found.codec, upload, job.disk, found.image_bytes, codec.patience_s(found.image_bytes))
+        patience_s = codec.patience_s(found.image_bytes)
+        codec.unpack(found.codec, upload, job.disk, found.image_bytes, patience_s, padding_bytes=found.padding_bytes)
         if self.wishes.space:
             self._grow(job.disk, self.wishes.space)
         for dependency, path in zip(self.results, self.disks(job), strict=True):

@@ -68,7 +68,7 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
         pack.pack_directory(source, incoming.upload, Wrapping())  # as construir pack does, if nothing else is said
     else:
         files.copy(source, incoming.upload)
-    with JudgePool(config.gate) as judges, LiveCheck(judges, incoming.upload) as check:
+    with JudgePool(config.gate) as judges, LiveCheck(judges, incoming.upload, name=source.name) as check:
         admission.admit(spool, incoming, names.name_of(source), "local", check, offer)
 
 

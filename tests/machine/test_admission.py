@@ -16,7 +16,7 @@ from construir_ftp.layers.resolver import Offer
 from construir_ftp.units import Duration, Size
 from tests.support import images
 from tests.support.ftpclient import wait_until
-from tests.support.images import CODECS, COMPRESSED, MIB, TIB
+from tests.support.images import CODECS, COMPRESSED, KIB, MIB, TIB
 from tests.support.prison import descendants, judge_pids
 
 LIMITS = GateSection()
@@ -51,6 +51,8 @@ def test_a_job_in_every_codec_passes_with_its_digest_and_sizes(tmp_path: Path, c
         upload_bytes=len(data),
         image_bytes=8 * MIB,
         upload_sha256=hashlib.sha256(data).hexdigest(),
+        needs="/bin/sh",
+        needed_as="interpreter",
     )
 
 
@@ -67,14 +69,21 @@ def test_a_sparse_terabyte_is_refused_at_once(tmp_path: Path) -> None:
     claiming = images.claiming(images.image("ext4", 8 * MIB, "-b", "4096"), TIB)
     path = images.sparse(tmp_path / "honest", claiming, TIB)
     assert refusal(path) == (552, "the image unpacks to 1.0 TiB; at most 16.0 GiB are accepted here")
-    path = images.sparse(tmp_path / "lying", images.image(), TIB)
+    path = images.sparse(tmp_path / "lying", images.image() + b"more" * KIB, TIB)
     assert refusal(path)[1].startswith(f"the image goes on after the {4 * MIB} bytes of its file system")
+    path = images.sparse(tmp_path / "followed.img", images.image(), TIB)
+    assert refusal(path, GateSection(max_image=Size(64 * MIB))) == (
+        552,
+        "zeros follow the file system beyond 64.0 MiB, the most that is accepted here;"
+        f" cut them off with: truncate -s {4 * MIB} followed.img",
+    )
 
 
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_a_bomb_is_refused_within_little_memory(tmp_path: Path, codec: str) -> None:
     upload = written(tmp_path / "upload", images.bomb(codec, images.image(), 256 * MIB))
-    assert "goes on after" in refusal(upload, GateSection(max_memory=Size(32 * MIB)))[1]
+    limits = GateSection(max_memory=Size(32 * MIB), max_image=Size(64 * MIB))
+    assert "zeros follow the file system beyond 64.0 MiB" in refusal(upload, limits)[1]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +95,8 @@ def test_a_bomb_is_refused_within_little_memory(tmp_path: Path, codec: str) -> N
         (images.squashfs(), "not a file system image (Squashfs"),
         (images.iso(), "not a file system image (ISO 9660"),
         (images.pack("xz", images.image())[:-1], "the xz stream ends early"),
-        (images.pack("gzip", images.image()) + b"x", "1 bytes follow the end of the gzip stream"),
-        (images.claiming(images.image(), 3 * MIB), "the image goes on after"),
+        (images.pack("gzip", images.image()) + b"x", "what follows the end of the gzip stream is no part"),
+        (images.claiming(images.image(), 3 * MIB)[:-KIB] + images.noise(KIB), "the image goes on after"),
     ],
 )
 def test_the_judges_reason_reaches_the_client(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -175,14 +184,14 @@ HOSTILE = {
     "text": b"hello\n",
     "noise": images.noise(100_000),
     "magic": images.only_magic(),
-    "less": images.claiming(images.image(), 3 * MIB),
+    "less": images.claiming(images.image(), 3 * MIB)[:-KIB] + images.noise(KIB),
     "more": images.claiming(images.image(), 5 * MIB),
     "squashfs": images.squashfs(),
     "iso": images.iso(),
     **{f"cut {codec}": images.pack(codec, images.image())[:-1] for codec in CODECS},
-    **{f"trailing {codec}": images.pack(codec, images.image()) + bytes(5000) for codec in CODECS},
+    **{f"trailing {codec}": images.pack(codec, images.image()) + images.noise(5000) for codec in CODECS},
     **{f"terabyte {codec}": images.pack(codec, images.claiming(images.image(), TIB)) for codec in CODECS},
-    **{f"bomb {codec}": images.bomb(codec, images.image(), 256 * MIB) for codec in COMPRESSED},
+    **{f"bomb {codec}": images.bomb(codec, images.image() + b"more", 256 * MIB) for codec in COMPRESSED},
 }
 
 

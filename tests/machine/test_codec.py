@@ -44,7 +44,7 @@ def test_what_the_tools_pack_is_one_whole_stream(tmp_path: Path, name: str) -> N
     image, packed = some_image(tmp_path / "image", 40 * MIB), tmp_path / "packed"
     codec.pack(name, image, packed, TIMEOUT_S)
     with packed.open("rb") as file:
-        blocks = stream.blocks(name, stream.UploadReader(file), 64 * MIB)
+        blocks = stream.Stream(name, stream.UploadReader(file), 64 * MIB)
         assert sum(map(len, blocks)) == 40 * MIB
 
 
@@ -57,9 +57,35 @@ def test_the_rest_of_a_block_after_the_file_system_is_left_out(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", CODECS)
+def test_zeros_after_the_file_system_are_left_out(tmp_path: Path, name: str) -> None:
+    packed, target = tmp_path / "packed", tmp_path / "image"
+    packed.write_bytes(images.pack(name, images.image() + bytes(9 * MIB)))
+    codec.unpack(name, packed, target, 4 * MIB, TIMEOUT_S)
+    assert target.read_bytes() == images.image()
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize("padding", [0, 1, 4, 100_000])
+def test_members_and_the_padding_after_them_are_unpacked_whole(tmp_path: Path, name: str, padding: int) -> None:
+    packed, target, image = tmp_path / "packed", tmp_path / "image", images.noise(5 * MIB)
+    packed.write_bytes(images.pack(name, image[: 2 * MIB]) + images.pack(name, image[2 * MIB :]) + bytes(padding))
+    codec.unpack(name, packed, target, 5 * MIB, TIMEOUT_S, padding_bytes=padding)
+    assert target.read_bytes() == image
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_a_cut_stream_is_noticed_behind_padding_too(tmp_path: Path, name: str) -> None:
+    packed, target = tmp_path / "packed", tmp_path / "image"
+    packed.write_bytes(images.pack(name, images.noise(MIB))[:-1000] + bytes(10))
+    with pytest.raises(ConstruirError):
+        codec.unpack(name, packed, target, MIB, TIMEOUT_S, padding_bytes=10)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", CODECS)
 def test_a_stream_that_is_not_the_one_admitted_leaves_no_image(tmp_path: Path, name: str) -> None:
     packed, target = tmp_path / "packed", tmp_path / "image"
-    packed.write_bytes(images.pack(name, images.image()))
+    packed.write_bytes(images.pack(name, images.image()[:-4096] + images.noise(4096)))
     for size, words in ((4 * MIB - 4096, "holds more than"), (4 * MIB + 1, "holds less than")):
         with pytest.raises(ConstruirError, match=words):
             codec.unpack(name, packed, target, size, TIMEOUT_S)

@@ -97,7 +97,7 @@ EARLY = {
     "a file system that is not accepted": (JOB, "550 Refused: ext4 is not accepted here"),
     "an image that is too large": (images.claiming(images.image(), 2**30), "552 Refused: the image unpacks to 1.0 GiB"),
     "an image larger than an upload": (images.claiming(images.image(), 128 * MIB), "552 Refused: the image has 128.0"),
-    "a raw image with more behind it": (images.image() + bytes(MIB), "550 Refused: the image goes on after the"),
+    "a raw image with more behind it": (images.image() + images.noise(MIB), "550 Refused: the image goes on after the"),
     "the wrong thing in the right codec": (images.pack("xz", images.noise(MIB)), "550 Refused: not a file system"),
     "another archive": (images.tar() + bytes(200_000), "550 Refused: not a file system image (POSIX tar"),
 }

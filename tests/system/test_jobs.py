@@ -95,6 +95,18 @@ def test_hello_leaves_its_file_and_its_line(results: Results, tmp_path: Path) ->
     assert (results.unpacked("hello", tmp_path) / "made-by-run.txt").read_text().endswith("\n")
 
 
+def test_job_in_several_members_with_padding_after_them_runs(results: Results, tmp_path: Path) -> None:
+    pack.pack(JOBS / "hello", tmp_path / "whole.img", 4 * 2**20, "raw")
+    line = (
+        "(head -c 9999 whole.img | pzstd -q -c; tail -c +10000 whole.img | zstd -q; head -c 999 /dev/zero)"
+        " >members.img.zst"
+    )
+    subprocess.run(["sh", "-ec", line], cwd=tmp_path, check=True)
+    results.ids["members"] = results.appliance.submit(tmp_path / "members.img.zst")
+    assert results.result("members")["status"] == "success"
+    assert (results.unpacked("members", tmp_path) / "made-by-run.txt").read_text().endswith("\n")
+
+
 def test_result_names_contributor_and_machine_and_what_it_used(results: Results, base: BaseImage) -> None:
     result = results.result("hello")
     assert result["accelerator"] in ("kvm", "tcg")

@@ -36,7 +36,7 @@ RULE: dict[str, frozenset[str]] = {
     "image": words("diskimage jail"),
     "machine": words("image jobs jail"),
     "layers": words("machine image diskimage jobs jail"),
-    "intake": words("layers diskimage jobs jail"),
+    "intake": words("layers image diskimage jobs jail"),
     "pack": words("intake diskimage jobs"),
     "ftp": words("intake layers jobs"),
     "runner": words("pack intake layers machine image diskimage jobs jail"),

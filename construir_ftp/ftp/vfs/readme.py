@@ -28,7 +28,7 @@ or, where Construir is installed, which finds the right size by itself:
 
     construir pack hello
 
-The image may be sent as it is, or in {codecs}, as one stream.
+The image may be sent as it is, or in {codecs}.
 
 SEND IT into /queue. The reply is the verdict: 226 and the job's id, or 550 and the reason.
 SERVER is the name or address by which you reach this server.{tls}

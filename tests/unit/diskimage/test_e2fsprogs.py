@@ -30,6 +30,18 @@ def test_image_grows_until_so_much_is_free_and_is_whole(tmp_path: Path, filesyst
     images.run("e2fsck", "-fn", image)
 
 
+@pytest.mark.parametrize("lie", ["free_blocks_count 4000000000", "free_blocks_count 8000", "state 0"])
+def test_wrong_count_of_free_blocks_takes_nothing_from_what_was_asked(tmp_path: Path, lie: str) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(images.image("ext2", 8 * MIB))
+    images.run("debugfs", "-w", "-R", f"ssv {lie}", image)
+    if "8000" in lie:  # of an image that was not unmounted
+        images.run("debugfs", "-w", "-R", "ssv state 0", image)
+    e2fsprogs.grow(image, 30 * MIB, 1024 * MIB)
+    assert free_bytes(image) >= 30 * MIB
+    images.run("e2fsck", "-fn", image)
+
+
 def test_what_pack_made_grows_and_keeps_its_content(tmp_path: Path) -> None:
     packed = tmp_path / "job.img"
     pack.pack(images.job_directory(tmp_path / "job"), packed, 0, "raw")

@@ -5,7 +5,7 @@ import pytest
 from construir_ftp.diskimage import replay, stream
 from construir_ftp.diskimage.replay import Replay
 from construir_ftp.diskimage.stream import UploadReader
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import ConstruirError
 from tests.support import images
 from tests.support.images import CODECS, COMPRESSED, KIB, MIB
 
@@ -14,7 +14,7 @@ MEMORY = 64 * MIB
 
 def replayed(codec: str, data: bytes, head_bytes: int) -> Replay:
     upload = UploadReader(io.BytesIO(images.pack(codec, data)))
-    assert sum(map(len, stream.blocks(codec, upload, MEMORY))) == len(data)
+    assert sum(map(len, stream.Stream(codec, upload, MEMORY))) == len(data)
     return Replay(codec, upload, MEMORY, data[:head_bytes], len(data))
 
 
@@ -37,7 +37,7 @@ def test_any_part_is_what_it_was(codec: str) -> None:
 def test_going_back_and_forth_ends_in_a_refusal(codec: str) -> None:
     image = replayed(codec, images.image("ext2", 8 * MIB), 64 * KIB)
     image.pread(KIB, 7 * MIB)
-    with pytest.raises(RefusedError, match=r"unpacked more than 4 times; send it uncompressed"):
+    with pytest.raises(ConstruirError, match=r"unpacked more than 4 times; send it uncompressed"):
         for _ in range(2 * replay.MOST_TIMES):
             image.pread(KIB, MIB)
             image.pread(KIB, 7 * MIB)

@@ -22,7 +22,7 @@ from tests.support.images import KIB, MIB
 from tests.support.places import PROJECT
 
 TOML = 'name = "asked"\n'
-MENDED = "mend it with e2fsck -fy IMAGE, and send it again"
+MENDED = "mend it with e2fsck -fy FILE, and send it again"
 
 
 def judged(path: Path) -> Verdict:
@@ -162,7 +162,7 @@ def test_journal_of_another_file_system_is_refused(tmp_path: Path) -> None:
     images.run("mke2fs", "-q", "-F", "-O", "journal_dev", "-b", "4096", journal, "4096k")
     assert "this is an ext journal, not a file system" in refusal(journal)
     debugfs(path, "feature has_journal", "set_super_value journal_dev 0x801")
-    assert "tune2fs -O ^has_journal IMAGE" in refusal(path)
+    assert "tune2fs -O ^has_journal FILE" in refusal(path)
 
 
 def test_construir_toml_in_a_journal_only_is_refused_until_e2fsck_has_replayed_it(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_construir_toml_in_a_journal_only_is_refused_until_e2fsck_has_replayed_i
     debugfs(path, "unlink construir.toml")
     assert asked(path) == ""
     debugfs(path, "journal_open", f"journal_write -b {place} {block}", "journal_close")
-    assert "its journal is not replayed (needs_recovery); mend it with e2fsck -fy IMAGE" in refusal(path)
+    assert "its journal is not replayed (needs_recovery); mend it with e2fsck -fy FILE" in refusal(path)
     subprocess.run(["e2fsck", "-fy", path], env=process.environment(), capture_output=True, check=False)
     assert asked(path) == TOML
 
