@@ -1,7 +1,7 @@
 """A table of a TOML file -> a frozen struct: for the appliance's configuration, and for a job's construir.toml.
 
-An unknown key, a missing unit or an impossible value is a ConfigError of one line that names the file, and each such key
-with what was expected.
+An unknown key, a missing unit or an impossible value is a ConfigError of one line that names the file, and each such
+key with what was expected.
 """
 
 import difflib
@@ -96,7 +96,7 @@ def _mistakes_of_value(where: str, value: object, expected: Any, whole: type[Sec
     try:
         msgspec.convert(value, expected, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        what, at, inner = str(error).partition(" - at `$")
+        what, _, inner = str(error).partition(" - at `$")
         path = ".".join(filter(None, [where, inner.rstrip("`").lstrip(".")])).replace(".[", "[")
         return [_in_short(_plainly(f"{what} - at `$.{path}`" if path else str(error), whole))]
     return []

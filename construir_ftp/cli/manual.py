@@ -191,8 +191,8 @@ def server_page() -> str:
         ".SH NAME",
         "construir\\-server.toml \\- how an appliance is run",
         ".SH DESCRIPTION",
-        _text("A file in TOML, with any name. --config or CONSTRUIR_CONFIG says where it is. Each key can be left out;"),
-        _text("it is shown here with the value that it has then."),
+        _text("A file in TOML, with any name. --config or CONSTRUIR_CONFIG says where it is."),
+        _text("Each key can be left out; it is shown here with the value that it has then."),
     ]
     for name, entries in _tables(text):
         lines += [".SH " + _text(f"THE TABLE [{name}]"), *_list(entries)]

@@ -13,7 +13,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.appliance import check, claim, janitor, supervisor
+from construir_ftp.appliance import check, claim, demands, janitor, supervisor
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.cli import logs
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
@@ -40,6 +40,8 @@ def serve_command(settings: Config, part: str | None, port: int | None, parent: 
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
     if parent is not None:
         privileges.die_with_parent(parent, signal.SIGTERM)
+    else:
+        demands.check(settings)
     spool = Spool.prepare(settings.spool_path())
     if part is None:
         with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
