@@ -33,12 +33,18 @@ class Reach(msgspec.Struct, frozen=True):
 
     def address(self, word: str = "") -> Address:
         """The server named; else the one that the job `word` was sent to from here; else CONSTRUIR_SERVER's."""
-        known = [job.server for job in self.memory.find(word)[-1:]] if word else []
-        found = [self.server, *known, os.environ.get(_VARIABLE)]
-        text = next(filter(None, found), None)
+        text = self._named(word)
         if text is None:
             raise ConfigError(f"no server is named; set {_VARIABLE}, such as ftp://alice@build.example.org:2121")
         return address.parse(text)
+
+    def is_nowhere(self, word: str) -> bool:
+        """Whether nothing names a server."""
+        return self._named(word) is None
+
+    def _named(self, word: str) -> str | None:
+        known = [job.server for job in self.memory.find(word)[-1:]] if word else []
+        return next(filter(None, [self.server, *known, os.environ.get(_VARIABLE)]), None)
 
     def as_anyone(self, where: Address) -> Remote:
         """A server, to look and to fetch."""

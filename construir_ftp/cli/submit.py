@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from construir_ftp import formats
-from construir_ftp.cli.options import PATH, SizeType, printable
+from construir_ftp.cli.options import PATH, SizeType, printable, settings_of
 from construir_ftp.cli.output import bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
@@ -117,13 +117,30 @@ def watch_command(reach: Reach, job: str) -> int:
 
 @click.command("cancel")
 @click.argument("job", metavar="ID")
+@click.option("--here", is_flag=True, help="As the operator: of the appliance on this computer, whoever sent it.")
+@click.option("--config", "config_path", type=PATH, envvar="CONSTRUIR_CONFIG", help="With --here: its configuration.")
+@click.option("--spool", type=PATH, envvar="CONSTRUIR_SPOOL", help="With --here: its spool.")
 @server_option
 @reaching
-def cancel_command(reach: Reach, job: str) -> None:
-    """Have the job ID ended, whether it waits or runs; only one's own."""
+def cancel_command(reach: Reach, job: str, here: bool, config_path: Path | None, spool: Path | None) -> None:
+    """Have the job ID ended, whether it waits or runs; only one's own, but for the operator.
+
+    Where no server is named, and an appliance is on this computer, it is one of the operator's.
+    """
+    if here or (reach.is_nowhere(job) and _has_spool(config_path, spool)):
+        # Imported here: contributors need nothing of what an appliance is made of.
+        from construir_ftp.cli import service
+
+        ended = service.cancel_here(settings_of(config_path, spool).spool_path(), job)
+        tell(f"job {ended} is cancelled; its result will be in done/")
+        return
     where = reach.address(job)
     with plainly(where), reach.as_contributor(where).session() as ftp:
         tell(submit.cancel(ftp, jobs.resolve(ftp, job, reach.memory, prefer_live=True)))
+
+
+def _has_spool(config_path: Path | None, spool: Path | None) -> bool:
+    return (settings_of(config_path, spool).spool_path() / "queue").is_dir()
 
 
 # -- sending -------------------------------------------------------------------------------------------------

@@ -163,6 +163,7 @@ class Server:
     def run(self) -> None:
         """Serve, in this thread, until `stop` is called."""
         log.info("FTP on %s port %d", *self.address)
+        log.info("%s", self._listener.tls.in_words())
         if self.implicit_port is not None:
             log.info("FTPS on %s port %d", self.address[0], self.implicit_port)
         wait_s: float | None = 0.0
