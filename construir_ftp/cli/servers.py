@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from construir_ftp.cli.options import PATH, DurationType, printable
 from construir_ftp.client import address, history
@@ -67,7 +68,9 @@ class Reach(msgspec.Struct, frozen=True):
 def reaching(command: _Command) -> _Command:
     """Give a command the options that lead to a server, and hand it the Reach they come to."""
 
-    @click.option("--ca-file", type=PATH, envvar="CONSTRUIR_CAFILE", help="Certificates that prove the server's.")
+    @click.option(
+        "--ca-file", type=PATH, envvar="CONSTRUIR_CAFILE", help="Certificates that prove the server's; has TLS used."
+    )
     @click.option(
         "--tls",
         type=click.Choice(get_args(Tls)),
@@ -85,6 +88,9 @@ def reaching(command: _Command) -> _Command:
     )
     @functools.wraps(command)
     def with_reach(server: str | None, ca_file: Path | None, tls: Tls, patience: Duration, **options: Any) -> Any:
+        named = click.get_current_context().get_parameter_source("ca_file") is ParameterSource.COMMANDLINE
+        # Who names certificates for this command alone means to have them used; a variable is set for all servers.
+        tls = "required" if named and tls == "auto" else tls
         return command(Reach(server, ca_file, tls, float(patience), Memory(history.place())), **options)
 
     return with_reach

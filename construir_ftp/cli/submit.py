@@ -4,7 +4,7 @@ import codecs
 import functools
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import click
 
 from construir_ftp import formats
 from construir_ftp.cli.options import PATH, SizeType, printable, settings_of
-from construir_ftp.cli.output import bar
+from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import jobs, submit
@@ -22,7 +22,7 @@ from construir_ftp.client.connection import Remote, plainly
 from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import JobFile, Receipt
-from construir_ftp.client.watch import Printed, Restarted, Watch
+from construir_ftp.client.watch import Event, Printed, Restarted, Watch
 from construir_ftp.errors import ConstruirError, RefusedError, UsageError, exit_code_of
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import Result
@@ -225,9 +225,10 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
 def _show(reach: Reach, where: Address, job_id: str) -> Result:
     """Print what happens: the job's own output alone on standard output."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    watch = Watch(reach.as_anyone(where), job_id)
-    with plainly(where):
+    watch, told = Watch(reach.as_anyone(where), job_id), ""
+    with plainly(where), closing(Clock()) as clock:
         for event in watch.events(reach.patience()):
+            clock.show("")
             if isinstance(event, Result):
                 click.echo(printable(decoder.decode(b"", final=True)), nl=False)
                 return event
@@ -235,9 +236,18 @@ def _show(reach: Reach, where: Address, job_id: str) -> Result:
                 click.echo(printable(decoder.decode(event.data)), nl=False)
             elif isinstance(event, Restarted):
                 tell("the server had to start the job again, by no fault of its own; here is all that it prints")
-            elif words := _words(event):
+            elif (words := _words(event)) and words != told:
+                told = words
                 tell(words)
+            clock.show(_waits_for(event))
     raise AssertionError("a watch ends with the job's end")
+
+
+def _waits_for(event: Event) -> str:
+    """What goes on meanwhile that prints nothing: the job waits, or something is made ready for it."""
+    if not isinstance(event, Standing) or event.state == "done":
+        return ""
+    return f"waiting, number {event.place} in the queue" if event.state == "waiting" else printable(event.why)
 
 
 def _words(now: Standing) -> str:

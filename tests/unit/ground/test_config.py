@@ -145,7 +145,7 @@ def test_all_mistakes_are_told_at_once_and_what_was_meant() -> None:
     address = 5
     [machine]
     timeout = "soon"
-    [runnner]
+    [janitors]
     [tls]
     key = "x.pem"
     """
@@ -155,7 +155,7 @@ def test_all_mistakes_are_told_at_once_and_what_was_meant() -> None:
         "; ftp.max_age: no such key (did you mean janitor.max_age?)"
         "; ftp.address: expected text in quotes, got a whole number"
         '; machine.timeout: expected a number with a unit (ms, s, min, m, h, d), such as "90min", got "soon"'
-        "; runnner: no such key (did you mean runner?)"
+        "; janitors: no such key (did you mean janitor?)"
         "; tls.key: expected tls.certificate beside it"
         f"{LISTED}"
     )
