@@ -9,8 +9,9 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from construir_ftp import files
 from construir_ftp.jobs import modes
-from construir_ftp.jobs.job import CANCEL
+from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR
 
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -22,7 +23,7 @@ def ask(spool: Path, job_id: str, whose: str) -> None:
     # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
     directory = _find(spool, job_id)
     try:
-        _mark(directory, whose)
+        _mark(spool, directory, whose)
         if (spool / "done" / job_id).exists():
             # Published just now, and perhaps after the spool had looked for the last time.
             with suppress(FileNotFoundError):
@@ -32,15 +33,15 @@ def ask(spool: Path, job_id: str, whose: str) -> None:
         os.close(directory)
 
 
-def _mark(directory: int, whose: str) -> None:
-    draft = f".{CANCEL}.{secrets.token_hex(4)}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, modes.OURS, dir_fd=directory)
+def _mark(spool: Path, directory: int, whose: str) -> None:
+    # Written elsewhere: what is in the job's directory is published, or deleted, by others at the same time.
+    draft = spool / f".{CANCEL}.{secrets.token_hex(8)}"
     try:
-        os.write(descriptor, whose.encode())
-        os.fsync(descriptor)
+        # Empty for the usual one, so that a full disk keeps no contributor from cancelling.
+        files.write_durably(draft, whose.encode() if whose != CONTRIBUTOR else b"", modes.OURS)
+        os.rename(draft, CANCEL, dst_dir_fd=directory)
     finally:
-        os.close(descriptor)
-    os.rename(draft, CANCEL, src_dir_fd=directory, dst_dir_fd=directory)
+        draft.unlink(missing_ok=True)
     os.fsync(directory)
 
 
