@@ -92,6 +92,12 @@ class TlsSection(Section, frozen=True):
             if getattr(self, key) and not self.certificate:
                 raise ValueError(f"`{key}`: expected tls.certificate beside it")
 
+    def in_words(self) -> str:
+        """Whether TLS is spoken, and whether it has to be."""
+        if not self.certificate:
+            return "TLS is off: passwords travel in clear"
+        return f"TLS is on{', and required of contributors' * self.require_tls}, with {self.certificate}"
+
     def files(self) -> tuple[Path, Path] | None:
         """Certificate and key, which may be in one file; None is no TLS."""
         return (Path(self.certificate), Path(self.key or self.certificate)) if self.certificate else None

@@ -1,11 +1,14 @@
 """A table of a TOML file -> a frozen struct: for the appliance's configuration, and for a job's construir.toml.
 
-An unknown key, a missing unit or an impossible value is a ConfigError of one line that names the file, the key and what
-was expected.
+An unknown key, a missing unit or an impossible value is a ConfigError of one line that names the file, and each such
+key with what was expected.
 """
 
+import difflib
+import itertools
 import re
 import tomllib
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
@@ -38,14 +41,18 @@ _STRINGS = re.compile(
 )
 # A message is a line that an FTP reply or a terminal can show, and it quotes what a stranger wrote.
 _WORD_CHARACTERS, _MESSAGE_CHARACTERS = 80, 400
+# So many mistakes of one file are told at once; who wrote it may be hostile.
+_MOST_MISTAKES = 16
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table. Of the keys named in `above_zero` a zero is an error."""
 
     above_zero: ClassVar[tuple[str, ...]] = ()
+    # How long a line may become that tells several mistakes; a single one has _MESSAGE_CHARACTERS at most.
+    told_characters: ClassVar[int] = 1500
     # Where whoever wrote the file finds every key there is.
-    listed_in: ClassVar[str] = "etc/construir.toml"
+    listed_in: ClassVar[str] = "construir-server.toml(5), which construir man writes,"
 
     def __post_init__(self) -> None:
         for key in self.above_zero:
@@ -62,13 +69,75 @@ def parse_section(text: str, source: str, kind: type[S]) -> S:
     Raises ConfigError, whose message is one printable line whatever the text holds.
     """
     try:
-        return convert(loads(text), kind)
+        table = loads(text)
+        if found := list(itertools.islice(_mistakes(table, kind, kind), _MOST_MISTAKES + 1)):
+            raise ConfigError(f"{one_line(source)}: {_told(found, kind)}")
+        return convert(table, kind)
     except RecursionError as error:
         raise ConfigError(f"{one_line(source)}: not valid TOML: tables or lists are nested too deep") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{one_line(source)}: {_in_short(_plainly(str(error), kind))}") from error
     except ValueError as error:
         raise ConfigError(f"{one_line(source)}: not valid TOML: {_in_short(str(error))}") from error
+
+
+# -- what is wrong -----------------------------------------------------------------------------------------------
+
+_NO_SUCH_KEY = "no such key"
+
+
+def _mistakes(table: dict[str, Any], kind: type[Section], whole: type[Section], above: str = "") -> Iterator[str]:
+    """What is wrong with a table, key by key; `above` is where in a `whole` it is, with a dot at its end."""
+    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    is_sound = True
+    for key, value in table.items():
+        expected = known.get(key)
+        if expected is None:
+            found = [f"{above}{key}: {_NO_SUCH_KEY}{_meant(key, list(known), whole)}"]
+        elif isinstance(expected, type) and issubclass(expected, Section) and isinstance(value, dict):
+            inner = _mistakes(value, expected, whole, f"{above}{key}.")
+            found = list(itertools.islice(inner, _MOST_MISTAKES + 1))
+        else:
+            found = _mistakes_of_value(f"{above}{key}", value, expected, whole)
+        is_sound = is_sound and not found
+        yield from found
+    if is_sound:
+        yield from _mistakes_of_value(above.rstrip("."), table, kind, whole)
+
+
+def _mistakes_of_value(where: str, value: object, expected: Any, whole: type[Section]) -> list[str]:
+    try:
+        msgspec.convert(value, expected, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        what, _, inner = str(error).partition(" - at `$")
+        path = ".".join(filter(None, [where, inner.rstrip("`").lstrip(".")])).replace(".[", "[")
+        return [_in_short(_plainly(f"{what} - at `$.{path}`" if path else str(error), whole))]
+    return []
+
+
+def _meant(key: str, known: list[str], whole: type[Section]) -> str:
+    """Which key was meant, if one is similar, or is in another table by that name."""
+    tables = {
+        field.name: [inner.name for inner in msgspec.structs.fields(field.type)]
+        for field in msgspec.structs.fields(whole)
+        if isinstance(field.type, type) and issubclass(field.type, Section)
+    }
+    elsewhere = [f"{name}.{key}" for name, keys in tables.items() if key in keys]
+    is_word = len(key) <= _WORD_CHARACTERS
+    meant = elsewhere or (difflib.get_close_matches(key, known, n=1) if is_word else [])
+    return f" (did you mean {', '.join(meant)}?)" if meant else ""
+
+
+def _told(mistakes: list[str], kind: type[Section]) -> str:
+    """As many as a line holds, the first in any case; and where all keys are listed, if one is none."""
+    told = ""
+    for number, mistake in enumerate(map(_in_short, mistakes)):
+        longer = f"{told}; {mistake}" if told else mistake
+        if number and (len(longer) > kind.told_characters or number == _MOST_MISTAKES):
+            told = f"{told}; and more"
+            break
+        told = longer
+    return f"{told}; {kind.listed_in} lists them all" if _NO_SUCH_KEY in told else told
 
 
 def loads(text: str) -> dict[str, Any]:
@@ -132,13 +201,13 @@ def _plainly(message: str, kind: type[Section]) -> str:
     key = where.rstrip("`").lstrip(".")
     if named := re.fullmatch(r"(Object contains unknown field )?`([^`]*)`(?:: )?(.*)", what):
         key = ".".join(filter(None, [key, named[2]]))
-        what = f"no such key; {kind.listed_in} lists them all" if named[1] else named[3]
+        what = _NO_SUCH_KEY if named[1] else named[3]
     elif what == "Integer value out of range":
         what = "expected a smaller number"
     elif what.startswith("Invalid enum value"):
         what = f"expected one of {', '.join(_choices(kind, key))}, got {what.split(maxsplit=3)[3]}"
     else:
-        what = re.sub(r"`(\w+)`", lambda name: _PLAIN_KINDS.get(name[1], f"a {name[1]}"), what)
+        what = re.sub(r"`(\w+)(?: \| null)?`", lambda name: _PLAIN_KINDS.get(name[1], f"a {name[1]}"), what)
     return f"{key}: {what[:1].lower()}{what[1:]}" if key else what
 
 

@@ -3,6 +3,7 @@
 Looks, boots one machine at most, and changes nothing but the memory of that probe.
 """
 
+import functools
 import ipaddress
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from construir_ftp import architecture, files, process
+from construir_ftp.appliance import demands
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
@@ -78,6 +80,7 @@ def check(config: Config) -> list[Finding]:
             _spool,
             _free_space,
             _permissions,
+            _demands,
             _users,
             _certificate,
             _passwords,
@@ -222,16 +225,20 @@ def _permissions(config: Config) -> Iterator[Finding]:
             yield Finding(f"permissions: {what}", state, f"{place} is not writable", remedy)
 
 
+def _demands(config: Config) -> Iterator[Finding]:
+    remedy = "until it is mended construir serve does not start"
+    for demand in demands.DEMANDS:
+        found = _attempt(demand.subject, remedy, functools.partial(demand.look, config))
+        if found.text:
+            yield found
+
+
 def _users(config: Config) -> Iterator[Finding]:
     path = config.users_path()
-    if path.exists():
-        open_to_others = path.stat().st_mode & 0o007
-        if open_to_others:
-            yield Finding("users", "warning", f"{path} can be read by everyone", f"chmod o= {path}")
-        else:
-            yield Finding("users", "ok", str(path))
-    else:
+    if not path.exists():
         yield Finding("users", "warning", "nobody may send jobs yet", "construir user add NAME")
+    elif path.stat().st_mode & 0o007:
+        yield Finding("users", "warning", f"{path} can be read by everyone", f"chmod o= {path}")
 
 
 def _certificate(config: Config) -> Iterator[Finding]:
@@ -239,11 +246,9 @@ def _certificate(config: Config) -> Iterator[Finding]:
     if pair is None:
         return
     try:
-        certificate.load(*pair)
         ends = certificate.expires(pair[0])
-    except ConstruirError as error:
-        yield Finding("certificate", "problem", str(error), "until it is mended the FTP server doesn't start")
-        return
+    except ConstruirError:
+        return  # it can't be used at all, which is said above
     now = datetime.now(UTC)
     text = f"{pair[0]}, until {ends:%Y-%m-%d}"
     if ends < now:

@@ -53,6 +53,15 @@ def hold(spool: Path, stop: socket.socket, patience_s: float = _PATIENCE_S) -> I
         yield file.fileno()
 
 
+def holder(spool: Path) -> int:
+    """The process that is the appliance of a spool; 0 if there is none, or none that lives."""
+    try:
+        pid, is_alive = _signatory(spool / FILE)
+    except OSError:
+        return 0
+    return pid if is_alive else 0
+
+
 def _demand_waiting(path: Path, spool: Path, deadline_s: float, held: BlockingIOError) -> None:
     """Raise ConstruirError if there is nothing to wait for, or not any longer."""
     pid, is_alive = _signatory(path)

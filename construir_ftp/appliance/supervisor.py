@@ -176,6 +176,7 @@ def supervise(arguments: Sequence[str], stop: socket.socket, claim: int) -> None
                 _start_due(parts, selector)
                 ready = selector.select(_patience_s(parts))
                 if any(key.fileobj is stop for key, _ in ready):
+                    log.info("told to stop: ending %s", ", ".join(PARTS))
                     return
                 for key, _ in ready:
                     _restart_later(key.data, selector)
@@ -212,3 +213,4 @@ def _end(parts: Sequence[_Part]) -> None:
     for part in parts:
         if part.child is not None:
             part.reap()
+    log.info("stopped")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -12,7 +12,8 @@ from construir_ftp import architecture
 from construir_ftp.appliance import supervisor
 from construir_ftp.cli import disks, run, trial
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
-from construir_ftp.cli.output import file_line, file_objects
+from construir_ftp.cli.output import file_line, file_objects, steps
+from construir_ftp.cli.servers import tell
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, bootdisk, diff, gc, recipe, versions
@@ -84,8 +85,8 @@ def image_build(
         if with_disk:
             _make_disk(images, baseimage.find(images, name))
         return
-    with supervisor.on_stop(_stop):
-        base = imagebuild.build(images, wanted, trial.of(settings, skip=force), trial.memory_of(settings))
+    with supervisor.on_stop(_stop), steps(name, len(imagebuild.STEPS)) as tell_step:
+        base = imagebuild.build(images, wanted, trial.of(settings, skip=force), trial.memory_of(settings), tell_step)
     same = built is not None and built.digest() == base.manifest.digest()
     click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
     if with_disk:
@@ -185,19 +186,24 @@ def _named(images: Path, text: str) -> BaseImage:
 
 
 @image_group.command("gc")
+@click.option("--names", "with_names", is_flag=True, help="Also images that no configuration, job or layer names.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @as_json_option
 @configured
-def image_gc(settings: Config, dry_run: bool, as_json: bool) -> None:
-    """Remove what nothing needs: old versions, names that nothing names, rests of builds.
+def image_gc(settings: Config, with_names: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove what nothing needs: old versions, and rests of builds.
 
-    What configuration, jobs or layers name stays, and what a machine or a template uses.
+    The live version of an image stays, whether anything names it or not; with --names one that nothing names goes, too.
+    What a machine or a template uses stays in any case.
     """
     images = settings.images_path()
-    needed = {settings.images.default, *settings.images.keep, *_asked_for(settings)}
+    named = {settings.images.default, *settings.images.keep, *_asked_for(settings)}
+    needed = named if with_names else set(versions.names(images))
     gone = gc.plan(images, needed) if dry_run else gc.collect(images, needed)
-    told = ((one.what, f"{one.reason}; {one.size_bytes // 2**20} MiB") for one in gone)
+    told = [(one.what, f"{one.reason}; {one.size_bytes // 2**20} MiB") for one in gone]
     print_gone(told, "remove", dry_run=dry_run, as_json=as_json)
+    for name in sorted(needed - named):
+        tell(f"{name} stays, though no configuration, job or layer names it; --names removes it")
 
 
 def _asked_for(settings: Config) -> set[str]:
@@ -226,13 +232,28 @@ def image_remove(settings: Config, name: str) -> None:
 
 def difference_lines(report: ImageDiff) -> Iterator[str]:
     """All of a report; a line that says so if there is no difference."""
-    if report.is_same():
-        yield "the same, byte for byte"
+    yield _summary(report)
     yield from _section("recipe", [_change(change) for change in report.settings])
     yield from _section("base-image/", [_marked(change, change.what) for change in report.ingredients])
     yield from _section("packages", [_change(change) for change in report.packages])
     yield from _section("parts", [_marked(change, change.what) for change in report.parts])
     yield from _section("files", [file_line(difference) for difference in report.files])
+
+
+def _summary(report: ImageDiff) -> str:
+    if report.is_same():
+        return "the same, byte for byte"
+    packages = [(change.old, change.new) for change in report.packages]
+    files = [(difference.old, difference.new) for difference in report.files]
+    parts = ", ".join(change.what for change in report.parts)
+    return f"different: {_counted('package', packages)}; {_counted('file', files)}; of the parts: {parts}"
+
+
+def _counted(what: str, pairs: list[tuple[Any, Any]]) -> str:
+    added, removed = sum(old is None for old, _ in pairs), sum(new is None for _, new in pairs)
+    counts = {"changed": len(pairs) - added - removed, "added": added, "removed": removed}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"{len(pairs)} {what}{'' if len(pairs) == 1 else 's'}" + (f" ({told})" if told else "")
 
 
 def _section(title: str, entries: list[str]) -> Iterator[str]:

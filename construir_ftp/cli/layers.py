@@ -64,16 +64,24 @@ def layer_list(settings: Config, as_json: bool) -> None:
         return
     table = Table("name", "", "MiB", "contents", "last used", "digest", box=None)
     for layer in found:
-        contents = layer.manifest.contents
         table.add_row(
             layer.name,
             "*" if "@" in layer.name and _is_current(store, layer) else "",
             f"{layer.manifest.bytes / 2**20:.1f}",
-            contents[0] if len(contents) == 1 else f"{len(contents)} packages",
+            _contents(layer),
             f"{layer.last_used():%Y-%m-%d}",
             layer.manifest.sha256.removeprefix("sha256:")[:12],
         )
     print_table(table)
+
+
+def _contents(layer: Layer) -> str:
+    """What was asked for, and how many packages that came to; else what it was published from."""
+    contents, asked = layer.manifest.contents, layer.manifest.asked
+    if layer.manifest.kind == "published":
+        return contents[0]
+    count = f"{len(contents)} package{'' if len(contents) == 1 else 's'}"
+    return f"{' '.join(asked)} ({count})" if asked else count
 
 
 @layer_group.command("show")
@@ -94,6 +102,8 @@ def layer_show(settings: Config, name: str, as_json: bool) -> None:
     click.echo(
         f"{manifest.bytes} bytes, {manifest.installed_bytes} installed; last used {layer.last_used():%Y-%m-%d %H:%M}"
     )
+    if manifest.asked:
+        click.echo(f"asked for: {' '.join(manifest.asked)}")
     for below in manifest.under:
         click.echo(f"on {below}")
     for content in manifest.contents:

@@ -1,6 +1,7 @@
 """`construir man` and `construir completion`: what the commands say of themselves, for man(1) and for shells.
 
-Pages are made of the same help that --help prints, and construir.toml(5) of the keys that construir init explains.
+Pages are made of the same help that --help prints, construir.toml(5) of the keys that construir init explains, and
+construir-server.toml(5) of construir-server.toml, which has every key of the configuration with its default.
 """
 
 import os
@@ -8,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 
 import click
@@ -20,14 +22,21 @@ from construir_ftp.jobs.request import KEYS
 
 _ESCAPES = {"\\": "\\e", "-": "\\-", '"': "\\(dq", "~": "\\(ti", "^": "\\(ha"}
 _SHELLS = ("bash", "zsh", "fish")
+# As docs/results.md has them.
 _CODES = (
-    ("0", "Fine; the job succeeded."),
-    ("1", "Failed."),
-    ("2", "The command line makes no sense."),
-    (
-        "65-78",
-        "As in sysexits(3): 65 a job was refused, 69 QEMU, a program or the server is missing, 78 bad configuration.",
-    ),
+    ("0", "Fine; of a job: success, and nothing else."),
+    ("1, 2", "Failed; the command makes no sense."),
+    ("65", "What was sent, or is to be sent, is refused: it is no job, or not one for this server."),
+    ("66", "There is nothing by that name."),
+    ("69", "The server can't be reached; here, QEMU or a library is missing."),
+    ("70, 71, 72, 73", "The job ended as lost, no-result, dependency-failed, cancelled."),
+    ("74", "What came is damaged: it is not what SHA256SUMS says."),
+    ("75", "Not now: no room, too many sessions, not done yet; the same command may succeed later."),
+    ("76", "The server answers what makes no sense."),
+    ("77", "The login was refused."),
+    ("78", "Bad configuration."),
+    ("124, 126", "The job ended as timeout or idle-timeout; its run.sh could not be run."),
+    ("130", "Interrupted by Ctrl-C."),
     ("other", "A job's own, of a command that waits for one."),
 )
 
@@ -51,7 +60,7 @@ def completion_command(shell: str) -> None:
 @click.command("man")
 @click.option("-o", "output", type=PATH, default="man", show_default=True, help="Directory to write the pages into.")
 def man_command(output: Path) -> None:
-    """Write the manual pages, one for each command, and construir.toml(5).
+    """Write the manual pages, one for each command, construir.toml(5) and construir-server.toml(5).
 
     Then man -M DIR construir-pack shows one. They are in DIR/man1 and DIR/man5.
     """
@@ -59,7 +68,7 @@ def man_command(output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is no directory; name another with -o")
     pages = {f"man1/{name.replace(' ', '-')}.1": text for name, text in _pages(root, "construir")}
-    pages["man5/construir.toml.5"] = toml_page()
+    pages |= {"man5/construir.toml.5": toml_page(), "man5/construir-server.toml.5": server_page()}
     for name, text in pages.items():
         path = output / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +147,8 @@ def _commands(group: click.Group, name: str, context: click.Context) -> Iterator
 def _see_also(name: str) -> str:
     above = name.rpartition(" ")[0].replace(" ", "-")
     pages = [(above, 1)] if above else []
-    return ",\n".join(f".BR {_text(page)} ({section})" for page, section in [*pages, ("construir.toml", 5)])
+    pages += [("construir.toml", 5), ("construir-server.toml", 5)]
+    return ",\n".join(f".BR {_text(page)} ({section})" for page, section in pages)
 
 
 def _list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -158,7 +168,7 @@ def toml_page() -> str:
         ".SH DESCRIPTION",
         _text("A file construir.toml beside run.sh, in TOML. It is optional, and so is every key in it."),
         _text("What can't be had is refused in the reply to the upload. Sizes and times have units."),
-        _text("The appliance's own configuration has the same name, and other keys: etc/construir.toml lists them."),
+        _text("The appliance's own configuration has other keys: see construir-server.toml(5)."),
     ]
     table = None
     for key in KEYS:
@@ -168,6 +178,41 @@ def toml_page() -> str:
         lines += [*_list([(f"{key.name} = {key.example}", key.meaning)])]
     lines += [".SH SEE ALSO", ".BR construir-init (1),", ".BR construir-pack (1)"]
     return "\n".join(lines) + "\n"
+
+
+# -- construir-server.toml(5) ----------------------------------------------------------------------------
+
+
+def server_page() -> str:
+    """The text of the page of the appliance's configuration: each key with its default, and what it means."""
+    text = (resources.files("construir_ftp.cli") / "construir-server.toml").read_text(encoding="utf-8")
+    lines = [
+        _title("construir-server.toml", 5),
+        ".SH NAME",
+        "construir\\-server.toml \\- how an appliance is run",
+        ".SH DESCRIPTION",
+        _text("A file in TOML, with any name. --config or CONSTRUIR_CONFIG says where it is."),
+        _text("Each key can be left out; it is shown here with the value that it has then."),
+    ]
+    for name, entries in _tables(text):
+        lines += [".SH " + _text(f"THE TABLE [{name}]"), *_list(entries)]
+    lines += [".SH SEE ALSO", ".BR construir\\-serve (1),", ".BR construir\\-check (1),", ".BR construir.toml (5)"]
+    return "\n".join(lines) + "\n"
+
+
+def _tables(text: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Each table of a commented TOML file: its name, and of each key its line and the comment above that."""
+    for part in re.split(r"^\[", text, flags=re.MULTILINE)[1:]:
+        name, _, body = part.partition("]\n")
+        entries: list[tuple[str, str]] = []
+        comment: list[str] = []
+        for line in body.splitlines():
+            if line.startswith("#"):
+                comment.append(line.removeprefix("#").strip())
+            elif line:
+                entries.append((line, " ".join(comment)))
+                comment = []
+        yield name, entries
 
 
 # -- troff -----------------------------------------------------------------------------------------------

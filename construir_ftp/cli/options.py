@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import config
-from construir_ftp.config import JailSection
+from construir_ftp.config import Config, JailSection
 from construir_ftp.units import Duration, Size
 
 PATH = click.Path(path_type=Path)
@@ -37,8 +37,11 @@ def print_gone(gone: Iterable[tuple[str, str]], verb: str, *, dry_run: bool, as_
     if as_json:
         print_json([{"name": name, "reason": reason, verb + "d": not dry_run} for name, reason in gone])
         return
-    for name, reason in gone:
-        click.echo(f"{f'would {verb}' if dry_run else f'{verb}d'} {printable(name)}: {printable(reason)}")
+    told = [
+        f"{f'would {verb}' if dry_run else f'{verb}d'} {printable(name)}: {printable(reason)}" for name, reason in gone
+    ]
+    for line in told or [f"nothing to {verb}"]:
+        click.echo(line)
 
 
 def print_table(table: Table) -> None:
@@ -55,17 +58,23 @@ def configured(command: _Command) -> _Command:
     @click.option("--images", type=PATH, envvar="CONSTRUIR_IMAGES", help="Directory of base images.")
     @functools.wraps(command)
     def with_config(config_path: Path | None, spool: Path | None, images: Path | None, **options: Any) -> Any:
-        settings = config.load(config_path)
-        if spool is not None:
-            changed = msgspec.structs.replace(settings.spool, path=str(spool.absolute()))
-            settings = msgspec.structs.replace(settings, spool=changed)
-        if images is not None:
-            changed_images = msgspec.structs.replace(settings.images, path=str(images.absolute()))
-            settings = msgspec.structs.replace(settings, images=changed_images)
+        settings = settings_of(config_path, spool, images)
         _configure_jail(settings.jail)
         return command(settings, **options)
 
     return with_config
+
+
+def settings_of(config_path: Path | None, spool: Path | None, images: Path | None = None) -> Config:
+    """The configuration file, and the places that win over it. Raises ConfigError."""
+    settings = config.load(config_path)
+    if spool is not None:
+        changed = msgspec.structs.replace(settings.spool, path=str(spool.absolute()))
+        settings = msgspec.structs.replace(settings, spool=changed)
+    if images is not None:
+        changed_images = msgspec.structs.replace(settings.images, path=str(images.absolute()))
+        settings = msgspec.structs.replace(settings, images=changed_images)
+    return settings
 
 
 class SizeType(click.ParamType[Size]):

@@ -1,11 +1,23 @@
-"""A progress bar for whoever sits at a terminal; nothing at all for anybody else."""
+"""Progress bars and clocks for whoever sits at a terminal; lines, or nothing at all, for anybody else."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from construir_ftp.cli.options import printable
 from construir_ftp.diskimage.compare import Difference, Entry
@@ -31,6 +43,49 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(task, completed=done_bytes)
 
         yield show
+
+
+@contextmanager
+def steps(what: str, count: int) -> Iterator[Callable[[str], None]]:
+    """While the context lasts, tell each of the steps that the function it gives is told of as it begins: a bar with a
+    clock on a terminal, a line each elsewhere. There are `count` at most.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        numbers = itertools.count(1)
+        yield lambda step: click.echo(f"construir: {what}, step {next(numbers)} of {count}: {step}", err=True)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=count, completed=-1)
+
+        def show(step: str) -> None:
+            progress.update(task, description=f"{what}: {step}", advance=1)
+
+        yield show
+
+
+class Clock:
+    """A line at the bottom of a terminal that says what is waited for, and for how long; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress: Progress | None = None
+
+    def show(self, what: str) -> None:
+        """Wait for something else from now on; for nothing, if that is empty: then the line is gone."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if what and self._console.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._progress.add_task(what, total=None)
+            self._progress.start()
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self.show("")
 
 
 # -- files of an image -------------------------------------------------------------------------------------------

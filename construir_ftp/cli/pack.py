@@ -1,5 +1,6 @@
 """`construir init`, `pack`, `unpack` and `inspect`: from a directory to a job and back; no server, machine or root."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ from construir_ftp.cli.options import PATH, SizeType, as_json_option, configured
 from construir_ftp.cli.output import bar
 from construir_ftp.config import Config
 from construir_ftp.errors import RefusedError, UsageError
-from construir_ftp.jobs import names
+from construir_ftp.jobs import names, request
 from construir_ftp.pack import detect, pack, selection
 from construir_ftp.pack.pack import Wrapping
 from construir_ftp.units import Size
@@ -36,6 +37,12 @@ def init_command(directory: Path, as_json: bool) -> None:
         click.echo(f"wrote {printable(str(path))}")
     for path in kept:
         click.echo(f"{printable(str(path))} is there already, and stays as it is")
+    where = printable(shlex.quote(str(directory)))
+    if sketch.outputs:
+        click.echo(f"its result will have: {printable(', '.join(sketch.outputs))}")
+    elif request.FILE in {path.name for path in written}:
+        click.echo(f"name the files that you want of it as outputs in {printable(str(directory / request.FILE))}")
+    click.echo(f"next: construir submit {where}; or, to try it on this computer: construir run {where}")
 
 
 @click.command("pack")

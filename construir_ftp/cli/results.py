@@ -120,10 +120,11 @@ def _side(reach: Reach, word: str, directory: Path) -> Side:
 
 def _print_table(lines: list[JobLine]) -> None:
     table = Table("", "job", "state", "since (UTC)", "", box=None)
-    table.columns[1].no_wrap = True
+    for column in table.columns:
+        column.no_wrap = True
     for line in lines:
         since = f"{line.since:%Y-%m-%d %H:%M}" if line.since else ""
-        cells = "*" if line.mine else "", line.id, _state(line), since, line.why
+        cells = "*" if line.mine else "", line.id, _state(line), since, _why(line)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     print_table(table)
 
@@ -131,7 +132,15 @@ def _print_table(lines: list[JobLine]) -> None:
 def _state(line: JobLine) -> str:
     if line.state == "waiting":
         return f"waiting, {line.place}."
+    if line.status == "failed" and line.exit_code is not None:
+        return f"failed, {line.exit_code}"
     return line.status or line.state
+
+
+def _why(line: JobLine) -> str:
+    """The reason, where it says more than the status does."""
+    says_no_more = line.why == f"run.sh ended with exit status {line.exit_code}"
+    return "" if line.status == "success" or says_no_more else line.why
 
 
 def _lines(found: Contrast) -> list[str]:

@@ -14,7 +14,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.appliance import check, claim, janitor, supervisor
+from construir_ftp.appliance import check, claim, demands, janitor, supervisor
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.cli import logs
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
@@ -22,7 +22,8 @@ from construir_ftp.config import Config
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
 from construir_ftp.jail import privileges
-from construir_ftp.jobs import inquiry
+from construir_ftp.jobs import inquiry, service
+from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.runner.drain import Stop
@@ -41,6 +42,8 @@ def serve_command(settings: Config, part: str | None, port: int | None, parent: 
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
     if parent is not None:
         privileges.die_with_parent(parent, signal.SIGTERM)
+    else:
+        demands.check(settings)
     spool = Spool.prepare(settings.spool_path())
     if part is None:
         with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
@@ -133,18 +136,27 @@ def status_command(settings: Config, as_json: bool) -> None:
     """Say what waits and why, what runs, and how much room there is."""
     spool = Spool.find(settings.spool_path())
     summary, done = inquiry.summary(spool, settings.spool.min_free), len(spool.names("done"))
-    runner = inquiry.runner(spool)
+    runner, pid = inquiry.runner(spool), claim.holder(spool.path)
     if as_json:
-        print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner})
+        print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner, "appliance": pid or None})
         return
+    click.echo(_who_runs(pid, is_runner_there=runner is not None))
     table = Table("state", "jobs", "first", box=None)
     table.add_row("queue", str(summary.waiting), summary.queue[0] if summary.queue else "")
     table.add_row("running", str(len(summary.running)), summary.running[0].job if summary.running else "")
     table.add_row("done", str(done), "")
     print_table(table)
-    for line in filter(None, (summary.why, runner.pause_detail if runner else "")):
+    no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
+    decided = "it is out of service until: construir resume" if service.read(spool.path) != Service() else ""
+    for line in filter(None, (summary.why, runner.pause_detail if runner else "", no_uploads, decided)):
         click.echo(printable(line))
     click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
+
+
+def _who_runs(pid: int, *, is_runner_there: bool) -> str:
+    if pid:
+        return f"the appliance runs, as process {pid}"
+    return f"no appliance runs here{', but a runner does' * is_runner_there}; start it with: construir serve"
 
 
 @click.command("prune")

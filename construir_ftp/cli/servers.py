@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from construir_ftp.cli.options import PATH, DurationType, printable
 from construir_ftp.client import address, history
@@ -33,12 +34,18 @@ class Reach(msgspec.Struct, frozen=True):
 
     def address(self, word: str = "") -> Address:
         """The server named; else the one that the job `word` was sent to from here; else CONSTRUIR_SERVER's."""
-        known = [job.server for job in self.memory.find(word)[-1:]] if word else []
-        found = [self.server, *known, os.environ.get(_VARIABLE)]
-        text = next(filter(None, found), None)
+        text = self._named(word)
         if text is None:
             raise ConfigError(f"no server is named; set {_VARIABLE}, such as ftp://alice@build.example.org:2121")
         return address.parse(text)
+
+    def is_nowhere(self, word: str) -> bool:
+        """Whether nothing names a server."""
+        return self._named(word) is None
+
+    def _named(self, word: str) -> str | None:
+        known = [job.server for job in self.memory.find(word)[-1:]] if word else []
+        return next(filter(None, [self.server, *known, os.environ.get(_VARIABLE)]), None)
 
     def as_anyone(self, where: Address) -> Remote:
         """A server, to look and to fetch."""
@@ -61,7 +68,9 @@ class Reach(msgspec.Struct, frozen=True):
 def reaching(command: _Command) -> _Command:
     """Give a command the options that lead to a server, and hand it the Reach they come to."""
 
-    @click.option("--ca-file", type=PATH, envvar="CONSTRUIR_CAFILE", help="Certificates that prove the server's.")
+    @click.option(
+        "--ca-file", type=PATH, envvar="CONSTRUIR_CAFILE", help="Certificates that prove the server's; has TLS used."
+    )
     @click.option(
         "--tls",
         type=click.Choice(get_args(Tls)),
@@ -79,6 +88,9 @@ def reaching(command: _Command) -> _Command:
     )
     @functools.wraps(command)
     def with_reach(server: str | None, ca_file: Path | None, tls: Tls, patience: Duration, **options: Any) -> Any:
+        named = click.get_current_context().get_parameter_source("ca_file") is ParameterSource.COMMANDLINE
+        # Who names certificates for this command alone means to have them used; a variable is set for all servers.
+        tls = "required" if named and tls == "auto" else tls
         return command(Reach(server, ca_file, tls, float(patience), Memory(history.place())), **options)
 
     return with_reach

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from construir_ftp import formats
-from construir_ftp.cli.options import PATH, SizeType, printable
-from construir_ftp.cli.output import bar
+from construir_ftp.cli.options import PATH, SizeType, printable, settings_of
+from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.screen import Screen
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
@@ -22,7 +22,7 @@ from construir_ftp.client.connection import Remote, plainly
 from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import JobFile, Receipt
-from construir_ftp.client.watch import Printed, Restarted, Watch
+from construir_ftp.client.watch import Event, Printed, Restarted, Watch
 from construir_ftp.errors import ConstruirError, RefusedError, UsageError, exit_code_of
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import Result
@@ -117,13 +117,30 @@ def watch_command(reach: Reach, job: str) -> int:
 
 @click.command("cancel")
 @click.argument("job", metavar="ID")
+@click.option("--here", is_flag=True, help="As the operator: of the appliance on this computer, whoever sent it.")
+@click.option("--config", "config_path", type=PATH, envvar="CONSTRUIR_CONFIG", help="With --here: its configuration.")
+@click.option("--spool", type=PATH, envvar="CONSTRUIR_SPOOL", help="With --here: its spool.")
 @server_option
 @reaching
-def cancel_command(reach: Reach, job: str) -> None:
-    """Have the job ID ended, whether it waits or runs; only one's own."""
+def cancel_command(reach: Reach, job: str, here: bool, config_path: Path | None, spool: Path | None) -> None:
+    """Have the job ID ended, whether it waits or runs; only one's own, but for the operator.
+
+    Where no server is named, and an appliance is on this computer, it is one of the operator's.
+    """
+    if here or (reach.is_nowhere(job) and _has_spool(config_path, spool)):
+        # Imported here: contributors need nothing of what an appliance is made of.
+        from construir_ftp.cli import service
+
+        ended = service.cancel_here(settings_of(config_path, spool).spool_path(), job)
+        tell(f"job {ended} is cancelled; its result will be in done/")
+        return
     where = reach.address(job)
     with plainly(where), reach.as_contributor(where).session() as ftp:
         tell(submit.cancel(ftp, jobs.resolve(ftp, job, reach.memory, prefer_live=True)))
+
+
+def _has_spool(config_path: Path | None, spool: Path | None) -> bool:
+    return (settings_of(config_path, spool).spool_path() / "queue").is_dir()
 
 
 # -- sending -------------------------------------------------------------------------------------------------
@@ -207,10 +224,10 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
 
 def _show(reach: Reach, where: Address, job_id: str) -> Result:
     """Print what happens: the job's own output alone on standard output."""
-    screen = Screen()
-    watch = Watch(reach.as_anyone(where), job_id)
-    with plainly(where), closing(screen):
+    watch, told = Watch(reach.as_anyone(where), job_id), ""
+    with plainly(where), closing(Screen()) as screen, closing(Clock()) as clock:
         for event in watch.events(reach.patience()):
+            clock.show("")
             if isinstance(event, Printed):
                 screen.show(event.data)
                 continue
@@ -219,9 +236,18 @@ def _show(reach: Reach, where: Address, job_id: str) -> Result:
                 return event
             if isinstance(event, Restarted):
                 tell("the server had to start the job again, by no fault of its own; here is all that it prints")
-            elif words := _words(event):
+            elif (words := _words(event)) and words != told:
+                told = words
                 tell(words)
+            clock.show(_waits_for(event))
     raise AssertionError("a watch ends with the job's end")
+
+
+def _waits_for(event: Event) -> str:
+    """What goes on meanwhile that prints nothing: the job waits, or something is made ready for it."""
+    if not isinstance(event, Standing) or event.state == "done":
+        return ""
+    return f"waiting, number {event.place} in the queue" if event.state == "waiting" else printable(event.why)
 
 
 def _words(now: Standing) -> str:

@@ -76,7 +76,7 @@ class Remote(msgspec.Struct, frozen=True):
         address = self.address
         if address.scheme == "ftps":
             return _begun(_Protected(self._context(), self.timeout_s, is_implicit=True), address)
-        is_required = self.tls == "required" or address.scheme == "ftpes" or self.ca_file is not None
+        is_required = self.tls == "required" or address.scheme == "ftpes"
         if self.tls == "never":
             return _begun(BoundedFTP(timeout=self.timeout_s), address)
         ftp = _Protected(self._context(), self.timeout_s)
@@ -103,7 +103,7 @@ class Remote(msgspec.Struct, frozen=True):
             # Python's login() says PASS in an exception's text, if its first reply isn't the expected one.
             ftp.sendcmd(f"PASS {self.login.password}")
         except ftplib.error_perm as refused:
-            raise LoginError(f"{self.address} lets {self.login.user} not in: {said(refused)}") from refused
+            raise LoginError(f"{self.address} refuses the login of {self.login.user}: {said(refused)}") from refused
         if isinstance(ftp, _Protected) and isinstance(ftp.sock, ssl.SSLSocket):
             ftp.prot_p()
         ftp.voidcmd("TYPE I")

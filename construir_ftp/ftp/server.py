@@ -4,9 +4,7 @@ One event loop, pyftpdlib's, in the thread that calls `run`; what takes longer t
 the background. Never looks into what it receives: that is for gate. Meets the runner in the spool only.
 """
 
-import ipaddress
 import logging
-import re
 import resource
 import socket
 import time
@@ -18,13 +16,13 @@ from pyftpdlib.ioloop import Acceptor
 from pyftpdlib.servers import FTPServer
 
 from construir_ftp.config import FtpSection, GateSection, TlsSection
-from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.ftp import login
 from construir_ftp.ftp.certificate import Certificate
 from construir_ftp.ftp.commands.table import Table
-from construir_ftp.ftp.ioloop import Background, Bell, Loop, keep_alive
+from construir_ftp.ftp.ioloop import Background, Bell, Loop
 from construir_ftp.ftp.lingering_close import Farewell
 from construir_ftp.ftp.passwords import Passwords
+from construir_ftp.ftp.ports import BACKLOG, bind, check_masquerade_address, passive_ports
 from construir_ftp.ftp.quiet_log import QuietLog
 from construir_ftp.ftp.session import FACTS, Session
 from construir_ftp.ftp.turns import Turns
@@ -45,16 +43,11 @@ from construir_ftp.layers.resolver import Offer
 
 log = logging.getLogger("construir.ftp")
 
-# Connections that wait to be accepted. Of more than there may be, the kernel drops the last packet of the handshake:
-# the client takes itself for connected, and waits for a greeting, perhaps for ever.
-_BACKLOG = 1024
 # A session has at most: control connection, one waiting for or being the data connection, a file, a pipe to a child.
 _DESCRIPTORS_PER_SESSION = 4
 _MOST_FAREWELLS = 64
 _OTHER_DESCRIPTORS = 128 + _MOST_FAREWELLS
 _PAUSE_S = 1
-# What the kernel keeps of a control connection that is not read; by itself that grows to 6 MB (tcp(7): tcp_rmem).
-_CONTROL_BUFFER_BYTES = 1 << 15
 # Connections are accepted for so long, and then others have their turn. Were it one at a time, a crowd that connects
 # without end would keep a newcomer waiting behind all of it.
 _ACCEPTING_S = 0.005
@@ -105,7 +98,7 @@ class Listener(_Door, FTPServer):  # type: ignore[misc] # pyftpdlib is untyped
         self.quiet_log = QuietLog(ioloop)
         self._farewells: list[Farewell] = []
         self.is_stopping = False
-        super().__init__(sock, Session, ioloop, _BACKLOG)
+        super().__init__(sock, Session, ioloop, BACKLOG)
         self.bell = Bell(ioloop)
         self.background = Background(self.bell)
         self.listings = Listings(self.background, ioloop)
@@ -142,7 +135,7 @@ class ImplicitDoor(_Door):
         self._listener = listener
         sock.setblocking(False)
         self.set_socket(sock)
-        self.listen(_BACKLOG)
+        self.listen(BACKLOG)
         listener.implicit_port = sock.getsockname()[1]
 
     def handle_accepted(self, sock: socket.socket, addr: tuple[Any, ...]) -> None:
@@ -170,6 +163,7 @@ class Server:
     def run(self) -> None:
         """Serve, in this thread, until `stop` is called."""
         log.info("FTP on %s port %d", *self.address)
+        log.info("%s", self._listener.tls.in_words())
         if self.implicit_port is not None:
             log.info("FTPS on %s port %d", self.address[0], self.implicit_port)
         wait_s: float | None = 0.0
@@ -215,16 +209,16 @@ def open_server(
     Raises ConfigError and ConstruirError.
     """
     _route_log()
-    _check_masquerade_address(ftp.masquerade_address)
+    check_masquerade_address(ftp.masquerade_address)
     _count_passive_ports(ftp)
     _allow_descriptors(_DESCRIPTORS_PER_SESSION * ftp.max_sessions + _OTHER_DESCRIPTORS)
     # Ten thousand of them take half a second, which nobody is to wait for later.
     spool.records("queue")
     partials = Partials(spool, ftp.max_partial_files, ftp.max_partial)
     with ExitStack() as undo:
-        sock = undo.enter_context(_bind(ftp.address, ftp.port, "--port"))
+        sock = undo.enter_context(bind(ftp.address, ftp.port, "ftp.port"))
         notices = Notices(spool, min_free, readme(sock.getsockname()[1]))
-        implicit = _bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
+        implicit = bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
         undo.enter_context(implicit or nullcontext())
         judges = undo.enter_context(JudgePool(gate, ftp.max_upload))
         judges.prepare()
@@ -238,17 +232,6 @@ def open_server(
     return Server(listener)
 
 
-def passive_ports(text: str) -> list[int] | None:
-    """ "60000-60100" -> the ports; "" -> None, any. Raises ConfigError."""
-    if not text:
-        return None
-    match = re.fullmatch(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*", text, re.ASCII)
-    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 0 < first <= last <= 65535:
-        raise ConfigError(f'ftp.passive_ports: expected a range of ports such as "60000-60100", got {text!a}')
-    return list(range(first, last + 1))
-
-
 def _count_passive_ports(ftp: FtpSection) -> None:
     ports = passive_ports(ftp.passive_ports)
     if ports is not None and len(ports) < ftp.max_sessions:
@@ -257,33 +240,6 @@ def _count_passive_ports(ftp: FtpSection) -> None:
             len(ports),
             ftp.max_sessions,
         )
-
-
-def _check_masquerade_address(text: str) -> None:
-    # It goes into the reply to PASV, which has room for an IPv4 address only (RFC 959); EPSV needs none.
-    try:
-        if text:
-            ipaddress.IPv4Address(text)
-    except ValueError as error:
-        raise ConfigError(f"ftp.masquerade_address: expected an IPv4 address, got {text!a}") from error
-
-
-def _bind(address: str, port: int, chosen_by: str) -> socket.socket:
-    is_v6 = ":" in address
-    try:
-        sock = socket.create_server(
-            (address, port),
-            family=socket.AF_INET6 if is_v6 else socket.AF_INET,
-            backlog=_BACKLOG,
-            dualstack_ipv6=address == "::",
-        )
-    except OSError as error:
-        remedy = f"choose others with ftp.address and {chosen_by}"
-        raise ConstruirError(f"FTP can't listen on {address} port {port}: {error.strerror}; {remedy}") from error
-    # What it accepts inherits it.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CONTROL_BUFFER_BYTES)
-    keep_alive(sock)
-    return sock
 
 
 def _allow_descriptors(wanted: int) -> None:

@@ -22,6 +22,21 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.recipe import Recipe
 
 _TIMEOUT_S = 3600
+# What a build tells of, one after the other; the last one only of an image that takes the place of another.
+PACKAGES, DISK, BOOT, MEMORY, TRIAL = STEPS = (
+    "installing Debian's packages",
+    "making the root disk",
+    "packing kernel and initramfs",
+    "finding out how much memory a machine of it needs",
+    "trying it with a job",
+)
+Tell = Callable[[str], None]
+
+
+def _quietly(_step: str) -> None:
+    """For whoever doesn't watch."""
+
+
 _WORKPLACE = Path("/var/tmp"), "construir-build-"  # noqa: S108 - not /tmp, which is often memory; the name is mkdtemp's
 
 
@@ -38,26 +53,34 @@ def build(
     wanted: Recipe,
     approve: Callable[[BaseImage], None] = lambda base: None,
     measure: Callable[[BaseImage], int] = lambda base: 0,
+    tell: Tell = _quietly,
 ) -> BaseImage:
     """Build the image and make it the live one of its name. Raises ConstruirError; then nothing has changed.
 
     `approve` has a look at it before, if it is to take the place of another; see versions.publish. `measure` says how
-    many bytes of memory a machine of it needs.
+    many bytes of memory a machine of it needs. `tell` is called with each of STEPS as it begins.
     """
+
+    def try_out(base: BaseImage) -> None:
+        tell(TRIAL)
+        approve(base)
+
     with versions.draft(images, wanted.name) as draft:
-        _fill(draft, wanted)
+        _fill(draft, wanted, tell)
+        tell(MEMORY)
         baseimage.note_least_memory(draft, wanted.name, measure)
         is_first = wanted.name not in baseimage.names(images)
-        base = versions.publish(images, wanted.name, draft, (lambda base: None) if is_first else approve)
+        base = versions.publish(images, wanted.name, draft, (lambda base: None) if is_first else try_out)
     baseimage.note_proof(base)  # its digests were taken a moment ago
     gc.trim(images, wanted.name)
     return base
 
 
-def _fill(draft: Path, wanted: Recipe) -> None:
+def _fill(draft: Path, wanted: Recipe, tell: Tell) -> None:
     with _workplace() as work:
         exported = work / "out"
-        _export(work / "root", exported, wanted)
+        _export(work / "root", exported, wanted, tell)
+        tell(BOOT)
         epoch_s = int((exported / "date").read_text())
         kernel.extract(exported / "vmlinuz", draft / baseimage.KERNEL)
         initramfs.pack(exported / "initramfs", draft / baseimage.INITRD, epoch_s)
@@ -98,16 +121,18 @@ def _as_builder() -> list[str | Path]:
     return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
 
 
-def _export(root: Path, out: Path, wanted: Recipe) -> None:
+def _export(root: Path, out: Path, wanted: Recipe, tell: Tell) -> None:
     # No initrd: ours is made below.
     env = process.environment(INITRD="No", HOME=str(out), TMPDIR=str(out))
     told = os.environ.get("SOURCE_DATE_EPOCH", "")
     if told and not told.isdecimal():
         raise UsageError(f"SOURCE_DATE_EPOCH is '{told}'; expected seconds since 1970, as date +%s prints them")
     # Before the packages are there their date is not known. What scripts note of it is as reproducible with any other.
+    tell(PACKAGES)
     process.run(
         recipe.mmdebstrap_argv(root, wanted), timeout_s=_TIMEOUT_S, env=env | {"SOURCE_DATE_EPOCH": told or "1"}
     )
+    tell(DISK)
     builder = emulation.prefix(wanted.architecture, recipe.source() / "emulate") or _as_builder()
     process.run(
         [*builder, recipe.source() / "export", root, out, str(int(wanted.root_bytes))],

@@ -19,7 +19,7 @@ from construir_ftp.intake.judge_handle import Wanted
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.intake.quota import Quotas, Share
-from construir_ftp.jobs import inquiry, names, reply
+from construir_ftp.jobs import inquiry, names, reply, service
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.spool import Job, Spool
@@ -95,9 +95,14 @@ class Intake:
             raise admission.no_room()
         return spare_bytes
 
+    def demand_open(self) -> None:
+        """Raises RefusedError (452) while the operator has no uploads taken."""
+        service.read(self.spool.path).demand_uploads()
+
     @contextmanager
     def _share(self, contributor: str, size_bytes: int) -> Iterator[Share]:
         """A part in the contributor's quota, given back if the upload can't begin."""
+        self.demand_open()
         if self.room.for_uploads() < 0:
             raise admission.no_room()
         share = self.quotas.begin(contributor, size_bytes)

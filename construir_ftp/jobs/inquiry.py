@@ -11,7 +11,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.jobs import names
+from construir_ftp.jobs import names, service
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
@@ -45,15 +45,17 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
     busy = {slot.job: slot for slot in report.busy}
     running = [busy.get(job, RunningJob(job, None)) for job in spool.names("running")]
     free_bytes = files.free_bytes(spool.path)
+    why_no_uploads = _why_no_uploads(spool, min_free_bytes)
     return Summary(
         time=datetime.now(UTC),
-        accepts_uploads=Room(spool, min_free_bytes).for_uploads() >= 0,
+        accepts_uploads=not why_no_uploads,
+        why_no_uploads=why_no_uploads,
         free_bytes=free_bytes,
         kept_free_bytes=int(min_free_bytes),
         slots=report.slots,
         accelerator=report.accelerator,
         warm=report.warm,
-        why=_why(there, len(running)) if line else "",
+        why=_why(spool, there, len(running)) if line else "",
         running=running,
         waiting=len(line),
         queue=line[:_MOST_LISTED],
@@ -83,7 +85,7 @@ def _waiting(spool: Spool, job_id: str) -> JobStatus | None:
     if not number:
         return None
     cancelled = Job(spool.state("queue") / job_id).is_cancelled()
-    why = _why_not_ready(spool, job_id) or _why(runner(spool), len(spool.names("running")))
+    why = _why_not_ready(spool, job_id) or _why(spool, runner(spool), len(spool.names("running")))
     return JobStatus(id=job_id, state="waiting", place=number, why=why, cancelled=cancelled)
 
 
@@ -120,10 +122,21 @@ def _why_not_ready(spool: Spool, job_id: str) -> str:
     return f"it waits for the result of {awaited}" if awaited else ""
 
 
-def _why(report: RunnerReport | None, running: int) -> str:
+def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
+    """Why an upload would be refused now, whatever it is; empty if it would not."""
+    decided = service.read(spool.path)
+    if not decided.takes_uploads:
+        return decided.why
+    return "" if Room(spool, min_free_bytes).for_uploads() >= 0 else "there is not enough room on the disk"
+
+
+def _why(spool: Spool, report: RunnerReport | None, running: int) -> str:
     """Why a job at the front of the queue would have to wait."""
     if report is None:
         return "no runner is there to run jobs"
+    decided = service.read(spool.path)
+    if not decided.takes_jobs:
+        return f"no job is taken at the moment: {decided.why}"
     if report.pause:
         return f"no job is taken at the moment: {report.pause}"
     if running >= report.slots:

@@ -16,6 +16,8 @@ from construir_ftp.jobs.result import Result
 
 # The marker of a job that is to be cancelled.
 CANCEL = "cancel"
+# Who may ask for that, as the marker has it, and a result's reason.
+CONTRIBUTOR, OPERATOR = "its contributor", "the operator"
 # What a job keeps whatever becomes of it, until it is done.
 _KEPT = ("upload", "job.json", "attempts", CANCEL)
 
@@ -99,9 +101,21 @@ class Job:
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
             raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
 
+    def sender(self) -> str:
+        """The contributor who sent it; in words, if its record is damaged."""
+        record = read_record(self.path)
+        return record.contributor if record else "nobody known"
+
     def is_cancelled(self) -> bool:
-        """Whether its contributor has asked for its end; see Spool.cancel."""
+        """Whether somebody has asked for its end; see cancellation."""
         return (self.path / CANCEL).exists()
+
+    def cancelled_by(self) -> str:
+        """Who has asked for its end."""
+        try:
+            return (self.path / CANCEL).read_text() or CONTRIBUTOR
+        except OSError:
+            return CONTRIBUTOR
 
     def attempts(self) -> int:
         """How often a machine was started for this job: the length of `attempts`, one byte each."""

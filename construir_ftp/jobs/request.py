@@ -60,6 +60,7 @@ class Wishes(Section, frozen=True):
     """construir.toml. None and the empty text mean: as this appliance does it by default."""
 
     above_zero: ClassVar = ("timeout", "idle_timeout", "memory")
+    told_characters: ClassVar = 400  # it becomes an FTP reply
     listed_in: ClassVar = "the server's /README.txt"
 
     name: str = ""

@@ -8,8 +8,8 @@
     done         -        +         -         -        -       +         +   (+ image, sums)
     trash      anything; only ever deleted
 
-`cancel` says that the job's contributor wants no more of it. Anyone may put it there; what comes of it, the lock's
-holder does: it moves jobs, and nobody else moves one that was admitted.
+`cancel` says that somebody wants no more of it (see cancellation). Anyone may put it there; what comes of it, the
+lock's holder does: it moves jobs, and nobody else moves one that was admitted.
 
 A rename is followed by fsync of both parents before anyone is told. A crash may run a job twice; it
 never loses one and never publishes two results. The spool never opens an upload, and starts no program.
@@ -28,9 +28,9 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jobs import fair_share, ipc, modes, names
+from construir_ftp.jobs import cancellation, fair_share, ipc, modes, names
 from construir_ftp.jobs.fair_share import Turns
-from construir_ftp.jobs.job import CANCEL, Job, Record, Records, Wants, anyone, job_names, read_record
+from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR, Job, Record, Records, Wants, anyone, job_names, read_record
 
 __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 
@@ -198,32 +198,12 @@ class Spool:
             os.close(queue)
         return [job for job in map(self._start, names) if job is not None]
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str, whose: str = CONTRIBUTOR) -> None:
         """Ask for the end of a job that waits or runs; on return the wish survives a power cut, and whoever holds the
         lock is woken. Raises FileNotFoundError if the job neither waits nor runs, or has come to its end meanwhile.
         """
-        # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
-        directory = self._find(job_id)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(CANCEL, flags, modes.OURS, dir_fd=directory))
-            os.fsync(directory)
-            if (self.state("done") / job_id).exists():
-                # Published just now, and perhaps after _publish had looked for the last time.
-                with suppress(FileNotFoundError):
-                    os.unlink(CANCEL, dir_fd=directory)
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
-        finally:
-            os.close(directory)
+        cancellation.ask(self.path, job_id, whose)
         self.wake()
-
-    def _find(self, job_id: str) -> int:
-        """A descriptor of the directory of a job that waits or runs; it may move from one to the other meanwhile."""
-        for state in ("queue", "running", "queue"):
-            with suppress(FileNotFoundError):
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                return os.open(self.state(state) / job_id, flags)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""

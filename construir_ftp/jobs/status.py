@@ -40,11 +40,14 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """status.json. Sizes in bytes; `why` says why jobs wait, and is empty if none has to."""
+    """status.json. Sizes in bytes; `why` says why jobs wait, and is empty if none has to; `why_no_uploads` is empty if
+    uploads are accepted.
+    """
 
     version: int = 1
     time: datetime | None = None
     accepts_uploads: bool = True
+    why_no_uploads: str = ""
     free_bytes: int = 0
     kept_free_bytes: int = 0
     slots: int = 0

@@ -57,11 +57,12 @@ class Package(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What a set of packages comes to: all that has to be installed, and dpkg's steps to do so, in their order.
 
-    A step is "unpack" or "configure" with the names of the packages.
+    A step is "unpack" or "configure" with the names of the packages. `asked` is what was asked for.
     """
 
     packages: tuple[Package, ...]
     steps: tuple[tuple[str, tuple[str, ...]], ...]
+    asked: tuple[str, ...] = ()
 
     @property
     def download_bytes(self) -> int:
@@ -156,7 +157,8 @@ class Archive:
         if removed := [name for step, name, _, _ in found if step == "Remv"]:
             raise RefusedError(f"dependencies.packages: can't be had without removing {', '.join(removed)}")
         chosen = {name: (version, architecture) for step, name, version, architecture in found if step == "Inst"}
-        return Plan(tuple(self._described(chosen)), tuple(_steps([(step, name) for step, name, _, _ in found])))
+        steps = _steps([(step, name) for step, name, _, _ in found])
+        return Plan(tuple(self._described(chosen)), tuple(steps), wanted)
 
     def _exactly(self, wanted: tuple[str, ...]) -> list[str]:
         """Packages in apt's words, so that each means itself and nothing else. Raises RefusedError for unknown ones.

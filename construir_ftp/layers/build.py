@@ -103,6 +103,7 @@ class Workshop(msgspec.Struct, frozen=True):
     def _build_or_say_why(self, plan: Plan, name: str) -> Layer:
         self._demand_room(plan)
         begun = time.monotonic()
+        log.info("layer %s: installing %d packages for %s", name, len(plan.packages), " ".join(plan.asked) or "a job")
         try:
             made = self._build(plan, name)
             log.info("layer %s: made of %d packages in %.1f s", name, len(plan.packages), time.monotonic() - begun)
@@ -131,6 +132,7 @@ class Workshop(msgspec.Struct, frozen=True):
                 base=self.shape.base.manifest.digest(),
                 architecture=self.shape.base.manifest.architecture,
                 contents=plan.versions(),
+                asked=list(plan.asked),
                 under=[layer.name for layer in chain],
                 bytes=part.bytes,
                 installed_bytes=plan.installed_bytes,

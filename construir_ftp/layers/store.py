@@ -33,7 +33,8 @@ ARCHIVES = ".archives"
 class LayerManifest(msgspec.Struct, frozen=True, kw_only=True):
     """layer.json. `base` is the digest of the base image it was made on; `under` the layers that have to lie below it.
 
-    `contents` is sorted name=version for Debian packages, else the id of the result it was published from.
+    `contents` is sorted name=version for Debian packages, else the id of the result it was published from; `asked` is
+    what of the packages was asked for when it was made, empty if nobody has noted that.
     """
 
     version: int = 1
@@ -42,6 +43,7 @@ class LayerManifest(msgspec.Struct, frozen=True, kw_only=True):
     base: str
     architecture: str
     contents: list[str]
+    asked: list[str] = []
     under: list[str] = []
     bytes: int
     installed_bytes: int

@@ -6,11 +6,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from construir_ftp.config import MachineSection
+from construir_ftp.errors import ConfigError
+
+
+def _host_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory_bytes() -> int:
     """Four fifths of the host's memory: what machines may use."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 4 // 5
+    return _host_bytes() * 4 // 5
+
+
+def check(machine: MachineSection) -> str:
+    """Raises ConfigError if not even one machine finds room in this host's memory; what there is, in words."""
+    needed_bytes, host_bytes = machine.memory + machine.scratch, _host_bytes()
+    if needed_bytes > host_bytes:
+        raise ConfigError(
+            f"machine.memory and machine.scratch: expected at most {host_bytes >> 20} MiB together, which is all that"
+            f" this host has, got {needed_bytes >> 20} MiB"
+        )
+    count = slots(machine)
+    return f"{host_bytes >> 20} MiB, for {count} machine{'s' * (count > 1)} of {needed_bytes >> 20} MiB at once"
 
 
 def slots(machine: MachineSection) -> int:

@@ -28,6 +28,15 @@ _BACKENDS = {
 _EXTENSION = re.compile(r"\b(ext_modules|Extension|cythonize|cffi_modules)\b")
 # deb822: a field goes on in lines that begin with a space.
 _BUILD_DEPENDS = re.compile(r"^Build-Depends(?:-Arch|-Indep)?:((?:.*\n)(?:[ \t].*\n|#.*\n)*)", re.MULTILINE)
+# What a build makes, as far as its description says so in plain words.
+_MOST_PROGRAMS = 8
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+_VARIABLE = re.compile(r"^(\w+)[ \t]*[:?]?=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_RULE = re.compile(r"^([^\s#:=][^#:=\n]*?)[ \t]*:(?![=:])([^#=;\n]*)", re.MULTILINE)
+_CMAKE_PROGRAM = re.compile(r"^\s*add_executable\s*\(\s*([\w.+-]+)", re.MULTILINE | re.IGNORECASE)
+_MESON_PROGRAM = re.compile(r"\bexecutable\s*\(\s*'([^']+)'")
+_AUTOMAKE_PROGRAM = re.compile(r"^bin_PROGRAMS[ \t]*\+?=[ \t]*(.*)$", re.MULTILINE)
+_CARGO_NAME = re.compile(r'^name\s*=\s*"([\w-]+)"', re.MULTILINE)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
@@ -102,6 +111,29 @@ def _toml(value: object) -> str:
 # -- the kinds -------------------------------------------------------------------------------------------
 
 
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+def _programs(text: str, pattern: re.Pattern[str], place: str = "") -> tuple[str, ...]:
+    """The files, in `place`, that the words are the names of which the pattern finds in a text."""
+    words = " ".join(found[found.lastindex or 0] for found in pattern.finditer(text)).split()
+    return tuple(dict.fromkeys(f"{place}{word}" for word in words if _FILE.fullmatch(word)))[:_MOST_PROGRAMS]
+
+
+def _made(makefile: str) -> tuple[str, ...]:
+    """What the first rule of a Makefile makes: what `all` or the like depends on, else its own target."""
+    variables = dict(_VARIABLE.findall(makefile))
+    filled_in = re.sub(r"\$[({](\w+)[)}]", lambda used: variables.get(used[1], used[0]), makefile)
+    phony = {name for names in re.findall(r"^\.PHONY\s*:(.*)$", filled_in, re.MULTILINE) for name in names.split()}
+    rules = [rule for rule in _RULE.findall(filled_in) if not rule[0].startswith(".")]
+    if not rules:
+        return ()
+    targets, needs = rules[0]
+    wanted = needs if {*targets.split()} & {*phony, "all", "default"} else targets
+    return _programs(wanted, re.compile(r"(\S+)"))
+
+
 def _compilers(directory: Path) -> tuple[str, ...]:
     """gcc, and g++ where there is C++."""
     files = (path.suffix for pattern in ("*", "*/*", "*/*/*") for path in directory.glob(pattern))
@@ -131,28 +163,35 @@ def _build_depends(control: str) -> Iterator[str]:
 
 def _cmake(directory: Path) -> Sketch:
     commands = ("cmake -S . -B build -DCMAKE_BUILD_TYPE=Release", 'cmake --build build --parallel "$(nproc)"')
-    return Sketch("CMake", (*commands, "# ctest --test-dir build --output-on-failure"), (*_C, "cmake", "g++"))
+    made = _programs(_read(directory / "CMakeLists.txt"), _CMAKE_PROGRAM, "build/")
+    return Sketch("CMake", (*commands, "# ctest --test-dir build --output-on-failure"), (*_C, "cmake", "g++"), made)
 
 
 def _meson(directory: Path) -> Sketch:
     commands = ("meson setup build --wrap-mode=nodownload", "ninja -C build", "# meson test -C build")
-    return Sketch("Meson", commands, ("meson", "ninja-build", *_compilers(directory)))
+    made = _programs(_read(directory / "meson.build"), _MESON_PROGRAM, "build/")
+    return Sketch("Meson", commands, ("meson", "ninja-build", *_compilers(directory)), made)
 
 
 def _autotools(directory: Path) -> Sketch:
     made = (directory / "configure").is_file()
     packages = _compilers(directory) if made else (*_compilers(directory), "autoconf", "automake", "libtool")
     commands = ("./configure", 'make -j"$(nproc)"', "# make check")
-    return Sketch("autotools", commands if made else ("autoreconf -fi", *commands), packages)
+    programs = _programs(_read(directory / "Makefile.am"), _AUTOMAKE_PROGRAM)
+    return Sketch("autotools", commands if made else ("autoreconf -fi", *commands), packages, programs)
 
 
 def _make(directory: Path) -> Sketch:
-    return Sketch("a Makefile", ('make -j"$(nproc)"',), _compilers(directory))
+    makefiles = [directory / name for name in ("GNUmakefile", "makefile", "Makefile")]
+    makefile = next(filter(None, map(_read, makefiles)), "")
+    return Sketch("a Makefile", ('make -j"$(nproc)"',), _compilers(directory), _made(makefile))
 
 
 def _cargo(directory: Path) -> Sketch:
     note = "# Crates can't be fetched in the machine: `cargo vendor` puts them here, and .cargo/config.toml says so."
-    return Sketch("Rust", (note, "cargo build --release --offline"), ("cargo", "gcc", "libc6-dev"))
+    made = _programs(_read(directory / "Cargo.toml"), _CARGO_NAME, "target/release/")
+    programs = made if (directory / "src/main.rs").is_file() or (directory / "src/bin").is_dir() else ()
+    return Sketch("Rust", (note, "cargo build --release --offline"), ("cargo", "gcc", "libc6-dev"), programs)
 
 
 def _go(directory: Path) -> Sketch:

@@ -9,7 +9,6 @@ import logging
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import inquiry, job, status
+from construir_ftp.jobs import inquiry, job, service, status
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Wants
 from construir_ftp.jobs.result import moment
@@ -35,13 +34,12 @@ from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import Stop, drain
 from construir_ftp.runner.installs import Installs
+from construir_ftp.runner.pause import Pause
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
 
 log = logging.getLogger("construir.runner")
 
-_FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 300.0
 _LACKS_ROOM = "there is not enough room on the disk for it beside what runs"
 
 
@@ -62,9 +60,7 @@ class Runner:
         self._stopping = threading.Event()
         self._finished, self._finish = socket.socketpair()
         self._machines_fail = False
-        self._pause_s = 0.0
-        self._resume_at = 0.0
-        self._why_paused: tuple[str, str] = "", ""
+        self._pause = Pause()
         self._reported: RunnerReport | None = None
         self._choices: dict[str, Choice] = {}
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -127,9 +123,8 @@ class Runner:
                         source.recv(4096)
 
     def _patience_s(self) -> float:
-        until_resumed_s = self._resume_at - time.monotonic()
         scan_s = self._config.runner.scan_every
-        return min(scan_s, until_resumed_s) if until_resumed_s > 0 else scan_s
+        return min(scan_s, self._pause.left_s or scan_s)
 
     def _fill_slots(self) -> None:
         while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
@@ -141,12 +136,12 @@ class Runner:
 
     def _give(self, slot: Slot, wants: Wants) -> bool:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
-        if self._is_paused():
+        if self._pause.left_s:
             return False
         fits = self._room.for_results(wants)
         prepared = None if slot in self._installs.places else self._installs.take()
         following = None if prepared else self._spool.next_id(fits)
-        if prepared is None and (following is None or not self._has_room(following)):
+        if prepared is None and (following is None or not self._takes_jobs() or not self._has_room(following)):
             return False
         try:
             # Looked at before each job: the image may have been built, replaced or damaged since the last one.
@@ -157,16 +152,19 @@ class Runner:
                 self._installs.add(prepared)
             if not isinstance(error, ConstruirError | OSError):
                 raise  # such as a stop
-            self._back_off("no machine can be started", f"no job can be run: {error}")
+            self._pause.begin("no machine can be started", f"no job can be run: {error}")
             return False
         task = prepared or self._spool.take(fits)
         if task is None:
             return False
+        taken = task.job if isinstance(task, Attempt) else task
+        what = "for its packages" if slot in self._installs.places else "to run"
+        log.info("job %s of %s: taken, %s", taken.id, taken.sender(), what)
         slot.give(resources, task)
         return True
 
-    def _is_paused(self) -> bool:
-        return time.monotonic() < self._resume_at
+    def _takes_jobs(self) -> bool:
+        return service.read(self._spool.path).takes_jobs
 
     def _end_cancelled(self) -> None:
         """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
@@ -184,7 +182,7 @@ class Runner:
 
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
-        paused = self._is_paused()
+        is_paused = self._pause.left_s > 0
         jobs = [(slot.job, slot.since, slot.doing) for slot in self._all_slots]
         report = RunnerReport(
             slots=len(self._slots),
@@ -192,8 +190,8 @@ class Runner:
                 *(status.RunningJob(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
                 *self._installs.report(),
             ),
-            pause=self._why_paused[0] if paused else _LACKS_ROOM if self._waits_for_room else "",
-            pause_detail=self._why_paused[1] if paused else "",
+            pause=self._pause.why if is_paused else _LACKS_ROOM if self._waits_for_room else "",
+            pause_detail=self._pause.detail if is_paused else "",
             accelerator=self._latest.accelerator.accelerator if self._latest else None,
             warm=self._template() is not None,
         )
@@ -215,7 +213,7 @@ class Runner:
     def _has_room(self, following: str) -> bool:
         self._waits_for_room = not self._room.lets_start(following)
         if self._waits_for_room and not any(slot.is_busy for slot in self._all_slots):
-            self._back_off("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
+            self._pause.begin("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return not self._waits_for_room
 
     def _resources(self) -> Resources:
@@ -286,34 +284,30 @@ class Runner:
             yield
         except MachineUnavailableError as error:
             self._machines_fail = True
-            self._back_off("no machine can be started", str(error))
+            self._pause.begin("no machine can be started", str(error))
         except Exception:
             # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
             log.exception("job %s: left as it is until the next start", job.id)
-            self._back_off("a job could not be finished", "a job could not be finished")
+            self._pause.begin("a job could not be finished", "a job could not be finished")
 
     def _note(self, outcome: Published | Requeued) -> None:
         if isinstance(outcome, Published):
-            self._pause_s = 0.0
+            self._pause.forget()
             log.info("job %s: %s: %s", outcome.job.id, outcome.result.status, outcome.result.reason)
         elif outcome.fault and not outcome.hits_all:
             log.warning("job %s: back in the queue, for one more try: %s", outcome.job.id, outcome.fault)
         elif outcome.fault:
             self._machines_fail = True
-            self._back_off("the last machine failed", f"job {outcome.job.id}: back in the queue: {outcome.fault}")
+            self._pause.begin("the last machine failed", f"job {outcome.job.id}: back in the queue: {outcome.fault}")
         else:
             log.info("job %s: back in the queue: the runner is stopping", outcome.job.id)
-
-    def _back_off(self, why: str, detail: str) -> None:
-        """Take no job for a while: `why` may be told to anyone, `detail` may hold paths of this host."""
-        self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2 or _FIRST_PAUSE_S)
-        self._why_paused = why, detail
-        self._resume_at = time.monotonic() + self._pause_s
-        log.error("%s; next try in %g s", detail, self._pause_s)
 
     def _drain(self, stop: Stop) -> None:
         self._stopping.set()
         self._templates.stop()
+        running = [slot.job.id for slot in self._all_slots if slot.job is not None]
+        grace_s = self._config.runner.grace
+        log.info("stopping; %d jobs run, and have %g s to end: %s", len(running), grace_s, ", ".join(running) or "none")
         drain((*self._installs.places, *self._slots), self._config.runner.grace, stop)
         while (prepared := self._installs.take()) is not None:
             prepared.job.forgive_attempt()

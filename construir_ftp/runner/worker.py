@@ -96,7 +96,7 @@ def demand_empty_machine(resources: Resources, stop: socket.socket | None = None
 
 def publish_cancelled(spool: Spool, job: Job) -> Published:
     """Publish a job that was taken and is not to be run. After an OSError it is still running, as after any other."""
-    return publish(spool, Attempt.of_any(job), Outcome("cancelled", "cancelled by its contributor before it ran"))
+    return publish(spool, Attempt.of_any(job), Outcome("cancelled", f"cancelled by {job.cancelled_by()} before it ran"))
 
 
 # -- the machine -----------------------------------------------------------------------------------------------
@@ -116,7 +116,8 @@ def _run_allocated(
         if ending.killed == "stopped":
             if not attempt.job.is_cancelled():
                 return _stop(resources, attempt)
-            judged = Outcome("cancelled", "cancelled by its contributor while it ran; the machine was killed")
+            whose = attempt.job.cancelled_by()
+            judged = Outcome("cancelled", f"cancelled by {whose} while it ran; the machine was killed")
         elif isinstance(judged, MachineFault):
             judged = _blame(resources, attempt, allocation, judged, stop)
     except (ConstruirError, OSError) as error:

@@ -1,5 +1,6 @@
 """`construir image diff` says what made an image another one."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def test_changed_added_and_removed_packages_are_named(tmp_path: Path, base: Base
     said = construir("image", "diff", "worker", "other", f"--images={tmp_path}")
     assert said.returncode == 1
     lines = [line.strip() for line in said.stdout.splitlines()]
-    assert lines[:4] == ["packages: 3", "~ bash 5.2-1 -> 5.2-2", "- gone 1", "+ hello 2.10"]
+    assert lines[0].startswith("different: 3 packages (1 changed, 1 added, 1 removed); ")
+    assert re.search(r"; \d+ files \(3 added\); of the parts: root\.img$", lines[0])
+    assert lines[1:5] == ["packages: 3", "~ bash 5.2-1 -> 5.2-2", "- gone 1", "+ hello 2.10"]
     assert "~ root.img" in lines
     assert any(line.startswith("+ /usr/bin/hello file 0644 ") for line in lines)
     assert not any("/etc/motd" in line and "content" in line for line in lines)

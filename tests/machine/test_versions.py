@@ -159,15 +159,30 @@ def test_gc_removes_what_nothing_names_and_says_so_first(tmp_path: Path) -> None
     config = tmp_path / "construir.toml"
     config.write_text(f'[images]\npath = "{tmp_path}"\nkeep = ["kept"]\n')
     before = everything(tmp_path)
-    dry = construir("image", "gc", "--dry-run", f"--config={config}", check=True).stdout.splitlines()
+    gc = ("image", "gc", "--names", f"--config={config}")
+    dry = construir(*gc, "--dry-run", check=True).stdout.splitlines()
     assert everything(tmp_path) == before
-    done = construir("image", "gc", f"--config={config}", check=True).stdout.splitlines()
+    done = construir(*gc, check=True).stdout.splitlines()
     assert [line.removeprefix("would ").replace("remove ", "removed ", 1) for line in dry] == done
     assert len(done) == 2
     assert done[0].startswith("removed bookworm-amd64@")
     assert done[1].startswith("removed unused@")
     assert baseimage.names(tmp_path) == ["bookworm-amd64", "kept"]
-    assert construir("image", "gc", f"--config={config}", check=True).stdout == ""
+    assert construir(*gc, check=True).stdout == "nothing to remove\n"
+
+
+def test_gc_leaves_what_was_just_built_alone_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    """As somebody does who builds another image by hand, and then cleans up."""
+    publish(tmp_path, "trixie-amd64", OLD)
+    publish(tmp_path, "trixie-amd64", NEW)
+    said = construir("image", "gc", f"--images={tmp_path}", check=True)
+    assert said.stdout.startswith("removed trixie-amd64@")
+    assert said.stdout.count("\n") == 1
+    assert said.stderr == (
+        "construir: trixie-amd64 stays, though no configuration, job or layer names it; --names removes it\n"
+    )
+    assert baseimage.names(tmp_path) == ["trixie-amd64"]
+    assert construir("image", "gc", f"--images={tmp_path}", check=True).stdout == "nothing to remove\n"
 
 
 def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
@@ -188,9 +203,9 @@ def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
     )
     waiting = spool.enqueue(spool.stage(job, record))
     places = (f"--images={tmp_path / 'images'}", f"--spool={spool.path}")
-    assert construir("image", "gc", *places, check=True).stdout == ""
+    assert construir("image", "gc", "--names", *places, check=True).stdout == "nothing to remove\n"
     spool.delete(waiting)
-    assert construir("image", "gc", *places, check=True).stdout.startswith("removed asked-for@")
+    assert construir("image", "gc", "--names", *places, check=True).stdout.startswith("removed asked-for@")
 
 
 def test_gc_leaves_a_build_alone_and_removes_the_rest_of_a_killed_one(tmp_path: Path) -> None:

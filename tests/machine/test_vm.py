@@ -47,6 +47,7 @@ def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp
     ending = run(shape, assignment(tmp_path, JOBS / "hello"))
     assert (ending.claims.exit_code, ending.claims.clean, ending.killed) == (0, True, None)
     assert ending.usage.cpu_seconds > 0
+    assert "PCI" not in (tmp_path / "console.log").read_text(), "it has none, and nobody is to be alarmed by that"
     assert ending.usage.peak_memory_bytes > 2**20
 
 

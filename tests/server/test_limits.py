@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.config import FtpSection
-from construir_ftp.ftp import control, lingering_close, login, server
+from construir_ftp.ftp import control, lingering_close, login, ports, server
 from tests.support import images
 from tests.support.ftpclient import LONG_S, PASSWORD, serving, wait_until
 
@@ -123,7 +123,7 @@ def test_what_the_kernel_keeps_of_a_session_that_is_not_read_is_little(tmp_path:
         assert one.reply().startswith("220")
         (session,) = house.listener.sessions
         # The kernel doubles what it is asked for: socket(7), SO_RCVBUF.
-        assert session.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * server._CONTROL_BUFFER_BYTES
+        assert session.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * ports.CONTROL_BUFFER_BYTES
 
 
 def test_directories_that_a_session_makes_are_bounded(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from construir_ftp.config import GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.ftp.data import PassiveListener
-from construir_ftp.ftp.server import passive_ports
+from construir_ftp.ftp.ports import passive_ports
 from tests.support import images
 from tests.support.ftpclient import LONG_S, PASSWORD, House, held_check, reset, serving, wait_until
 from tests.support.prison import judge_server_pids

@@ -223,7 +223,9 @@ def test_guide_lists_every_key_that_a_job_can_have() -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
     listed = {line.split(" = ")[0].strip() for line in text.splitlines() if re.match(r"  \w+ = ", line)}
     assert listed == {key.name for key in request.KEYS}
-    with pytest.raises(RefusedError, match=r"tiemout: no such key; the server's /README.txt lists them all"):
+    with pytest.raises(
+        RefusedError, match=r"no such key \(did you mean timeout\?\); the server's /README.txt lists them all"
+    ):
         request.read("tiemout = 1")
 
 

@@ -287,7 +287,7 @@ def test_a_certificate_for_another_host_proves_nothing(protected: House, certifi
 
 def test_tls_that_is_required_is_not_done_without(house: House, certificate: Path, small: JobFile) -> None:
     port = house.server.address[1]
-    for server in (at(port, tls="required"), at(port, scheme="ftpes"), at(port, ca_file=certificate)):
+    for server in (at(port, tls="required"), at(port, scheme="ftpes")):
         with pytest.raises(ConfigError, match="speaks no TLS"):
             send(server, small)
     with pytest.raises(ConfigError, match="not a file of certificates"):

@@ -1,7 +1,14 @@
 """client.watching: a job is followed to its end, each thing told once, whatever becomes of the connection."""
 
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -95,6 +102,32 @@ def test_a_job_is_followed_from_its_place_in_the_queue_to_its_end(house: House) 
     assert printed(seen) == b"the end\n"
     assert isinstance(seen[-1], Result)
     assert (seen[-1].status, seen[-1].exit_code) == ("failed", 3)
+
+
+def test_whoever_watches_sees_a_clock_while_packages_install_and_each_line_once(house: House, tmp_path: Path) -> None:
+    job_id = submit(house)
+    with house.spool.lock():
+        job = take(house)
+        busy = RunningJob(job_id, None, "its Debian packages are being installed")
+        inquiry.tell(house.spool, RunnerReport(slots=1, busy=(busy,)))
+        words = [sys.executable, "-m", "construir_ftp", "watch", job_id]
+        words.append(f"--server=ftp://127.0.0.1:{house.server.address[1]}")
+        env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1", "HOME": str(tmp_path)}
+        argv = ["script", "-qefc", shlex.join(words), "/dev/null"]
+        with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout is not None
+            seen = ""
+            while not re.search(r"its Debian packages are being installed 0:00:0[2-9]", seen):
+                seen += watching.stdout.read(1)
+            # Now it has its machine; that its state was told in between with other times is no news.
+            for since in (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)):
+                inquiry.tell(house.spool, RunnerReport(slots=1, busy=(RunningJob(job_id, since),)))
+                time.sleep(1.5)
+            finish(house, job)
+            seen += watching.stdout.read()
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).replace("\r", "\n").splitlines()]
+    assert lines.count("construir: running; its Debian packages are being installed") == 1
+    assert lines.count("construir: running") == 1, lines
 
 
 def test_what_was_printed_comes_once_though_the_connection_is_cut(house: House) -> None:

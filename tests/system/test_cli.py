@@ -100,6 +100,20 @@ def test_no_color_is_obeyed_on_a_terminal_and_a_bar_is_seen_there_only(tmp_path:
     assert (quiet.stderr, quiet.stdout.count("\n")) == ("", 1)
 
 
+def test_image_build_tells_each_step_in_a_line_and_on_a_terminal_beside_a_bar(tmp_path: Path) -> None:
+    # No archive is there, so that it ends in the first step.
+    words = ("image", "build", "bookworm-amd64", "--mirror=http://127.0.0.1:9/", f"--images={tmp_path / 'images'}")
+    said = construir(*words)
+    assert said.returncode == 1
+    assert said.stderr.startswith("construir: bookworm-amd64, step 1 of 5: installing Debian's packages\n")
+    argv = ["script", "-qec", shlex.join([sys.executable, "-m", "construir_ftp", *words]), "/dev/null"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    seen = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False).stdout
+    assert "bookworm-amd64: installing Debian's packages" in seen
+    assert "0/5" in seen
+    assert "step 1 of 5" not in seen
+
+
 def test_places_can_be_named_in_the_environment(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     env = {**os.environ, "CONSTRUIR_SPOOL": str(spool)}
@@ -200,7 +214,7 @@ def test_status_and_prune_of_an_idle_spool(tmp_path: Path) -> None:
     construir("user", "add", "alice", "--password-stdin", f"--spool={tmp_path}", input="correct horse\n", check=True)
     status = msgspec.json.decode(construir("status", "--json", f"--spool={tmp_path}", check=True).stdout)
     assert (status["queue"], status["running"], status["done"]) == ([], [], 0)
-    assert construir("prune", "--dry-run", f"--spool={tmp_path}", check=True).stdout == ""
+    assert construir("prune", "--dry-run", f"--spool={tmp_path}", check=True).stdout == "nothing to delete\n"
 
 
 def test_check_finds_a_working_machine_and_names_its_accelerator(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.support.appliance import NAME, PASSWORD, Appliance, construir
 from tests.support.fakeserver import FakeServer
 from tests.support.ftpclient import LONG_S
 from tests.support.places import JOBS
+from tests.support.tlsclient import make_certificate
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}-[\w.-]+")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -68,7 +69,7 @@ def test_submit_prints_the_id_alone_and_wait_ends_as_the_job_does(run: Command, 
     ]
     table = run("jobs").stdout
     (line,) = (line for line in table.splitlines() if job_id in line)
-    assert re.fullmatch(r"\* +\S+ +failed +[\d-]+ [\d:]+ +run\.sh ended with exit status 7", line.strip()), table
+    assert re.fullmatch(r"\* +\S+ +failed, 7 +[\d-]+ [\d:]+", line.strip()), table
     assert "\x1b" not in table
 
     again = run("retry", job_id)
@@ -96,6 +97,39 @@ def test_ctrl_c_while_waiting_detaches_and_the_job_goes_on(home: dict[str, str],
     assert "Traceback" not in said
     watched = run("watch", job_id)
     assert (watched.returncode, watched.stdout) == (0, "begun\n")
+
+
+def test_certificates_in_a_variable_are_for_servers_with_tls_and_an_option_demands_it(
+    home: dict[str, str], tmp_path: Path
+) -> None:
+    certificate = str(make_certificate(tmp_path)[0])
+    for variables, words, status in (
+        ({"CONSTRUIR_CAFILE": certificate}, (), 0),
+        ({}, ("--ca-file", certificate), 78),
+        ({"CONSTRUIR_CAFILE": certificate, "CONSTRUIR_TLS": "required"}, (), 78),
+    ):
+        said = construir("jobs", *words, env={**home, **variables})
+        assert said.returncode == status, said.stderr
+        assert "speaks no TLS" in said.stderr or not status
+
+
+def test_whoever_is_not_let_in_is_told_so_in_english(home: dict[str, str], run: Command) -> None:
+    (Path(home["HOME"]) / ".netrc").write_text('machine 127.0.0.1 login bob password "wrong word"\n')
+    said = run("submit", JOBS / "hello")
+    assert said.returncode == 77
+    assert re.search(r"ftp://127\.0\.0\.1:\d+ refuses the login of bob: ", said.stderr)
+
+
+def test_jobs_fit_80_columns_a_line_each(home: dict[str, str], run: Command, tmp_path: Path) -> None:
+    run("submit", job(tmp_path / "a-job-with-quite-a-long-name", "echo x"), "--wait")
+    run("submit", job(tmp_path / "another", "poweroff -f; sleep 60"), "--wait")
+    status, drawn = on_a_terminal({**home, "COLUMNS": "80", "NO_COLOR": "1"}, tmp_path, "jobs")
+    assert status == 0
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", drawn).splitlines()]
+    assert max(map(len, lines)) <= 80
+    ids = [name for line in lines[1:] for name in ID.findall(line)]
+    assert len(ids) == len(lines) - 1, "each line has a job"
+    assert not [line for line in lines if "success" in line and "exit status" in line]
 
 
 def test_cancel_ends_a_job_and_watch_says_so_with_a_code_of_its_own(run: Command) -> None:
@@ -179,7 +213,7 @@ def on_a_terminal(environment: dict[str, str], place: Path, *words: str | Path) 
     """Run the command on a terminal of its own; its exit status and all that it drew there."""
     master, slave = pty.openpty()
     argv = [sys.executable, "-m", "construir_ftp", *map(str, words)]
-    environment = {**environment, "TERM": "xterm-256color", "COLUMNS": "100"}
+    environment = {"COLUMNS": "100", **environment, "TERM": "xterm-256color"}
     with subprocess.Popen(argv, env=environment, cwd=place, stdin=slave, stdout=slave, stderr=slave) as command:
         os.close(slave)
         drawn = b"".join(_read(master))

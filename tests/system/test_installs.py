@@ -10,7 +10,7 @@ import pytest
 from construir_ftp.ftp.users import Users
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
-from tests.support.appliance import CONFIG, PASSWORD, Appliance, paused_runner
+from tests.support.appliance import CONFIG, PASSWORD, Appliance, construir, paused_runner
 from tests.support.debarchive import DebArchive
 from tests.support.hostilearchive import HostileArchive
 from tests.system.test_dependencies import upload
@@ -69,6 +69,9 @@ def test_cancelled_job_ends_its_install(one_slot: Appliance, tmp_path: Path) -> 
     with one_slot.session() as ftp:
         ftp.rmd(f"/running/{job}")
     assert one_slot.wait(job)["status"] == "cancelled"
+    log = one_slot.log.read_text()
+    assert f"job {job} of alice: taken, for its packages\n" in log
+    assert ": installing 1 packages for sleeper\n" in log
 
 
 @contextmanager
@@ -119,3 +122,18 @@ def test_cancel_and_stop_end_what_waits_for_an_archive_at_once(base: BaseImage, 
         assert appliance.states()["queue"] == [waiting]
         assert f"job {waiting}: back in the queue: the runner is stopping" in appliance.log.read_text()
         assert "a slot does not end" not in appliance.log.read_text()
+
+
+def test_drained_appliance_ends_an_install_and_its_job_and_begins_no_other(one_slot: Appliance, tmp_path: Path) -> None:
+    job = one_slot.submit(asking(tmp_path / "slow", "sleeper"))
+    wait_until_told(one_slot, job, "its Debian packages are being installed")
+    other = one_slot.submit(asking(tmp_path / "next", "quick1"))
+    options = (f"--spool={one_slot.spool}", f"--config={one_slot.config}")
+    try:
+        said = construir("drain", *options, check=True).stdout
+        assert said.endswith("nothing runs, 1 wait; stop construir serve now, or go on with: construir resume\n")
+        assert one_slot.wait(job)["status"] == "dependency-failed", "its install ended as it would have"
+        assert one_slot.states()["queue"] == [other]
+    finally:
+        construir("resume", *options, check=True)
+    assert one_slot.wait(other)["status"] == "success"

@@ -56,6 +56,7 @@ def test_a_light_install_packs_sends_follows_fetches_and_unpacks(
         ("submit", tmp_path / "hello.img.zst", server, "--tls", "never", "--wait", "--fetch", tmp_path / "result"),
         ("unpack", tmp_path / "result/hello.img.zst", tmp_path / "left"),
         ("completion", "bash"),
+        ("man", "-o", tmp_path / "man"),
     ):
         said = construir(*words)
         assert said.returncode == 0, (words, said.stdout, said.stderr)

@@ -1,6 +1,8 @@
 """The commands in docs/: all that are marked to be run are run, page by page, as a newcomer would copy them."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.support.appliance import NAME, Appliance
 from tests.support.newcomer import Newcomer
 from tests.support.places import PROJECT
+from tests.support.tlsclient import make_certificate
 
 PAGES = sorted((PROJECT / "docs").glob("*.md"))
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -38,3 +41,31 @@ def test_the_commands_of_a_page_work_as_they_are(page: Path, shared_appliance: A
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+_CERTBOT = """#!/bin/sh
+while [ "$1" != --deploy-hook ]; do shift; done
+RENEWED_LINEAGE=$PLACE exec sh -c "$2"
+"""
+
+
+@pytest.mark.root("a group is made, in a copy of /etc")
+def test_the_hook_that_certbot_is_given_leaves_a_key_for_the_servers_group_alone(tmp_path: Path) -> None:
+    (lines,) = (text for _, text in fences(PROJECT / "docs/ftp-and-tls.md") if "certbot" in text)
+    files = make_certificate(tmp_path)
+    for file, name in zip(files, ("fullchain.pem", "privkey.pem"), strict=True):
+        file.rename(tmp_path / name)
+    (tmp_path / "certbot").write_text(_CERTBOT)
+    (tmp_path / "certbot").chmod(0o755)
+    script = f"""set -e
+    cp -a /etc "$PLACE/etc" && mount --bind "$PLACE/etc" /etc
+    {lines}{lines}
+    setpriv --reuid=61234 --regid=construir --clear-groups cat /etc/construir/privkey.pem
+    ! setpriv --reuid=61234 --regid=61234 --clear-groups cat /etc/construir/privkey.pem 2>&1
+    """
+    env = {**os.environ, "PLACE": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    argv = ["unshare", "--mount", "--propagation=private", "bash", "-c", script]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "privkey.pem").read_text() in done.stdout
+    assert "Permission denied" in done.stdout

@@ -71,6 +71,8 @@ def _gone(name: str) -> Reply:
 def _rename(session: Session, queue: Queue, partial: Partial, name: str) -> Reply | None:
     try:
         names.check_upload_name(name)
+        if not names.is_temporary(name):
+            session.intake.demand_open()
     except RefusedError as refused:
         return reply.refused(refused)
     if not session.intake.partials.take(partial):

@@ -38,7 +38,6 @@ def site_status(session: Session, name: str) -> Reply | None:
 def _lines(told: Summary) -> list[str]:
     listed = [f"{place}. {job}" for place, job in enumerate(told.queue[:_MOST_LISTED], 1)]
     more = [f"... and {told.waiting - _MOST_LISTED} more"] if told.waiting > _MOST_LISTED else []
-    uploads = "" if told.accepts_uploads else ": too little, no uploads are taken"
     return [
         *(
             f"running: {slot.job}{status.since(slot.since)}{f'; {slot.doing}' if slot.doing else ''}"
@@ -48,5 +47,6 @@ def _lines(told: Summary) -> list[str]:
         *more,
         *([f"waiting because {told.why}"] if told.why else []),
         f"machines: {told.slots}" + (f", {told.accelerator}" if told.accelerator else ""),
-        f"free space: {told.free_bytes // 2**20} MiB{uploads}",
+        f"free space: {told.free_bytes // 2**20} MiB",
+        *([f"no uploads are taken: {told.why_no_uploads}"] if told.why_no_uploads else []),
     ]

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -13,6 +15,7 @@ from construir_ftp.cli.main import construir as group
 from construir_ftp.jobs import request
 from tests.support import images
 from tests.support.appliance import construir
+from tests.support.places import PROJECT
 from tests.system.test_cli import commands
 
 _BIN = Path(sys.executable).parent
@@ -49,6 +52,37 @@ def test_the_page_of_construir_toml_has_all_keys(pages: Path) -> None:
     text = read(pages / "man5/construir.toml.5")
     for key in request.KEYS:
         assert f"{key.name} = {key.example}" in text
+
+
+def test_the_page_of_the_configuration_has_every_key_with_its_default_and_its_meaning(pages: Path) -> None:
+    text = " ".join(read(pages / "man5/construir-server.toml.5").split())
+    tables = tomllib.loads((PROJECT / "etc/construir.toml").read_text())
+    for table, keys in tables.items():
+        assert f"THE TABLE [{table}]" in text
+        for key in keys:
+            assert f" {key} = " in text
+    assert 'max_upload = "2GiB" Largest file a contributor may send; more is turned away (552).' in text
+    assert "CONSTRUIR_CONFIG" in text
+
+
+def test_an_installation_has_what_the_page_is_made_of(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(PROJECT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "tests"))
+    # What pip has setuptools do before it puts it all into a wheel.
+    argv = [sys.executable, "-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q", "build_py"]
+    subprocess.run([*argv, "--build-lib", tmp_path], cwd=source, capture_output=True, timeout=120, check=True)
+    made = tmp_path / "construir_ftp/cli/construir-server.toml"
+    assert made.read_bytes() == (PROJECT / "etc/construir.toml").read_bytes()
+
+
+def test_the_exit_codes_of_every_page_are_those_of_the_page_on_results(pages: Path) -> None:
+    table = (PROJECT / "docs/results.md").read_text().partition("## Exit codes")[2]
+    rows = re.findall(r"^\| ([\d, ]+) \| (.+) \|$", table, re.MULTILINE)
+    assert len(rows) > 10
+    for name in ("construir-watch", "construir-check"):
+        text = " ".join(read(pages / f"man1/{name}.1").split()).lower()
+        for codes, meaning in rows:
+            assert f" {codes} {meaning.replace('`', '')}.".lower() in text
 
 
 def test_the_same_day_makes_the_same_pages(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_check_warns_three_weeks_before_the_certificate_expires(tmp_path: Path, 
 def test_check_finds_a_certificate_that_can_not_be_used(files: tuple[Path, Path], tmp_path: Path) -> None:
     other = make_certificate(tmp_path, "other")[1]
     for pair, word in (((files[0], other), "not the key"), ((tmp_path / "missing", files[1]), "No such file")):
-        (found,) = findings("certificate", tls=section(pair))
+        found = next(one for one in check._demands(Config(tls=section(pair))) if one.subject == "certificate and key")
         assert found.state == "problem"
         assert word in found.text
         assert found.remedy

@@ -1,6 +1,7 @@
 """Promises of config: what is in etc/construir.toml is what there is, and a mistake is told in plain words."""
 
 import os
+import time
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from construir_ftp.units import Duration, Size
 from tests.support.places import PROJECT
 
 REFERENCE = PROJECT / "etc" / "construir.toml"
+LISTED = "; construir-server.toml(5), which construir man writes, lists them all"
 
 
 def refusal(text: str) -> str:
@@ -130,8 +132,42 @@ def test_toml_nested_beyond_reason_is_no_crash() -> None:
 
 
 def test_unknown_key_and_section_are_told() -> None:
-    assert refusal("[ftp]\nmax_uplaod = 1") == "my.toml: ftp.max_uplaod: no such key; etc/construir.toml lists them all"
-    assert refusal("[ftpd]") == "my.toml: ftpd: no such key; etc/construir.toml lists them all"
+    assert refusal("[ftp]\nzzz = 1") == f"my.toml: ftp.zzz: no such key{LISTED}"
+    assert refusal("[zzz]") == f"my.toml: zzz: no such key{LISTED}"
+
+
+def test_all_mistakes_are_told_at_once_and_what_was_meant() -> None:
+    text = """
+    port = 21
+    [ftp]
+    max_uplaod = "1GiB"
+    max_age = "1d"
+    address = 5
+    [machine]
+    timeout = "soon"
+    [janitors]
+    [tls]
+    key = "x.pem"
+    """
+    assert refusal(text) == (
+        "my.toml: port: no such key (did you mean ftp.port?)"
+        "; ftp.max_uplaod: no such key (did you mean max_upload?)"
+        "; ftp.max_age: no such key (did you mean janitor.max_age?)"
+        "; ftp.address: expected text in quotes, got a whole number"
+        '; machine.timeout: expected a number with a unit (ms, s, min, m, h, d), such as "90min", got "soon"'
+        "; janitors: no such key (did you mean janitor?)"
+        "; tls.key: expected tls.certificate beside it"
+        f"{LISTED}"
+    )
+
+
+def test_a_file_full_of_mistakes_is_refused_in_a_short_line_and_at_once() -> None:
+    text = "[ftp]\n" + "".join(f"max_uplaod{number} = 1\n" for number in range(20_000))
+    began = time.process_time()
+    told = refusal(text)
+    assert len(told) < 1700
+    assert told.endswith(f"; and more{LISTED}")
+    assert time.process_time() - began < 5, "looking for what was meant ends with what is told"
 
 
 @pytest.mark.parametrize(

@@ -238,3 +238,16 @@ def test_a_long_key_is_quoted_in_short() -> None:
         refusal("a" * 9000 + " = 1")
         == f"construir.toml: {'a' * 80}...: no such key; the server's /README.txt lists them all"
     )
+
+
+def test_all_mistakes_are_told_at_once_as_far_as_a_reply_holds_them() -> None:
+    with pytest.raises(RefusedError) as refused:
+        request.read('tiemout = "1h"\npackages = ["gcc"]\ncpus = "two"\n')
+    assert str(refused.value) == (
+        "construir.toml: tiemout: no such key (did you mean timeout?)"
+        "; packages: no such key (did you mean dependencies.packages?)"
+        "; cpus: expected a whole number, got text in quotes; the server's /README.txt lists them all"
+    )
+    with pytest.raises(RefusedError) as refused:
+        request.read("".join(f"{'k' * 70}{number} = 1\n" for number in range(150)))
+    assert len(str(refused.value)) < 600

@@ -18,6 +18,7 @@ import pytest
 from construir_ftp import process
 from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.jobs import names, spool
+from construir_ftp.jobs.job import OPERATOR
 from construir_ftp.jobs.spool import STATES, Job, Record, Spool
 from tests.support.places import PROJECT
 
@@ -337,9 +338,17 @@ def test_cancelling_follows_no_symlink(place: Spool, tmp_path: Path) -> None:
         place.cancel("planted")
     job = send(place)
     (job.path / "cancel").symlink_to(tmp_path / "elsewhere" / "file")
-    with pytest.raises(OSError, match="cancel"):
-        place.cancel(job.id)
+    place.cancel(job.id)
+    assert not (job.path / "cancel").is_symlink(), "the marker has taken its place"
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_marker_says_whose_wish_it_is_and_an_empty_one_is_the_contributors(place: Spool) -> None:
+    jobs = [send(place, after_s=number) for number in range(3)]
+    place.cancel(jobs[0].id)
+    place.cancel(jobs[1].id, OPERATOR)
+    (jobs[2].path / "cancel").touch()  # of an older version
+    assert [job.cancelled_by() for job in jobs] == ["its contributor", "the operator", "its contributor"]
 
 
 def test_cancelling_to_the_last_moment_marks_the_right_job_and_publishes_no_marker(place: Spool) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from construir_ftp import process
 from construir_ftp.jobs import request
+from construir_ftp.jobs import request as job_request
 from construir_ftp.jobs.request import Dependencies, Wishes
 from construir_ftp.pack import detect, pack
 from tests.support.appliance import construir
@@ -89,6 +90,35 @@ def test_an_extension_module_gets_a_compiler(tmp_path: Path) -> None:
     assert {"gcc", "python3-dev", "cython3"} <= set(detect.look(extended).packages)
 
 
+_OUTPUTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "the target": ({"Makefile": "hello: hello.c\n\tcc -o $@ $<\n"}, ("hello",)),
+    "what all needs": ({"Makefile": "CC = gcc\nall: hello lib/libx.a\nhello: hello.o\n"}, ("hello", "lib/libx.a")),
+    "a variable": ({"Makefile": "PROG := greet\n.PHONY: build\nbuild: $(PROG)\n$(PROG): x.o\n"}, ("greet",)),
+    "no file": ({"Makefile": "all: $(wildcard *.o)\n"}, ()),
+    "a pattern": ({"Makefile": "%.o: %.c\n\tcc -c $<\n"}, ()),
+    "no rule": ({"Makefile": "include x.mk\n"}, ()),
+    "CMake": ({"CMakeLists.txt": "project(x C)\nadd_executable(hello hello.c)\n"}, ("build/hello",)),
+    "Meson": ({"meson.build": "project('x', 'c')\nexecutable('hello', 'hello.c')\n"}, ("build/hello",)),
+    "automake": ({"configure.ac": "AC_INIT\n", "Makefile.am": "bin_PROGRAMS = hello bye\n"}, ("hello", "bye")),
+    "Rust": ({"Cargo.toml": '[package]\nname = "hello"\n', "src/main.rs": ""}, ("target/release/hello",)),
+}
+
+
+@pytest.mark.parametrize("kind", _OUTPUTS)
+def test_what_a_build_makes_is_named_as_outputs(tmp_path: Path, kind: str) -> None:
+    files, outputs = _OUTPUTS[kind]
+    directory = laid_out(tmp_path / "hello", files)
+    said = construir("init", directory, check=True).stdout
+    assert request.read((directory / "construir.toml").read_text()).outputs == outputs
+    if outputs:
+        assert f"its result will have: {', '.join(outputs)}\n" in said
+    else:
+        assert "name the files that you want of it as outputs in " in said
+    assert said.endswith(
+        f"\nnext: construir submit {directory}; or, to try it on this computer: construir run {directory}\n"
+    )
+
+
 def test_nothing_is_ever_written_over(tmp_path: Path) -> None:
     directory = laid_out(tmp_path / "job", {"run.sh": "mine", "Makefile": ""})
     said = construir("init", directory, check=True)
@@ -159,6 +189,9 @@ def test_what_is_written_really_builds(tmp_path: Path, kind: str, request: pytes
         asks.write_text(asks.read_text().replace('# base = "bookworm-amd64"', 'base = "bookworm-amd64-gcc"'))
     elif not request.config.getoption("--all"):
         pytest.skip("installing packages takes minutes under emulation: only with --all")
+    wanted = set(job_request.read((directory / "construir.toml").read_text()).outputs)
     said = construir("run", directory, "-o", tmp_path / "result", f"--spool={tmp_path / 'spool'}", timeout_s=1800)
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stdout.splitlines()[-1] == "hello"
+    made = msgspec.json.decode((tmp_path / "result/result.json").read_bytes())["artifacts"]
+    assert {one["path"].lstrip("/") for one in made} >= {name for name in wanted if "*" not in name}

@@ -1,0 +1,88 @@
+"""What `construir serve` demands before it starts: one list, for it and for `construir check`.
+
+A demand looks, and changes nothing. What of the configuration is impossible on this host belongs here, so that the
+check passes nothing that is refused later.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from construir_ftp.appliance import claim
+from construir_ftp.config import Config
+from construir_ftp.errors import ConfigError
+from construir_ftp.ftp import certificate, ports
+from construir_ftp.ftp.users import Users
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.jail import jail
+from construir_ftp.machine import capacity
+
+
+class Demand(NamedTuple):
+    """Something that has to be so. `look` says in words how it is, with nothing where nothing is demanded; it raises
+    ConstruirError or OSError where it is not so.
+    """
+
+    subject: str
+    look: Callable[[Config], str]
+
+
+def _memory(config: Config) -> str:
+    return capacity.check(config.machine)
+
+
+def _users(config: Config) -> str:
+    path = config.users_path()
+    if config.ftp.users and not path.exists():
+        raise ConfigError(f"ftp.users: {path} is not there; make it with: construir user add NAME")
+    count = len(Users(path).names())
+    return f"{path}: {count} contributor{'' if count == 1 else 's'}"
+
+
+def _passive_ports(config: Config) -> str:
+    found = ports.passive_ports(config.ftp.passive_ports)
+    return f"{len(found)}, for up to {config.ftp.max_sessions} sessions" if found else "any that is free"
+
+
+def _masquerade_address(config: Config) -> str:
+    ports.check_masquerade_address(config.ftp.masquerade_address)
+    return config.ftp.masquerade_address
+
+
+def _certificate(config: Config) -> str:
+    pair = config.tls.files()
+    if pair is None:
+        return ""
+    certificate.load(*pair)
+    return f"{pair[0]} can be used"
+
+
+def _jail(config: Config) -> str:
+    if not config.jail.require_jail:
+        return ""
+    jailcheck.demand(jail.host())
+    return "all of its parts that are required are in force"
+
+
+def _ports(config: Config) -> str:
+    if pid := claim.holder(config.spool_path()):
+        return f"the appliance that runs here, process {pid}, has them"
+    ports.check_free(config.ftp, config.tls)
+    return f"{config.ftp.address} port {config.ftp.port or 'any'} is free"
+
+
+DEMANDS = (
+    Demand("memory", _memory),
+    Demand("users file", _users),
+    Demand("passive ports", _passive_ports),
+    Demand("masquerade address", _masquerade_address),
+    Demand("certificate and key", _certificate),
+    Demand("required jail", _jail),
+    Demand("port", _ports),
+)
+
+
+def check(config: Config) -> None:
+    """Raises what the first demand raises that is not met."""
+    for demand in DEMANDS:
+        if demand.subject != "port":  # whoever listens finds that out by itself, and without a race
+            demand.look(config)

@@ -1,0 +1,105 @@
+"""`construir drain`, `resume` and `delete`: what an operator does to a working appliance, by its spool."""
+
+import time
+from pathlib import Path
+
+import click
+
+from construir_ftp.appliance import claim
+from construir_ftp.cli.options import configured, printable
+from construir_ftp.client.history import matching
+from construir_ftp.config import Config
+from construir_ftp.errors import MissingError, UsageError
+from construir_ftp.jobs import inquiry, references, service
+from construir_ftp.jobs.job import OPERATOR
+from construir_ftp.jobs.service import DRAINED, Service
+from construir_ftp.jobs.spool import Job, Spool
+
+_LOOK_S = 0.5
+
+
+@click.command("drain")
+@click.option("--queue", "with_queue", is_flag=True, help="Have the jobs that wait run, too.")
+@click.option("--no-wait", is_flag=True, help="Don't wait until nothing runs any more.")
+@configured
+def drain_command(settings: Config, with_queue: bool, no_wait: bool) -> None:
+    """Take the appliance out of service: no uploads are taken, no jobs are started, and those that run end.
+
+    Jobs that wait stay in the queue. Results can still be fetched. Waits until nothing runs; Ctrl-C ends only the
+    waiting. The appliance stays so, also if it is started again, until `construir resume`.
+    """
+    spool = Spool.find(settings.spool_path())
+    service.decide(spool.path, Service(takes_uploads=False, takes_jobs=with_queue, why=DRAINED))
+    spool.wake()
+    click.echo("no uploads are taken, and no jobs started" if not with_queue else "no uploads are taken")
+    if not no_wait:
+        _wait_until_idle(spool, with_queue=with_queue)
+
+
+def _wait_until_idle(spool: Spool, *, with_queue: bool) -> None:
+    told = ""
+    while True:
+        running, waiting = len(spool.names("running")), len(spool.names("queue"))
+        if not running and not (with_queue and waiting):
+            click.echo(f"nothing runs, {waiting} wait; stop construir serve now, or go on with: construir resume")
+            return
+        if inquiry.runner(spool) is None:
+            click.echo(f"no runner is there: {running} would run at the next start, {waiting} wait")
+            return
+        if (now := f"{running} run, {waiting} wait") != told:
+            told = now
+            click.echo(told)
+        time.sleep(_LOOK_S)
+
+
+@click.command("resume")
+@configured
+def resume_command(settings: Config) -> None:
+    """Take uploads and jobs again, after `construir drain`."""
+    spool = Spool.find(settings.spool_path())
+    was_decided = service.read(spool.path) != Service()
+    service.decide(spool.path, Service())
+    spool.wake()
+    click.echo("uploads and jobs are taken again" if was_decided else "uploads and jobs were being taken already")
+    if not claim.holder(spool.path):
+        click.echo("but no appliance runs here; start it with: construir serve")
+
+
+@click.command("delete")
+@click.argument("jobs", metavar="ID...", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Also what waiting or running jobs depend on.")
+@configured
+def delete_command(settings: Config, jobs: tuple[str, ...], force: bool) -> None:
+    """Delete results of this computer's appliance, whoever sent the jobs: ID is one, or what begins only one.
+
+    A job that waits or runs is ended by `construir cancel --here`; its result can be deleted then.
+    """
+    spool = Spool.find(settings.spool_path())
+    doomed = [find(spool, word, "done") for word in jobs]
+    needed = set() if force else references.results(spool) & set(doomed)
+    if needed:
+        raise UsageError(f"jobs that wait or run depend on {', '.join(sorted(needed))}; --force deletes all the same")
+    for job_id in doomed:
+        spool.delete(Job(spool.state("done") / job_id))
+        click.echo(f"deleted {printable(job_id)}")
+
+
+def cancel_here(place: Path, word: str) -> str:
+    """Have a job in the spool at `place` ended, whoever sent it; its id. Raises MissingError, UsageError."""
+    spool = Spool.find(place)
+    job_id = find(spool, word, "queue", "running")
+    try:
+        spool.cancel(job_id, OPERATOR)
+    except FileNotFoundError as error:
+        raise MissingError(f"job {job_id} has ended meanwhile") from error
+    return job_id
+
+
+def find(spool: Spool, word: str, *states: str) -> str:
+    """The id of the one job in these states that `word` means: an id, what one begins with, or a job's name."""
+    found = matching(word, sorted({name for state in states for name in spool.names(state)}))
+    if not found:
+        raise MissingError(f"there is no job {printable(word)} in {' or '.join(f'{state}/' for state in states)} here")
+    if len(found) > 1:
+        raise UsageError(f"{printable(word)} may be any of {', '.join(found[-5:])}; say which")
+    return found[0]

@@ -1,0 +1,47 @@
+"""What the operator has decided of an appliance: whether it takes uploads, and whether it takes jobs out of the queue.
+
+    <spool>/service.json   replaced in one step; missing while nothing is decided, which is: both
+
+Whoever takes either asks here first. What is under way goes on to its end.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import files
+from construir_ftp.errors import RefusedError
+from construir_ftp.jobs import modes
+
+FILE = "service.json"
+DRAINED = "the appliance is being taken out of service"
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`why` is told to anyone, where one of the two is not taken."""
+
+    takes_uploads: bool = True
+    takes_jobs: bool = True
+    why: str = ""
+
+    def demand_uploads(self) -> None:
+        """Raises RefusedError (452) while no uploads are taken."""
+        if not self.takes_uploads:
+            raise RefusedError(f"no uploads are taken at the moment: {self.why}; try again later", 452)
+
+
+def read(spool: Path) -> Service:
+    """What is decided of the appliance with that spool."""
+    with suppress(OSError, ValueError, msgspec.MsgspecError):
+        return msgspec.json.decode((spool / FILE).read_bytes(), type=Service)
+    return Service()
+
+
+def decide(spool: Path, service: Service) -> None:
+    """Decide; on return it survives a power cut. Whoever runs jobs has to be woken to notice it at once."""
+    if service == Service():
+        (spool / FILE).unlink(missing_ok=True)
+        files.fsync(spool)
+    else:
+        files.replace_durably(spool / FILE, msgspec.json.encode(service), modes.EVERYONES)

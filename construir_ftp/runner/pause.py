@@ -1,0 +1,34 @@
+"""When no job is taken for a while, since something of ours has failed: how long, and why. Twice as long each time."""
+
+import logging
+import time
+
+log = logging.getLogger("construir.runner")
+
+_FIRST_S = 1.0
+_LONGEST_S = 300.0
+
+
+class Pause:
+    """Of one runner. `why` may be told to anyone, `detail` may hold paths of this host; both are of the last one."""
+
+    def __init__(self) -> None:
+        self.why = self.detail = ""
+        self._pause_s = 0.0
+        self._resume_at_s = 0.0
+
+    def begin(self, why: str, detail: str) -> None:
+        """Take no job for a while."""
+        self._pause_s = min(_LONGEST_S, self._pause_s * 2 or _FIRST_S)
+        self.why, self.detail = why, detail
+        self._resume_at_s = time.monotonic() + self._pause_s
+        log.error("%s; next try in %g s", detail, self._pause_s)
+
+    def forget(self) -> None:
+        """All is well: the next pause is the shortest again."""
+        self._pause_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """Until jobs are taken again; 0 if they are."""
+        return max(0.0, self._resume_at_s - time.monotonic())

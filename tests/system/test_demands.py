@@ -1,0 +1,65 @@
+"""Promises of demands: what `construir serve` refuses, `construir check` finds, in the same words."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from construir_ftp.appliance.demands import DEMANDS
+from tests.support import images
+from tests.support.appliance import construir
+from tests.support.tlsclient import make_certificate
+
+_TAKEN = socket.create_server(("127.0.0.1", 0))
+# For each demand a configuration that does not meet it, as a function of a directory, and words of the refusal.
+_WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
+    "memory": (lambda _: '[machine]\nmemory = "1000TiB"\n', "which is all that this host has"),
+    "users file": (lambda place: f'[ftp]\nusers = "{place}/nobody.toml"\n', "construir user add NAME"),
+    "passive ports": (lambda _: '[ftp]\npassive_ports = "50000"\n', 'such as "60000-60100"'),
+    "masquerade address": (lambda _: '[ftp]\nmasquerade_address = "home"\n', "expected an IPv4 address"),
+    "certificate and key": (lambda place: f'[tls]\ncertificate = "{place}/gone.pem"\n', "No such file"),
+    "required jail": (lambda _: "", ""),  # test_appliance_that_must_have_a_jail_does_not_start_without_one
+    "port": (lambda _: f"[ftp]\nport = {_TAKEN.getsockname()[1]}\n", "FTP can't listen on 127.0.0.1"),
+}
+
+
+def test_every_demand_has_a_configuration_here_that_does_not_meet_it() -> None:
+    assert set(_WRONG) == {demand.subject for demand in DEMANDS}
+
+
+@pytest.mark.parametrize("subject", [subject for subject in _WRONG if subject != "required jail"])
+def test_what_serve_refuses_is_a_problem_to_check(subject: str, tmp_path: Path) -> None:
+    text, words = _WRONG[subject]
+    config = tmp_path / "construir.toml"
+    config.write_text(text(tmp_path))
+    options = (f"--config={config}", f"--spool={tmp_path / 'spool'}", f"--images={tmp_path}")
+    served = construir("serve", *options, timeout_s=60)
+    assert served.returncode in (1, 78)
+    assert words in served.stderr
+    found = {one["subject"]: one for one in msgspec.json.decode(construir("check", "--json", *options).stdout)}
+    assert found[subject]["state"] == "problem"
+    assert words in found[subject]["text"]
+    assert found[subject]["text"] in served.stderr
+
+
+def test_a_damaged_users_file_is_refused_by_both(tmp_path: Path) -> None:
+    (tmp_path / "users.toml").write_text("[contributors.alice]\npassword = 'in clear'\n")
+    for command in ("serve", "check"):
+        said = construir(command, f"--spool={tmp_path}", f"--images={tmp_path}", timeout_s=60)
+        assert said.returncode in (1, 78)
+        assert "not an argon2 hash" in said.stdout + said.stderr
+
+
+def test_what_is_demanded_and_met_is_told(tmp_path: Path) -> None:
+    files = make_certificate(tmp_path)
+    images.run("chmod", "o=", files[1])
+    config = tmp_path / "construir.toml"
+    config.write_text(f'[ftp]\nport = 0\n[tls]\ncertificate = "{files[0]}"\nkey = "{files[1]}"\n')
+    said = construir("check", f"--config={config}", f"--spool={tmp_path / 'spool'}", f"--images={tmp_path}").stdout
+    assert "ok       memory: " in said
+    assert "ok       passive ports: any that is free" in said
+    assert "ok       certificate and key: " in said
+    assert "ok       port: 127.0.0.1 port any is free" in said
+    assert "masquerade" not in said

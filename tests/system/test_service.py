@@ -1,0 +1,134 @@
+"""What an operator does to a working appliance: take it out of service and back, end or delete anybody's job, look."""
+
+import ftplib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.image.baseimage import BaseImage
+from tests.support import images
+from tests.support.appliance import CONFIG, Appliance, construir
+
+# A computer on which nobody has named a server.
+NOBODY = {name: value for name, value in os.environ.items() if not name.startswith("CONSTRUIR_")}
+
+
+@pytest.fixture
+def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
+    appliance = Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1").replace('"30s"', '"10min"'))
+    appliance.start()
+    yield appliance
+    appliance.stop()
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    job = images.job_directory(tmp_path / "short", b"#!/bin/sh\necho begun\n")
+    construir("pack", job, "-o", tmp_path / "short.img.zst", "--space", "1MiB", check=True)
+    return tmp_path / "short.img.zst"
+
+
+def operate(appliance: Appliance, *words: str) -> str:
+    """What a command of the operator's prints."""
+    said = construir(*words, f"--spool={appliance.spool}", f"--config={appliance.config}", env=NOBODY)
+    assert said.returncode == 0, said.stderr
+    return said.stdout + said.stderr
+
+
+def test_drained_appliance_ends_what_runs_and_takes_nothing_until_it_is_resumed(
+    one_slot: Appliance, short: Path, hangs: Path
+) -> None:
+    running, waiting = one_slot.submit(hangs), one_slot.submit(short)
+    one_slot.wait_until_running(running)
+    assert operate(one_slot, "drain", "--no-wait") == "no uploads are taken, and no jobs started\n"
+    with pytest.raises(ftplib.error_temp, match=r"^452 Refused: no uploads are taken at the moment: the appliance is "):
+        one_slot.submit(short)
+    operate(one_slot, "cancel", running)
+    said = operate(one_slot, "drain")
+    assert said.endswith("nothing runs, 1 wait; stop construir serve now, or go on with: construir resume\n")
+    assert one_slot.wait(running)["status"] == "cancelled"
+    status = operate(one_slot, "status")
+    assert "uploads are refused: the appliance is being taken out of service\n" in status
+    assert "no job is taken at the moment: the appliance is being taken out of service\n" in status
+    assert "it is out of service until: construir resume\n" in status
+
+    one_slot.stop()
+    one_slot.start()
+    with one_slot.session() as ftp:
+        told = ftp.sendcmd("SITE QUEUE")
+    assert "no uploads are taken: the appliance is being taken out of service" in told, "it stays so"
+    assert (one_slot.spool / "queue" / waiting).is_dir()
+    assert operate(one_slot, "resume") == "uploads and jobs are taken again\n"
+    assert one_slot.wait(waiting)["status"] == "success"
+    assert operate(one_slot, "resume") == "uploads and jobs were being taken already\n"
+
+    last = one_slot.submit(short)
+    assert operate(one_slot, "drain", "--queue").endswith(
+        "nothing runs, 0 wait; stop construir serve now, or go on with: construir resume\n"
+    )
+    assert one_slot.wait(last)["status"] == "success", "what waited was run, too"
+
+
+def test_uploads_under_temporary_names_become_no_jobs_while_it_is_drained(one_slot: Appliance, short: Path) -> None:
+    with one_slot.session() as ftp:
+        with short.open("rb") as file:
+            ftp.storbinary("STOR /queue/short.img.zst.part", file)
+        operate(one_slot, "drain", "--no-wait")
+        with pytest.raises(ftplib.error_temp, match=r"^452 Refused: no uploads are taken"):
+            ftp.rename("/queue/short.img.zst.part", "/queue/short.img.zst")
+        operate(one_slot, "resume")
+        assert ftp.rename("/queue/short.img.zst.part", "/queue/short.img.zst").startswith("250 Accepted as job")
+
+
+def test_operator_ends_and_deletes_anybodys_job(one_slot: Appliance, hangs: Path) -> None:
+    running, waiting = one_slot.submit(hangs), one_slot.submit(hangs)
+    one_slot.wait_until_running(running)
+    assert f"job {waiting} is cancelled" in operate(one_slot, "cancel", waiting)
+    assert one_slot.wait(waiting)["reason"] == "cancelled by the operator before it ran"
+    assert f"job {running} is cancelled" in operate(one_slot, "cancel", "--here", "hangs")
+    result = one_slot.wait(running)
+    assert (result["status"], result["reason"]) == (
+        "cancelled",
+        "cancelled by the operator while it ran; the machine was killed",
+    )
+    places = (f"--spool={one_slot.spool}",)
+    assert construir("delete", running[:-1], "nothing", *places).returncode == 66, "nothing is deleted"
+    several = construir("delete", "hangs", *places)
+    assert (several.returncode, several.stderr.count("\n")) == (2, 1)
+    assert operate(one_slot, "delete", running, waiting) == f"deleted {running}\ndeleted {waiting}\n"
+    assert list((one_slot.spool / "done").iterdir()) == []
+    gone = construir("cancel", "--here", running, *places)
+    assert (gone.returncode, gone.stderr.count("\n")) == (66, 1)
+
+
+def test_a_contributor_without_a_server_is_told_to_name_one(tmp_path: Path) -> None:
+    said = construir("cancel", "x", f"--spool={tmp_path}", env={**NOBODY, "HOME": str(tmp_path)})
+    assert said.returncode == 78
+    assert "set CONSTRUIR_SERVER" in said.stderr
+
+
+def test_status_says_whether_the_appliance_runs_and_the_log_what_it_does(one_slot: Appliance, hangs: Path) -> None:
+    assert one_slot.process is not None
+    assert operate(one_slot, "status").startswith(f"the appliance runs, as process {one_slot.process.pid}\n")
+    job = one_slot.submit(hangs)
+    one_slot.wait_until_running(job)
+    one_slot.stop()
+    assert operate(one_slot, "status").startswith("no appliance runs here; start it with: construir serve\n")
+    log = one_slot.log.read_text()
+    assert "construir.ftp: TLS is off: passwords travel in clear\n" in log
+    assert f"construir.runner: job {job} of alice: taken, to run\n" in log
+    assert "construir: told to stop: ending ftp, runner, janitor\n" in log
+    assert f"construir.runner: stopping; 1 jobs run, and have 0.5 s to end: {job}\n" in log
+    assert log.endswith("construir: stopped\n")
+
+
+def test_status_says_that_uploads_are_refused_for_want_of_room(tmp_path: Path) -> None:
+    config = tmp_path / "construir.toml"
+    config.write_text('[spool]\nmin_free = "1000TiB"\n')
+    (tmp_path / "spool/queue").mkdir(parents=True)
+    for state in ("running", "done"):
+        (tmp_path / "spool" / state).mkdir()
+    said = construir("status", f"--spool={tmp_path / 'spool'}", f"--config={config}", check=True).stdout
+    assert "uploads are refused: there is not enough room on the disk\n" in said
