@@ -16,13 +16,16 @@ from construir_ftp import formats, process
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import codec, e2fsprogs, extfs, stream, tree
 from construir_ftp.diskimage.stream import Whole
-from construir_ftp.errors import RefusedError, UsageError, plainly
+from construir_ftp.diskimage.tree import TooDeepError
+from construir_ftp.errors import ConstruirError, RefusedError, UsageError, plainly
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import portable_names
 from construir_ftp.pack import inspect
 from construir_ftp.units import Size
 
 _TIMEOUT_S = 2 * 3600
+# Where the system does not say: Windows, without long paths (MAX_PATH).
+_MOST_PATH_BYTES = 260
 # For whoever unpacks by hand the image may be as large as it likes; zeros become holes.
 _NO_LIMITS = GateSection(max_image=Size(2**60), ratio_free=Size(2**60))
 
@@ -38,10 +41,10 @@ class LeftOut(NamedTuple):
 def unpack(file: Path, directory: Path, *, every_name: bool = False) -> list[LeftOut]:
     """Put what is in the job or result `file`, in any codec, into `directory`, which is empty or does not exist.
 
-    Returns what was left out: devices, sockets and pipes, and, unless `every_name` is wanted, names that mean another
-    file, or none, on other systems (see portable_names). Raises UsageError if `directory` is in use, RefusedError if
-    `file` is no job image, ConstruirError if the image is damaged or can't be read without mounting; `directory` is
-    empty again then.
+    Returns what was left out: devices, sockets and pipes; what is nested too deep, or has too long a path for this
+    system; and, unless `every_name` is wanted, names that mean another file, or none, on other systems (see
+    portable_names). Raises UsageError if `directory` is in use, RefusedError if `file` is no job image, ConstruirError
+    if the image is damaged or can't be read without mounting; `directory` is empty again then.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory}: not empty; choose a new directory")
@@ -54,7 +57,7 @@ def unpack(file: Path, directory: Path, *, every_name: bool = False) -> list[Lef
                 _unwrap(found, file, image)
                 e2fsprogs.repair(image)
                 with image.open("rb") as opened:
-                    return _extract(extfs.Image(opened), directory, _Names(every_name=every_name))
+                    return _extract(extfs.Image(opened), directory, _Names(directory, every_name=every_name))
         except BaseException:
             for entry in directory.iterdir():
                 _remove(entry)
@@ -94,8 +97,9 @@ def _remove(entry: Path) -> None:
 class _Names:
     """Which paths are unpacked, asked for in the order in which they come: a directory before what is in it."""
 
-    def __init__(self, *, every_name: bool) -> None:
+    def __init__(self, directory: Path, *, every_name: bool) -> None:
         self._every_name = every_name
+        self._longest_bytes = _longest_path_bytes(directory)
         self._taken: dict[str, str] = {}
 
     def enters(self, path: bytes) -> bool:
@@ -104,6 +108,8 @@ class _Names:
 
     def why_not(self, path: bytes) -> str:
         """Why a path can't be used; empty if it can. Each path is known from the first time on."""
+        if len(path) > self._longest_bytes:
+            return "has too long a path for this system"
         if self._every_name:
             return ""
         text = os.fsdecode(path)
@@ -111,6 +117,12 @@ class _Names:
             return why
         twin = self._taken.setdefault(portable_names.folded(text), text)
         return "" if twin == text else f"is called like {os.fsencode(twin).decode(errors='replace')!r} on other systems"
+
+
+def _longest_path_bytes(directory: Path) -> int:
+    """How long a path below a directory can be (pathconf(3)); the end of a string and a slash count."""
+    most_bytes = os.pathconf(directory, "PC_PATH_MAX") if hasattr(os, "pathconf") else _MOST_PATH_BYTES
+    return most_bytes - len(os.fsencode(directory)) - 2
 
 
 def _extract(image: extfs.Image, directory: Path, names: _Names) -> list[LeftOut]:
@@ -122,7 +134,13 @@ def _extract(image: extfs.Image, directory: Path, names: _Names) -> list[LeftOut
     left_out: list[LeftOut] = []
     directories = []
     names_of: dict[int, Path] = {}
-    for path, inode in tree.walk(image, image.inode(extfs.ROOT), names.enters):
+
+    def broken(path: bytes, error: ConstruirError) -> None:
+        if not isinstance(error, TooDeepError):
+            raise error
+        left_out.append(LeftOut(directory / os.fsdecode(path), "is nested too deep", for_its_name=False))
+
+    for path, inode in tree.walk(image, image.inode(extfs.ROOT), names.enters, broken):
         target = directory / os.fsdecode(path)
         if why := names.why_not(path):
             left_out.append(LeftOut(target, why, for_its_name=True))
