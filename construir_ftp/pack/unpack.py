@@ -10,7 +10,7 @@ import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from construir_ftp import formats, process
 from construir_ftp.config import GateSection
@@ -31,11 +31,14 @@ _NO_LIMITS = GateSection(max_image=Size(2**60), ratio_free=Size(2**60))
 
 
 class LeftOut(NamedTuple):
-    """What was not unpacked, and why, in words that follow its path. What is below a directory goes unsaid."""
+    """What was not unpacked, and why, in words that follow its path. What is below a directory goes unsaid.
+
+    The cause is its name, its depth, or that it is none of the files that are ever unpacked.
+    """
 
     path: Path
     why: str
-    for_its_name: bool
+    cause: Literal["name", "depth", "kind"]
 
 
 def unpack(file: Path, directory: Path, *, every_name: bool = False) -> list[LeftOut]:
@@ -104,12 +107,14 @@ class _Names:
 
     def enters(self, path: bytes) -> bool:
         """Whether what is in a directory is wanted."""
-        return not self.why_not(path)
+        return not (self.is_too_long(path) or self.why_not(path))
+
+    def is_too_long(self, path: bytes) -> bool:
+        """Whether this system takes no such path."""
+        return len(path) > self._longest_bytes
 
     def why_not(self, path: bytes) -> str:
         """Why a path can't be used; empty if it can. Each path is known from the first time on."""
-        if len(path) > self._longest_bytes:
-            return "has too long a path for this system"
         if self._every_name:
             return ""
         text = os.fsdecode(path)
@@ -138,12 +143,14 @@ def _extract(image: extfs.Image, directory: Path, names: _Names) -> list[LeftOut
     def broken(path: bytes, error: ConstruirError) -> None:
         if not isinstance(error, TooDeepError):
             raise error
-        left_out.append(LeftOut(directory / os.fsdecode(path), "is nested too deep", for_its_name=False))
+        left_out.append(LeftOut(directory / os.fsdecode(path), "is nested too deep", "depth"))
 
     for path, inode in tree.walk(image, image.inode(extfs.ROOT), names.enters, broken):
         target = directory / os.fsdecode(path)
-        if why := names.why_not(path):
-            left_out.append(LeftOut(target, why, for_its_name=True))
+        if names.is_too_long(path):
+            left_out.append(LeftOut(target, "has too long a path for this system", "depth"))
+        elif why := names.why_not(path):
+            left_out.append(LeftOut(target, why, "name"))
         elif inode.kind == stat.S_IFDIR:
             target.mkdir(mode=0o700)
             directories.append((inode, target))
@@ -155,7 +162,7 @@ def _extract(image: extfs.Image, directory: Path, names: _Names) -> list[LeftOut
             names_of[inode.number] = target
             _write_file(image, inode, target)
         else:
-            left_out.append(LeftOut(target, "is a device, a socket or a pipe", for_its_name=False))
+            left_out.append(LeftOut(target, "is a device, a socket or a pipe", "kind"))
     for inode, place in reversed(directories):
         _restore(inode, place)
     with suppress(OSError):

@@ -39,6 +39,12 @@ EXPECTED = {
     "a module that mount needs is loaded": (
         "mkdir /tmp/m && mount -t overlay -o lowerdir=/etc:/usr o /tmp/m && umount /tmp/m"
     ),
+    "what is mounted is in mtab": "grep -q '^/dev/[a-z]* /job ' /etc/mtab",
+    "another user has user namespaces": f"{OTHER_USER} unshare --user --map-root-user true",
+    "partitions of a loop device": (
+        "truncate -s 8M /tmp/disk && printf 'label: dos\n2048,4096\n' | sfdisk --quiet /tmp/disk"
+        " && device=$(losetup --find --partscan --show /tmp/disk) && [ -b ${device}p1 ] && losetup --detach $device"
+    ),
     "a million files": '[ "$(ulimit -Hn)" = 1048576 ] && [ "$(ulimit -Sn)" = 1024 ]',
     "a million files of another user": f"{OTHER_USER} sh -c 'ulimit -n 1048576'",
     "control groups, version 2": (
