@@ -40,7 +40,8 @@ KNOWN = {
             qemu_name="x86_64",
             package="qemu-system-x86",
             machine="microvm,rtc=on,acpi=on",
-            processor="qemu64",
+            # With what lacks it of x86-64-v2, which programs are built for.
+            processor="qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt",
             transport="device",
             console="ttyS0",
         ),

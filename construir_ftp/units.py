@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Self
 
 _SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SPOKEN = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 
@@ -35,6 +36,12 @@ class Duration(float):
     def parse(cls, text: object) -> Self:
         """Read "90min". Raises ValueError saying what was expected."""
         return cls(_quantity(text, _TIME_UNITS, cls.expected, _MOST_SECONDS, "100 years"))
+
+
+def in_words(duration_s: float) -> str:
+    """A duration for people to read, in its largest unit: "1.5 h"."""
+    unit, unit_s = next(((unit, unit_s) for unit, unit_s in _SPOKEN if duration_s >= unit_s), _SPOKEN[-1])
+    return f"{duration_s / unit_s:.3g} {unit}"
 
 
 def _quantity(text: object, units: Mapping[str, float], expected: str, most: float, most_in_words: str) -> float:

@@ -7,7 +7,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table
+from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.image import baseimage
@@ -15,7 +15,7 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers import gc, publish
-from construir_ftp.layers.build import Workshop
+from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.layers.store import Layer, Store, versionless
 from construir_ftp.machine import accelerator
@@ -132,7 +132,12 @@ def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | No
         click.echo(f"{base.name} has all of them already: no layer is needed")
         return
     workshop = Workshop(offer.store(), archive, _shape(settings, base), settings.layers.timeout)
-    layer = workshop.ensure(plan)
+    try:
+        layer = workshop.ensure(plan)
+    except InstallationError as error:
+        for line in error.log.decode(errors="replace").splitlines():
+            click.echo(printable(line), err=True)
+        raise
     click.echo(f"{layer.name} {layer.manifest.sha256}")
 
 

@@ -100,17 +100,16 @@ def pack_command(
 def unpack_command(_settings: Config, file: Path, directory: Path, every_name: bool) -> int:
     """Put what is in the job image FILE into DIRECTORY, which must be new or empty; no root is needed.
 
-    Exits with 1 if a file was left out for its name.
+    Exits with 1 if something was left out for its name, or because it is nested too deep.
     """
     from construir_ftp.pack import unpack  # here, since packing works on systems where this does not
 
     left_out = unpack.unpack(file, directory, every_name=every_name)
     for left in left_out:
         click.echo(f"left out: {printable(str(left.path))} {left.why}", err=True)
-    is_incomplete = any(left.for_its_name for left in left_out)
-    if is_incomplete:
+    if any(left.cause == "name" for left in left_out):
         click.echo("to have these names too, if they can be had here: --every-name, into a new directory", err=True)
-    return int(is_incomplete)
+    return int(any(left.cause != "kind" for left in left_out))
 
 
 @click.command("inspect")

@@ -15,7 +15,7 @@ from construir_ftp.config import Config
 from construir_ftp.errors import UsageError, exit_code_of
 from construir_ftp.image import baseimage
 from construir_ftp.jobs.request import Dependencies
-from construir_ftp.jobs.result import OUTPUT
+from construir_ftp.jobs.result import INSTALL, OUTPUT
 from construir_ftp.machine.terminal import END_KEY_NAME, Terminal
 from construir_ftp.machine.vm import Ending
 from construir_ftp.runner import local, shell
@@ -37,9 +37,7 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop:
         place, result = local.run(source, output, settings, stop)
-    with (place / OUTPUT).open("rb") as log, closing(Screen()) as screen:
-        for line in log:
-            screen.show(line)
+    _show_logs(place)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     if shell_on_failure and result.status != "success":
         if result.image is None:
@@ -47,6 +45,15 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
         else:
             look_at(str(place), settings)
     return exit_code_of(result.status, result.exit_code)
+
+
+def _show_logs(place: Path) -> None:
+    """What run.sh printed, or why it was not run; a job that never had a machine has neither."""
+    for path in (place / INSTALL, place / OUTPUT):
+        if path.exists():
+            with path.open("rb") as log, closing(Screen()) as screen:
+                for line in log:
+                    screen.show(line)
 
 
 # -- shells ------------------------------------------------------------------------------------------------------

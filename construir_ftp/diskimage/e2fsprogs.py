@@ -12,6 +12,7 @@ from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, JobError, one_line
 from construir_ftp.jail import cell, tools
 from construir_ftp.jail.tools import Ended
+from construir_ftp.units import in_words
 
 _TIMEOUT_S = 2 * 3600
 _QUOTED_CHARACTERS = 200
@@ -109,6 +110,6 @@ def run(image: Path, *argv: str, readable: tuple[Path, ...] = (), size: str | No
     try:
         ended = tools.run(walls, [*argv, image, *([size] if size else [])], _TIMEOUT_S)
     except CommandError as late:
-        raise JobError(f"the image's file system: {argv[0]} was not done in time") from late
+        raise JobError(f"the image's file system: {argv[0]} was not done after {in_words(_TIMEOUT_S)}") from late
     os.chown(image, os.geteuid(), os.getegid())
     return ended

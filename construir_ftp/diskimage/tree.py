@@ -14,6 +14,11 @@ from construir_ftp.errors import ConstruirError
 # shutil.rmtree, which may have to clean up, takes a level of Python's stack for each (1000).
 _MOST_LEVELS = 500
 
+
+class TooDeepError(ConstruirError):
+    """A directory is nested deeper than is followed: a bound of ours, and no damage."""
+
+
 Broken = Callable[[bytes, ConstruirError], None]
 
 
@@ -68,7 +73,7 @@ def _check_directory(seen: bool, levels: int) -> None:
     if seen:
         raise ConstruirError("the image is damaged: a directory in it is in two places")
     if levels > _MOST_LEVELS:
-        raise ConstruirError(f"directories in the image are nested more than {_MOST_LEVELS} deep")
+        raise TooDeepError(f"directories in the image are nested more than {_MOST_LEVELS} deep")
 
 
 def _listed(image: extfs.Image, parent: extfs.Inode, above: bytes, broken: Broken) -> Iterator[tuple[bytes, int]]:

@@ -145,7 +145,7 @@ def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
         "--quiet",
         f"--hook-dir={_HOOK_DIR}",
         f"--include={','.join(packages)}",
-        f"--dpkgopt={source() / 'dpkg.cfg'}",
+        *(f"--dpkgopt={source() / name}" for name in ("dpkg.cfg", "dpkg-base.cfg")),
         *([f"--keyring={recipe.keyring}"] if recipe.keyring else []),
         *(f'--customize-hook={shlex.quote(str(hook))} "$1"' for hook in sorted((source() / "hooks").iterdir())),
         recipe.suite,

@@ -1,8 +1,8 @@
 """What a result is: the names of its files in done/ID/, and result.json.
 
 done/ID/ holds the image in the codec it came in, output.log, console.log, the construir.toml that the job was run by,
-artifacts/, result.json and SHA256SUMS. What the guest claims and what the host measured are kept apart. Nothing here
-makes a result: that is for the runner.
+artifacts/, result.json and SHA256SUMS; install.log instead of the logs where its packages can't be installed. What the
+guest claims and what the host measured are kept apart. Nothing here makes a result: that is for the runner.
 """
 
 from datetime import UTC, datetime
@@ -14,6 +14,8 @@ from construir_ftp import __version__
 from construir_ftp.jobs import request
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
+# What was said while packages for it were installed; only where that failed.
+INSTALL = "install.log"
 WISHES = request.FILE
 
 Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "dependency-failed", "cancelled", "lost"]
@@ -23,7 +25,11 @@ BootPath = Literal["cold", "warm", "pooled"]
 
 
 class Claims(msgspec.Struct):
-    """What the guest has said of itself so far. Nothing in it is believed."""
+    """What the guest has said of itself so far. Nothing in it is believed.
+
+    `signal` is the number of the one that killed run.sh; `powered_off` is whether the job called poweroff; `starved`
+    the name of the first process that the guest's kernel killed for want of memory.
+    """
 
     ready: bool = False
     started: bool = False
@@ -31,6 +37,9 @@ class Claims(msgspec.Struct):
     error: str | None = None
     clean: bool = False
     unwritten: str | None = None
+    signal: int | None = None
+    powered_off: bool = False
+    starved: str | None = None
 
     def finished(self) -> bool:
         """Whether the guest has said how the job ended, or why it can't."""

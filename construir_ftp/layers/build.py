@@ -6,6 +6,7 @@ file on its own disk, and the host only carries those bytes from the one jail in
 
 import errno
 import logging
+import re
 import shlex
 import shutil
 import socket
@@ -31,6 +32,7 @@ from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.units import in_words
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,11 @@ _SPARE_BYTES = 256 * 2**20
 _MAKE_DISK_S = 3600.0
 _LOG_BYTES = 256 * 1024
 _QUOTED_CHARACTERS = 400
+# What dpkg says of every package, and alternatives of every choice; what is wrong is said in other words.
+_ROUTINE = re.compile(
+    r"\(Reading database|Selecting previously unselected|Preparing to unpack|Unpacking |Setting up |Processing triggers"
+    r"|Adding |Creating |Generating |Updating |update-alternatives: (using|warning)|Created symlink"
+)
 # A layer on another one is made when that has at least half of what is wanted.
 _WORTH_REUSING = 0.5
 # So that published layers and results find room beside.
@@ -65,7 +72,13 @@ tar --create --file=/job/layer.tar --numeric-owner --xattrs --xattrs-include='*'
 
 
 class InstallationError(ConstruirError):
-    """A set of packages could not be installed; the message says why, in the words of who knows."""
+    """A set of packages could not be installed; the message says why, in the words of who knows. `log` is all that was
+    said meanwhile, cut in its middle if it is long.
+    """
+
+    def __init__(self, message: str, log: bytes = b"") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 def _tell_nobody() -> None:
@@ -220,9 +233,20 @@ def _check(ending: Ending, output: Path) -> None:
         return
     if isinstance(judged, MachineFault) and ending.killed != "stopped":
         raise ConstruirError(f"the machine that was to install packages: {judged.reason}")
-    last_words = output.read_text(errors="replace").strip()[-_QUOTED_CHARACTERS:].replace("\n", "; ")
-    why = ending.killed or claims.error or f"exit code {claims.exit_code}"
-    raise InstallationError(f"the packages could not be installed ({why}): {last_words or 'nothing was said'}")
+    said = output.read_bytes()
+    why = claims.error or f"exit code {claims.exit_code}"
+    if ending.killed:
+        why = f"{ending.killed} after {in_words(ending.limit_s)}" if ending.limit_s else ending.killed
+    if claims.starved is not None:
+        why += f", out of memory: {claims.starved} was killed"
+    raise InstallationError(f"the packages could not be installed ({why}): {_what_matters(said)}", said)
+
+
+def _what_matters(said: bytes) -> str:
+    """What dpkg and maintainer scripts have said beside dpkg's routine: what failed first comes first in it."""
+    lines = (line.strip() for line in said.decode(errors="replace").splitlines())
+    told = "; ".join(line for line in lines if line and not _ROUTINE.match(line))
+    return told[:_QUOTED_CHARACTERS] or "nothing was said"
 
 
 def _pack(filled: Path, target: Path, stop: socket.socket | None) -> None:

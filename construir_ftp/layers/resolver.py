@@ -40,7 +40,11 @@ _QUOTED_CHARACTERS = 100
 
 
 class DependencyError(ConstruirError):
-    """What a job depends on can't be had; the message says what and why."""
+    """What a job depends on can't be had; the message says what and why, `log` all that was said where it failed."""
+
+    def __init__(self, message: str, log: bytes = b"") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,8 +224,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                     raise DependencyError(f"there is no layer {name} any more")
                 store.use(found)
                 chain += [layer for layer in store.chain(found) if layer.name not in {known.name for known in chain}]
-        except (RefusedError, InstallationError, StoppedError) as error:
+        except (RefusedError, StoppedError) as error:
             raise DependencyError(str(error)) from error
+        except InstallationError as error:
+            raise DependencyError(str(error), error.log) from error
         except CommandError as error:
             names = _in_short(needs.packages)
             log.warning("no layer can be made of the packages %s: %s", names, error)

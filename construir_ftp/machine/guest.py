@@ -1,7 +1,8 @@
 """The contract with the inside of the machine: the kernel line, the ports, the messages. Its other end is runjob.
 
 The control port carries lines. From the guest: "ready", then "clock", which asks for the time, "started" just before
-run.sh, "exit N" or "error <why the job can't be run>", "unwritten <where>" if a write to the job's file system or the
+run.sh, "signal N", "poweroff" and "oom NAME" where they explain what comes next, "exit N" or "error <why the job can't
+be run>", "unwritten <where>" if a write to the job's file system or the
 root's was lost, and "clean" once nothing writes to the job's disk any more. To the guest: "go key=value ...", after
 which it touches the job's disk for the first time, and the time; or "rehearse ...", the same, after which it is "ready"
 again. Nothing the guest says is more than a claim: it runs the job as root.
@@ -23,6 +24,8 @@ JOB_SERIAL = "job"
 # Longer than any message; what a hostile guest sends beyond it is dropped.
 MAX_LINE_BYTES = 1024
 _SEED_BYTES = 64
+# A process's name has 15 bytes at most (TASK_COMM_LEN, linux/sched.h), each four characters as an escape.
+_MOST_NAME_CHARACTERS = 60
 # Initialisations that a worker can do without (Debian 12's kernel; a name that another lacks is ignored).
 _LEFT_OUT = ("init_kprobe_trace", "init_trace_printk_function_export", "crypto_kdf108_init")
 # What a microvm has no part of: the search for a PCI bus ends in an error above each login.
@@ -41,6 +44,12 @@ def take(claims: Claims, line: str) -> None:
             claims.exit_code = min(int(rest), 255)
         case "error" if claims.error is None:
             claims.error = rest[:200]
+        case "signal" if claims.signal is None and rest.isascii() and rest.isdigit():
+            claims.signal = min(int(rest), 255)
+        case "poweroff":
+            claims.powered_off = True
+        case "oom" if claims.starved is None:
+            claims.starved = rest[:_MOST_NAME_CHARACTERS]
         case "unwritten" if claims.unwritten is None and rest in ("/", "/job", "within"):
             claims.unwritten = rest
         case "clean":

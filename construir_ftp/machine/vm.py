@@ -27,6 +27,7 @@ from construir_ftp.machine.usage import Meter
 
 _READ_BYTES = 64 * 1024
 _QUOTED_CHARACTERS = 400
+_CONSOLE_TAIL_BYTES = 8 * 1024
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
 POWER_OFF_S = 300.0
 
@@ -69,15 +70,18 @@ class Ending(msgspec.Struct, kw_only=True):
     Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
     job; what a waiting machine did before is not counted. `took_order` is whether the guest has heard what to do: until
     then it has touched nothing of the job. `status` is how its program ended (Popen.returncode),
-    `words` what that has said of itself last.
+    `words` what that has said of itself last, `console_tail` what the guest's kernel has. `limit_s` is the deadline
+    that it was killed at, in seconds.
     """
 
     claims: Claims
     boot_path: BootPath = "cold"
     killed: Killed | None = None
+    limit_s: float = 0.0
     took_order: bool = False
     status: int | None = None
     words: str = ""
+    console_tail: bytes = b""
     booted: float
     started: float | None = None
     first_output: float | None = None
@@ -100,6 +104,7 @@ class Machine:
         self._messages = guest.Messages()
         self._sinks: dict[str, Callable[[bytes], None]] = {"control": self._hear}
         self._deadlines: dict[Killed, float] = {}
+        self._limits_s: dict[Killed, float] = {}
         for name in ("control", "output", "console"):
             self._listen(name)
 
@@ -176,7 +181,7 @@ class Machine:
             output = _open_log(stack, assignment.output, assignment)
             console = _open_log(stack, assignment.console, assignment)
             self._sinks["output"] = lambda block: self._note_output(block, output, assignment.idle_timeout_s)
-            self._sinks["console"] = console.write
+            self._sinks["console"] = lambda block: self._note_console(block, console)
             if stop is not None:
                 self._selector.register(stop, selectors.EVENT_READ, lambda: self._kill("stopped"))
             if self.ending.boot_path != "cold":
@@ -286,11 +291,17 @@ class Machine:
         self.ending.output_bytes += len(block)
         log.write(block)
 
+    def _note_console(self, block: bytes, log: CappedLog) -> None:
+        self.ending.console_tail = (self.ending.console_tail + block)[-_CONSOLE_TAIL_BYTES:]
+        log.write(block)
+
     def _set_deadlines(self, from_now_s: Mapping[Killed, float]) -> None:
         """Replace all deadlines: each is what the machine is killed for when it has passed."""
+        self._limits_s = dict(from_now_s)
         self._deadlines = {meaning: time.monotonic() + left_s for meaning, left_s in from_now_s.items()}
 
     def _expire(self, deadline: Killed) -> None:
+        self.ending.limit_s = self._limits_s[deadline]
         self._kill(deadline)
 
     def _kill(self, why: Killed) -> None:

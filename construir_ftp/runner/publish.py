@@ -11,6 +11,7 @@ from construir_ftp.errors import one_line
 from construir_ftp.jobs.result import (
     ARTIFACTS,
     CONSOLE,
+    INSTALL,
     OUTPUT,
     SUMS,
     WISHES,
@@ -105,7 +106,7 @@ def write_sums(attempt: Attempt, taken: Artifacts, result: bytes) -> None:
 
 
 def _sums(job: Job, record: Record) -> Iterator[tuple[str, str]]:
-    for name in (record.image_name(), OUTPUT, CONSOLE, WISHES):
+    for name in (record.image_name(), INSTALL, OUTPUT, CONSOLE, WISHES):
         path: Path = job.path / name
         if path.exists():
             with path.open("rb") as file:

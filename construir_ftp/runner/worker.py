@@ -16,7 +16,7 @@ from construir_ftp import files
 from construir_ftp.diskimage import codec, e2fsprogs
 from construir_ftp.errors import ConstruirError, JobError, MachineUnavailableError, StoppedError
 from construir_ftp.jobs import request
-from construir_ftp.jobs.result import ARTIFACTS, Status
+from construir_ftp.jobs.result import ARTIFACTS, INSTALL, Status
 from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool
 from construir_ftp.layers.resolver import DependencyError
 from construir_ftp.layers.waiting import stopped
@@ -63,10 +63,22 @@ def prepare(
     except DependencyError as error:
         if stopped(stop):
             return _stop(resources, attempt)
-        return publish(resources.spool, attempt, Outcome("dependency-failed", str(error)))
+        where = f"; all of it is in {INSTALL}" if _keep_log(job, error.log) else ""
+        return publish(resources.spool, attempt, Outcome("dependency-failed", f"{error}{where}"))
     except (ConstruirError, OSError) as error:
         return _sort(resources, attempt, error, stop)
     return attempt
+
+
+def _keep_log(job: Job, log_of_install: bytes) -> bool:
+    """Put what was said while its packages were installed into the job's result; whether there is some, and room."""
+    if log_of_install:
+        try:
+            (job.path / INSTALL).write_bytes(log_of_install)
+        except OSError as error:
+            log.warning("job %s: %s can't be kept: %s", job.id, INSTALL, error.strerror)
+            return False
+    return bool(log_of_install)
 
 
 def run(

@@ -16,12 +16,17 @@ class DebArchive:
         self.place = place
         place.mkdir()
 
-    def add(self, name: str, postinst: str = "", installed_kib: int = 1, depends: str = "") -> None:
-        """Add a package whose one file is /usr/share/NAME, and which runs `postinst`, as root, when it is installed."""
+    def add(
+        self, name: str, postinst: str = "", installed_kib: int = 1, depends: str = "", others: tuple[str, ...] = ()
+    ) -> None:
+        """Add a package with the file /usr/share/NAME and others; `postinst` is run, as root, when it is installed."""
         tree = self.place / f"{name}.tree"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/share").mkdir(parents=True)
         (tree / "usr/share" / name).write_text(f"this is {name}\n")
+        for other in others:
+            (tree / other).parent.mkdir(parents=True, exist_ok=True)
+            (tree / other).write_text(f"{other} of {name}\n")
         (tree / "DEBIAN/control").write_text(
             f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: Alice <alice@example.org>\n"
             f"Installed-Size: {installed_kib}\nDescription: a package\n" + (f"Depends: {depends}\n" if depends else "")

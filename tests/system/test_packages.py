@@ -1,6 +1,7 @@
 """Packages that jobs ask for, through the whole appliance: some fail, some are hostile, ten want one at once."""
 
 import ftplib
+import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,26 @@ archive = Archive(Path(sys.argv[1]), baseimage.find(Path(sys.argv[2]), sys.argv[
 archive.refresh()
 archive.fetch(archive.resolve(("wanted",)))
 """
+# So many that what dpkg says of them is longer than a reason.
+MOONS = 12
+# What programs read when they run, and what only people do. A maintainer script makes a link where a manual page would
+# be.
+KEPT = (
+    "usr/share/locale/locale.alias",
+    "usr/share/locale/de/LC_MESSAGES/learned.mo",
+    "usr/share/doc/learned/copyright",
+    "usr/share/doc/learned/examples/a/b",
+    "usr/share/lintian/profiles/learned",
+    "usr/lib/modules/1/kernel/drivers/leds/learned.ko",
+)
+LEFT_OUT = (
+    "usr/share/doc/learned/README",
+    "usr/share/info/learned.info.gz",
+    "usr/share/lintian/overrides/learned",
+    "usr/share/man/man1/learned.1.gz",
+    "usr/share/man/de/man1/learned.1.gz",
+)
+LEARNED = "ln -s ../../doc/learned/copyright /usr/share/man/de/man1/link"
 # In the place of tar, which would pack what the machine has installed.
 AS_TAR = "printf '#!/bin/sh\\n%s\\n' '{}' >/usr/bin/tar"
 
@@ -37,6 +58,10 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Itera
     place = tmp_path_factory.mktemp("packaged")
     archive = DebArchive(place / "archive")
     archive.add("moonstruck", "echo the moon is in the wrong phase >&2; exit 7")
+    for number in range(MOONS):
+        archive.add(f"moon-of-a-planet-far-away-{number}", depends="moonstruck")
+    archive.add("learned", LEARNED, others=(*KEPT, *LEFT_OUT))
+    archive.add("mover", "mv /usr/share/base-files /usr/share/moved")
     archive.add("heavy", installed_kib=200 * 1024)
     archive.add("laden", depends="heavy")
     archive.add("wanted", "ls /sys/class/net >/usr/share/interfaces")
@@ -70,13 +95,48 @@ def test_set_over_the_size_limit_is_refused_at_the_door_by_name(packaged: Applia
     )
 
 
-def test_package_that_fails_ends_its_job_with_dpkgs_own_words(packaged: Appliance, tmp_path: Path) -> None:
-    job = packaged.submit(asking(tmp_path / "job", "moonstruck"))
+def test_package_that_fails_brings_all_that_was_said_with_the_result_and_what_matters_in_the_reason(
+    packaged: Appliance, tmp_path: Path
+) -> None:
+    before = layers(packaged)
+    job = packaged.submit(asking(tmp_path / "job", *(f"moon-of-a-planet-far-away-{number}" for number in range(MOONS))))
     result = packaged.wait(job)
     assert result["status"] == "dependency-failed"
     assert "the moon is in the wrong phase" in result["reason"]
     assert "post-installation script subprocess returned error exit status 7" in result["reason"]
-    assert layers(packaged) == []
+    assert result["reason"].endswith("; all of it is in install.log")
+    said = packaged.fetch(job, "install.log")
+    assert all(word in said for word in (b"Unpacking moonstruck", b"the moon is in the wrong phase", b"far-away-11"))
+    assert f"{hashlib.sha256(said).hexdigest()}  install.log" in packaged.fetch(job, "SHA256SUMS").decode()
+    assert layers(packaged) == before
+
+
+def test_job_by_hand_shows_what_a_package_that_fails_has_said(packaged: Appliance, tmp_path: Path) -> None:
+    file = asking(tmp_path / "job", "moonstruck")
+    where = (f"--config={packaged.config}", f"--spool={packaged.spool}")
+    ran = construir("run", file, "-o", tmp_path / "result", *where)
+    assert "Unpacking moonstruck" in ran.stdout
+    assert "dependency-failed" in ran.stderr
+    built = construir("layer", "build", "moonstruck", *where)
+    assert built.returncode == 1
+    assert "Unpacking moonstruck" in built.stderr
+
+
+def test_package_keeps_all_that_programs_open_and_directories_and_what_was_renamed_stays_so(
+    packaged: Appliance, tmp_path: Path
+) -> None:
+    rename = """perl -e 'rename $ARGV[0], $ARGV[1] or die "$ARGV[0]: $!\\n"'"""
+    script = f"""
+        cd /; ls {" ".join(KEPT)} usr/share/man/de/man1/link || exit 1
+        for file in {" ".join(LEFT_OUT)}; do [ -d ${{file%/*}} ] && [ ! -e $file ] || exit 2; done
+        [ -s usr/share/moved/motd ] && [ ! -e usr/share/base-files ] || exit 3
+        {rename} usr/share/doc/learned usr/share/doc/renamed || exit 4
+        {rename} usr/share/moved usr/lib/again || exit 5
+        {rename} usr/share/perl5 usr/perl5 || exit 6
+        [ -s usr/share/doc/renamed/copyright ] && [ -s usr/lib/again/motd ] && [ -d usr/perl5/Debconf ] || exit 7
+    """
+    job = packaged.submit(asking(tmp_path / "job", "learned", "mover", script=script))
+    assert packaged.wait(job)["status"] == "success", packaged.fetch(job, "output.log")
 
 
 def test_operator_has_a_set_ready_before_the_first_job_asks(packaged: Appliance, tmp_path: Path) -> None:
@@ -99,7 +159,7 @@ def test_operator_has_a_set_ready_before_the_first_job_asks(packaged: Appliance,
         ("garbler", "they packed no proper tar file"),
         ("linker", "they left no tar file"),
         ("withholder", "they left no tar file"),
-        ("sleeper", r"could not be installed \(timeout\)"),
+        ("sleeper", r"could not be installed \(timeout after 1 min\)"),
     ],
 )
 def test_hostile_maintainer_script_makes_no_layer_and_harms_its_own_job_only(

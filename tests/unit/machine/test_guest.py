@@ -36,8 +36,15 @@ def test_what_a_guest_says_can_neither_move_a_cursor_nor_begin_a_line() -> None:
     assert claims.error.startswith(r"\x1b[2J\x00\x07\x9b31m\xe2\x80\xae\t\r2026")
 
 
+def test_what_explains_the_end_is_taken_once_and_cut() -> None:
+    claims = told("signal 11", "signal 9", "poweroff", f"oom {'a' * 1000}", "oom b", "exit 139")
+    assert claims == Claims(exit_code=139, signal=11, powered_off=True, starved="a" * 60)
+
+
 def test_nonsense_is_ignored() -> None:
-    assert told("", "exit", "exit x", "exit -1", "exit ²", "go", "ready now") == Claims(ready=True)
+    assert told(
+        "", "signal", "signal -1", "signal x", "exit", "exit x", "exit -1", "exit ²", "go", "ready now"
+    ) == Claims(ready=True)
 
 
 @given(st.lists(st.binary(max_size=2000)))

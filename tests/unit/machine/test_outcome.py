@@ -43,6 +43,36 @@ def test_job_that_had_its_machine_is_judged(
 
 
 @pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ({"exit_code": 0, "signal": 9, "powered_off": True, "starved": "x"}, "run.sh ended with exit status 0"),
+        ({"exit_code": 200, "signal": 200}, "run.sh was killed by signal 200"),
+        ({"exit_code": 193}, "run.sh ended with exit status 193"),
+    ],
+)
+def test_claims_that_make_no_sense_make_none_of_the_reason(report: dict[str, Any], reason: str) -> None:
+    verdict = judged({**WENT_WELL, **report, "clean": True})
+    assert isinstance(verdict, Outcome)
+    assert verdict.reason == reason
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff\x00\x1b[2J", b"reboot: Power", b"reboot: \r\n" * 500])
+def test_console_that_does_not_say_why_the_machine_ended_leaves_it_open(tail: bytes) -> None:
+    verdict = judged(WENT_WELL, console_tail=tail)
+    assert verdict == Outcome(
+        "no-result", "the machine ended before run.sh did: it was switched off, restarted, or crashed"
+    )
+
+
+def test_what_a_kernel_says_last_is_quoted_in_one_short_line() -> None:
+    verdict = judged(WENT_WELL, console_tail=b"Kernel panic - not syncing: \x1b[2J\xff" + b"a" * 1000 + b"\r\nmore")
+    assert isinstance(verdict, Outcome)
+    assert verdict.reason.isprintable()
+    assert len(verdict.reason) < 250
+    assert verdict.reason.startswith("the machine ended before run.sh did: its kernel panicked (?[2J")
+
+
+@pytest.mark.parametrize(
     ("report", "ending"),
     [
         ({}, {}),

@@ -65,11 +65,23 @@ def test_directories_that_run_in_circles_end_in_an_error(tmp_path: Path, command
     refused(altered(tmp_path, *commands), tmp_path / "back", "a directory in it is in two places")
 
 
-def test_directories_nested_without_end_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
-    (tmp_path / "script").write_text("mkdir d\ncd d\n" * 600)
+@pytest.mark.parametrize(
+    ("name", "levels", "why"),
+    [("d", 600, "is nested too deep"), ("d" * 200, 40, "has too long a path for this system")],
+)
+@pytest.mark.parametrize("every_name", [False, True])
+def test_a_directory_nested_too_deep_is_left_out_and_told_and_the_rest_comes(
+    tmp_path: Path, name: str, levels: int, why: str, every_name: bool
+) -> None:
+    (tmp_path / "script").write_text(f"mkdir {name}\ncd {name}\nwrite /etc/hostname f\n" * levels)
     image = altered(tmp_path)
     images.run("debugfs", "-w", "-f", tmp_path / "script", image)
-    refused(image, tmp_path / "back", "nested more than 500 deep")
+    left_out = unpack.unpack(image, tmp_path / "back", every_name=every_name)
+    assert {left.why for left in left_out} == {why}
+    assert len(left_out) <= 2
+    assert {path.name for path in (tmp_path / "back").iterdir()} == {"run.sh", name}
+    come = len(list((tmp_path / "back").rglob("f")))
+    assert levels // 3 < come < levels
 
 
 def test_files_that_share_their_blocks_do_not_fill_the_disk(tmp_path: Path) -> None:
