@@ -10,8 +10,9 @@ from pathlib import Path
 
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.machine import guest
+from construir_ftp.machine.deadlines import Killed
 from construir_ftp.machine.terminal import Terminal
-from construir_ftp.machine.vm import POWER_OFF_S, Ending, Killed, Machine
+from construir_ftp.machine.vm import POWER_OFF_S, Ending, Machine
 
 # Whoever has not come back to a machine by then has forgotten it.
 _VISIT_S = 7 * 24 * 3600.0
@@ -56,11 +57,11 @@ class Console(Machine):
 
     def _follow_visit(self) -> None:
         claims = self.ending.claims
-        self._set_deadlines({"timeout": _VISIT_S, "idle-timeout": _NUDGE_S})
+        self._deadlines.set({"timeout": _VISIT_S, "idle-timeout": _NUDGE_S})
         self._follow(lambda: claims.finished() or claims.started)
         if claims.started:  # the guest knows no such order, and took it for the usual one
             self._kill("stopped")
-        self._set_deadlines({"power-off-timeout": POWER_OFF_S})
+        self._deadlines.set({"power-off-timeout": POWER_OFF_S})
         self._follow(lambda: False)
         self._drain()
 
@@ -68,7 +69,7 @@ class Console(Machine):
         """One deadline is nobody's end: a script's is told again, since a program may have taken it for its own."""
         if deadline == "idle-timeout":
             self._type(self._terminal.nudge())
-            self._set_deadlines({"timeout": _VISIT_S, "idle-timeout": _NUDGE_S})
+            self._deadlines.set({"timeout": _VISIT_S, "idle-timeout": _NUDGE_S})
         else:
             super()._expire(deadline)
 

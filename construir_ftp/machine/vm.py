@@ -9,10 +9,10 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import msgspec
 
@@ -20,6 +20,7 @@ from construir_ftp.errors import MachineUnavailableError, StoppedError
 from construir_ftp.jobs.result import BootPath, Claims, Usage
 from construir_ftp.machine import guest
 from construir_ftp.machine.capped_log import CappedLog
+from construir_ftp.machine.deadlines import Deadlines, Killed
 from construir_ftp.machine.engine import Engine
 from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Accelerator, Shape
@@ -30,11 +31,6 @@ _QUOTED_CHARACTERS = 400
 _CONSOLE_TAIL_BYTES = 8 * 1024
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
 POWER_OFF_S = 300.0
-
-# Why a machine was ended by us: the job took too long, or was silent for too long; the guest did not come up, or did
-# not mount the job's image; it did not switch itself off; nobody wants it any more.
-Killed = Literal["timeout", "idle-timeout", "boot-timeout", "mount-timeout", "power-off-timeout", "stopped"]
-
 
 # Every kind of machine, by its accelerator: what starts one of a shape.
 ENGINES: dict[Accelerator, Callable[[Shape], AbstractContextManager[Engine]]] = {
@@ -103,8 +99,7 @@ class Machine:
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._reap)
         self._messages = guest.Messages()
         self._sinks: dict[str, Callable[[bytes], None]] = {"control": self._hear}
-        self._deadlines: dict[Killed, float] = {}
-        self._limits_s: dict[Killed, float] = {}
+        self._deadlines = Deadlines()
         for name in ("control", "output", "console"):
             self._listen(name)
 
@@ -134,7 +129,7 @@ class Machine:
         """Wait until the guest waits for an order. Raises MachineUnavailableError, and StoppedError as soon as `stop`
         is readable; the machine is dead then.
         """
-        self._set_deadlines({"boot-timeout": timeout_s})
+        self._deadlines.set({"boot-timeout": timeout_s})
         with self._killed_by(stop):
             self._follow(lambda: self.ending.claims.ready)
         if not self.ending.claims.ready:
@@ -180,24 +175,24 @@ class Machine:
         with ExitStack() as stack:
             output = _open_log(stack, assignment.output, assignment)
             console = _open_log(stack, assignment.console, assignment)
-            self._sinks["output"] = lambda block: self._note_output(block, output, assignment.idle_timeout_s)
+            self._sinks["output"] = lambda block: self._note_output(block, output)
             self._sinks["console"] = lambda block: self._note_console(block, console)
             if stop is not None:
                 self._selector.register(stop, selectors.EVENT_READ, lambda: self._kill("stopped"))
             if self.ending.boot_path != "cold":
                 self.ending.booted = time.time()
-            self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
+            self._deadlines.set({"boot-timeout": assignment.boot_timeout_s})
             self._follow(lambda: self.ending.claims.ready)
             if self.ending.status is None:
                 self._begin(assignment)
-                self._set_deadlines({"boot-timeout": assignment.boot_timeout_s})
+                self._deadlines.set({"boot-timeout": assignment.boot_timeout_s})
                 self._follow(lambda: self.ending.took_order)
-                self._set_deadlines({"mount-timeout": assignment.mount_timeout_s})
+                self._deadlines.set({"mount-timeout": assignment.mount_timeout_s})
                 self._follow(lambda: self._began(assignment))
                 self._follow(self.ending.claims.finished)
                 self._meter.look()
                 if self.ending.claims.finished():
-                    self._set_deadlines({"power-off-timeout": POWER_OFF_S})
+                    self._deadlines.set({"power-off-timeout": POWER_OFF_S})
                 self._follow(lambda: False)
             self._drain()
             return self.ending
@@ -220,7 +215,7 @@ class Machine:
         claims = self.ending.claims
         if claims.started:
             self.ending.started = time.time()
-            self._set_deadlines({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
+            self._deadlines.set({"timeout": assignment.timeout_s, "idle-timeout": assignment.idle_timeout_s})
         return claims.started or claims.finished()
 
     # -- following it --------------------------------------------------------------------------------------------
@@ -236,19 +231,13 @@ class Machine:
         What has come by a deadline counts, although this thread may have slept through both: so it is heard first.
         """
         while self.ending.status is None and not until():
-            for key, _ in self._selector.select(None if self.ending.killed else max(0.0, self._left_s())):
+            for key, _ in self._selector.select(None if self.ending.killed else max(0.0, self._deadlines.left_s())):
                 key.data()
             if self._is_late() and not until():
-                self._expire(self._next_deadline())
+                self._expire(self._deadlines.next())
 
     def _is_late(self) -> bool:
-        return self.ending.status is None and not self.ending.killed and self._left_s() <= 0
-
-    def _left_s(self) -> float:
-        return self._deadlines[self._next_deadline()] - time.monotonic()
-
-    def _next_deadline(self) -> Killed:
-        return min(self._deadlines, key=self._deadlines.__getitem__)
+        return self.ending.status is None and not self.ending.killed and self._deadlines.left_s() <= 0
 
     def _drain(self) -> None:
         """What it said last may still be on its way."""
@@ -283,9 +272,8 @@ class Machine:
         with suppress(OSError):  # it has just died: its end is noticed by its pidfd
             self.engine.wires["control"].send(message)
 
-    def _note_output(self, block: bytes, log: CappedLog, idle_timeout_s: float) -> None:
-        if "idle-timeout" in self._deadlines:
-            self._deadlines["idle-timeout"] = time.monotonic() + idle_timeout_s
+    def _note_output(self, block: bytes, log: CappedLog) -> None:
+        self._deadlines.put_off("idle-timeout")
         if self.ending.first_output is None:
             self.ending.first_output = time.time()
         self.ending.output_bytes += len(block)
@@ -295,13 +283,8 @@ class Machine:
         self.ending.console_tail = (self.ending.console_tail + block)[-_CONSOLE_TAIL_BYTES:]
         log.write(block)
 
-    def _set_deadlines(self, from_now_s: Mapping[Killed, float]) -> None:
-        """Replace all deadlines: each is what the machine is killed for when it has passed."""
-        self._limits_s = dict(from_now_s)
-        self._deadlines = {meaning: time.monotonic() + left_s for meaning, left_s in from_now_s.items()}
-
     def _expire(self, deadline: Killed) -> None:
-        self.ending.limit_s = self._limits_s[deadline]
+        self.ending.limit_s = self._deadlines.limit_s(deadline)
         self._kill(deadline)
 
     def _kill(self, why: Killed) -> None:
