@@ -12,10 +12,11 @@ import pytest
 
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.jail import jail
-from construir_ftp.machine import qemu, vm
+from construir_ftp.machine import guest, qemu, vm
+from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Shape
 from tests.support.belongings import Belongings, children, nothing_since
-from tests.support.machines import assignment
+from tests.support.machines import LONG_S, assignment
 from tests.support.places import JOBS
 
 
@@ -75,6 +76,31 @@ def test_what_a_machine_has_said_before_its_deadline_counts_however_late_it_is_h
         assert select.select([machine.engine.wires["control"]], [], [], 60)[0], "the guest is ready"
         machine.wait_until_ready(0)
         assert (machine.ending.killed, machine.ending.claims.ready) == (None, True)
+
+
+# QEMU without the port that the guest is told by.
+WITHOUT_CONTROL = """#!/bin/sh
+for word; do
+    shift
+    case $word in virtserialport,chardev=control,*) word=virtio-rng-device ;; esac
+    set -- "$@" "$word"
+done
+exec PROGRAM "$@"
+"""
+
+
+@pytest.mark.usefixtures("no_machine_left")
+def test_guest_waits_for_a_port_that_comes_late(shape: Shape, tmp_path: Path) -> None:
+    """As on a busy host, whose QEMU names its ports a while after the guest has asked."""
+    qemu = tmp_path / "qemu"
+    qemu.write_text(WITHOUT_CONTROL.replace("PROGRAM", shape.program))
+    qemu.chmod(0o755)
+    port = {"driver": "virtserialport", "chardev": "control", "name": guest.CONTROL_PORT}
+    program = msgspec.structs.replace(shape, program=str(qemu))
+    with QemuEngine.start(program) as engine, vm.Machine.following(program, engine) as machine:
+        time.sleep(3)
+        engine.monitor().ask("device_add", {**port, "id": "late"})
+        machine.wait_until_ready(LONG_S)
 
 
 @pytest.mark.usefixtures("no_machine_left")
