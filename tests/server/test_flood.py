@@ -38,7 +38,7 @@ BEFORE_LOGIN = {
         "\0\r\n",
         f"{TELNET}NOOP\r\n",
         f"{TELNET}\r\n",
-        "GET / HTTP/1.1\r\n",
+        "HTTP/1.1\r\n",
     ),
     "long lines": ("x" * 2048 + "\r\n", "x" * 5000 + "\r\n", "x" * 4096, "\r", "NOOP " + "\xff" * 2000 + "\r\n"),
     "logins": ("USER anonymous\r\nPASS x\r\n", "USER x\r\n", "PASS x\r\n"),

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from construir_ftp.ftp.commands.table import Table
+from construir_ftp.ftp.lines import is_http
 
 CRLF = b"\r\n"
 RESULT = "20261122T104102Z-7f3a-hello"
@@ -174,7 +175,7 @@ def command(chance: random.Random, host: str, port: int) -> bytes:
     if chance.random() < 0.05:
         place = chance.randrange(len(line) + 1)
         line = line[:place] + _hostile(chance) + line[place:]
-    return line.replace(CRLF, b"\n")
+    return line.replace(b"\n", b"\r")
 
 
 def burst(chance: random.Random, host: str, port: int) -> list[bytes]:
@@ -200,7 +201,7 @@ def burst(chance: random.Random, host: str, port: int) -> list[bytes]:
 
 def may_end_session(line: bytes) -> bool:
     """Whether the session may be over after this command; pyftpdlib goes by the end of an unknown verb."""
-    return any(word in line.upper() for word in (b"QUIT", b"PASS", b"AUTH"))
+    return is_http(line) or any(word in line.upper() for word in (b"QUIT", b"PASS", b"AUTH"))
 
 
 def first_reply(unread: bytes) -> tuple[str, bytes] | None:

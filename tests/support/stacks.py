@@ -124,7 +124,7 @@ STACKS = (
     Stack("Tcl, tcllib's ftp", "tcllib.tcl", ("tclsh", "{}"), ("tcl", "tcllib"), NO_TLS),
     Stack("Lua, LuaSocket", "luasocket.lua", ("lua5.4", "{}"), ("lua5.4", "lua-socket"), NO_TLS | NEVER_CONTINUES),
     shell("busybox", "busybox", "busybox", NO_TLS | NEVER_CONTINUES),
-    shell("wput", "wput", "wput", NO_TLS | {FETCH: "sends only"}),
+    shell("wput", "wput", "wput", NO_TLS | {CONTINUE: "no: it sends all of it again", FETCH: "sends only"}),
     shell("aria2", "aria2", "aria2", FETCHES_ONLY | NO_TLS),
     shell("axel", "axel", "axel", FETCHES_ONLY | NO_TLS),
     shell("snarf", "snarf", "snarf", FETCHES_ONLY | NO_TLS),

@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2086 # options are words
 # curl: by its options alone.
 set -eu
 tls=

@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2016 # the inner shell has arguments of its own
 # GNOME's gvfs: gio asks for the password on its standard input.
 set -eu
 export XDG_RUNTIME_DIR="$PWD/run"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2086 # options are words
 # ftp-ssl, the ftp of Linux NetKit with TLS: commands on its standard input.
 set -eu
 secure='-z nossl'
