@@ -43,12 +43,9 @@ def grow(image: Path, free_bytes: int, most_bytes: int) -> None:
     foretold to the block: hence several steps. Raises JobError, with the words of the tool, where it can't be made
     larger: not every file system that the kernel takes is one that resize2fs(8) can grow. Raises OSError.
     """
-    with image.open("rb") as file:
-        ext = extfs.Image(file).ext
-    if ext.needs_repair or ext.free_blocks >= ext.blocks:
-        check(image)  # the kernel counts free blocks itself, and mounts it whatever the superblock says
     has_grown = False
     for step in range(_STEPS):
+        _count_free_blocks(image)
         size_bytes = _needed_bytes(image, free_bytes, most_bytes)
         if size_bytes <= image.stat().st_size:
             break
@@ -72,6 +69,16 @@ def _demand(ended: Ended, what: str) -> None:
     if ended.status:
         words = one_line(ended.words[-_QUOTED_CHARACTERS:]) or "no words"
         raise JobError(f"{what} (exit status {ended.status} from {ended.argv[0]}: {words})")
+
+
+def _count_free_blocks(image: Path) -> None:
+    """See that the superblock has their number. The kernel counts them itself, and mounts it whatever that says; and
+    resize2fs(8) leaves a wrong one with bigalloc.
+    """
+    with image.open("rb") as file:
+        ext = extfs.Image(file).ext
+    if ext.needs_repair or ext.free_blocks >= ext.blocks:
+        check(image)
 
 
 def _needed_bytes(image: Path, free_bytes: int, most_bytes: int) -> int:
