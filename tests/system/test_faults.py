@@ -101,7 +101,7 @@ def test_file_system_that_can_not_grow_fails_its_job_with_the_words_of_the_tool(
 def test_image_that_is_not_mounted_in_time_fails_its_job(faulty: Appliance, tmp_path: Path) -> None:
     result = ended_once(faulty, waits(tmp_path))
     assert (result["status"], result["exit_code"]) == ("failed", None)
-    assert "not mounted in time" in result["reason"]
+    assert "the image was not mounted within 3 s" in result["reason"]
 
 
 @pytest.mark.parametrize("make", [foreign_journal, crashes_the_kernel])
