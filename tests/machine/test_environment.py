@@ -147,7 +147,9 @@ def clones(shape: Shape) -> Iterator[Template]:
     template.close()
 
 
-def run_job(clones: Template, place: Path, script: str, *, timeout_s: float = 60, idle_timeout_s: float = 60) -> Ending:
+def run_job(
+    clones: Template, place: Path, script: str, *, timeout_s: float = 300, idle_timeout_s: float = 300
+) -> Ending:
     job = place / "job"
     job.mkdir()
     (job / "run.sh").write_text("#!/bin/sh\n" + script + "\n")

@@ -102,7 +102,8 @@ def run_job(
     job.mkdir()
     (job / "run.sh").write_text("#!/bin/sh\n" + script + "\n")
     (job / "run.sh").chmod(0o755)
-    task = assignment(place, job, errand=Errand(hostname="leaving", filesystem=filesystem))
+    errand = Errand(hostname="leaving", filesystem=filesystem)
+    task = assignment(place, job, errand=errand, timeout_s=300, idle_timeout_s=300)
     task.disk.unlink()
     task = msgspec.structs.replace(task, disk=disk or task.disk)
     run("mke2fs", "-q", "-t", filesystem, "-d", job, task.disk, "64M")
@@ -152,7 +153,7 @@ print $good == $count && $count > 500 ? "all there\\n" : "$good of $count\\n";
 def test_root_disk_promises_no_more_room_than_there_is(clones: Template, tmp_path: Path) -> None:
     """It is filled to the last byte, and read again from the disk: nothing that was written is lost."""
     ending = run_job(clones, tmp_path, f"cat >/run/fill <<'end'\n{FILL}\nend\nperl /run/fill")
-    assert (tmp_path / "output.log").read_text() == "refused: No space left on device\nall there\n"
+    assert (tmp_path / "output.log").read_text() == "refused: No space left on device\nall there\n", ending
     assert ending.claims.clean
     assert "lost async page write" not in (tmp_path / "console.log").read_text()
 

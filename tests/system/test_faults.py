@@ -107,7 +107,7 @@ def test_image_that_is_not_mounted_in_time_fails_its_job(tmp_path: Path) -> None
     with Appliance(tmp_path, config).running() as impatient:
         result = ended_once(impatient, waits(tmp_path))
     assert (result["status"], result["exit_code"]) == ("failed", None)
-    assert "not mounted in time" in result["reason"]
+    assert "the image was not mounted within 3 s" in result["reason"]
 
 
 @pytest.mark.parametrize("make", [foreign_journal, crashes_the_kernel])
