@@ -186,6 +186,8 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         elif not self._initialized:
             self.close()
         elif self._is_all_sent or self.producer_fifo:
+            if self._is_all_sent:
+                self.discard_buffers()  # pyftpdlib's mark of the end of an empty file, no data
             super().handle_close()
         else:
             self._end_sending()
@@ -199,13 +201,14 @@ class DataChannel(TlsConnection, DTPHandler):  # type: ignore[misc] # pyftpdlib 
         try:
             if self.is_protected:
                 self.say_goodbye()
-            self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             self._resp = (str(_CUT), log.debug)
             self.close()
-        else:
-            self._is_all_sent = True
-            self.call_later(_UNCLOSED_S, self.handle_close)
+            return
+        self._is_all_sent = True
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+        self.call_later(_UNCLOSED_S, self.handle_close)
 
     def readable(self) -> bool:
         """Whether a socket with something to read is to be read from; once all is sent, its end is waited for."""
