@@ -182,7 +182,7 @@ def test_no_room_is_refused_with_75(tmp_path: Path, small: JobFile) -> None:
 
 
 def test_a_wrong_password_is_refused_with_77(house: House, small: JobFile) -> None:
-    with pytest.raises(LoginError, match="lets alice not in"):
+    with pytest.raises(LoginError, match="refuses the login of alice"):
         send(at(house.server.address[1], login=Credentials("alice", "wrong")), small)
 
 
