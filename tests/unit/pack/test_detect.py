@@ -122,7 +122,7 @@ def test_what_a_build_makes_is_named_as_outputs(tmp_path: Path, kind: str) -> No
 def test_nothing_is_ever_written_over(tmp_path: Path) -> None:
     directory = laid_out(tmp_path / "job", {"run.sh": "mine", "Makefile": ""})
     said = construir("init", directory, check=True)
-    assert said.stdout.splitlines() == [
+    assert said.stdout.splitlines()[:3] == [
         "found: a Makefile",
         f"wrote {directory}/construir.toml",
         f"{directory}/run.sh is there already, and stays as it is",
