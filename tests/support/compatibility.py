@@ -46,7 +46,7 @@ def cells(stack: Stack) -> str:
 
 def tool_cells(tool: Tool) -> str:
     """The columns of a tool that say whether its images are taken."""
-    return f"| {tool.name} | {f'refused: {tool.refusal}' if tool.refusal else 'accepted'} |"
+    return f"| {tool.name} | {f'refused, `{tool.refusal}` helps' if tool.refusal else 'accepted'} |"
 
 
 def write(seen: dict[str, Seen]) -> None:

@@ -8,12 +8,13 @@ from construir_ftp import process
 from tests.support.places import JOBS
 
 _EXT = "mke2fs -q -t ext4 -d '{job}' job.img 8M"
+_QCOW2 = "qemu-img convert -f raw -O qcow2 job.img job.img.qcow2"
 
 
 class Tool(NamedTuple):
     """`makes` leaves an image of the directory {job} in the file `output`; `package` is Debian's.
 
-    `refusal` is why the server does not take it.
+    `refusal` is the command that the server names for what it does not take.
     """
 
     name: str
@@ -55,12 +56,14 @@ IMAGE_TOOLS = (
     packed_by("gzip", "gzip", ".gz", "gzip job.img"),
     packed_by("pigz", "pigz", ".gz", "pigz job.img"),
     packed_by("bzip2", "bzip2", ".bz2", "bzip2 job.img"),
-    packed_by("pbzip2", "pbzip2", ".bz2", "pbzip2 -q job.img", "compress as a single stream"),
+    packed_by("pbzip2", "pbzip2", ".bz2", "pbzip2 -q job.img"),
     packed_by("lbzip2", "lbzip2", ".bz2", "lbzip2 job.img"),
     packed_by("xz", "xz-utils", ".xz", "xz -T2 job.img"),
     packed_by("pixz", "pixz", ".xz", "pixz job.img job.img.xz"),
     packed_by("zstd", "zstd", ".zst", "zstd -q -T2 job.img"),
-    packed_by("pzstd", "zstd", ".zst", "pzstd -q job.img", "compress as a single stream"),
+    packed_by("pzstd", "zstd", ".zst", "pzstd -q job.img"),
     packed_by("lz4", "lz4", ".lz4", "lz4 -q job.img job.img.lz4"),
     packed_by("Python's gzip", "python3", ".gz", "python3 -m gzip job.img"),
+    packed_by("lzip", "lzip", ".lz", "lzip job.img", "lzip -dc"),
+    packed_by("qemu-img convert -O qcow2", "qemu-utils", ".qcow2", _QCOW2, "qemu-img convert -O raw"),
 )
