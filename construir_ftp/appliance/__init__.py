@@ -1,7 +1,8 @@
 """The daemon as a whole: supervisor, janitor, refresher, check.
 
 supervisor keeps the three parts running, claim says who is the appliance of a spool, janitor prunes by the schedule of
-clock, refresher builds base images anew, demands is what a start needs, check says what is missing here.
+clock, refresher builds base images anew, notify tells the service manager how a part is, demands is what a start needs,
+check says what is missing here.
 
 It reads no job, and holds no lock of the spool.
 """

@@ -19,11 +19,12 @@ from construir_ftp.machine import capacity
 
 class Demand(NamedTuple):
     """Something that has to be so. `look` says in words how it is, with nothing where nothing is demanded; it raises
-    ConstruirError or OSError where it is not so.
+    ConstruirError or OSError where it is not so. `parts` are those of the appliance that demand it.
     """
 
     subject: str
     look: Callable[[Config], str]
+    parts: tuple[str, ...]
 
 
 def _memory(config: Config) -> str:
@@ -66,23 +67,25 @@ def _jail(config: Config) -> str:
 def _ports(config: Config) -> str:
     if pid := claim.holder(config.spool_path()):
         return f"the appliance that runs here, process {pid}, has them"
+    if ports.is_ours(config.ftp):
+        return f"an FTP server of Construir listens on {config.ftp.address} port {config.ftp.port}"
     ports.check_free(config.ftp, config.tls)
     return f"{config.ftp.address} port {config.ftp.port or 'any'} is free"
 
 
 DEMANDS = (
-    Demand("memory", _memory),
-    Demand("users file", _users),
-    Demand("passive ports", _passive_ports),
-    Demand("masquerade address", _masquerade_address),
-    Demand("certificate and key", _certificate),
-    Demand("required jail", _jail),
-    Demand("port", _ports),
+    Demand("memory", _memory, ("runner",)),
+    Demand("users file", _users, ("ftp",)),
+    Demand("passive ports", _passive_ports, ("ftp",)),
+    Demand("masquerade address", _masquerade_address, ("ftp",)),
+    Demand("certificate and key", _certificate, ("ftp",)),
+    Demand("required jail", _jail, ("ftp", "runner")),
+    Demand("port", _ports, ()),  # whoever listens finds that out by itself, and without a race
 )
 
 
-def check(config: Config) -> None:
-    """Raises what the first demand raises that is not met."""
+def check(config: Config, part: str | None) -> None:
+    """Raises what the first demand raises that is not met, of those of a part; of all parts if it is None."""
     for demand in DEMANDS:
-        if demand.subject != "port":  # whoever listens finds that out by itself, and without a race
+        if demand.parts and part in (None, *demand.parts):
             demand.look(config)

@@ -15,6 +15,7 @@ persisted: the spool and the two clocks of the kernel say all that is needed.
 """
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -263,6 +264,11 @@ class Janitor:
             )
         self._believed = believed
         return _delete(self._spool, _decide(self._spool, results, self._limits, self._min_free, now, believed=believed))
+
+    def call_every(self, seconds: float, target: Callable[[], object]) -> None:
+        """Call `target` on schedule as well, each time after so many seconds; never if they are infinite."""
+        if math.isfinite(seconds):
+            self.scheduler.every(seconds).seconds.do(target)  # type: ignore[arg-type] # floats work
 
     def run(self, stop: threading.Event) -> None:
         """Prune now, and then on schedule, until `stop` is set; a run that fails is logged, and the next one comes."""

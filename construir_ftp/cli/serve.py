@@ -15,6 +15,7 @@ import msgspec
 from rich.table import Table
 
 from construir_ftp.appliance import check, claim, demands, janitor, supervisor
+from construir_ftp.appliance.notify import Manager
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.cli import logs
 from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
@@ -26,7 +27,7 @@ from construir_ftp.jobs import inquiry, service
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
-from construir_ftp.runner.drain import Stop
+from construir_ftp.runner.drain import Stop, Watch
 from construir_ftp.runner.runner import Runner
 
 
@@ -43,19 +44,19 @@ def serve_command(settings: Config, part: str | None, port: int | None, parent: 
     if parent is not None:
         privileges.die_with_parent(parent, signal.SIGTERM)
     else:
-        demands.check(settings)
-    spool = Spool.prepare(settings.spool_path())
+        demands.check(settings, part)
+    spool, manager = Spool.prepare(settings.spool_path()), Manager.of(os.environ)
     if part is None:
         with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
             # What this command was told, its parts are told too.
             supervisor.supervise(sys.argv[1:], stop, held)
     elif part == "runner":
-        _serve_runner(settings, spool, parent)
+        _serve_runner(settings, spool, manager, parent)
     else:
-        {"ftp": _serve_ftp, "janitor": _serve_janitor}[part](settings, spool)
+        {"ftp": _serve_ftp, "janitor": _serve_janitor}[part](settings, spool, manager)
 
 
-def _serve_ftp(settings: Config, spool: Spool) -> None:
+def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:
     # Imported here: no other command should have to wait for an FTP server to load.
     from construir_ftp.ftp import server
 
@@ -78,18 +79,21 @@ def _serve_ftp(settings: Config, spool: Spool) -> None:
         ftp.stop()
 
     with supervisor.on_stop(end), told, writer, contextlib.closing(ftp):
+        ftp.call_every(manager.alive_every_s, manager.alive)
+        manager.ready()
         ftp.run()
 
 
-def _serve_runner(settings: Config, spool: Spool, parent: int | None) -> None:
+def _serve_runner(settings: Config, spool: Spool, manager: Manager, parent: int | None) -> None:
     def is_orphan() -> bool:
         return parent is not None and os.getppid() != parent
 
     with supervisor.listening() as stop:
-        Runner(spool, settings).serve(Stop(stop.socket, stop.interrupting, is_orphan))
+        watch = Watch(manager.ready, manager.alive, manager.alive_every_s)
+        Runner(spool, settings).serve(Stop(stop.socket, stop.interrupting, is_orphan), watch)
 
 
-def _serve_janitor(settings: Config, spool: Spool) -> None:
+def _serve_janitor(settings: Config, spool: Spool, manager: Manager) -> None:
     stopped = threading.Event()
 
     def pass_on() -> None:
@@ -103,7 +107,10 @@ def _serve_janitor(settings: Config, spool: Spool) -> None:
         with contextlib.closing(Refresher(settings.images_path(), settings.images.refresh, build)) as refresher:
             limits, min_free = settings.janitor, settings.spool.min_free
             with stop.interrupting():
-                janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look).run(stopped)
+                manager.ready()
+                worker = janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look)
+                worker.call_every(manager.alive_every_s, manager.alive)
+                worker.run(stopped)
 
 
 def _command(*words: str) -> list[str]:
@@ -156,7 +163,9 @@ def status_command(settings: Config, as_json: bool) -> None:
 def _who_runs(pid: int, *, is_runner_there: bool) -> str:
     if pid:
         return f"the appliance runs, as process {pid}"
-    return f"no appliance runs here{', but a runner does' * is_runner_there}; start it with: construir serve"
+    if is_runner_there:
+        return "the runner runs, by itself"
+    return "no appliance runs here; start it with: construir serve"
 
 
 @click.command("prune")

@@ -5,6 +5,7 @@ the background. Never looks into what it receives: that is for gate. Meets the r
 """
 
 import logging
+import math
 import resource
 import socket
 import time
@@ -159,6 +160,11 @@ class Server:
     def implicit_port(self) -> int | None:
         """The port for implicit FTPS, if there is one."""
         return self._listener.implicit_port
+
+    def call_every(self, seconds: float, target: Callable[[], object]) -> None:
+        """Call `target` in the loop, again and again, each time after so many seconds; never if they are infinite."""
+        if math.isfinite(seconds):
+            self._listener.ioloop.call_every(seconds, target)
 
     def run(self) -> None:
         """Serve, in this thread, until `stop` is called."""

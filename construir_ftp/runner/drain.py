@@ -1,6 +1,10 @@
-"""How a runner is stopped: what tells it, what may be broken off, and how long the jobs that run have then."""
+"""How a runner is stopped: what tells it, what may be broken off, and how long the jobs that run have then.
+
+And who is told how it does.
+"""
 
 import logging
+import math
 import os
 import socket
 import time
@@ -25,6 +29,21 @@ class Stop(NamedTuple):
     told: socket.socket
     interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
     is_orphan: Callable[[], bool] = lambda: False
+
+
+def _nothing() -> None:
+    pass
+
+
+class Watch(NamedTuple):
+    """Who has started the runner, and is to be told when it is `ready`, and that it is `alive`, as often as that."""
+
+    ready: Callable[[], None] = _nothing
+    alive: Callable[[], None] = _nothing
+    alive_every_s: float = math.inf
+
+
+UNWATCHED = Watch()
 
 
 def drain(slots: Sequence[Slot], grace_s: float, stop: Stop) -> None:

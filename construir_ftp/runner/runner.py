@@ -32,7 +32,7 @@ from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
-from construir_ftp.runner.drain import Stop, drain
+from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.pause import Pause
 from construir_ftp.runner.resources import Resources
@@ -65,7 +65,7 @@ class Runner:
         self._choices: dict[str, Choice] = {}
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def serve(self, stop: Stop) -> None:
+    def serve(self, stop: Stop, watch: Watch = UNWATCHED) -> None:
         """Run jobs until told to stop. On return no machine runs, and what was running is back in queue/.
 
         Raises ConstruirError if another runner has the spool.
@@ -80,7 +80,8 @@ class Runner:
             stack.callback(self._drain, stop)
             with stop.interrupting():
                 self._begin()
-            self._loop(stop, wake)
+            watch.ready()
+            self._loop(stop, wake, watch)
 
     def _begin(self) -> None:
         if left := jail.sweep():
@@ -106,7 +107,7 @@ class Runner:
             return None
         return self._latest.templates.find(self._latest.shape())
 
-    def _loop(self, stop: Stop, wake: socket.socket) -> None:
+    def _loop(self, stop: Stop, wake: socket.socket, watch: Watch) -> None:
         self._interrupting = stop.interrupting
         with selectors.DefaultSelector() as selector:
             for source in (stop.told, wake, self._finished):
@@ -115,12 +116,12 @@ class Runner:
                 self._end_cancelled()
                 self._fill_slots()
                 self._report()
-                ready = [key.fileobj for key, _ in selector.select(self._patience_s())]
+                watch.alive()
+                ready = [key.fileobj for key, _ in selector.select(min(self._patience_s(), watch.alive_every_s))]
                 if stop.told in ready:
                     return
-                for source in (wake, self._finished):
-                    if source in ready:
-                        source.recv(4096)
+                for source in {wake, self._finished}.intersection(ready):
+                    source.recv(4096)
 
     def _patience_s(self) -> float:
         scan_s = self._config.runner.scan_every

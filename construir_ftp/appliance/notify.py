@@ -1,0 +1,46 @@
+"""What the service manager is told of a part that it has started: that it is ready, and works (sd_notify(3)).
+
+Without one nothing is told: NOTIFY_SOCKET is what systemd sets, and WATCHDOG_USEC where it wants signs of life.
+"""
+
+import math
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+# Signs of life come so much more often than is asked for: a host that is busy delays some.
+_SPARE = 4
+
+
+class Manager:
+    """Whoever has started this process. `alive_every_s` is how often a sign of life is due; infinite if never."""
+
+    def __init__(self, address: str, alive_every_s: float) -> None:
+        # A first @ stands for the zero byte of an abstract socket (unix(7)).
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.alive_every_s = alive_every_s
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Manager":
+        """As the environment of this process says."""
+        watchdog = environment.get("WATCHDOG_USEC", "")
+        is_meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        every_s = int(watchdog) / 1e6 / _SPARE if watchdog.isdecimal() and int(watchdog) and is_meant else math.inf
+        return cls(environment.get("NOTIFY_SOCKET", ""), every_s)
+
+    def ready(self) -> None:
+        """The part does what it is for."""
+        self._tell(b"READY=1")
+
+    def alive(self) -> None:
+        """The part has just done some of it."""
+        self._tell(b"WATCHDOG=1")
+
+    def _tell(self, what: bytes) -> None:
+        if not self._address:
+            return
+        # A manager that is not there or doesn't listen is no reason to stop: it will see for itself.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender, suppress(OSError):
+            sender.setblocking(False)
+            sender.sendto(what, self._address)

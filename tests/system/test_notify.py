@@ -1,0 +1,67 @@
+"""What a service manager is told by the parts that it starts: systemd would restart one that tells nothing."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.appliance import CONFIG
+from tests.support.ftpclient import LONG_S, users_text
+
+PARTS = ("ftp", "runner", "janitor")
+WATCHDOG_S = 2.0
+
+
+@contextlib.contextmanager
+def part(name: str, place: Path, **environment: str) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
+    """A part that somebody has started who listens; ended by SIGTERM when the context is left."""
+    config, spool = place / "construir.toml", place / "spool"
+    config.write_text(CONFIG)
+    spool.mkdir()
+    (spool / "users.toml").write_text(users_text("alice"))
+    argv = [sys.executable, "-m", "construir_ftp", "serve", name, "--port=0", f"--config={config}", f"--spool={spool}"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place / "notify"))
+        manager.settimeout(LONG_S)
+        told = {**os.environ, "NOTIFY_SOCKET": str(place / "notify"), **environment}
+        with subprocess.Popen(argv, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield manager, process
+            finally:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+                assert process.wait(LONG_S) == 0
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_part_says_that_it_is_ready_and_then_that_it_is_alive(name: str, tmp_path: Path) -> None:
+    with part(name, tmp_path, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6))) as (manager, _):
+        told = {manager.recv(100) for _ in range(4)}
+    assert told == {b"READY=1", b"WATCHDOG=1"}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_one_that_is_stopped_in_its_tracks_tells_nothing(name: str, tmp_path: Path) -> None:
+    with part(name, tmp_path, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6))) as (manager, process):
+        while manager.recv(100) != b"WATCHDOG=1":
+            pass
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        manager.settimeout(WATCHDOG_S)
+        with pytest.raises(TimeoutError):
+            for _ in range(2):  # one may have been sent before
+                manager.recv(100)
+
+
+def test_nothing_is_told_that_is_meant_for_another_process(tmp_path: Path) -> None:
+    with part("janitor", tmp_path, WATCHDOG_USEC="100000", WATCHDOG_PID="1") as (manager, _):
+        assert manager.recv(100) == b"READY=1"
+        manager.settimeout(WATCHDOG_S)
+        with pytest.raises(TimeoutError):
+            manager.recv(100)

@@ -1,0 +1,108 @@
+"""The Debian package that deploy/package makes: the same bytes whenever it is made, and all of it works."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import __version__
+from tests.support.places import PROJECT
+
+_PATIENCE_S = 300
+_HOME = "usr/lib/construir"
+
+
+def make(output: Path, umask: int = 0o022, **environment: str) -> Path:
+    """Make the package in a directory, as somebody with that umask and environment."""
+    output.mkdir()
+    argv = [PROJECT / "deploy" / "package", output]
+    subprocess.run(argv, umask=umask, env={**os.environ, **environment}, check=True, timeout=_PATIENCE_S)
+    return output / f"construir_{__version__}_amd64.deb"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("package") / "out")
+
+
+@pytest.fixture(scope="module")
+def tree(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the package holds, in a directory."""
+    place = tmp_path_factory.mktemp("tree")
+    subprocess.run(["dpkg-deb", "--extract", package, place], check=True)
+    return place
+
+
+def installed(tree: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command on this host as if the package were installed; nothing of this checkout is seen."""
+    script = """
+        for part in usr etc; do mount -t overlay -o "lowerdir=$0/$part:/$part" overlay "/$part"; done
+        mount -t tmpfs tmpfs "$1" && cd / && shift && exec "$@"
+    """
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation=private", "sh", "-euc", script, tree, PROJECT, *argv],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+        check=False,
+    )
+
+
+def test_its_bytes_are_the_same_whoever_makes_it_and_where(package: Path, tmp_path: Path) -> None:
+    again = make(tmp_path / "another place", umask=0o077, TZ="Pacific/Auckland", LC_ALL="C")
+    assert again.read_bytes() == package.read_bytes()
+
+
+def test_every_library_in_it_has_its_licence_told(tree: Path) -> None:
+    told = (tree / "usr/share/doc/construir/copyright").read_text()
+    libraries = {path.name.partition("-")[0] for path in (tree / _HOME).rglob("*.dist-info")}
+    assert len(libraries) >= 20
+    for library in libraries:
+        assert f"site-packages/{library.replace('_', '-')}*" in told.replace("_", "-").lower(), library
+
+
+def test_no_part_of_it_is_written_in_by_others_or_owned_by_the_one_who_made_it(package: Path) -> None:
+    listing = subprocess.run(["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines():
+        mode, owner = line.split()[:2]
+        assert owner == "root/root", line
+        assert mode[0] == "l" or (mode[5], mode[8]) == ("-", "-"), line
+
+
+@pytest.mark.root("the package is laid over the host's files in a mount namespace")
+def test_the_command_is_there_with_its_libraries_and_its_configuration(tree: Path) -> None:
+    assert installed(tree, "construir", "--version").stdout == f"construir, version {__version__}\n"
+    found = installed(tree, "construir", "check")
+    assert "libmagic: the judge knows a sample job" in found.stdout, found.stdout + found.stderr
+    assert "/var/lib/construir/spool" in found.stdout, "it has read /etc/construir/construir.toml"
+
+
+@pytest.mark.root("the package is laid over the host's files in a mount namespace")
+def test_every_module_of_it_can_be_imported_without_this_checkout(tree: Path) -> None:
+    script = """
+import importlib, pkgutil, construir_ftp
+for found in pkgutil.walk_packages(construir_ftp.__path__, "construir_ftp."):
+    if not found.name.endswith("__main__"):
+        importlib.import_module(found.name)
+print(construir_ftp.__file__)
+"""
+    found = installed(tree, f"/{_HOME}/bin/python3", "-I", "-c", script)
+    assert found.stdout == f"/{_HOME}/lib/python3.11/site-packages/construir_ftp/__init__.py\n".replace(
+        "python3.11", f"python3.{_debians_python()}"
+    ), found.stderr
+
+
+def _debians_python() -> str:
+    argv = ["/usr/bin/python3", "-c", "import sys; print(sys.version_info.minor)"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.root("the package is laid over the host's files in a mount namespace")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_has_nothing_to_say_against_its_units(tree: Path) -> None:
+    units = [f"/usr/lib/systemd/system/{path.name}" for path in (tree / "usr/lib/systemd/system").iterdir()]
+    found = installed(tree, "systemd-analyze", "verify", *units)
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
