@@ -17,8 +17,9 @@ Files: *
 Copyright: the authors of Construir
 License: MIT
 {text}"""
+_PLACE = "usr/lib/construir/lib/python/site-packages"
 _ENTRY = """
-Files: usr/lib/construir/lib/python/site-packages/{name}*
+Files: {files}
 Copyright: {holder}
 License: {name}-license
  {summary}
@@ -39,10 +40,21 @@ def _entry(info: Path) -> str:
         sys.exit(f"{info.name}: no licence file")
     return _ENTRY.format(
         name=metadata["Name"],
+        files=" ".join(f"{_PLACE}/{name}" for name in _names(info)),
         holder=_holder(metadata),
         summary=f"{metadata['Name']} {metadata['Version']}, {_license(metadata)}",
         text=_indented("\n".join(texts)),
     )
+
+
+def _names(info: Path) -> list[str]:
+    """What it has put beside others; without a record, as sources have none, what is called like it."""
+    record = info / "RECORD"
+    if not record.exists():
+        return [f"{info.name.partition('-')[0]}*"]
+    paths = [line.partition(",")[0].split("/") for line in record.read_text().splitlines()]
+    tops = {path[0] if len(path) == 1 else f"{path[0]}/*" for path in paths if not path[0].endswith(".data")}
+    return sorted(tops)
 
 
 def _license_files(info: Path) -> Iterator[Path]:
