@@ -17,6 +17,8 @@ BACKLOG = 1024
 # What the kernel keeps of a control connection that is not read; by itself that grows to 6 MB (tcp(7): tcp_rmem).
 CONTROL_BUFFER_BYTES = 1 << 15
 _GREETING_S = 2.0
+# What chooses the port.
+PORT = "ftp.port or --port"
 
 
 def passive_ports(text: str) -> list[int] | None:
@@ -71,6 +73,6 @@ def is_ours(ftp: FtpSection) -> bool:
 
 def check_free(ftp: FtpSection, tls: TlsSection) -> None:
     """Listen for a moment on all that the server would listen on. Raises ConstruirError."""
-    with bind(ftp.address, ftp.port, "ftp.port"):
+    with bind(ftp.address, ftp.port, PORT):
         if tls.implicit:
             bind(ftp.address, tls.implicit_port, "tls.implicit_port").close()

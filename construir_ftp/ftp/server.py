@@ -23,7 +23,7 @@ from construir_ftp.ftp.commands.table import Table
 from construir_ftp.ftp.ioloop import Background, Bell, Loop
 from construir_ftp.ftp.lingering_close import Farewell
 from construir_ftp.ftp.passwords import Passwords
-from construir_ftp.ftp.ports import BACKLOG, bind, check_masquerade_address, passive_ports
+from construir_ftp.ftp.ports import BACKLOG, PORT, bind, check_masquerade_address, passive_ports
 from construir_ftp.ftp.quiet_log import QuietLog
 from construir_ftp.ftp.session import FACTS, Session
 from construir_ftp.ftp.turns import Turns
@@ -222,7 +222,7 @@ def open_server(
     spool.records("queue")
     partials = Partials(spool, ftp.max_partial_files, ftp.max_partial)
     with ExitStack() as undo:
-        sock = undo.enter_context(bind(ftp.address, ftp.port, "ftp.port"))
+        sock = undo.enter_context(bind(ftp.address, ftp.port, PORT))
         notices = Notices(spool, min_free, readme(sock.getsockname()[1]))
         implicit = bind(ftp.address, tls.implicit_port, "tls.implicit_port") if tls.implicit else None
         undo.enter_context(implicit or nullcontext())

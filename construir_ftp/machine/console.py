@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from construir_ftp.errors import MachineUnavailableError
+from construir_ftp.errors import StoppedError
 from construir_ftp.machine import guest
 from construir_ftp.machine.deadlines import Killed
 from construir_ftp.machine.terminal import Terminal
@@ -44,9 +44,7 @@ class Console(Machine):
         self._set_pace()
         try:
             self.wait_until_ready(boot_timeout_s)
-        except MachineUnavailableError:
-            if self.ending.killed != "stopped":
-                raise
+        except StoppedError:
             return self.ending
         if disk is not None:
             self.engine.plug(disk, read_only)

@@ -24,7 +24,7 @@ MANY = 5
 
 def base_of(place: Path, url: str, name: str) -> None:
     """A base image whose archive is there."""
-    there = {"var/lib/dpkg/status": "", "etc/apt/sources.list": f"deb [trusted=yes] {url} ./\n"}
+    there = {"bin/sh": "", "var/lib/dpkg/status": "", "etc/apt/sources.list": f"deb [trusted=yes] {url} ./\n"}
     baseimages.publish(place / "images", name, {**there, "etc/apt/preferences.d/none": name})
 
 

@@ -26,11 +26,12 @@ def publish(
     recipe: str = "",
     architecture: str = "amd64",
 ) -> BaseImage:
-    """Make a version of `name` with these files the live one, as a build does."""
+    """Make a version of `name` with these files the live one, as a build does. Those in bin/ are programs."""
     with versions.draft(images, name) as draft, tempfile.TemporaryDirectory() as tree:
         for path, content in files.items():
             (Path(tree) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(tree) / path).write_text(content)
+            (Path(tree) / path).chmod(0o755 if path.startswith("bin/") else 0o644)
         subprocess.run(["mke2fs", "-q", "-d", tree, draft / baseimage.ROOT, "1M"], check=True, capture_output=True)
         (draft / baseimage.KERNEL).write_text("kernel")
         (draft / baseimage.INITRD).write_text("initrd")

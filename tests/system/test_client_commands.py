@@ -274,8 +274,10 @@ def test_what_a_hostile_server_says_reaches_no_terminal(home: dict[str, str], ru
             assert "\x1b[2J" not in drawn
             said = run(*words)
             assert said.returncode == status
-            assert not {"\x07", "\u202e", "\x1b"} & set(said.stdout + said.stderr)
-        assert "[bold]" in run("watch", "a").stdout
+            # What the job itself printed goes into a pipe as it is.
+            assert said.stdout == evil * 3 or not {"\x07", "\u202e", "\x1b"} & set(said.stdout), words
+            assert not {"\x07", "\u202e", "\x1b"} & set(said.stderr)
+        assert run("watch", "a").stdout == evil * 3
 
 
 def test_the_contributors_side_needs_nothing_of_the_appliances() -> None:
