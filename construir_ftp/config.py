@@ -37,6 +37,7 @@ class ImagesSection(Section, frozen=True):
     ubuntu_mirror: str = ""
     ubuntu_keyring: str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
     snapshot_mirror: str = ""
+    uml_source: str = "forky"
     refresh: Duration = Duration(0)
 
 

@@ -15,7 +15,7 @@ from construir_ftp.layers.store import Store
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.pack import pack
-from tests.support import machines
+from tests.support import machines, umlimage
 from tests.support.appliance import Appliance
 from tests.support.ftpclient import Control, House, serving
 from tests.support.places import JOBS
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # What only machines, or base images, are there for.
-_MACHINE_FIXTURES = {"images", "base", "shape", "template", "appliance", "shared_appliance"}
+_MACHINE_FIXTURES = {"images", "uml_base", "base", "shape", "template", "appliance", "shared_appliance"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -60,6 +60,12 @@ def base(images: Path) -> BaseImage:
 def shape(base: BaseImage, images: Path) -> Shape:
     """A small machine."""
     return machines.shape(images, base)
+
+
+@pytest.fixture(scope="session")
+def uml_base(images: Path) -> BaseImage:
+    """The base image with a user-mode kernel."""
+    return baseimage.find(images, umlimage.NAME)
 
 
 @pytest.fixture(scope="session")
