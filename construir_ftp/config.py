@@ -117,7 +117,7 @@ class MachineSection(Section, frozen=True):
     above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout", "mount_timeout")
 
     qemu: str = ""
-    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    accelerator: Literal["auto", "kvm", "tcg", "uml"] = "auto"
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1
     scratch: Size = Size.parse("1GiB")

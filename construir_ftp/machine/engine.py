@@ -23,6 +23,10 @@ class Engine(Protocol):
     def wires(self) -> Mapping[str, socket.socket]:
         """Our ends of what connects the guest: "control" and "output", the two ports of guest, and "console"."""
 
+    @property
+    def ends_as_guest_likes(self) -> bool:
+        """Whether the guest decides how the program ends, so that its status tells nothing of the host."""
+
     def plug(self, job: int, read_only: tuple[Path, ...] = ()) -> None:
         """Put the job's disk, an open descriptor, and files to be read into a machine whose guest has bound none.
 

@@ -7,6 +7,7 @@ thread that started it.
 
 import os
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from construir_ftp.machine.capped_log import CappedLog
 from construir_ftp.machine.engine import Engine
 from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Accelerator, Shape
+from construir_ftp.machine.uml_engine import UmlEngine
 from construir_ftp.machine.usage import Meter
 
 _READ_BYTES = 64 * 1024
@@ -39,6 +41,7 @@ Killed = Literal["timeout", "idle-timeout", "boot-timeout", "mount-timeout", "po
 ENGINES: dict[Accelerator, Callable[[Shape], AbstractContextManager[Engine]]] = {
     "kvm": QemuEngine.start,
     "tcg": QemuEngine.start,
+    "uml": UmlEngine.start,
 }
 
 
@@ -69,7 +72,7 @@ class Ending(msgspec.Struct, kw_only=True):
     Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
     job; what a waiting machine did before is not counted. `took_order` is whether the guest has heard what to do: until
     then it has touched nothing of the job. `status` is how its program ended (Popen.returncode),
-    `words` what that has said of itself last.
+    `words` what that has said of itself last; `chosen` is whether the guest may have brought about that end.
     """
 
     claims: Claims
@@ -77,6 +80,7 @@ class Ending(msgspec.Struct, kw_only=True):
     killed: Killed | None = None
     took_order: bool = False
     status: int | None = None
+    chosen: bool = False
     words: str = ""
     booted: float
     started: float | None = None
@@ -275,6 +279,9 @@ class Machine:
     def _reap(self) -> None:
         self._process.returncode, self.ending.usage = self._meter.reap()
         self.ending.status = self.engine.prisoner.status(self._process.returncode)
+        # Nobody in a jail can have it killed by the host's kernel for want of memory, but by the host's fault.
+        took = self.ending.took_order and self.ending.status != -signal.SIGKILL
+        self.ending.chosen = took and self.engine.ends_as_guest_likes
         self.ending.ended = time.time()
         self.ending.words = self._last_words()
 
