@@ -279,9 +279,9 @@ class Machine:
     def _reap(self) -> None:
         self._process.returncode, self.ending.usage = self._meter.reap()
         self.ending.status = self.engine.prisoner.status(self._process.returncode)
-        # Nobody in a jail can have it killed by the host's kernel for want of memory, but by the host's fault.
-        took = self.ending.took_order and self.ending.status != -signal.SIGKILL
-        self.ending.chosen = took and self.engine.ends_as_guest_likes
+        # By SIGKILL it ends if somebody on the host ends it, or if the host's kernel does for want of memory.
+        ended_itself = self.ending.took_order and self.ending.status != -signal.SIGKILL
+        self.ending.chosen = ended_itself and self.engine.ends_as_guest_likes
         self.ending.ended = time.time()
         self.ending.words = self._last_words()
 
