@@ -16,7 +16,7 @@ from construir_ftp.image import baseimage, uml
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.machine import accelerator
-from tests.support import machines
+from tests.support import machines, umlimage
 from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.images import job_directory, run
 from tests.support.prison import descendants
@@ -50,8 +50,9 @@ def working(tmp_path_factory: pytest.TempPathFactory, uml_base: BaseImage) -> It
         yield appliance
 
 
-def image(place: Path, name: str, script: bytes) -> Path:
+def image(place: Path, name: str, script: bytes, toml: str = "") -> Path:
     tree = job_directory(place / name, script)
+    (tree / "construir.toml").write_text(toml)
     file = place / f"{name}.img"
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "8M")
     return file
@@ -93,6 +94,15 @@ def test_layers_results_and_variables_are_there_and_a_visitor_finds_the_same(set
     assert said.returncode == 0, said.stderr
     lines = [line.strip() for line in said.stdout.splitlines()]
     assert {"1.0", "a b", "z"} <= set(lines)
+
+
+def test_visitor_of_a_base_image_finds_a_machine_without_a_job(settings: str) -> None:
+    script = "root\nvagrant\nls /sys/block; uname -r; mountpoint /job\npoweroff\n"
+    said = construir("image", "shell", umlimage.NAME, settings, input=script)
+    assert said.returncode == 0, said.stderr
+    lines = [line.strip() for line in said.stdout.splitlines()]
+    assert any(line.startswith("ubda") and "ubdb" not in line for line in lines), said.stdout
+    assert any("/job is not a mountpoint" in line for line in lines), said.stdout
 
 
 def test_job_that_asks_for_two_processors_is_refused(settings: str, tmp_path: Path) -> None:
@@ -176,6 +186,17 @@ def test_machine_that_is_killed_is_tried_once_more(working: Appliance, tmp_path:
     assert (result["status"], result["attempt"]) == ("no-result", 1)
     assert "twice" in result["reason"]
     assert "next try in" not in working.log.read_text()
+
+
+def test_machine_that_hangs_is_killed_at_its_deadline(working: Appliance, tmp_path: Path) -> None:
+    job = working.submit(image(tmp_path, "stopped", HANGS, 'timeout = "3s"\n'))
+    working.wait_until_running(job)
+    for pid in programs(working):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    result = working.wait(job)
+    assert (result["status"], result["attempt"]) == ("timeout", 1)
+    assert programs(working) == []
 
 
 def test_kill_9_of_the_runner_ends_its_machines_and_the_job_is_run_again(working: Appliance, tmp_path: Path) -> None:
