@@ -190,7 +190,7 @@ def _kvm(config: Config) -> Iterator[Finding]:
         remedy = accelerator.remedy(config.machine, base.manifest.architecture)
         yield Finding("accelerator", "warning", choice.reason, f"jobs take 10 to 20 times as long; {remedy}")
         if base.manifest.architecture == uml.ARCHITECTURE == architecture.native():
-            text = f"not in use; with it jobs would be 4 to 10 times as fast, but {_ONLY_WALL}"
+            text = f"not in use; with it jobs would be 2 to 8 times as fast, but {_ONLY_WALL}"
             build = "" if base.manifest.uml else f"construir image build --uml {base.name}, and "
             yield Finding("user-mode Linux", "ok", text, f'{build}machine.accelerator = "uml"; see docs/jail.md')
 

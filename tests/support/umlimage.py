@@ -14,16 +14,20 @@ from tests.support.baseimages import BUILD_S
 NAME = "bookworm-amd64-uml"
 
 
-def source() -> str:
-    """Where to take the kernel from: the configured release of the mirror that this host has, whatever the date that
-    its list of packages is valid until. A mirror that stands still is as good for a test.
-    """
+def mirror() -> str:
+    """The mirror of Debian's archive that this host has."""
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True
     )
-    mirrors = [uri for uri in listed.stdout.split() if "security" not in uri]
+    return next((uri for uri in listed.stdout.split() if "security" not in uri), "")
+
+
+def source() -> str:
+    """Where to take the kernel from: the configured release of that mirror, whatever the date that its list of packages
+    is valid until. A mirror that stands still is as good for a test.
+    """
     release = ImagesSection().uml_source
-    return f"{release} deb [check-valid-until=no] {mirrors[0]} {release} main" if mirrors else release
+    return f"{release} deb [check-valid-until=no] {mirror()} {release} main" if mirror() else release
 
 
 def build(images: Path, *options: str) -> str:
