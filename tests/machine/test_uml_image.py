@@ -23,6 +23,7 @@ def of_uml(base: BaseImage) -> dict[str, str]:
     return {name: part.sha256 for name, part in base.manifest.parts.items() if name.startswith(baseimage.UML)}
 
 
+@pytest.mark.slow("fetches the packages once more")
 def test_what_is_fetched_again_makes_the_same_bytes(uml_base: BaseImage, tmp_path: Path) -> None:
     assert uml_base.manifest.date
     wanted = recipe(umlimage.source())
