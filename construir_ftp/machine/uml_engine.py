@@ -32,14 +32,20 @@ class UmlEngine:
 
     # A panic is an abort(3); and whoever is root in the guest has the program for their own.
     ends_as_guest_likes = True
-    _processors: set[int]
 
     def __init__(
-        self, shape: Shape, prisoner: Prisoner, ours: Mapping[str, socket.socket], theirs: Mapping[str, int], root: int
+        self,
+        shape: Shape,
+        prisoner: Prisoner,
+        ours: Mapping[str, socket.socket],
+        theirs: Mapping[str, int],
+        root: int,
+        chosen: set[int],
     ) -> None:
         self.prisoner = prisoner
         self.wires = {name: ours[name] for name in uml.WIRES}
         self._shape, self._orders, self._theirs = shape, ours[_ORDERS], theirs
+        self._processors = chosen
         # The job's first, once there is one.
         self._root, self._disks = root, list[int]()
 
@@ -63,9 +69,9 @@ class UmlEngine:
                 raise MachineUnavailableError(f"no user-mode machine can be started: {error}") from error
             for _, far in pairs.values():
                 far.close()
-            engine = cls(shape, prisoner, {name: near for name, (near, _) in pairs.items()}, theirs, root)
+            chosen = stack.enter_context(processors.taken(shape.cpus))
+            engine = cls(shape, prisoner, {name: near for name, (near, _) in pairs.items()}, theirs, root, chosen)
             stack.callback(engine._forget)
-            engine._processors = stack.enter_context(processors.taken(shape.cpus))
             yield engine
 
     def plug(self, job: int, read_only: tuple[Path, ...] = ()) -> None:
