@@ -37,6 +37,7 @@ class ImagesSection(Section, frozen=True):
     ubuntu_mirror: str = ""
     ubuntu_keyring: str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
     snapshot_mirror: str = ""
+    uml_source: str = "forky"
     refresh: Duration = Duration(0)
 
 
@@ -122,7 +123,7 @@ class MachineSection(Section, frozen=True):
     above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout", "mount_timeout")
 
     qemu: str = ""
-    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    accelerator: Literal["auto", "kvm", "tcg", "uml"] = "auto"
     memory: Size = Size.parse("1GiB")
     cpus: Positive = 1
     scratch: Size = Size.parse("1GiB")

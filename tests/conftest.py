@@ -15,7 +15,7 @@ from construir_ftp.layers.store import Store
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.pack import pack
-from tests.support import machines
+from tests.support import machines, umlimage
 from tests.support.appliance import Appliance
 from tests.support.ftpclient import Control, House, serving
 from tests.support.places import JOBS
@@ -30,7 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # What only machines, or base images, are there for.
-_MACHINE_FIXTURES = {"images", "base", "shape", "template", "appliance", "shared_appliance"}
+_MACHINE_FIXTURES = {"images", "uml_base", "base", "shape", "template", "appliance", "shared_appliance"}
+
+_USER_MODE = pytest.mark.slow("a base image with a user-mode kernel takes minutes to build")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,6 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         place = item.path.relative_to(config.rootpath / "tests").parts[0]
         if place in ("machine", "system") or _MACHINE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.machine)
+        if "uml_base" in getattr(item, "fixturenames", ()) or "user-mode" in item.name:
+            item.add_marker(_USER_MODE)
         slow, root = item.get_closest_marker("slow"), item.get_closest_marker("root")
         if slow is not None and not config.getoption("--all"):
             item.add_marker(pytest.mark.skip(reason=f"{slow.args[0]}: only with --all"))
@@ -62,6 +66,12 @@ def base(images: Path) -> BaseImage:
 def shape(base: BaseImage, images: Path) -> Shape:
     """A small machine."""
     return machines.shape(images, base)
+
+
+@pytest.fixture(scope="session")
+def uml_base(images: Path) -> BaseImage:
+    """The base image with a user-mode kernel."""
+    return baseimage.find(images, umlimage.NAME)
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ def image_group() -> None:
 @click.option("--mirror", help="Archive to take packages from, as images.mirror; a URL or a line of sources.list.")
 @click.option("--keyring", help="File of the keys that sign the archive, as images.keyring.")
 @click.option("--snapshot", default="", metavar="TIME", help="Take packages as they were then: 20260131T000000Z.")
+@click.option("--uml/--no-uml", default=None, help="With a user-mode kernel, too, from images.uml_source.")
 @click.option("--refresh", is_flag=True, help="Build even if nothing but the archive may have changed since.")
 @click.option("--force", is_flag=True, help="Build in any case, and put it in place without a self-test.")
 @click.option("--bootable", "with_disk", is_flag=True, help="Make a disk of it, too, that boots by itself.")
@@ -51,6 +52,7 @@ def image_build(
     mirror: str | None,
     keyring: str | None,
     snapshot: str,
+    uml: bool | None,
     refresh: bool,
     force: bool,
     with_disk: bool,
@@ -58,8 +60,8 @@ def image_build(
     """Build the base image NAME (SUITE-ARCHITECTURE unless given); root is not needed.
 
     What takes the place of another has to pass a self-test first: a job in a machine of it. Jobs that start
-    afterwards use it, those that run keep theirs. Suite, architecture and packages that are left out are, for an
-    image that is there, what it was built with.
+    afterwards use it, those that run keep theirs. Suite, architecture, packages and --uml that are left out are, for
+    an image that is there, what it was built with.
     """
     images = settings.images_path()
     name = name or recipe.default_name(suite or recipe.DEFAULT_SUITE, arch or architecture.native())
@@ -79,6 +81,7 @@ def image_build(
         snapshot=snapshot,
         snapshot_mirror=settings.images.snapshot_mirror,
         root_bytes=settings.machine.scratch,
+        uml=settings.images.uml_source if _has_uml(uml, built) else "",
     )
     if not (force or refresh) and imagebuild.is_current(images, wanted):
         click.echo(f"{name} is there already, made from the same recipe; --refresh builds it anew")
@@ -87,10 +90,14 @@ def image_build(
         return
     with supervisor.on_stop(_stop), steps(name, len(imagebuild.STEPS)) as tell_step:
         base = imagebuild.build(images, wanted, trial.of(settings, skip=force), trial.memory_of(settings), tell_step)
-    same = built is not None and built.digest() == base.manifest.digest()
-    click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
+    _tell(base, built)
     if with_disk:
         _make_disk(images, base)
+
+
+def _tell(base: BaseImage, before: baseimage.Manifest | None) -> None:
+    same = before is not None and before.digest() == base.manifest.digest()
+    click.echo(f"{base.name} {base.manifest.digest()}{' (as it was)' if same else ''}")
 
 
 def _make_disk(images: Path, base: BaseImage) -> None:
@@ -103,6 +110,10 @@ def _built(images: Path, name: str) -> baseimage.Manifest | None:
         return baseimage.find(images, name).manifest
     except ConstruirError:  # none, or a damaged one: either is about to be mended
         return None
+
+
+def _has_uml(asked: bool | None, built: baseimage.Manifest | None) -> bool:
+    return asked if asked is not None else bool(built and built.uml)
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Base images: find one, list them, prove one whole.
 
 A base image is a directory <images>/<name>/ of files that never change once it is there: root.img (ext4, no journal),
-kernel, initrd.img and manifest.json, which holds the digest of each part and the packages inside. How one is made is
-build's business; how another takes its name, while machines still run on it, that of versions.
+kernel, initrd.img, perhaps uml/, and manifest.json, which holds the digest of each part and the packages inside. How
+one is made is build's business; how another takes its name, while machines still run on it, that of versions.
 """
 
 import fcntl
@@ -23,6 +23,8 @@ ROOT, KERNEL, INITRD, MANIFEST = "root.img", "kernel", "initrd.img", "manifest.j
 # Not every image has one, and no machine of ours looks at it: see bootable.
 DISK = "disk.img"
 PARTS = (ROOT, KERNEL, INITRD)
+# A directory, in images that have a user-mode kernel: each file below it is a part of the image, too.
+UML = "uml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -43,6 +45,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     where that was asked for; being made of the rest, it is no part of what the image is. Of an image that was imported
     there is no recipe, and `imported` is the digest of the file it came in. `least_memory` is how many bytes of
     memory a machine of it needs to come up, 0 where that is not known; it is no part of what the image is either.
+    `uml` is the release of the user-mode kernel, `uml_source` where it is taken from (recipe.Recipe.uml); empty where
+    the image has none.
     """
 
     version: int = 1
@@ -62,6 +66,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     disk: Part | None = None
     imported: str = ""
     least_memory: int = 0
+    uml: str = ""
+    uml_source: str = ""
 
     def digest(self) -> str:
         """What the image is, in one value: the SHA-256 of its parts' digests, in the order of their names."""
@@ -93,6 +99,11 @@ class BaseImage(msgspec.Struct, frozen=True):
     def initrd(self) -> Path:
         """The initramfs with the drivers the kernel lacks."""
         return self.path / INITRD
+
+    @property
+    def uml(self) -> Path:
+        """What a user-mode machine's jail sees in place of the host's system, where the image has it."""
+        return self.path / UML
 
 
 def note_least_memory(path: Path, name: str, measure: Callable[[BaseImage], int]) -> None:
@@ -177,12 +188,18 @@ def holding(base: BaseImage) -> Iterator[None]:
 def verify(base: BaseImage) -> None:
     """Read every part and compare its digest with the manifest. Raises ConstruirError naming the first that differs."""
     disks = {DISK: base.manifest.disk} if base.manifest.disk else {}
-    for name in (*PARTS, *disks):
+    for name in dict.fromkeys((*parts_in(base.path), *base.manifest.parts, *disks)):
         if measure(base.path / name) != {**base.manifest.parts, **disks}.get(name):
             raise ConstruirError(
                 f"base image '{base.name}': {name} is not what was built; "
                 f"run: construir image build --force {base.name}"
             )
+
+
+def parts_in(path: Path) -> list[str]:
+    """The names of all parts of a base image in the directory `path`, those that every image has first."""
+    below = (file for file in (path / UML).rglob("*") if file.is_file())
+    return [*PARTS, *sorted(str(file.relative_to(path)) for file in below)]
 
 
 def prove(base: BaseImage) -> None:
@@ -200,7 +217,7 @@ def note_proof(base: BaseImage) -> None:
 
 
 def _marks(base: BaseImage) -> str:
-    return repr([_mark(base.path / name) for name in PARTS])
+    return repr([_mark(base.path / name) for name in parts_in(base.path)])
 
 
 def proof(path: Path) -> Path:

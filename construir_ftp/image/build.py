@@ -17,7 +17,7 @@ import msgspec
 from construir_ftp import files, process
 from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
-from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, recipe, versions
+from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, recipe, uml, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.recipe import Recipe
 
@@ -87,7 +87,11 @@ def _fill(draft: Path, wanted: Recipe, tell: Tell) -> None:
         files.take(exported / baseimage.ROOT, 0, wanted.root_bytes, draft / baseimage.ROOT)
         with (draft / baseimage.ROOT).open("r+b") as root:
             extfs.Image(root).settle_times(epoch_s)
-        _write_manifest(exported, draft, wanted, epoch_s)
+        release = ""
+        if wanted.uml:
+            uml.fetch(wanted, work / "uml", process.environment(HOME=str(exported), TMPDIR=str(exported)))
+            release = uml.add(work / "uml", draft, epoch_s)
+        _write_manifest(exported, draft, wanted, epoch_s, release)
 
 
 @contextmanager
@@ -110,7 +114,7 @@ def _workplace() -> Iterator[Path]:
 
 def _clear(work: Path) -> None:
     # What the builder made only the builder can remove; the directories around it are ours.
-    emptied = [place for place in (work / "root", work / "out") if place.exists()]
+    emptied = [place for place in (work / "root", work / "uml", work / "out") if place.exists()]
     with suppress(CommandError):
         process.run([*_as_builder(), "find", *emptied, "-mindepth", "1", "-delete"], timeout_s=_TIMEOUT_S)
     shutil.rmtree(work, ignore_errors=True)
@@ -141,7 +145,7 @@ def _export(root: Path, out: Path, wanted: Recipe, tell: Tell) -> None:
     )
 
 
-def _write_manifest(exported: Path, draft: Path, wanted: Recipe, epoch_s: int) -> None:
+def _write_manifest(exported: Path, draft: Path, wanted: Recipe, epoch_s: int, uml_release: str) -> None:
     manifest = baseimage.Manifest(
         name=wanted.name,
         suite=wanted.suite,
@@ -150,11 +154,13 @@ def _write_manifest(exported: Path, draft: Path, wanted: Recipe, epoch_s: int) -
         recipe=wanted.digest(),
         kernel_release=(exported / "release").read_text().strip(),
         created=datetime.now(UTC),
-        parts={name: baseimage.measure(draft / name) for name in baseimage.PARTS},
+        parts={name: baseimage.measure(draft / name) for name in baseimage.parts_in(draft)},
         packages=dict(line.split("=", 1) for line in (exported / "packages").read_text().splitlines()),
         date=datetime.fromtimestamp(epoch_s, UTC),
         snapshot=wanted.snapshot,
         sources=(exported / "sources").read_text().splitlines(),
-        ingredients=recipe.ingredients(),
+        ingredients=recipe.ingredients(bool(wanted.uml)),
+        uml=uml_release,
+        uml_source=wanted.uml,
     )
     (draft / baseimage.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))

@@ -62,14 +62,14 @@ def collect(disk: RootDisk) -> dict[str, bytes]:
         # The C library names the loader too, which is there already, from where the program names it.
         if path not in found and PurePosixPath(path).name not in loaders:
             found[path] = disk.read(path)
-            own_loaders, libraries = _needed(path, found[path])
+            own_loaders, libraries = needed(path, found[path])
             loaders |= {PurePosixPath(loader).name for loader in own_loaders}
             found |= {loader: disk.read(loader) for loader in own_loaders}
             waiting += [f"/lib/{place}/{name}" for name in libraries]
     return found
 
 
-def _needed(path: str, content: bytes) -> tuple[list[str], list[str]]:
+def needed(path: str, content: bytes) -> tuple[list[str], list[str]]:
     """The loader a program names, and the libraries that it or a library does (elf(5): PT_INTERP, DT_NEEDED)."""
     try:
         elf = ELFFile(io.BytesIO(content))

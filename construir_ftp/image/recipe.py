@@ -23,6 +23,8 @@ from construir_ftp.image import emulation
 _BUILDER_VERSION = 5
 # What is beside the recipe in base-image/ without being part of an image.
 _NO_INGREDIENTS = ("README.md", "emulate", "rawmount.sh")
+# What is an ingredient only of images with a user-mode kernel.
+_OF_UML = "uml/"
 # Suites that get no security updates of their own: they are where updates are made.
 _ROLLING = ("sid", "unstable", "experimental")
 DEFAULT_SUITE = "bookworm"
@@ -36,7 +38,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     `mirror` is a URL, or a line as in sources.list(5); `keyring` a file of the keys that have to have signed it. Empty:
     Debian's own. `snapshot`, such as 20260131T000000Z, takes packages from the archive as it was then, below
-    `snapshot_mirror`.
+    `snapshot_mirror`. `uml` is where to take a user-mode kernel from: a release, and which archive has it if not
+    Debian's own, as `mirror`; empty: the image has none.
     """
 
     name: str
@@ -48,11 +51,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str = ""
     snapshot_mirror: str = ""
     root_bytes: int = MachineSection().scratch
+    uml: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.suite):
             raise UsageError(f"'{self.suite}' is no name of a release; such as {DEFAULT_SUITE}")
         architecture.find(self.architecture)
+        if self.uml and self.architecture != "amd64":
+            raise UsageError(f"there is a user-mode kernel for amd64 only, and the image is of {self.architecture}")
         if self.snapshot and not re.fullmatch(r"\d{8}T\d{6}Z", self.snapshot):
             raise UsageError(f"'{self.snapshot}' is no time of a snapshot; such as 20260131T000000Z")
         if self.snapshot and not self.snapshot_mirror:
@@ -63,8 +69,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Changes whenever the image built from this would be another one, the archive's own changes apart."""
         wishes = (self.suite, self.architecture, sorted(self.include), self.mirror, self.snapshot)
-        hasher = hashlib.sha256(repr((_BUILDER_VERSION, *wishes, int(self.root_bytes))).encode())
-        for name, digest in ingredients().items():
+        of_uml = (self.uml,) if self.uml else ()
+        hasher = hashlib.sha256(repr((_BUILDER_VERSION, *wishes, int(self.root_bytes), *of_uml)).encode())
+        for name, digest in ingredients(bool(self.uml)).items():
             hasher.update(f"{name} {digest}\n".encode())
         return hasher.hexdigest()
 
@@ -89,12 +96,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         return [f"deb {self.mirror} {pocket} main universe" for pocket in pockets]
 
 
-def ingredients() -> dict[str, str]:
+def ingredients(with_uml: bool = False) -> dict[str, str]:
     """Every file of the recipe: its name below base-image/, a digest of its content and of whether it is executable."""
     found = {}
     for path in sorted(source().rglob("*")):
         name = str(path.relative_to(source()))
-        if path.is_file() and name not in _NO_INGREDIENTS:
+        if path.is_file() and name not in _NO_INGREDIENTS and (with_uml or not name.startswith(_OF_UML)):
             kind = b"x" if path.stat().st_mode & 0o111 else b"-"
             found[name] = hashlib.sha256(kind + path.read_bytes()).hexdigest()
     return found
@@ -124,7 +131,7 @@ def meant_by(name: str) -> tuple[str, str]:
 
 def kernel_package(suite: str, architecture_name: str) -> str:
     """The package of the kernel, by base-image/kernels. Raises ConstruirError where no line is for it."""
-    for line in _lines("kernels"):
+    for line in lines("kernels"):
         of_suite, of_architecture, package = line.split()
         if fnmatch.fnmatchcase(suite, of_suite) and fnmatch.fnmatchcase(architecture_name, of_architecture):
             return package
@@ -133,7 +140,7 @@ def kernel_package(suite: str, architecture_name: str) -> str:
 
 def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
     """The command that makes the tree `root`; see mmdebstrap(1)."""
-    packages = [*_lines("packages"), kernel_package(recipe.suite, recipe.architecture), *recipe.include]
+    packages = [*lines("packages"), kernel_package(recipe.suite, recipe.architecture), *recipe.include]
     emulated = emulation.prefix(recipe.architecture, source() / "emulate")
     return [
         *emulated,
@@ -154,20 +161,21 @@ def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
     ]
 
 
-def _lines(name: str) -> list[str]:
+def lines(name: str) -> list[str]:
+    """What a list of base-image/ names, without its comments."""
     lines = (line.strip() for line in (source() / name).read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def modules(architecture_name: str) -> list[str]:
     """The drivers of our machines' initramfs, by base-image/modules: a name, and for which architectures if not all."""
-    told = [line.split() for line in _lines("modules")]
+    told = [line.split() for line in lines("modules")]
     return [name for name, *only in told if not only or architecture_name in only]
 
 
 def drivers() -> list[str]:
     """Those of a disk that boots by itself, by base-image/drivers."""
-    return _lines("drivers")
+    return lines("drivers")
 
 
 # -- suites ------------------------------------------------------------------------------------------------------

@@ -95,8 +95,8 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
 def _keep(finished: Path, version: Path, name: str) -> bool:
     """Give a draft its place among the versions; false if it was there, and only its manifest is new."""
     finished.chmod(0o755)
-    for part in finished.iterdir():
-        part.chmod(0o444)
+    for part in finished.rglob("*"):
+        part.chmod(0o755 if part.is_dir() else 0o444 | part.stat().st_mode & 0o111)
         files.fsync(part)
     files.fsync(finished)
     if version.exists():

@@ -16,7 +16,7 @@ import msgspec
 
 from construir_ftp import process
 from construir_ftp.jail import cgroup, orphans, uids
-from construir_ftp.jail.cell import SCRATCH, Cell, Limits, system
+from construir_ftp.jail.cell import OTHER_LINKS, SCRATCH, Cell, Limits, system
 
 # By root in a user namespace of our making, by root without one, by an ordinary user in one of bubblewrap's
 # making, or none at all: then setpriv and prlimit do what they can.
@@ -53,6 +53,7 @@ def wrap(
 ) -> list[str]:
     """The command line that runs `argv` in a cell, as `uid` where there is one; the filter is read from `filter_fd`."""
     return [
+        *(["setarch", "--addr-no-randomize"] if cell.fixed_addresses else []),
         *_enter(group),
         *_shed_capabilities(means),
         *_bubblewrap(means, cell, filter_fd),
@@ -109,11 +110,12 @@ def _bubblewrap(means: Means, cell: Cell, filter_fd: int | None) -> list[str]:
 
 def _mounts(cell: Cell) -> list[str]:
     """A root out of nothing; in the end nothing in it can be written to but what the cell says."""
-    seen, links = system()
+    seen, links = system() if cell.system is None else ((), OTHER_LINKS)
     words = [word for link, target in links.items() for word in ("--symlink", target, str(link))]
     words += ["--proc", "/proc"] if cell.proc else []
     if cell.scratch_bytes:
         words += [*_parents(SCRATCH), "--perms", "1777", "--size", str(cell.scratch_bytes), "--tmpfs", str(SCRATCH)]
+    words += ["--ro-bind", str(cell.system / "usr"), "/usr"] if cell.system else []
     shown = {"--ro-bind": (*seen, *cell.readable), "--bind": cell.writable, "--dev-bind": cell.devices}
     for option, paths in shown.items():
         for path in paths:

@@ -1,6 +1,7 @@
 """What a program in a jail sees and may use: descriptions only; jail builds it.
 
     machine(...)  for QEMU: the base image, the job's disk, a place for what the guest changes of its root
+    user_mode_machine(...)   the same for a user-mode kernel
     judge_server(...)   for what judges uploads
     reader(...)   for what else reads hostile bytes: decompressors, e2fsck
 
@@ -18,6 +19,8 @@ _DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 _KVM = Path("/dev/kvm")
 # The loader's cache, and the only part of /etc that programs in /usr can't do without.
 _SYSTEM = (Path("/etc/ld.so.cache"), Path("/etc/alternatives"))
+# The links of a system that is not the host's.
+OTHER_LINKS = {Path("/") / name: f"usr/{name}" for name in ("bin", "lib", "lib64")}
 _MIB = 2**20
 
 # QEMU beside the guest's memory: measured 2.3 GiB of addresses under TCG, of them 1 GiB for translated code (as far as
@@ -26,6 +29,12 @@ _QEMU_ADDRESSES = 4096 * _MIB
 _QEMU_MEMORY = 1024 * _MIB
 _QEMU_THREADS = 128
 _QEMU_FILES = 256
+# A user-mode kernel beside its guest's memory: addresses of one process, and memory in use by all, mostly the page
+# tables of the guest's processes, each of which is one of the host's.
+_UML_ADDRESSES = 1024 * _MIB
+_UML_MEMORY = 512 * _MIB
+_UML_SCRATCH = 16 * _MIB
+_UML_PROCESSES = 4096
 # What else a tool needs that unpacks or mends within the limits of uploads: a thread, with its buffers, for each core.
 _READER_ADDRESSES_PER_CORE = 128 * _MIB
 _READER_THREADS = 64
@@ -58,7 +67,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     Writable files are given to the uid that the jail runs under.
 
     `scratch_bytes` is the size of a /var/tmp of its own, which costs memory as it fills; 0 is none. `proc`: whether
-    there is a /proc, which knows of nothing outside.
+    there is a /proc, which knows of nothing outside. `system` is a directory that has what is to be seen as /usr, in
+    place of the host's. `fixed_addresses`: programs are loaded where they want to be (personality(2)).
     """
 
     readable: tuple[Path, ...] = ()
@@ -66,6 +76,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[Path, ...] = _DEVICES
     scratch_bytes: int = 0
     proc: bool = False
+    system: Path | None = None
+    fixed_addresses: bool = False
     limits: Limits = Limits()
 
 
@@ -96,6 +108,28 @@ def machine(
             processes=_QEMU_THREADS,
             memory_bytes=memory_bytes + changes_bytes + _QEMU_MEMORY,
             cpus=cpus + 1,
+        ),
+    )
+
+
+def user_mode_machine(system: Path, *, disk_bytes: int, memory_bytes: int, changes_bytes: int) -> Cell:
+    """A cell for a user-mode kernel out of the tree `system`, and the processes that its guest's are.
+
+    The guest's memory is a file in the jail's scratch place, beside the changes to the root disk. Its disks come as
+    descriptors.
+    """
+    return Cell(
+        system=system,
+        fixed_addresses=True,  # the kernel would start itself again for that, and may start nothing
+        scratch_bytes=memory_bytes + changes_bytes + _UML_SCRATCH,
+        proc=True,  # where it finds its disks, among its descriptors
+        limits=Limits(
+            address_bytes=2 * memory_bytes + _UML_ADDRESSES,
+            file_bytes=max(disk_bytes, memory_bytes, changes_bytes),
+            open_files=2 * _UML_PROCESSES,
+            processes=_UML_PROCESSES,
+            memory_bytes=memory_bytes + changes_bytes + _UML_MEMORY,
+            cpus=1,
         ),
     )
 

@@ -3,6 +3,7 @@
 What it says of itself is not taken for anything, nor what the jail was told to do.
 """
 
+import functools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -63,6 +64,12 @@ def demand(jail: Jail) -> None:
     lacking = missing(in_force(jail))
     if lacking:
         raise ConstruirError(f"the jail is not complete: {'; '.join(f'{part.name}: {part.why}' for part in lacking)}")
+
+
+@functools.cache
+def demand_once(jail: Jail) -> None:
+    """The same, looked at once for each jail that is complete."""
+    demand(jail)
 
 
 def _status(pid: int) -> dict[str, str]:

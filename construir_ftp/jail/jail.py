@@ -58,7 +58,7 @@ class Jail:
             uid = stack.enter_context(uids.lease(self.means.uids)) if self.means.uids else None
             group = stack.enter_context(_group(self.means.groups, cell.limits)) if self.means.groups else None
             self._prepare(cell, uid)
-            with _readable(self.means.filter) as filter_fd:
+            with readable(self.means.filter) as filter_fd:
                 words = bubblewrap.wrap(self.means, cell, argv, uid=uid, filter_fd=filter_fd, group=group)
                 fds = [fd for fd in (*pass_fds, self.means.userns, filter_fd) if fd is not None]
                 outer = process.spawn(
@@ -94,7 +94,7 @@ def _group(place: cgroup.Place, limits: Limits) -> Iterator[cgroup.Group]:
 
 
 @contextmanager
-def _readable(data: bytes | None) -> Iterator[int | None]:
+def readable(data: bytes | None) -> Iterator[int | None]:
     """A descriptor to read `data` from, once; less than a pipe holds."""
     if data is None:
         yield None

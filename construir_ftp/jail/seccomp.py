@@ -14,13 +14,13 @@ import struct
 import msgspec
 
 # Opcodes and answers: linux/bpf_common.h, linux/seccomp.h; offsets into struct seccomp_data.
-_LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _ANSWER = 0x20, 0x15, 0x45, 0x35, 0x06
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _MACHINE, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32
+LOAD, EQUAL, _ANY_BIT, _AT_LEAST, ANSWER = 0x20, 0x15, 0x45, 0x35, 0x06
+ALLOW, _KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_NUMBER, _MACHINE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32
 
 # Every CLONE_NEW*, time included (clone(2), linux/sched.h).
 _NEW_NAMESPACES = 0x7E020080
-_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+PR_SET_PDEATHSIG, SIGKILL = 1, 9
 _PROT_EXEC = 4
 # System calls numbered from here on are those of the x32 ABI, which nothing in Debian uses.
 _X32 = 0x40000000
@@ -92,14 +92,14 @@ def program(machine: str | None = None) -> bytes | None:
     if known is None:
         return None
     words = [
-        *_only(known.name),
+        *only(known.name),
         *_unless_at_least(_X32),
         *(word for number in (*known.denied, *_DENIED_EVERYWHERE) for word in _deny(number)),
         # Its flags are in memory, out of a filter's sight: C libraries fall back to clone() on this answer.
-        *(_word(_EQUAL, known.clone3, if_not=1), _word(_ANSWER, _ERRNO | errno.ENOSYS)),
-        *_deny_new_namespaces(known.clone),
+        *(instruction(EQUAL, known.clone3, if_not=1), instruction(ANSWER, ERRNO | errno.ENOSYS)),
+        *deny_new_namespaces(known.clone),
         *_deny_slipping_the_leash(known.prctl),
-        _word(_ANSWER, _ALLOW),
+        instruction(ANSWER, ALLOW),
     ]
     return b"".join(words)
 
@@ -114,66 +114,71 @@ def reader(machine: str | None = None) -> bytes | None:
     if known is None:
         return None
     words = [
-        *_only(known.name),
-        *(word for number in known.reading for word in (_word(_EQUAL, number, if_not=1), _word(_ANSWER, _ALLOW))),
+        *only(known.name),
+        *(
+            word
+            for number in known.reading
+            for word in (instruction(EQUAL, number, if_not=1), instruction(ANSWER, ALLOW))
+        ),
         *(word for number in known.mapping for word in _allow_without_code(number)),
-        _word(_ANSWER, _ERRNO | errno.EPERM),
+        instruction(ANSWER, ERRNO | errno.EPERM),
     ]
     return b"".join(words)
 
 
-def _word(code: int, value: int, if_so: int = 0, if_not: int = 0) -> bytes:
+def instruction(code: int, value: int, if_so: int = 0, if_not: int = 0) -> bytes:
     """One instruction (struct sock_filter); the jumps are over so many instructions."""
     return struct.pack("=HBBI", code, if_so, if_not, value)
 
 
-def _only(machine_name: int) -> list[bytes]:
+def only(machine_name: int) -> list[bytes]:
     """Another machine's system calls (32-bit code on a 64-bit kernel) are numbered otherwise: killed."""
     return [
-        _word(_LOAD, _MACHINE),
-        _word(_EQUAL, machine_name, if_so=1),
-        _word(_ANSWER, _KILL),
-        _word(_LOAD, _NUMBER),
+        instruction(LOAD, _MACHINE),
+        instruction(EQUAL, machine_name, if_so=1),
+        instruction(ANSWER, _KILL),
+        instruction(LOAD, _NUMBER),
     ]
 
 
 def _unless_at_least(number: int) -> list[bytes]:
-    return [_word(_AT_LEAST, number, if_not=1), _word(_ANSWER, _ERRNO | errno.EPERM)]
+    return [instruction(_AT_LEAST, number, if_not=1), instruction(ANSWER, ERRNO | errno.EPERM)]
 
 
 def _deny(number: int) -> list[bytes]:
-    return [_word(_EQUAL, number, if_not=1), _word(_ANSWER, _ERRNO | errno.EPERM)]
+    return [instruction(EQUAL, number, if_not=1), instruction(ANSWER, ERRNO | errno.EPERM)]
 
 
-def _deny_new_namespaces(clone: int) -> list[bytes]:
+def deny_new_namespaces(clone: int) -> list[bytes]:
+    """Of clone(2) all but new namespaces."""
     return [
-        _word(_EQUAL, clone, if_not=4),
-        _word(_LOAD, _FIRST),
-        _word(_ANY_BIT, _NEW_NAMESPACES, if_not=1),
-        _word(_ANSWER, _ERRNO | errno.EPERM),
-        _word(_ANSWER, _ALLOW),
+        instruction(EQUAL, clone, if_not=4),
+        instruction(LOAD, FIRST),
+        instruction(_ANY_BIT, _NEW_NAMESPACES, if_not=1),
+        instruction(ANSWER, ERRNO | errno.EPERM),
+        instruction(ANSWER, ALLOW),
     ]
 
 
 def _deny_slipping_the_leash(prctl: int) -> list[bytes]:
     """Of prctl(PR_SET_PDEATHSIG) only what sets it to SIGKILL."""
     return [
-        _word(_EQUAL, prctl, if_not=6),
-        _word(_LOAD, _FIRST),
-        _word(_EQUAL, _PR_SET_PDEATHSIG, if_not=3),
-        _word(_LOAD, _SECOND),
-        _word(_EQUAL, _SIGKILL, if_so=1),
-        _word(_ANSWER, _ERRNO | errno.EPERM),
-        _word(_ANSWER, _ALLOW),
+        instruction(EQUAL, prctl, if_not=6),
+        instruction(LOAD, FIRST),
+        instruction(EQUAL, PR_SET_PDEATHSIG, if_not=3),
+        instruction(LOAD, SECOND),
+        instruction(EQUAL, SIGKILL, if_so=1),
+        instruction(ANSWER, ERRNO | errno.EPERM),
+        instruction(ANSWER, ALLOW),
     ]
 
 
 def _allow_without_code(number: int) -> list[bytes]:
     """mmap(2) and mprotect(2) have what is to be allowed in the memory, PROT_..., as their third argument."""
     return [
-        _word(_EQUAL, number, if_not=4),
-        _word(_LOAD, _THIRD),
-        _word(_ANY_BIT, _PROT_EXEC, if_not=1),
-        _word(_ANSWER, _ERRNO | errno.EPERM),
-        _word(_ANSWER, _ALLOW),
+        instruction(EQUAL, number, if_not=4),
+        instruction(LOAD, THIRD),
+        instruction(_ANY_BIT, _PROT_EXEC, if_not=1),
+        instruction(ANSWER, ERRNO | errno.EPERM),
+        instruction(ANSWER, ALLOW),
     ]

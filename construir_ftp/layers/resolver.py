@@ -26,7 +26,7 @@ from construir_ftp.layers.apt import Archive, Plan, plainly
 from construir_ftp.layers.apt_directory import Pace
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
-from construir_ftp.machine import accelerator, capacity
+from construir_ftp.machine import accelerator, capacity, uml, uml_engine
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.shape import Shape, program_of
 
@@ -102,6 +102,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         self.terms().check(wanted, image_bytes)
         self._check_memory(wanted)
         needs = wanted.dependencies
+        if self.machine.accelerator == "uml" and _disks(wanted) > uml.MOST_READ_ONLY:
+            raise RefusedError(f"{request.FILE}: dependencies: at most {uml.MOST_READ_ONLY} can be had here")
         for job_id in needs.results:
             if not any((self.spool.state(state) / job_id).is_dir() for state in ("queue", "running", "done")):
                 raise RefusedError(f"{request.FILE}: dependencies.results: there is no job {job_id}, or not any more")
@@ -118,11 +120,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         return Terms(
             timeout_s=machine.timeout,
             idle_timeout_s=machine.timeout,
-            cpus=max(machine.cpus, min(machine.max_cpus, len(os.sched_getaffinity(0)))),
+            cpus=self._most_cpus(),
             memory_bytes=int(most_memory),
             image_bytes=self.max_image_bytes,
-            bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base)),
+            bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base, machine)),
         )
+
+    def _most_cpus(self) -> int:
+        if self.machine.accelerator == "uml":
+            return 1  # as shape.most_cpus has it
+        return max(self.machine.cpus, min(self.machine.max_cpus, len(os.sched_getaffinity(0))))
 
     def _check_memory(self, wanted: Wishes) -> None:
         """Refuse less memory than a machine of the base image needs to come up."""
@@ -157,7 +164,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     def base(self, wanted: Wishes) -> BaseImage:
         """The base image a job wants. Raises ConstruirError."""
         base = baseimage.find(self.images, wanted.base or self.default_base)
-        if problem := why_not_run(base):
+        if problem := why_not_run(base, self.machine):
             raise DependencyError(f"base image '{base.name}' can't be run here: {problem}")
         return base
 
@@ -183,9 +190,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def shape(self, wanted: Wishes, base: BaseImage, usual: Shape) -> Shape:
         """The machine a job wants, its other sizes and, if it can be, its accelerator being the usual ones."""
-        needs = wanted.dependencies
         is_usual = base.manifest.architecture == usual.base.manifest.architecture
-        disks = len(needs.results) + len(needs.layers) + bool(needs.packages)
         return msgspec.structs.replace(
             usual,
             program=program_of(self.machine, base),
@@ -196,7 +201,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             memory_bytes=int(wanted.memory or usual.memory_bytes),
             cpus=wanted.cpus or usual.cpus,
             # Few kinds of machine, so that there are few templates.
-            read_only_disks=MOST_READ_ONLY if disks else 0,
+            read_only_disks=MOST_READ_ONLY if _disks(wanted) else 0,
         )
 
     def layers_of(
@@ -259,16 +264,23 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-def why_not_run(base: BaseImage) -> str:
-    """Why there are no machines of another architecture for a base image; empty if there are, or it is the host's."""
+def why_not_run(base: BaseImage, machine: MachineSection) -> str:
+    """Why there are no machines of another architecture, or no user-mode ones, for a base image; empty if there are."""
     name = base.manifest.architecture
     if name == architecture.native():
-        return ""  # what its machines lack is mended, and jobs wait for it
+        # What its machines lack otherwise is mended, and jobs wait for it.
+        return uml_engine.why_none(base) if machine.accelerator == "uml" else ""
     try:
         kind = architecture.find(name)
     except ConstruirError as error:
         return str(error)
     return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"
+
+
+def _disks(wanted: Wishes) -> int:
+    """How many layers and results a job names, its packages being one."""
+    needs = wanted.dependencies
+    return len(needs.results) + len(needs.layers) + bool(needs.packages)
 
 
 def _in_short(packages: tuple[str, ...]) -> str:

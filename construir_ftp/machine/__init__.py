@@ -1,10 +1,11 @@
 """Virtual machines: one run from its start to its end.
 
-vm follows a machine: what it says, its deadlines, which are in deadlines, and its end. engine is the seam to the
-program that is one, qemu_engine the one there is: qemu and disks are its command line, qmp its monitor, template clones
-of it. shape is what kind of machine one is, guest the words with the inside, accelerator chooses KVM or TCG, capacity
-how many there can be, least_memory how small one. usage and capped_log measure and record, outcome says what the end
-means. console and terminal are for people who look in.
+vm follows a machine: what it says, its deadlines, which are in deadlines, its end. engine is the seam to the program
+that is one, engines lists the kinds. One is qemu_engine: qemu and disks are its command line, qmp its monitor, template
+clones of it, rehearsal what a clone does first. The other is uml_engine, whose command line is uml's; processors says
+where it runs. shape is what kind of machine one is, guest the words with the inside, accelerator chooses the kind,
+capacity how many there can be, least_memory how small one. usage and capped_log measure and record, outcome says what
+the end means. console and terminal are for people who look in.
 
 It knows no spool. What the guest says is a claim, and decides nothing alone.
 """

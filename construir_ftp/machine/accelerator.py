@@ -1,8 +1,10 @@
-"""KVM where it works, TCG elsewhere; and "works" means that the real kernel came up to its init, in time.
+"""KVM where it works, TCG elsewhere, user-mode Linux where it was asked for; and "works" means that the real kernel
+came up to its init, in time.
 
 A /dev/kvm that opens but hangs every guest is common in nested virtualisation, and a guest that only runs
-the BIOS can pass on it. So a machine is booted, once for each (host kernel, QEMU, guest kernel, who may open the
-device), under a deadline.
+the BIOS can pass on it. A user-mode kernel that is older than the processor may die at its first process. So a machine
+is booted under a deadline, once for each host kernel and guest kernel, with QEMU and who may open the device, or with
+the processor.
 """
 
 import hashlib
@@ -17,10 +19,11 @@ import msgspec
 from construir_ftp import architecture, files
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.image import baseimage
+from construir_ftp.image import baseimage, uml
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jail import uids
-from construir_ftp.machine import qemu
+from construir_ftp.jail import check as jailcheck
+from construir_ftp.jail import jail, uids
+from construir_ftp.machine import qemu, rehearsal, uml_engine
 from construir_ftp.machine.shape import Accelerator, Shape, program_of
 from construir_ftp.machine.vm import Machine
 
@@ -40,7 +43,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(machine: MachineSection, images: Path, base: BaseImage, probe_s: float = _PROBE_S) -> Choice:
-    """What `machine.accelerator` ("auto", "kvm" or "tcg") comes to on this host, for a base image.
+    """What `machine.accelerator` ("auto", "kvm", "tcg" or "uml") comes to on this host, for a base image.
 
     The first "auto" on a host boots a machine, which takes up to `probe_s`, and twice that where it fails; the answer
     is kept in `images`.
@@ -48,6 +51,10 @@ def choose(machine: MachineSection, images: Path, base: BaseImage, probe_s: floa
     wanted = machine.accelerator
     if wanted == "tcg":
         return Choice("tcg", "TCG, as configured")
+    if wanted == "uml" and base.manifest.architecture == architecture.native():
+        if problem := why_no_user_mode(machine, images, base):
+            raise ConstruirError(f"machine.accelerator is uml, but {problem}; set it to auto to run under KVM or TCG")
+        return Choice("uml", "user-mode Linux, as configured")
     if base.manifest.architecture != architecture.native():
         return Choice("tcg", f"TCG: {base.manifest.architecture} is not this host's own architecture")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
@@ -83,14 +90,36 @@ def _opens_to_jails(device: Path) -> bool:
     return mode & 0o006 == 0o006 or (mode & 0o060 == 0o060 and bool(uids.groups((device,))))
 
 
+def why_no_user_mode(machine: MachineSection, images: Path, base: BaseImage) -> str:
+    """Why no user-mode machine of a base image can be run here; empty if one can. The first time one is tried."""
+    if problem := uml_engine.why_none(base):
+        return problem
+    try:
+        jailcheck.demand_once(jail.host())
+    except (ConstruirError, OSError) as error:
+        return str(error)
+    processor = hashlib.sha256(
+        Path("/proc/cpuinfo").read_bytes().partition(b"flags")[2].partition(b"\n")[0]
+    ).hexdigest()
+    kernels = platform.release(), base.manifest.parts[f"{baseimage.UML}/{uml.KERNEL}"].sha256
+    memory = _memory_of("uml", (*kernels, processor), images)
+    if memory.exists():
+        return ""
+    # A failure may come of anything, and is tried again at the next start: nothing else runs jobs until then.
+    problem = probe(machine, base, "uml", machine.boot_timeout)
+    log.info("user-mode probe: %s", problem or "works")
+    if not problem:
+        _remember(memory, "")
+    return problem
+
+
 def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage, probe_s: float) -> str:
     program, package = program_of(machine, base), architecture.find(base.manifest.architecture).package
     # Who may open the device counts, too: after that is mended, the answer is another.
     device = DEVICE.stat()
     access = f"{os.geteuid()} {device.st_uid} {device.st_gid} {device.st_mode:o}"
     kernels = platform.release(), base.manifest.parts[baseimage.KERNEL].sha256
-    key = "\n".join([*kernels, qemu.version(program, package), access])
-    memory = images / f".kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    memory = _memory_of("kvm", (*kernels, qemu.version(program, package), access), images)
     try:
         return memory.read_text()
     except FileNotFoundError:
@@ -98,11 +127,21 @@ def _remembered_probe(machine: MachineSection, images: Path, base: BaseImage, pr
     # The answer is kept for good: a probe that failed, since the host stood still or was busy, is made once more.
     problem = probe(machine, base, "kvm", probe_s) and probe(machine, base, "kvm", probe_s)
     log.info("KVM probe: %s", problem or "works")
+    _remember(memory, problem)
+    return problem
+
+
+def _memory_of(what: str, key: tuple[str, ...], images: Path) -> Path:
+    """Where the outcome of a trial is kept, for all to whom the same applies."""
+    mark = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+    return images / f".{what}-{mark}"
+
+
+def _remember(memory: Path, problem: str) -> None:
     try:
         files.replace_durably(memory, problem.encode())
     except OSError as error:
-        log.warning("the outcome of the KVM probe can't be kept in %s: %s", images, error.strerror)
-    return problem
+        log.warning("the outcome of a probe can't be kept in %s: %s", memory.parent, error.strerror)
 
 
 def probe(
@@ -128,6 +167,9 @@ def probe(
     try:
         with Machine.start(shape) as started:
             started.wait_until_ready(deadline_s, stop)
+            if accelerator == "uml":  # what is ready is only what becomes its kernel
+                with rehearsal.disk() as disk:
+                    started.rehearse(disk, deadline_s, stop)
     except MachineUnavailableError as error:
         return f"{error} (under {accelerator.upper()})"
     return ""

@@ -1,7 +1,7 @@
 """What runs a machine: the seam between following one, which is vm's, and the program that is one.
 
 An engine starts a machine in a jail, feeds it and lets it go on; vm follows what it says, holds its deadlines and ends
-it. Another kind of machine is a module beside `qemu_engine`, and a row in `vm.ENGINES`.
+it. Another kind of machine is a module beside `qemu_engine`, and a row in `engines.ENGINES`.
 """
 
 import socket
@@ -22,6 +22,10 @@ class Engine(Protocol):
     @property
     def wires(self) -> Mapping[str, socket.socket]:
         """Our ends of what connects the guest: "control" and "output", the two ports of guest, and "console"."""
+
+    @property
+    def ends_as_guest_likes(self) -> bool:
+        """Whether the guest decides how the program ends, so that its status tells nothing of the host."""
 
     def plug(self, job: int, read_only: tuple[Path, ...] = ()) -> None:
         """Put the job's disk, an open descriptor, and files to be read into a machine whose guest has bound none.

@@ -48,8 +48,8 @@ class MachineFault(msgspec.Struct, frozen=True):
 def judge(ending: Ending) -> Outcome | MachineFault:
     """What the machine's end means for the job. Only a job that was given its chance can fail."""
     claims = ending.claims
-    if ending.killed is None and ending.status:
-        return MachineFault(_qemu_died(ending))
+    if ending.killed is None and ending.status and not ending.chosen:
+        return MachineFault(_died(ending))
     if claims.unwritten == "within" and claims.exit_code == 0:
         return Outcome("no-result", _LOST_WITHIN, 0)
     if claims.unwritten is not None and claims.exit_code == 0:
@@ -66,8 +66,8 @@ def judge(ending: Ending) -> Outcome | MachineFault:
     return Outcome("no-result", _ended_early(ending.console_tail))
 
 
-def _qemu_died(ending: Ending) -> str:
-    return f"QEMU ended with status {ending.status}: {ending.words or 'it said nothing'}"
+def _died(ending: Ending) -> str:
+    return f"its program ended with status {ending.status}: {ending.words or 'it said nothing'}"
 
 
 def _judge_deadline(ending: Ending) -> Outcome:

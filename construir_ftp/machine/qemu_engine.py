@@ -21,6 +21,8 @@ from construir_ftp.machine.shape import Shape
 class QemuEngine:
     """One QEMU, of a machine that boots, becomes a template or is cloned from one."""
 
+    ends_as_guest_likes = False
+
     def __init__(self, prisoner: Prisoner, wires: Mapping[str, socket.socket]) -> None:
         self.prisoner, self.wires = prisoner, wires
         self._monitor: qmp.Monitor | None = None

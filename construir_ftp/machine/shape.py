@@ -11,8 +11,8 @@ from construir_ftp.config import MachineSection
 from construir_ftp.image.baseimage import ROOT, BaseImage
 from construir_ftp.machine import guest
 
-# How a machine runs its instructions; each is a row of vm.ENGINES.
-Accelerator = Literal["kvm", "tcg"]
+# How a machine runs its instructions; each is a row of engines.ENGINES.
+Accelerator = Literal["kvm", "tcg", "uml"]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             base=base,
             accelerator=accelerator,
             memory_bytes=int(machine.memory),
-            cpus=machine.cpus,
+            cpus=most_cpus(accelerator, machine.cpus),
             max_disk_bytes=max_disk_bytes,
             read_only_disks=read_only_disks,
         )
@@ -68,6 +68,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         sizes = (self.memory_bytes, self.cpus, self.max_disk_bytes, self.read_only_disks)
         line = guest.kernel_line(self.architecture, self.accelerator)
         return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
+
+
+def most_cpus(accelerator: Accelerator, cpus: int) -> int:
+    """So many processors, or one: Debian builds the user-mode kernel for no more."""
+    return 1 if accelerator == "uml" else cpus
 
 
 def program_of(machine: MachineSection, base: BaseImage) -> str:

@@ -8,22 +8,18 @@ Jobs may ask for machines of any size, so only a few templates are kept, and one
 """
 
 import fcntl
-import functools
 import logging
 import os
 import select
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-from construir_ftp import process
 from construir_ftp.errors import ConstruirError, StoppedError
 from construir_ftp.image import baseimage
-from construir_ftp.machine import qmp
+from construir_ftp.machine import qmp, rehearsal
 from construir_ftp.machine.qemu import Ram
 from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Shape
@@ -40,8 +36,6 @@ _RETRY_S = 300
 # Some 90 MiB each: the usual machine, the same with disks for what a job depends on, and what else was used last.
 _MOST_KEPT = 4
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
-_REHEARSAL = "#!/bin/sh\necho rehearsed\n"
-_REHEARSAL_BYTES = 2**20
 
 
 class Template:
@@ -116,7 +110,7 @@ class Template:
     @contextmanager
     def waiting(self) -> Iterator[Machine]:
         """A clone that has rehearsed and was stopped again: it burns no processor time until it gets its job."""
-        with self._clone() as (machine, engine), _rehearsal_disk() as disk:
+        with self._clone() as (machine, engine), rehearsal.disk() as disk:
             machine.rehearse(disk, _STATE_S, self._stop)
             engine.monitor().ask("stop")
             machine.became("pooled")
@@ -158,30 +152,6 @@ def _load(monitor: qmp.Monitor, state: int) -> None:
         os.close(own)
     monitor.ask("migrate-incoming", {"uri": "fd:state"})
     monitor.wait_for("MIGRATION", _STATE_S, status="completed")
-
-
-@functools.cache
-def _rehearsal() -> bytes:
-    """The disk of a job that does nothing."""
-    with tempfile.TemporaryDirectory(prefix="construir-rehearsal-") as name:
-        job, disk = Path(name) / "job", Path(name) / "disk.img"
-        job.mkdir()
-        (job / "run.sh").write_text(_REHEARSAL)
-        (job / "run.sh").chmod(0o755)
-        argv: list[str | Path] = ["mke2fs", "-q", "-t", "ext2", "-d", job, disk, str(_REHEARSAL_BYTES // 1024)]
-        process.run(argv, timeout_s=_STATE_S)
-        return disk.read_bytes()
-
-
-@contextmanager
-def _rehearsal_disk() -> Iterator[int]:
-    """A fresh one, in memory: the machine keeps what it needs of it."""
-    descriptor = os.memfd_create("rehearsal", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, _rehearsal())
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 class Templates:

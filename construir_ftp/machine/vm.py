@@ -7,10 +7,11 @@ thread that started it.
 
 import os
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,8 +23,8 @@ from construir_ftp.machine import guest
 from construir_ftp.machine.capped_log import CappedLog
 from construir_ftp.machine.deadlines import Deadlines, Killed
 from construir_ftp.machine.engine import Engine
-from construir_ftp.machine.qemu_engine import QemuEngine
-from construir_ftp.machine.shape import Accelerator, Shape
+from construir_ftp.machine.engines import ENGINES
+from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.usage import Meter
 
 _READ_BYTES = 64 * 1024
@@ -31,12 +32,6 @@ _QUOTED_CHARACTERS = 400
 _CONSOLE_TAIL_BYTES = 8 * 1024
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
 POWER_OFF_S = 300.0
-
-# Every kind of machine, by its accelerator: what starts one of a shape.
-ENGINES: dict[Accelerator, Callable[[Shape], AbstractContextManager[Engine]]] = {
-    "kvm": QemuEngine.start,
-    "tcg": QemuEngine.start,
-}
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +61,8 @@ class Ending(msgspec.Struct, kw_only=True):
     Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
     job; what a waiting machine did before is not counted. `took_order` is whether the guest has heard what to do: until
     then it has touched nothing of the job. `status` is how its program ended (Popen.returncode),
-    `words` what that has said of itself last, `console_tail` what the guest's kernel has. `limit_s` is the deadline
-    that it was killed at, in seconds.
+    `words` what that has said of itself last; `chosen` is whether the guest may have brought about that end.
+    `console_tail` is what the guest's kernel has said last, `limit_s` the deadline that it was killed at, in seconds.
     """
 
     claims: Claims
@@ -76,6 +71,7 @@ class Ending(msgspec.Struct, kw_only=True):
     limit_s: float = 0.0
     took_order: bool = False
     status: int | None = None
+    chosen: bool = False
     words: str = ""
     console_tail: bytes = b""
     booted: float
@@ -296,6 +292,9 @@ class Machine:
     def _reap(self) -> None:
         self._process.returncode, self.ending.usage = self._meter.reap()
         self.ending.status = self.engine.prisoner.status(self._process.returncode)
+        # By SIGKILL it ends if somebody on the host ends it, or if the host's kernel does for want of memory.
+        ended_itself = self.ending.took_order and self.ending.status != -signal.SIGKILL
+        self.ending.chosen = ended_itself and self.engine.ends_as_guest_likes
         self.ending.ended = time.time()
         self.ending.words = self._last_words()
 

@@ -16,8 +16,9 @@ from construir_ftp.jobs.job import disk_of_result
 from construir_ftp.jobs.request import Wishes
 from construir_ftp.jobs.result import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
 from construir_ftp.jobs.spool import Job, Record
-from construir_ftp.layers.resolver import Dependency, Offer
+from construir_ftp.layers.resolver import Dependency, DependencyError, Offer
 from construir_ftp.layers.store import Layer
+from construir_ftp.machine import disks, uml
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment
@@ -50,12 +51,15 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
             base = offer.base(wanted)
             baseimage.prove(base)
         shape = offer.shape(wanted, base, usual)
-        return cls(
-            wishes=wanted,
-            shape=shape,
-            results=tuple(offer.results_of(wanted)),
-            layers=tuple(offer.layers_of(wanted, shape, stop, tell)),
-        )
+        results, layers = offer.results_of(wanted), offer.layers_of(wanted, shape, stop, tell)
+        # At the door nobody knows what else the layers lie on.
+        places = uml.MOST_READ_ONLY if shape.accelerator == "uml" else disks.MOST_READ_ONLY
+        if len(results) + len(layers) > places:
+            raise DependencyError(
+                f"it depends on {len(results)} results and, with those they lie on, {len(layers)} layers;"
+                f" a machine has places for {places}"
+            )
+        return cls(wishes=wanted, shape=shape, results=tuple(results), layers=tuple(layers))
 
     def extra_memory_bytes(self, usual: Shape) -> int:
         """What the machine has beyond the usual one."""

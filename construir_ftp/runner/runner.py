@@ -221,16 +221,17 @@ class Runner:
         images = self._config.images_path()
         base = baseimage.find(images, self._config.images.default)
         baseimage.prove(base)
+        choice = self._choose_accelerator(images, base)
         return Resources(
             spool=self._spool,
             base=base,
             machine=self._config.machine,
             offer=Offer.of(self._spool, self._config),
             spare=self._spare,
-            accelerator=self._choose_accelerator(images, base),
+            accelerator=choice,
             max_disk_bytes=int(self._config.gate.max_image),
             artifact_limits=self._config.artifacts,
-            templates=self._templates if self._config.machine.warm else None,
+            templates=self._templates if choice.accelerator != "uml" and self._config.machine.warm else None,
         )
 
     def _ready_resources(self) -> Resources:

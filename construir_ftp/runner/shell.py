@@ -232,4 +232,6 @@ def _check(ending: Ending, base: BaseImage, terminal: Terminal) -> None:
     if ending.killed:
         raise ConstruirError("the machine did not switch itself off and was killed; nothing was kept")
     if ending.status:
-        raise MachineUnavailableError(f"QEMU ended with status {ending.status}: {ending.words or 'no words'}")
+        raise MachineUnavailableError(
+            f"the machine's program ended with status {ending.status}: {ending.words or 'no words'}"
+        )

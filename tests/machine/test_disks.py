@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Assignment, Ending, Machine
+from tests.support import machines
 from tests.support.images import run
-from tests.support.machines import LONG_S, assignment, shape
+from tests.support.machines import LONG_S, assignment
 
 LAYERS = 8
 
 
-@pytest.fixture(scope="module")
-def roomy(images: Path, base: BaseImage) -> Shape:
-    return shape(images, base, read_only_disks=MOST_READ_ONLY)
+@pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
+def roomy(request: pytest.FixtureRequest, images: Path) -> Shape:
+    return machines.of_kind(request.param, images, read_only_disks=MOST_READ_ONLY)
 
 
 def job(place: Path, script: str) -> Path:
@@ -70,9 +70,8 @@ def test_layers_cover_the_root_and_each_other_in_their_order(roomy: Shape, tmp_p
 
 def test_earlier_results_are_there_to_read_and_not_to_write(roomy: Shape, tmp_path: Path) -> None:
     left = assignment(tmp_path / "left", job(tmp_path / "earlier", "true")).disk
-    script = (
-        "ls /deps/zlib /deps/other; ! touch /deps/zlib/x 2>/dev/null; ! dd if=/dev/zero of=/dev/vdc count=1 2>/dev/null"
-    )
+    script = """ls /deps/zlib /deps/other; ! touch /deps/zlib/x 2>/dev/null
+        ! dd if=/dev/zero of=$(findmnt -no SOURCE /deps/zlib) count=1 2>/dev/null"""
     errand = Errand(hostname="deps", filesystem="ext2", results=(("zlib", "ext2"), ("other", "ext2")))
     task = assignment(tmp_path / "run", job(tmp_path / "job", script), errand=errand, results=(left, left))
     ending, output = said(roomy, task)
@@ -90,11 +89,11 @@ def test_program_and_environment_are_those_of_the_errand(roomy: Shape, tmp_path:
     assert output.endswith("./other\n")
 
 
-def test_clone_finds_its_layers_as_a_booted_machine_does(roomy: Shape, tmp_path: Path) -> None:
+def test_clone_finds_its_layers_as_a_booted_machine_does(images: Path, tmp_path: Path) -> None:
     path = layer(tmp_path / "layer", {"opt/tool/version": "1.0"})
     errand = Errand(hostname="warm", filesystem="ext2", layers=1)
     place = job(tmp_path / "job", "cat /opt/tool/version")
-    template = Template.build(roomy, LONG_S)
+    template = Template.build(machines.of_kind("", images, read_only_disks=MOST_READ_ONLY), LONG_S)
     try:
         with template.waiting() as machine:
             task = assignment(tmp_path / "run", place, errand=errand, layers=(path,))

@@ -36,7 +36,10 @@ from tests.support.prison import (
 )
 
 # What is tested again as an ordinary user.
-TESTS = [PROJECT / "tests" / name for name in ("machine/test_jail.py", "machine/test_cell.py", "unit/jail")]
+TESTS = [
+    PROJECT / "tests" / name
+    for name in ("machine/test_jail.py", "machine/test_cell.py", "machine/test_user_mode_jail.py", "unit/jail")
+]
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,26 @@
 """What a layer is called, which one another is made on, and that a package is fetched once."""
 
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.request import Dependencies, Wishes
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers import apt
 from construir_ftp.layers.apt import Archive, Package, Plan
 from construir_ftp.layers.build import RECIPE, Workshop
+from construir_ftp.layers.resolver import DependencyError, Offer
 from construir_ftp.layers.store import ARCHIVES, IMAGE, Layer, LayerManifest, Store
+from construir_ftp.machine import disks, uml
 from construir_ftp.machine.shape import Shape
+from construir_ftp.runner.allocation import Allocation
+from tests.support import machines
 from tests.support.debarchive import DebArchive
 
 MIB = 2**20
@@ -65,6 +72,19 @@ def test_layer_is_made_on_the_largest_subset_that_has_half_of_it(store: Store, s
     assert reused(store, shape, wanted) == larger.name, "one has more than is wanted, one is of another base image"
     put(store, base, plan(gcc=60, cmake=30), under=("a", "b", "c", "d", "e"))
     assert reused(store, shape, wanted) == larger.name, "with one more on it there would be too many"
+
+
+@pytest.mark.parametrize("kind", machines.KINDS, ids=["usual", "user-mode"])
+def test_more_layers_than_a_machine_has_places_for_are_an_error_that_says_so(
+    spool: Spool, store: Store, images: Path, kind: str
+) -> None:
+    shape = machines.of_kind(kind, images)
+    places = uml.MOST_READ_ONLY if kind else disks.MOST_READ_ONLY
+    below = [put(store, "sha256:some", plan(**{f"p{number}": 1})).name for number in range(places)]
+    wanted = Wishes(dependencies=Dependencies(layers=(put(store, "sha256:some", plan(top=1), tuple(below)).name,)))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(DependencyError, match=f"{places + 1} layers; a machine has places for {places}"):
+        Allocation.settle(Offer.of(spool, Config()), shape, wanted, ours)
 
 
 def test_layer_is_named_by_what_is_in_it_on_which_base_by_which_recipe(base: BaseImage) -> None:

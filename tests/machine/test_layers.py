@@ -14,9 +14,9 @@ from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Machine
-from tests.support import smalldisk
+from tests.support import machines, smalldisk
 from tests.support.debarchive import DebArchive
-from tests.support.machines import assignment, shape
+from tests.support.machines import assignment
 
 TIMEOUT_S = 120
 # Installs hello, from an archive that has it already, on a disk that is too small for it.
@@ -54,9 +54,9 @@ print(sorted(path.name[:6] for path in layers.iterdir()))
 """
 
 
-@pytest.fixture(scope="module")
-def roomy(images: Path, base: BaseImage) -> Shape:
-    return shape(images, base, read_only_disks=4)
+@pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
+def roomy(request: pytest.FixtureRequest, images: Path) -> Shape:
+    return machines.of_kind(request.param, images, read_only_disks=4)
 
 
 @pytest.fixture(scope="module")

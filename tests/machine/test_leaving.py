@@ -3,7 +3,8 @@ disk lost a write never says so.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import msgspec
@@ -13,12 +14,13 @@ from construir_ftp.diskimage import extfs
 from construir_ftp.machine import outcome
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import MachineFault, Outcome
-from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
-from construir_ftp.machine.vm import Ending
+from construir_ftp.machine.vm import Ending, Machine
+from tests.support import machines
 from tests.support.images import run
 from tests.support.machines import LONG_S, assignment
 
+Start = Callable[[], AbstractContextManager[Machine]]
 # Each ends with the file that its result has to hold: FILE is three million bytes of noise, and its digest is printed.
 WRITE = "head -c 3000000 /dev/urandom >{0} && sha256sum <{0}"
 # device-mapper(4) without its tools: a linear target over a loop device, by the ioctls of linux/dm-ioctl.h.
@@ -88,16 +90,18 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def clones(shape: Shape) -> Iterator[Template]:
-    template = Template.build(shape, LONG_S)
-    yield template
-    template.close()
+@pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
+def start(request: pytest.FixtureRequest, images: Path) -> Iterator[Start]:
+    """What gives a machine of each kind: a clone, where there are any."""
+    shape = machines.of_kind(request.param, images)
+    if request.param:
+        yield lambda: Machine.start(shape)
+        return
+    with closing(Template.build(shape, LONG_S)) as template:
+        yield template.clone
 
 
-def run_job(
-    clones: Template, place: Path, script: str, *, filesystem: str = "ext4", disk: Path | None = None
-) -> Ending:
+def run_job(start: Start, place: Path, script: str, *, filesystem: str = "ext4", disk: Path | None = None) -> Ending:
     job = place / "job"
     job.mkdir()
     (job / "run.sh").write_text("#!/bin/sh\n" + script + "\n")
@@ -108,7 +112,7 @@ def run_job(
     task = msgspec.structs.replace(task, disk=disk or task.disk)
     run("mke2fs", "-q", "-t", filesystem, "-d", job, task.disk, "64M")
     task.disk.chmod(0o600)
-    with clones.clone() as machine:
+    with start() as machine:
         return machine.run(task)
 
 
@@ -116,10 +120,8 @@ def run_job(
     ("name", "filesystem"),
     [*((name, "ext4") for name in CASES), ("a loop device", "ext2"), ("a root that moved", "ext2")],
 )
-def test_what_was_written_is_there_whatever_was_left(
-    clones: Template, tmp_path: Path, name: str, filesystem: str
-) -> None:
-    ending = run_job(clones, tmp_path, CASES[name].replace("{0}", "written"), filesystem=filesystem)
+def test_what_was_written_is_there_whatever_was_left(start: Start, tmp_path: Path, name: str, filesystem: str) -> None:
+    ending = run_job(start, tmp_path, CASES[name].replace("{0}", "written"), filesystem=filesystem)
     said = (tmp_path / "output.log").read_text() + (tmp_path / "console.log").read_text()
     assert outcome.judge(ending) == Outcome("success", "run.sh ended with exit status 0", 0), said
     with (tmp_path / "disk.img").open("rb") as file:
@@ -131,8 +133,8 @@ def test_what_was_written_is_there_whatever_was_left(
     run("e2fsck", "-fn", tmp_path / "disk.img")
 
 
-def test_every_file_system_is_made_read_only_where_the_disk_can_not_be_freed(clones: Template, tmp_path: Path) -> None:
-    ending = run_job(clones, tmp_path, CASES["a root that moved"].replace("{0}", "written"))
+def test_every_file_system_is_made_read_only_where_the_disk_can_not_be_freed(start: Start, tmp_path: Path) -> None:
+    ending = run_job(start, tmp_path, CASES["a root that moved"].replace("{0}", "written"))
     assert ending.claims.clean
     assert "Emergency Remount R/O" in (tmp_path / "console.log").read_text()
 
@@ -150,21 +152,21 @@ print $good == $count && $count > 500 ? "all there\\n" : "$good of $count\\n";
 """
 
 
-def test_root_disk_promises_no_more_room_than_there_is(clones: Template, tmp_path: Path) -> None:
+def test_root_disk_promises_no_more_room_than_there_is(start: Start, tmp_path: Path) -> None:
     """It is filled to the last byte, and read again from the disk: nothing that was written is lost."""
-    ending = run_job(clones, tmp_path, f"cat >/run/fill <<'end'\n{FILL}\nend\nperl /run/fill")
+    ending = run_job(start, tmp_path, f"cat >/run/fill <<'end'\n{FILL}\nend\nperl /run/fill")
     assert (tmp_path / "output.log").read_text() == "refused: No space left on device\nall there\n", ending
     assert ending.claims.clean
     assert "lost async page write" not in (tmp_path / "console.log").read_text()
 
 
 @pytest.mark.root("mounts a small file system")
-def test_write_that_the_host_did_not_take_is_no_success(clones: Template, tmp_path: Path) -> None:
+def test_write_that_the_host_did_not_take_is_no_success(start: Start, tmp_path: Path) -> None:
     place = tmp_path / "small"
     place.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=8M", "small", place)
     try:
-        ending = run_job(clones, tmp_path, "head -c 20000000 /dev/urandom >data; exit 0", disk=place / "disk.img")
+        ending = run_job(start, tmp_path, "head -c 20000000 /dev/urandom >data; exit 0", disk=place / "disk.img")
         assert (ending.claims.exit_code, ending.claims.unwritten, ending.claims.clean) == (0, "/job", False)
         assert isinstance(outcome.judge(ending), MachineFault)
     finally:
@@ -179,22 +181,20 @@ def test_write_that_the_host_did_not_take_is_no_success(clones: Template, tmp_pa
     ],
     ids=["a file system", "a device"],
 )
-def test_write_that_finds_no_room_below_a_loop_device_is_no_success(
-    clones: Template, tmp_path: Path, place: str
-) -> None:
+def test_write_that_finds_no_room_below_a_loop_device_is_no_success(start: Start, tmp_path: Path, place: str) -> None:
     """The job's disk has 64 MiB, its file pretends to more, and who writes to it is not told."""
     script = f"{MODPROBE} truncate -s 300M image; {place}; head -c 100000000 /dev/urandom; exit 0"
-    ending = run_job(clones, tmp_path, script)
+    ending = run_job(start, tmp_path, script)
     judged = outcome.judge(ending)
     assert isinstance(judged, Outcome)
     assert (judged.status, ending.claims.unwritten) == ("no-result", "within"), judged
 
 
-def test_what_can_not_be_killed_keeps_nobody_waiting(clones: Template, tmp_path: Path) -> None:
+def test_what_can_not_be_killed_keeps_nobody_waiting(start: Start, tmp_path: Path) -> None:
     """A process in a frozen control group, which lives on the job's disk."""
     script = """
         mkdir /mnt/f; mount -t cgroup -o freezer f /mnt/f || exit 9; mkdir /mnt/f/cold
         sleep 1000 >held & echo $! >/mnt/f/cold/cgroup.procs; echo FROZEN >/mnt/f/cold/freezer.state
         exit 3"""
-    ending = run_job(clones, tmp_path, script)
+    ending = run_job(start, tmp_path, script)
     assert (ending.claims.exit_code, ending.claims.clean, ending.killed) == (3, True, None)

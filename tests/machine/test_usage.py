@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.jobs.result import Usage
-from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
+from tests.support import machines
 from tests.support.images import job_directory
 from tests.support.machines import assignment
 from tests.support.places import JOBS
@@ -32,9 +32,12 @@ TAKEN_BYTES = 300 * MIB
 Start = Callable[[], AbstractContextManager[Machine]]
 
 
-@pytest.fixture(params=["cold", "pooled"])
-def start(request: pytest.FixtureRequest, shape: Shape, template: Template) -> Start:
-    return (lambda: Machine.start(shape)) if request.param == "cold" else template.waiting
+@pytest.fixture(params=["cold", "pooled", "user-mode"])
+def start(request: pytest.FixtureRequest, images: Path, template: Template) -> Start:
+    if request.param == "pooled":
+        return template.waiting
+    shape = machines.of_kind("uml" if request.param == "user-mode" else "", images)
+    return lambda: Machine.start(shape)
 
 
 def used(start: Start, place: Path, job: Path) -> Usage:

@@ -15,9 +15,22 @@ from construir_ftp.jail import jail
 from construir_ftp.machine import guest, qemu, vm
 from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Shape
+from tests.support import machines
 from tests.support.belongings import Belongings, children, nothing_since
 from tests.support.machines import LONG_S, assignment
 from tests.support.places import JOBS
+
+
+@pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
+def shape(request: pytest.FixtureRequest, images: Path) -> Shape:
+    """A small machine, of each kind."""
+    return machines.of_kind(request.param, images)
+
+
+@pytest.fixture(scope="module")
+def usual(images: Path) -> Shape:
+    """A small machine of QEMU's."""
+    return machines.of_kind("", images)
 
 
 @pytest.fixture
@@ -33,8 +46,8 @@ def run(shape: Shape, task: vm.Assignment, stop: socket.socket | None = None) ->
         return machine.run(task, stop)
 
 
-def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(shape: Shape) -> None:
-    words = qemu.argv(shape, {name: number for number, name in enumerate(qemu.WIRES, 3)})
+def test_every_disk_is_raw_and_nothing_is_plugged_in_by_default(usual: Shape) -> None:
+    words = qemu.argv(usual, {name: number for number, name in enumerate(qemu.WIRES, 3)})
     drives = [words[at + 1] for at, word in enumerate(words) if word == "-drive"]
     nodes = [words[at + 1] for at, word in enumerate(words) if word == "-blockdev"]
     assert all("format=raw" in drive and "snapshot=on" in drive for drive in drives)
@@ -66,8 +79,8 @@ def test_machine_that_falls_silent_is_killed_at_the_idle_deadline(shape: Shape, 
 
 @pytest.mark.usefixtures("no_machine_left")
 def test_machine_that_never_comes_up_is_killed_at_the_boot_deadline(shape: Shape, tmp_path: Path) -> None:
-    ending = run(shape, assignment(tmp_path, JOBS / "hello", boot_timeout_s=0.2))
-    assert (ending.killed, ending.claims.ready) == ("boot-timeout", False)
+    ending = run(shape, assignment(tmp_path, JOBS / "hello", boot_timeout_s=0.02))
+    assert (ending.killed, ending.took_order) == ("boot-timeout", False)
 
 
 @pytest.mark.usefixtures("no_machine_left")
@@ -90,13 +103,13 @@ exec PROGRAM "$@"
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_guest_waits_for_a_port_that_comes_late(shape: Shape, tmp_path: Path) -> None:
+def test_guest_waits_for_a_port_that_comes_late(usual: Shape, tmp_path: Path) -> None:
     """As on a busy host, whose QEMU names its ports a while after the guest has asked."""
     qemu = tmp_path / "qemu"
-    qemu.write_text(WITHOUT_CONTROL.replace("PROGRAM", shape.program))
+    qemu.write_text(WITHOUT_CONTROL.replace("PROGRAM", usual.program))
     qemu.chmod(0o755)
     port = {"driver": "virtserialport", "chardev": "control", "name": guest.CONTROL_PORT}
-    program = msgspec.structs.replace(shape, program=str(qemu))
+    program = msgspec.structs.replace(usual, program=str(qemu))
     with QemuEngine.start(program) as engine, vm.Machine.following(program, engine) as machine:
         time.sleep(3)
         engine.monitor().ask("device_add", {**port, "id": "late"})
@@ -104,11 +117,11 @@ def test_guest_waits_for_a_port_that_comes_late(shape: Shape, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("no_machine_left")
-def test_last_words_of_qemu_are_one_line(shape: Shape, tmp_path: Path) -> None:
+def test_last_words_of_qemu_are_one_line(usual: Shape, tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     qemu.write_text("#!/bin/sh\nprintf 'no memory\\nno hope\\n' >&2\nexit 1\n")
     qemu.chmod(0o755)
-    failing = msgspec.structs.replace(shape, program=str(qemu))
+    failing = msgspec.structs.replace(usual, program=str(qemu))
     refusal = pytest.raises(MachineUnavailableError, match=r"\(no memory; no hope\)$")
     with vm.Machine.start(failing) as machine, refusal:
         machine.wait_until_ready(60)

@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
-from construir_ftp.config import MachineSection
+import msgspec
+
+from construir_ftp.config import Config, MachineSection
+from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
+from tests.support import umlimage
 from tests.support.images import run
 
+# Kinds of machine: what works here by default, and user-mode ones.
+KINDS = ("", "uml")
 # Small ones, so that several fit into any test machine.
 SMALL = MachineSection(memory=Size.parse("512MiB"), scratch=Size.parse("512MiB"))
 
@@ -22,6 +28,21 @@ def shape(images: Path, base: BaseImage, machine: MachineSection = SMALL, read_o
     """A machine under the accelerator that works here; `images` is where the base images are."""
     choice = accelerator.choose(machine, images, base)
     return Shape.of(machine, base, choice.accelerator, max_disk_bytes=2**30, read_only_disks=read_only_disks)
+
+
+def of_kind(kind: str, images: Path, read_only_disks: int = 0) -> Shape:
+    """A small machine of a kind: "uml", or nothing for what works here by default."""
+    name = umlimage.NAME if kind else Config().images.default
+    machine = msgspec.structs.replace(SMALL, accelerator=kind or SMALL.accelerator)
+    return shape(images, baseimage.find(images, name), machine, read_only_disks)
+
+
+def config(kind: str, text: str) -> str:
+    """The configuration `text` of an appliance, for a kind of machine: "uml", or nothing for what works by default."""
+    if not kind:
+        return text
+    images = f'[images]\ndefault = "{umlimage.NAME}"\n'
+    return images + text.replace("[machine]\n", f'[machine]\naccelerator = "{kind}"\n')
 
 
 def assignment(

@@ -1,6 +1,7 @@
 """Jobs in real machines: each goes in by FTP, and its result comes back from done/ by anonymous FTP.
 
-All of them are sent at once to one appliance, and each test looks at its own.
+All of them are sent at once to one appliance, and each test looks at its own: once in the machines that there are by
+default, and once in user-mode ones.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from construir_ftp.config import MachineSection
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.pack import pack, unpack
+from tests.support import machines
 from tests.support.appliance import CONFIG, WARM, Appliance
 from tests.support.places import JOBS
 
@@ -74,15 +76,29 @@ class Results:
         return place / name
 
 
+@pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which kind of machine; empty is what works here by default."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Results]:
+def used(kind: str, request: pytest.FixtureRequest) -> BaseImage:
+    """The base image of these machines."""
+    found = request.getfixturevalue("uml_base" if kind else "base")
+    assert isinstance(found, BaseImage)
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, kind: str, used: BaseImage) -> Iterator[Results]:
     place = tmp_path_factory.mktemp("jobs")
     uploads = {name: place / f"{name}.img.zst" for name in QUICK}
     hangs = shutil.copytree(JOBS / "hangs", place / "job") / "construir.toml"
     hangs.write_text('timeout = "10s"\n')
     for name, upload in uploads.items():
         pack.pack(hangs.parent if name == "hangs" else JOBS / name, upload, 4 * 2**20)
-    with Appliance(place, WARM).running() as appliance:
+    with Appliance(place, machines.config(kind, WARM)).running() as appliance:
         yield Results(appliance, {name: appliance.submit(upload) for name, upload in uploads.items()})
 
 
@@ -107,10 +123,10 @@ def test_job_in_several_members_with_padding_after_them_runs(results: Results, t
     assert (results.unpacked("members", tmp_path) / "made-by-run.txt").read_text().endswith("\n")
 
 
-def test_result_names_contributor_and_machine_and_what_it_used(results: Results, base: BaseImage) -> None:
+def test_result_names_contributor_and_machine_and_what_it_used(results: Results, used: BaseImage, kind: str) -> None:
     result = results.result("hello")
-    assert result["accelerator"] in ("kvm", "tcg")
-    assert result["base_image"] == {"name": base.name, "digest": base.manifest.digest()}
+    assert result["accelerator"] in ([kind] if kind else ["kvm", "tcg"])
+    assert result["base_image"] == {"name": used.name, "digest": used.manifest.digest()}
     assert result["contributor"] == "alice"
     assert result["boot_path"] in ("cold", "warm", "pooled")
     assert (result["cpus"], result["memory_bytes"]) == (1, MachineSection().memory)
@@ -202,9 +218,9 @@ def test_job_that_corrupts_its_file_system_has_a_result(results: Results) -> Non
     assert results.file("corrupts", "corrupts.img.zst")
 
 
-def test_job_that_writes_over_the_root_disk_changes_no_base_image(results: Results, base: BaseImage) -> None:
+def test_job_that_writes_over_the_root_disk_changes_no_base_image(results: Results, used: BaseImage) -> None:
     assert results.file("wipesroot", "output.log").startswith(b"wiping\n")
-    baseimage.verify(base)
+    baseimage.verify(used)
 
 
 def test_job_finds_no_network(results: Results) -> None:

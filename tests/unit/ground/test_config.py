@@ -193,7 +193,7 @@ def test_wrong_type_or_range_says_what_was_expected(text: str, expected: str) ->
 
 def test_wrong_choice_says_which_there_are() -> None:
     assert refusal('[machine]\naccelerator = "xen"') == (
-        'my.toml: machine.accelerator: expected one of "auto", "kvm", "tcg", got \'xen\''
+        'my.toml: machine.accelerator: expected one of "auto", "kvm", "tcg", "uml", got \'xen\''
     )
     assert refusal('[gate]\nfilesystems = ["ext2", "ntfs"]') == (
         'my.toml: gate.filesystems[1]: expected one of "btrfs", "ext2", "ext3", "ext4", "xfs", got \'ntfs\''

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.jail import seccomp
+from construir_ftp.jail import seccomp, user_mode
 
 NAMES = """
     ptrace process_vm_readv process_vm_writev kcmp unshare setns mount umount2 pivot_root chroot socket
@@ -50,3 +50,11 @@ def test_a_reader_keeps_what_it_means_to(machine: str) -> None:
 def test_a_machine_whose_system_calls_are_not_known_has_no_filter() -> None:
     assert seccomp.program("vax") is None
     assert seccomp.reader("vax") is None
+    assert user_mode.program("vax") is None
+
+
+def test_a_user_mode_kernel_keeps_what_it_means_to() -> None:
+    """The numbers are those of the kernel's headers."""
+    numbers = header("x86_64")
+    listed = {**user_mode.ALLOWED, **user_mode.PARTLY}
+    assert listed == {name: numbers[name] for name in listed}

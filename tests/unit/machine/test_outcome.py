@@ -32,6 +32,8 @@ def judged(report: dict[str, Any], **ending: Any) -> Outcome | MachineFault:
         (WENT_WELL, {"killed": "timeout", "status": -9}, "timeout", None),
         (WENT_WELL, {}, "no-result", None),
         ({"ready": True}, {}, "no-result", None),
+        (WENT_WELL, {"status": -6, "chosen": True}, "no-result", None),
+        ({"ready": True}, {"status": -6, "chosen": True}, "no-result", None),
     ],
 )
 def test_job_that_had_its_machine_is_judged(
