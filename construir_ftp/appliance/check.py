@@ -236,8 +236,9 @@ def _demands(config: Config) -> Iterator[Finding]:
     remedy = "until it is mended construir serve does not start"
     for demand in demands.DEMANDS:
         found = _attempt(demand.subject, remedy, functools.partial(demand.look, config))
+        advice = demand.advise(config) if found.state == "ok" else ""
         if found.text:
-            yield found
+            yield msgspec.structs.replace(found, state="warning", remedy=advice) if advice else found
 
 
 def _users(config: Config) -> Iterator[Finding]:

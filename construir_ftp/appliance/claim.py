@@ -1,6 +1,7 @@
 """Who is the appliance of a spool: one supervisor, and the parts that it has started.
 
     <spool>/appliance   locked by the supervisor, and by each of its parts as long as it lives; says who the first is
+    <spool>/appliance-PART   locked by a part that was started by itself, as systemd does
 
 A supervisor that is killed leaves parts that see it, and end. Whoever comes next waits for them, but not for a
 supervisor that lives. Nothing here starts or ends a process.
@@ -53,10 +54,30 @@ def hold(spool: Path, stop: socket.socket, patience_s: float = _PATIENCE_S) -> I
         yield file.fileno()
 
 
-def holder(spool: Path) -> int:
-    """The process that is the appliance of a spool; 0 if there is none, or none that lives."""
+@contextmanager
+def hold_alone(spool: Path, part: str) -> Iterator[None]:
+    """Be a part of the appliance of a spool, started by itself. Raises ConstruirError if there is one already."""
+    path = _file(spool, part)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(ipc.hold(path))
+        except BlockingIOError as held:
+            pid, _ = _signatory(path)
+            raise ConstruirError(f"another {part}, process {pid}, already works on {spool}; stop it first") from held
+        except OSError as error:
+            raise ConstruirError(f"{path}: {error.strerror}; choose another spool with --spool") from error
+        _sign(file)
+        yield
+
+
+def _file(spool: Path, part: str) -> Path:
+    return spool / (f"{FILE}-{part}" if part else FILE)
+
+
+def holder(spool: Path, part: str = "") -> int:
+    """The process that is the appliance of a spool, or a part by itself; 0 if there is none, or none that lives."""
     try:
-        pid, is_alive = _signatory(spool / FILE)
+        pid, is_alive = _signatory(_file(spool, part))
     except OSError:
         return 0
     return pid if is_alive else 0

@@ -19,16 +19,25 @@ from construir_ftp.machine import capacity
 
 class Demand(NamedTuple):
     """Something that has to be so. `look` says in words how it is, with nothing where nothing is demanded; it raises
-    ConstruirError or OSError where it is not so. `parts` are those of the appliance that demand it.
+    ConstruirError or OSError where it is not so. `parts` are those of the appliance that demand it. `advise` says what
+    to change where all is so, and yet not well; usually nothing.
     """
 
     subject: str
     look: Callable[[Config], str]
     parts: tuple[str, ...]
+    advise: Callable[[Config], str] = lambda _: ""
 
 
 def _memory(config: Config) -> str:
     return capacity.check(config.machine)
+
+
+def _fewer_slots(config: Config) -> str:
+    most = capacity.slots(config.machine)
+    if config.runner.slots <= most:
+        return ""
+    return f"runner.slots is {config.runner.slots}; this host has processors and memory for {most}"
 
 
 def _users(config: Config) -> str:
@@ -42,6 +51,13 @@ def _users(config: Config) -> str:
 def _passive_ports(config: Config) -> str:
     found = ports.passive_ports(config.ftp.passive_ports)
     return f"{len(found)}, for up to {config.ftp.max_sessions} sessions" if found else "any that is free"
+
+
+def _more_ports(config: Config) -> str:
+    found = ports.passive_ports(config.ftp.passive_ports)
+    if not found or len(found) >= config.ftp.max_sessions:
+        return ""
+    return "have a port for each session (ftp.max_sessions): one that finds none has to try again"
 
 
 def _masquerade_address(config: Config) -> str:
@@ -65,18 +81,17 @@ def _jail(config: Config) -> str:
 
 
 def _ports(config: Config) -> str:
-    if pid := claim.holder(config.spool_path()):
+    spool = config.spool_path()
+    if pid := claim.holder(spool) or claim.holder(spool, "ftp"):
         return f"the appliance that runs here, process {pid}, has them"
-    if ports.is_ours(config.ftp):
-        return f"an FTP server of Construir listens on {config.ftp.address} port {config.ftp.port}"
     ports.check_free(config.ftp, config.tls)
     return f"{config.ftp.address} port {config.ftp.port or 'any'} is free"
 
 
 DEMANDS = (
-    Demand("memory", _memory, ("runner",)),
+    Demand("memory", _memory, ("runner",), _fewer_slots),
     Demand("users file", _users, ("ftp",)),
-    Demand("passive ports", _passive_ports, ("ftp",)),
+    Demand("passive ports", _passive_ports, ("ftp",), _more_ports),
     Demand("masquerade address", _masquerade_address, ("ftp",)),
     Demand("certificate and key", _certificate, ("ftp",)),
     Demand("required jail", _jail, ("ftp", "runner")),

@@ -50,10 +50,12 @@ def serve_command(settings: Config, part: str | None, port: int | None, parent: 
         with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
             # What this command was told, its parts are told too.
             supervisor.supervise(sys.argv[1:], stop, held)
-    elif part == "runner":
-        _serve_runner(settings, spool, manager, parent)
-    else:
-        {"ftp": _serve_ftp, "janitor": _serve_janitor}[part](settings, spool, manager)
+        return
+    with claim.hold_alone(spool.path, part) if parent is None else contextlib.nullcontext():
+        if part == "runner":
+            _serve_runner(settings, spool, manager, parent)
+        else:
+            {"ftp": _serve_ftp, "janitor": _serve_janitor}[part](settings, spool, manager)
 
 
 def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:

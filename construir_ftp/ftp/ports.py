@@ -16,7 +16,6 @@ from construir_ftp.ftp.ioloop import keep_alive
 BACKLOG = 1024
 # What the kernel keeps of a control connection that is not read; by itself that grows to 6 MB (tcp(7): tcp_rmem).
 CONTROL_BUFFER_BYTES = 1 << 15
-_GREETING_S = 2.0
 # What chooses the port.
 PORT = "ftp.port or --port"
 
@@ -59,16 +58,6 @@ def bind(address: str, port: int, chosen_by: str) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CONTROL_BUFFER_BYTES)
     keep_alive(sock)
     return sock
-
-
-def is_ours(ftp: FtpSection) -> bool:
-    """Whether it is a server of Construir that has the port: by its greeting, which it has two seconds for."""
-    try:
-        # An unspecified address (0.0.0.0, ::) leads to this host.
-        with socket.create_connection((ftp.address, ftp.port), _GREETING_S) as connection:
-            return connection.recv(100).startswith(b"220 Construir ")
-    except OSError:
-        return False
 
 
 def check_free(ftp: FtpSection, tls: TlsSection) -> None:

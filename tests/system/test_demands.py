@@ -1,8 +1,11 @@
 """Promises of demands: what `construir serve` refuses, `construir check` finds, in the same words."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -63,3 +66,38 @@ def test_what_is_demanded_and_met_is_told(tmp_path: Path) -> None:
     assert "ok       certificate and key: " in said
     assert "ok       port: 127.0.0.1 port any is free" in said
     assert "masquerade" not in said
+
+
+def findings(config: Path, spool: Path) -> dict[str, Any]:
+    said = construir("check", "--json", f"--config={config}", f"--spool={spool}", f"--images={spool}").stdout
+    return {one["subject"]: one for one in msgspec.json.decode(said)}
+
+
+def test_what_is_met_and_yet_not_well_is_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
+    config = tmp_path / "construir.toml"
+    config.write_text('[runner]\nslots = 1000\n[ftp]\nport = 0\npassive_ports = "50000-50010"\n')
+    found = findings(config, tmp_path / "spool")
+    assert (found["memory"]["state"], found["passive ports"]["state"]) == ("warning", "warning")
+    assert found["memory"]["remedy"].startswith("runner.slots is 1000; this host has")
+    assert "a port for each session" in found["passive ports"]["remedy"]
+
+
+def test_port_of_a_part_that_was_started_by_itself_is_its_own_spools_alone(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = tmp_path / "construir.toml"
+    config.write_text(f"[ftp]\nport = {port}\n")
+    options = (f"--config={config}", f"--spool={tmp_path / 'spool'}")
+    argv = [sys.executable, "-m", "construir_ftp", "serve", "ftp", *options]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as part:
+        try:
+            assert part.stderr is not None
+            while "FTP on" not in part.stderr.readline():
+                assert part.poll() is None
+            assert findings(config, tmp_path / "spool")["port"]["text"].startswith("the appliance that runs here")
+            assert findings(config, tmp_path / "other")["port"]["state"] == "problem"
+            second = construir("serve", "ftp", "--port=0", *options)
+            assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+            assert f"another ftp, process {part.pid}, already works on" in second.stderr
+        finally:
+            part.terminate()
