@@ -9,6 +9,7 @@ are. docs/intake.md says of each feature whether it is read, docs/limits.md what
 Sources: Linux, Documentation/filesystems/ext4; __ext4_iget in fs/ext4/inode.c.
 """
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ class Image(Inodes):
         # A file that ends before its file system does is read as far as it goes.
         self._blocks = self.ext.blocks if isinstance(file, Source) else min(self.ext.blocks, self._file_blocks(file))
         self._unread_blocks = self._unread_pointers = self._blocks
+        # How much of directories may be looked through for names, all in all: the same one may be come to many times.
+        self.look_bytes = math.inf
 
     def _file_blocks(self, file: IO[bytes]) -> int:
         return file.seek(0, os.SEEK_END) // self.ext.block_bytes
@@ -95,7 +98,11 @@ class Image(Inodes):
     def _blocks_by_place(self, directory: Inode) -> Iterator[bytes]:
         if directory.size_bytes > MOST_DIRECTORY_BYTES:
             raise ConstruirError(f"a directory has more than {MOST_DIRECTORY_BYTES >> 20} MiB of names")
-        return self._directory_blocks(directory, self.scattered(directory))
+        for block in self._directory_blocks(directory, self.scattered(directory)):
+            self.look_bytes -= len(block)
+            if self.look_bytes < 0:
+                raise ConstruirError("its directories are so large that they would be looked through again and again")
+            yield block
 
     def named(self, number: int) -> Inode:
         """An inode that an entry names, if the kernel takes it."""

@@ -4,6 +4,7 @@ What lies outside of the image is not looked at, only named.
 """
 
 import stat
+from collections import deque
 from typing import NamedTuple
 
 from construir_ftp.diskimage import extfs, tree
@@ -22,10 +23,13 @@ class Elsewhere(NamedTuple):
 
 
 class _Walk:
-    """A path on its way. `place` is the directory come to, from the root of all; `inodes` those of the image."""
+    """A path on its way. `place` is the directory come to, from the root of all; `inodes` those of the image; `left`
+    are the names that lie ahead.
+    """
 
-    def __init__(self, image: Image, mount: tuple[bytes, ...]) -> None:
+    def __init__(self, image: Image, mount: tuple[bytes, ...], path: bytes) -> None:
         self._image, self._mount = image, mount
+        self.left = deque(parts(path))
         self.place: list[bytes] = []
         self.inodes: list[Inode] = []
         self._links = 0
@@ -42,33 +46,37 @@ class _Walk:
 
     def leave(self) -> None:
         """One directory up, where there is one."""
-        self.place = self.place[:-1]
-        self.inodes = self.inodes[:-1]
+        for way in (self.place, self.inodes):
+            if way:
+                way.pop()
         self._enter()
 
-    def step(self, name: bytes, left: list[bytes]) -> list[bytes] | Elsewhere | None:
-        """To `name`; what is left of the path then. None if there is no such name."""
+    def step(self) -> Elsewhere | bool:
+        """To the next name; false if there is no such name."""
+        name = self.left.popleft()
+        if name == b"..":
+            self.leave()
+            return True
         if not self.inodes:
             self.place.append(name)
             self._enter()
             is_above = self._mount[: len(self.place)] == tuple(self.place)
-            return left if is_above else Elsewhere(b"/" + b"/".join([*self.place, *left]))
+            return is_above or Elsewhere(b"/" + b"/".join([*self.place, *self.left]))
         inode = self._image.child(self.inodes[-1], name)
         if inode is None:
-            return None
+            return False
         if inode.kind == stat.S_IFLNK:
-            return self._follow(tree.link_target(self._image, inode), left)
+            return self._follow(tree.link_target(self._image, inode))
         self.place.append(name)
         self.inodes.append(inode)
-        return left
+        return True
 
-    def _follow(self, target: bytes, left: list[bytes]) -> list[bytes] | None:
+    def _follow(self, target: bytes) -> bool:
         self._links += 1
-        if self._links > _MOST_LINKS:
-            return None
         if target.startswith(b"/"):
             self.begin()
-        return parts(target) + left
+        self.left.extendleft(reversed(parts(target)))
+        return self._links <= _MOST_LINKS
 
 
 def parts(path: bytes) -> list[bytes]:
@@ -81,15 +89,11 @@ def follow(image: Image, path: bytes, mount: tuple[bytes, ...] = JOB) -> Inode |
 
     Raises ConstruirError where the image is damaged.
     """
-    walk = _Walk(image, mount)
-    left = parts(path)
-    while left:
-        name, *left = left
-        if name == b"..":
-            walk.leave()
-            continue
-        ahead = walk.step(name, left)
-        if not isinstance(ahead, list):
+    walk = _Walk(image, mount, path)
+    while walk.left:
+        ahead = walk.step()
+        if isinstance(ahead, Elsewhere):
             return ahead
-        left = ahead
+        if not ahead:
+            return None
     return walk.inodes[-1] if walk.inodes else Elsewhere(b"/" + b"/".join(walk.place))

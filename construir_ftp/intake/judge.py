@@ -37,6 +37,8 @@ _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
 _MEND = "mend it with e2fsck -fy IMAGE, and send it again"
+# Of directories, for construir.toml and the program: a sound image takes less than two of the largest.
+_MOST_LOOKED_BYTES = 4 * extfs.MOST_DIRECTORY_BYTES
 _UNREPLAYED = (
     "the image was in use when it was copied, or its machine was killed:"
     f" its journal is not replayed (needs_recovery); {_MEND}"
@@ -238,6 +240,7 @@ def _look_inside(volume: Volume, image: Replay) -> _Inside:
         return _Inside()
     try:
         files = extfs.Image(image)
+        files.look_bytes = _MOST_LOOKED_BYTES
         if files.ext.needs_recovery:
             return _Inside(objection=_UNREPLAYED)
         text = _wishes(files)

@@ -26,7 +26,8 @@ _LAYER = re.compile(rf"{_NAME.pattern}(@[0-9a-f]{{12}})?")
 # Debian Policy 5.6.1 (names) and 5.6.12 (versions).
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PROGRAM = re.compile(r"(\./)?[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
+# The kernel takes no longer path (PATH_MAX), and it begins with /job/.
+_PROGRAM = re.compile(r"(?!.{4091})(\./)?[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
 _MOST_ENV_BYTES = 16 * 1024
 
 
