@@ -5,12 +5,15 @@ Without one nothing is told: NOTIFY_SOCKET is what systemd sets, and WATCHDOG_US
 
 import math
 import os
+import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
 # Signs of life come so much more often than is asked for: a host that is busy delays some.
 _SPARE = 4
+_LEAST_S = 0.1
+_MICROSECONDS = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 class Manager:
@@ -26,7 +29,9 @@ class Manager:
         """As the environment of this process says."""
         watchdog = environment.get("WATCHDOG_USEC", "")
         is_meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        every_s = int(watchdog) / 1e6 / _SPARE if watchdog.isdecimal() and int(watchdog) and is_meant else math.inf
+        every_s = math.inf
+        if is_meant and _MICROSECONDS.fullmatch(watchdog):
+            every_s = max(_LEAST_S, int(watchdog) / 1e6 / _SPARE)
         return cls(environment.get("NOTIFY_SOCKET", ""), every_s)
 
     def ready(self) -> None:

@@ -38,6 +38,7 @@ def drain_command(settings: Config, with_queue: bool, no_wait: bool) -> None:
 
 def _wait_until_idle(spool: Spool, *, with_queue: bool) -> None:
     told = ""
+    time.sleep(_LOOK_S)  # a runner that has asked just before takes one more job, which is in running/ by then
     while True:
         running, waiting = len(spool.names("running")), len(spool.names("queue"))
         if not running and not (with_queue and waiting):

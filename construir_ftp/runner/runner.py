@@ -155,7 +155,8 @@ class Runner:
                 raise  # such as a stop
             self._pause.begin("no machine can be started", f"no job can be run: {error}")
             return False
-        task = prepared or self._spool.take(fits)
+        # Asked once more: to make ready can take minutes, and an operator may have decided otherwise meanwhile.
+        task = prepared or (self._spool.take(fits) if self._takes_jobs() else None)
         if task is None:
             return False
         taken = task.job if isinstance(task, Attempt) else task
