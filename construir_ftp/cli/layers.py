@@ -62,17 +62,16 @@ def layer_list(settings: Config, as_json: bool) -> None:
     if as_json:
         print_json([_told(store, layer) for layer in found])
         return
-    table = Table("name", "", "MiB", "contents", "last used", "digest", box=None)
+    table = Table("name", "", "MiB", "last used", "digest", box=None)
     for layer in found:
         table.add_row(
             layer.name,
             "*" if "@" in layer.name and _is_current(store, layer) else "",
             f"{layer.manifest.bytes / 2**20:.1f}",
-            _contents(layer),
             f"{layer.last_used():%Y-%m-%d}",
             layer.manifest.sha256.removeprefix("sha256:")[:12],
         )
-    print_table(table)
+    print_table(table, ["contents", *map(_contents, found)])
 
 
 def _contents(layer: Layer) -> str:
@@ -84,16 +83,26 @@ def _contents(layer: Layer) -> str:
     return f"{' '.join(asked)} ({count})" if asked else count
 
 
+def _named(store: Store, word: str) -> Layer:
+    """The layer of this name, or the only one whose name begins so. Raises UsageError."""
+    if word and (layer := store.find(word)):
+        return layer
+    found = [layer for layer in store.every() if word and layer.name.startswith(word)]
+    if not found:
+        raise UsageError(f"there is no layer {word!a}; see them all with: construir layer list")
+    if len(found) > 1:
+        raise UsageError(f"{word!a} may be any of {', '.join(layer.name for layer in found[-5:])}; say which")
+    return found[0]
+
+
 @layer_group.command("show")
 @click.argument("name")
 @as_json_option
 @configured
 def layer_show(settings: Config, name: str, as_json: bool) -> None:
-    """Print what is known of the layer NAME."""
+    """Print what is known of the layer NAME; the beginning of its name does, if no other's begins so."""
     store = _store(settings)
-    layer = store.find(name)
-    if layer is None:
-        raise UsageError(f"there is no layer {name!a}; see them all with: construir layer list")
+    layer = _named(store, name)
     if as_json:
         print_json(_told(store, layer))
         return

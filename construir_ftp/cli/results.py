@@ -119,14 +119,16 @@ def _side(reach: Reach, word: str, directory: Path) -> Side:
 
 
 def _print_table(lines: list[JobLine]) -> None:
-    table = Table("", "job", "state", "since (UTC)", "", box=None)
-    for column in table.columns:
-        column.no_wrap = True
+    table = Table("", "job", "state", "since (UTC)", box=None)
     for line in lines:
         since = f"{line.since:%Y-%m-%d %H:%M}" if line.since else ""
-        cells = "*" if line.mine else "", line.id, _state(line), since, _why(line)
+        cells = "*" if line.mine else "", line.id, _state(line), since
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    print_table(table)
+    print_table(table, ["", *(_on_one_line(_why(line)) for line in lines)])
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _state(line: JobLine) -> str:

@@ -120,16 +120,24 @@ def test_whoever_is_not_let_in_is_told_so_in_english(home: dict[str, str], run: 
     assert re.search(r"ftp://127\.0\.0\.1:\d+ refuses the login of bob: ", said.stderr)
 
 
-def test_jobs_fit_80_columns_a_line_each(home: dict[str, str], run: Command, tmp_path: Path) -> None:
+def test_only_the_reason_is_cut_where_a_terminal_is_narrow(home: dict[str, str], run: Command, tmp_path: Path) -> None:
     run("submit", job(tmp_path / "a-job-with-quite-a-long-name", "echo x"), "--wait")
     run("submit", job(tmp_path / "another", "poweroff -f; sleep 60"), "--wait")
-    status, drawn = on_a_terminal({**home, "COLUMNS": "80", "NO_COLOR": "1"}, tmp_path, "jobs")
-    assert status == 0
-    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", drawn).splitlines()]
-    assert max(map(len, lines)) <= 80
-    ids = [name for line in lines[1:] for name in ID.findall(line)]
-    assert len(ids) == len(lines) - 1, "each line has a job"
-    assert not [line for line in lines if "success" in line and "exit status" in line]
+    whole = {line["id"] for line in json.loads(run("jobs", "--json").stdout)}
+    for columns in (80, 100, 120):
+        status, drawn = on_a_terminal({**home, "COLUMNS": str(columns), "NO_COLOR": "1"}, tmp_path, "jobs")
+        assert status == 0
+        lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", drawn).splitlines()]
+        assert max(map(len, lines)) <= columns
+        rows = [
+            row
+            for line in lines[1:]
+            if (row := re.match(r"\*? +(\S+) +(\w[\w-]*(?:, \d+\.?)?) +(\S+ \d\d:\d\d)", line))
+        ]
+        assert {row[1] for row in rows} == whole, drawn
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", row[3]) for row in rows), drawn
+        assert "…" in drawn or "switched off" in drawn, "a reason is there"
+        assert not [line for line in lines if "success" in line and "exit status" in line]
 
 
 def test_cancel_ends_a_job_and_watch_says_so_with_a_code_of_its_own(run: Command) -> None:

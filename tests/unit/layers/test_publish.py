@@ -176,6 +176,11 @@ def test_layers_are_listed_shown_and_collected_by_name(spool: Spool, store: Stor
         assert told["current"] is True
         assert told["manifest"]["sha256"] == layer.manifest.sha256
     assert ID in said("show", layer.name)
+    assert said("show", "to") == said("show", layer.name[:-3]) == said("show", "tool")
+    for word, why in (("", "there is no layer ''"), ("tools", "there is no layer 'tools'")):
+        refused = CliRunner().invoke(construir, ["layer", "show", word, "--spool", str(spool.path)])
+        assert isinstance(refused.exception, UsageError)
+        assert why in str(refused.exception)
     (tmp_path / "small.toml").write_text('[layers]\nmax_total = "1B"\n')
     options = ("gc", "--config", str(tmp_path / "small.toml"))
     assert said(*options, "--dry-run") == f"would delete {layer.name}: layers take more than 0 MiB\n"
