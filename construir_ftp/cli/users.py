@@ -4,8 +4,9 @@ import sys
 
 import click
 
-from construir_ftp.cli.options import as_json_option, configured, print_json
+from construir_ftp.cli.options import as_json_option, configured, is_person_there, print_json
 from construir_ftp.config import Config
+from construir_ftp.errors import UsageError
 from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.spool import Spool
 
@@ -17,7 +18,9 @@ def user_group() -> None:
 
 def _password(from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\n")
+        return sys.stdin.readline().rstrip("\n") if sys.stdin else ""
+    if not is_person_there():
+        raise UsageError("there is no terminal to ask for a password on; use --password-stdin")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
@@ -27,8 +30,9 @@ def _password(from_stdin: bool) -> str:
 @configured
 def user_add(settings: Config, name: str, password_stdin: bool) -> None:
     """Let NAME send jobs."""
+    password = _password(password_stdin)
     Spool.prepare(settings.spool_path())
-    Users(settings.users_path()).add(name, _password(password_stdin))
+    Users(settings.users_path()).add(name, password)
 
 
 @user_group.command("password")

@@ -122,6 +122,19 @@ def test_places_can_be_named_in_the_environment(tmp_path: Path) -> None:
     assert construir("user", "list", env=env, check=True).stdout == "alice\n"
 
 
+@pytest.mark.parametrize("verb", ["add", "password"])
+def test_without_a_terminal_no_password_is_asked_for(verb: str, tmp_path: Path) -> None:
+    option = f"--spool={tmp_path / 'spool'}"
+    for stdin in ("</dev/null", "<&-", "</dev/zero"):
+        argv = shlex.join([sys.executable, "-m", "construir_ftp", "user", verb, "carol", option])
+        said = subprocess.run(
+            ["setsid", "-w", "sh", "-c", f"{argv} {stdin}"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (said.returncode, said.stdout) == (2, "")
+        assert said.stderr == "construir: there is no terminal to ask for a password on; use --password-stdin\n"
+    assert not (tmp_path / "spool").exists()
+
+
 def test_wrong_configuration_exits_with_78_naming_file_and_key(tmp_path: Path) -> None:
     config = tmp_path / "construir.toml"
     config.write_text('[machine]\ntimeout = "soon"\n')
