@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -11,12 +10,12 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from construir_ftp.cli.options import PATH, DurationType, printable
+from construir_ftp.cli.options import PATH, DurationType, is_person_there, printable
 from construir_ftp.client import address, history
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Patience, Remote, Tls
 from construir_ftp.client.history import Memory
-from construir_ftp.errors import ConfigError
+from construir_ftp.errors import ConfigError, UsageError
 from construir_ftp.units import Duration
 
 _VARIABLE = "CONSTRUIR_SERVER"
@@ -37,7 +36,10 @@ class Reach(msgspec.Struct, frozen=True):
         text = self._named(word)
         if text is None:
             raise ConfigError(f"no server is named; set {_VARIABLE}, such as ftp://alice@build.example.org:2121")
-        return address.parse(text)
+        where = address.parse(text)
+        if self.tls == "never" and where.scheme != "ftp":
+            raise UsageError(f"{where} insists on TLS, which --tls or CONSTRUIR_TLS says never to use; choose one")
+        return where
 
     def is_nowhere(self, word: str) -> bool:
         """Whether nothing names a server."""
@@ -53,7 +55,7 @@ class Reach(msgspec.Struct, frozen=True):
 
     def as_contributor(self, where: Address) -> Remote:
         """A server, to send jobs; a password that ~/.netrc doesn't have is asked for on the terminal."""
-        login = address.login_for(where, _ask if sys.stdin.isatty() else None)
+        login = address.login_for(where, _ask if is_person_there() else None)
         return Remote(where, login, self.tls, self.ca_file)
 
     def patience(self) -> Patience:
