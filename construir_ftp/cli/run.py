@@ -36,7 +36,7 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
     if not source.exists():
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop:
-        place, result = local.run(source, output, settings, stop)
+        place, result = local.run(source, output, settings, stop, tell=_tell_needs)
     _show_logs(place)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     if shell_on_failure and result.status != "success":
@@ -103,8 +103,7 @@ def look_at(
     if keep is not None:
         shell.check_target(keep)
     subject = shell.find(what, settings).in_machine(base, not without_dependencies)
-    if needed := _listed(subject.wanted.dependencies):
-        click.echo(f"construir: getting ready what it depends on: {printable(needed)}", err=True)
+    _tell_needs(subject.wanted.dependencies)
     with supervisor.stop_signal() as stop, shell.prepared(subject, settings, stop) as visit:
         ending = _attend(visit, settings, stop)
         if keep is not None and visit.disk is not None:
@@ -113,8 +112,9 @@ def look_at(
             click.echo(f"construir: kept in {printable(str(keep))} ({keep.stat().st_size} bytes){torn}", err=True)
 
 
-def _listed(needs: Dependencies) -> str:
-    return ", ".join((*needs.packages, *needs.results, *needs.layers))
+def _tell_needs(needs: Dependencies) -> None:
+    if needed := ", ".join((*needs.packages, *needs.results, *needs.layers)):
+        click.echo(f"construir: getting ready what it depends on: {printable(needed)}", err=True)
 
 
 def _attend(visit: Visit, settings: Config, stop: socket.socket) -> Ending:

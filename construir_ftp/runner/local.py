@@ -3,6 +3,7 @@
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,10 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.intake import admission
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.live_check import LiveCheck
-from construir_ftp.jobs import names
+from construir_ftp.jobs import names, request
+from construir_ftp.jobs.request import Dependencies
 from construir_ftp.jobs.result import OUTPUT, Result
-from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.capacity import Spare
@@ -30,12 +32,18 @@ from construir_ftp.units import Duration
 
 
 def run(
-    source: Path, output: Path | None, config: Config, stop: socket.socket, base: baseimage.BaseImage | None = None
+    source: Path,
+    output: Path | None,
+    config: Config,
+    stop: socket.socket,
+    base: baseimage.BaseImage | None = None,
+    tell: Callable[[Dependencies], None] = lambda _needs: None,
 ) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
-    run it on, unless on the configured base image. Raises RefusedError where a server would, UsageError,
+    run it on, unless on the configured base image. `tell` is called with what it depends on, before that is got ready.
+    Raises RefusedError where a server would, UsageError,
     MachineUnavailableError, or ConstruirError when `stop` was readable.
     """
     if output is not None and output.exists():
@@ -45,7 +53,7 @@ def run(
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
     with scratch_dir.make() as place:
         spool = Spool.prepare(place)
-        _admit(spool, source, config, offer)
+        tell(request.read(_admit(spool, source, config, offer).record().construir_toml).dependencies)
         resources = Resources(
             spool=spool,
             base=base,
@@ -62,14 +70,15 @@ def run(
         return target, published.result
 
 
-def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> None:
+def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> Job:
+    """Check it as a server would, and put it into queue/. Raises RefusedError."""
     incoming = spool.receive()
     if source.is_dir():
         pack.pack_directory(source, incoming.upload, Wrapping())  # as construir pack does, if nothing else is said
     else:
         files.copy(source, incoming.upload)
     with JudgePool(config.gate) as judges, LiveCheck(judges, incoming.upload, name=source.name) as check:
-        admission.admit(spool, incoming, names.name_of(source), "local", check, offer)
+        return admission.admit(spool, incoming, names.name_of(source), "local", check, offer)
 
 
 def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket) -> Published:

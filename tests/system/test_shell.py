@@ -211,7 +211,9 @@ def needy(tmp_path_factory: pytest.TempPathFactory) -> Needy:
     construir("layer", "publish", FIRST, "tool", "--path=out", option, check=True)
     job = written(place / "second", "sh ./look >seen; exit 3", ASKS)
     (job / "look").write_text(LOOK)
-    assert construir("run", job, "-o", place / "result", option).returncode == 3
+    ran = construir("run", job, "-o", place / "result", option)
+    assert ran.returncode == 3
+    assert ran.stderr.startswith(f"construir: getting ready what it depends on: {FIRST}, tool\n")
     return Needy(spool.path, place / "result")
 
 
