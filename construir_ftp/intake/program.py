@@ -120,7 +120,8 @@ def _begin(image: Image, inode: Inode) -> bytes:
     return b"" if offset else data
 
 
-def _look_inside(image: Image, name: str, begin: bytes, is_path_set: bool) -> Need | None:
+def check_text(name: str, begin: bytes) -> None:
+    """Raise RefusedError where a program that begins so is text of another system, which no shell takes."""
     line = begin.partition(b"\n")[0]
     is_script = line.startswith(b"#!")
     if begin.startswith(b"\xef\xbb\xbf#!"):
@@ -132,7 +133,12 @@ def _look_inside(image: Image, name: str, begin: bytes, is_path_set: bool) -> Ne
             f"the first line of {name} ends in a carriage return, as lines do on Windows;"
             f" run: sed -i 's/\\r$//' {name}, {_ANEW}"
         )
-    if is_script:
+
+
+def _look_inside(image: Image, name: str, begin: bytes, is_path_set: bool) -> Need | None:
+    check_text(name, begin)
+    line = begin.partition(b"\n")[0]
+    if line.startswith(b"#!"):
         return _interpreter(image, name, line[2:_LINE_BYTES].strip(b" \t"), is_path_set)
     if begin.startswith(b"\x7fELF"):
         loader = next(_loaders(begin), b"")

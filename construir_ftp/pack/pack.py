@@ -16,7 +16,9 @@ import msgspec
 
 from construir_ftp import formats
 from construir_ftp.errors import UsageError, plainly
+from construir_ftp.intake import program
 from construir_ftp.jobs import request
+from construir_ftp.jobs.request import Wishes
 from construir_ftp.pack import compression, filesystem, selection, staging
 from construir_ftp.pack.filesystem import Times
 
@@ -26,6 +28,8 @@ SPACE_BYTES = 64 * 2**20
 # The first day that every format of archives can tell of: 2 January 1980.
 _LONG_AGO_S = 315_619_200
 _LATEST_S = 2**31 - 1
+# What is read of a program to see that it is no text of another system, as much as a server looks at.
+_BEGIN_BYTES = 2**20
 
 # Hears what is being done, how many bytes of that are done, and how many there are.
 Tell = Callable[[str, int, int], None]
@@ -63,7 +67,7 @@ def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = 
 
     Visible under its name only when it is complete; what had that name is replaced. Returns what could not be
     packed, such as sockets, in words. Raises UsageError if `source` is no job, RefusedError if no server takes its
-    construir.toml, ConstruirError if no image can be made.
+    construir.toml or run.sh, ConstruirError if no image can be made.
     """
     wrapping.check()
     _check_target(target)
@@ -140,8 +144,10 @@ def _pack(source: Path, paths: list[str], target: Path, wrapping: Wrapping, epoc
         counter = _Counter("copying", staging.total_bytes(source, paths), tell)
         staged = staging.Stage(source, content, counter.add).fill(paths)
         tell("making the file system", 0, 0)
-        growth_bytes = _asked_space(content)
-        filesystem.make(content, staged, image, wrapping.space_bytes, growth_bytes, Times(epoch_s, wrapping.keep_times))
+        wanted = _wanted(content)
+        _check_program(content, wanted.run)
+        times = Times(epoch_s, wrapping.keep_times)
+        filesystem.make(content, staged, image, wrapping.space_bytes, int(wanted.space or 0), times)
         if wrapping.codec == "raw":
             image.replace(target)
             return staged.left_out
@@ -151,15 +157,23 @@ def _pack(source: Path, paths: list[str], target: Path, wrapping: Wrapping, epoc
         return staged.left_out
 
 
-def _asked_space(content: Path) -> int:
-    """The room that the job's construir.toml asks for. Raises RefusedError where a server would refuse the file."""
+def _wanted(content: Path) -> Wishes:
+    """What the job's construir.toml asks for. Raises RefusedError where a server would refuse the file."""
     asked = content / request.FILE
     try:
         status = asked.lstat()
     except FileNotFoundError:
-        return 0
+        return Wishes()
     request.check_file(is_file=stat.S_ISREG(status.st_mode), size_bytes=status.st_size)
-    return int(request.read(request.decode(asked.read_bytes())).space or 0)
+    return request.read(request.decode(asked.read_bytes()))
+
+
+def _check_program(content: Path, run: str) -> None:
+    """Raise RefusedError where a server would refuse the program to run for how its text begins."""
+    path = (content / run).resolve()
+    if path.is_relative_to(content.resolve()) and path.is_file():
+        with path.open("rb") as file:
+            program.check_text(run.removeprefix("./"), file.read(_BEGIN_BYTES))
 
 
 class _Counter:

@@ -10,7 +10,7 @@ import pytest
 
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import codec
-from construir_ftp.errors import CommandError, UsageError
+from construir_ftp.errors import CommandError, RefusedError, UsageError
 from construir_ftp.formats import FORMATS
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
@@ -176,6 +176,39 @@ def test_what_is_no_job_is_not_packed(tmp_path: Path, spoil: str, words: str) ->
     with pytest.raises(UsageError, match=words):
         pack.pack(tmp_path / "job", tmp_path / "place" / "packed", 0)
     assert not (tmp_path / "place" / "packed").exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "begin"),
+    [
+        ("run.sh", b"#!/bin/sh\r\necho x\r\n"),
+        ("run.sh", b"echo x\r\n"),
+        ("run.sh", b"\xef\xbb\xbf#!/bin/sh\n"),
+        ("run.sh", "#!/bin/sh\n".encode("utf-16")),
+        ("bin/build", b"#!/bin/sh\r\n"),
+    ],
+)
+def test_text_of_another_system_is_refused_in_the_words_of_the_gate(tmp_path: Path, run: str, begin: bytes) -> None:
+    job = images.job_directory(tmp_path / "job")
+    (job / "bin").mkdir()
+    (job / "construir.toml").write_text(f'run = "./{run}"\n')
+    (job / run).write_bytes(begin)
+    (job / run).chmod(0o755)
+    with pytest.raises(RefusedError) as packing:
+        pack.pack(job, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+    images.run("mke2fs", "-q", "-t", "ext2", "-d", job, tmp_path / "job.img", "4M")
+    with pytest.raises(RefusedError) as judging:
+        checked(tmp_path / "job.img").require_admissible()
+    assert str(packing.value) == str(judging.value)
+
+
+@pytest.mark.parametrize("begin", [b"#!/bin/sh\necho 'a\r'\n", b"\x7fELF\0\0\r\n", b"\0\r\n", b""])
+def test_what_the_gate_takes_is_packed(tmp_path: Path, begin: bytes) -> None:
+    job = images.job_directory(tmp_path / "job")
+    (job / "run.sh").write_bytes(begin)
+    pack.pack(job, tmp_path / "packed")
+    checked(tmp_path / "packed").require_admissible()
 
 
 def test_an_unknown_codec_is_an_error(tmp_path: Path) -> None:
