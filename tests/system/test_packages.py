@@ -147,7 +147,7 @@ def test_operator_has_a_set_ready_before_the_first_job_asks(packaged: Appliance,
     assert (result["status"], result["used"]["layers"][0]["name"]) == ("success", name)
     listed = construir("layer", "list", f"--spool={packaged.spool}").stdout
     assert f"{digest.removeprefix('sha256:')[:12]}" in listed
-    assert re.search(rf"^ *{name} .* common \(\d+ packages?\) ", listed, re.MULTILINE), "it says what was asked for"
+    assert re.search(rf"^ *{name} .* common \(\d+ packages?\)$", listed, re.MULTILINE), "it says what was asked for"
     assert "asked for: common\n" in construir("layer", "show", name, f"--spool={packaged.spool}").stdout
     assert f"layer {name}: made of" not in packaged.log.read_text()
 
