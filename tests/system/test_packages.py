@@ -116,6 +116,7 @@ def test_job_by_hand_shows_what_a_package_that_fails_has_said(packaged: Applianc
     where = (f"--config={packaged.config}", f"--spool={packaged.spool}")
     ran = construir("run", file, "-o", tmp_path / "result", *where)
     assert "Unpacking moonstruck" in ran.stdout
+    assert ran.stderr.startswith("construir: getting ready what it depends on: moonstruck\n")
     assert "dependency-failed" in ran.stderr
     built = construir("layer", "build", "moonstruck", *where)
     assert built.returncode == 1
