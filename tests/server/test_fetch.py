@@ -10,7 +10,7 @@ from construir_ftp.client import fetch
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Patience, Remote, plainly
 from construir_ftp.client.fetch import Fetch, Item
-from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError
+from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError, UsageError
 from tests.support import images, smalldisk
 from tests.support.cutter import Cutter
 from tests.support.fakeserver import FakeServer
@@ -84,6 +84,16 @@ def test_what_nothing_is_called_is_missing_and_what_there_is_is_named(
 ) -> None:
     with pytest.raises(MissingError, match="it holds hello"):
         bring(house.server.address[1], tmp_path / "r", "*.rpm")
+
+
+def test_whose_result_a_directory_holds_is_said_by_its_result_json_if_it_is_one(tmp_path: Path) -> None:
+    assert fetch.owner(tmp_path / "nothing") == ""
+    for content, job_id in ((b"{}", ""), (b"[[", ""), (b"\xff", ""), (b'{"id": 7}', ""), (b'{"id": "a", "b": 1}', "a")):
+        (tmp_path / "result.json").write_bytes(content)
+        assert fetch.owner(tmp_path) == job_id
+    fetch.demand_own(tmp_path, "a")
+    with pytest.raises(UsageError, match="holds the result of a; name another place: construir fetch b -o DIR"):
+        fetch.demand_own(tmp_path, "b")
 
 
 def test_a_fetch_that_was_cut_goes_on_where_it_ended(house: House, published: Path, tmp_path: Path) -> None:
