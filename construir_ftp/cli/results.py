@@ -11,7 +11,7 @@ from rich.text import Text
 from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
 from construir_ftp.cli.servers import Reach, reaching, server_option
-from construir_ftp.client import diff, fetch, jobs, status
+from construir_ftp.client import destination, diff, fetch, jobs, status
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
@@ -88,7 +88,7 @@ def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tupl
 
     Raises UsageError if it has another job's.
     """
-    fetch.demand_own(directory, job_id)
+    destination.demand_own(directory, job_id)
     server = reach.as_anyone(where)
     with plainly(where), server.session() as ftp:
         found = fetch.contents(ftp, job_id)

@@ -16,10 +16,9 @@ from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.screen import Screen
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
-from construir_ftp.client import jobs, submit
+from construir_ftp.client import destination, jobs, submit
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Remote, plainly
-from construir_ftp.client.fetch import owner
 from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import JobFile, Receipt
@@ -36,10 +35,8 @@ _FETCH = "Then bring the result into this directory, which holds no other job's;
 
 def _without_result(_ctx: click.Context, _param: click.Parameter, directory: Path | None) -> Path | None:
     """A directory for the result of a job that has no id yet: whatever result is there is another's."""
-    if directory is not None and (other := owner(directory)):
-        raise UsageError(
-            f"nothing is sent: {directory} holds the result of {printable(other)[:80]}; name another place: --fetch DIR"
-        )
+    if directory is not None:
+        destination.demand_empty(directory)
     return directory
 
 

@@ -20,19 +20,19 @@ import msgspec
 
 from construir_ftp.client import remote_files, status
 from construir_ftp.client.connection import LOST, Patience, Remote, said
+from construir_ftp.client.destination import RESULT
 from construir_ftp.errors import (
     AnswerError,
     ConstruirError,
     DamagedError,
     MissingError,
     TryLaterError,
-    UsageError,
     one_line,
     plainly,
 )
 from construir_ftp.jobs import portable_names
 
-SUMS, RESULT = "SHA256SUMS", "result.json"
+SUMS = "SHA256SUMS"
 _SESSIONS = 4
 _PIECE_BYTES = 256 * 1024
 # More than an appliance puts into a result (artifacts.max_files), unless it is told to.
@@ -57,34 +57,6 @@ class Item(msgspec.Struct, frozen=True):
     name: str
     sha256: str
     size_bytes: int
-
-
-class _Owner(msgspec.Struct):
-    """Of a result.json: whose result it is."""
-
-    id: str = ""
-
-
-def owner(directory: Path) -> str:
-    """The id of the job whose result is in this directory; empty where there is none that says so."""
-    path = directory / RESULT
-    if not path.is_file():
-        return ""
-    with plainly(path):
-        content = path.read_bytes()
-    try:
-        return msgspec.json.decode(content, type=_Owner).id
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        return ""
-
-
-def demand_own(directory: Path, job_id: str) -> None:
-    """Raises UsageError if the result of another job is in the directory, since the files of both would be mixed."""
-    if (other := owner(directory)) not in ("", job_id):
-        raise UsageError(
-            f"{directory} holds the result of {one_line(other)[:_NAME_SHOWN]};"
-            f" name another place: construir fetch {job_id} -o DIR"
-        )
 
 
 def contents(ftp: ftplib.FTP, job_id: str) -> Listing:
@@ -191,8 +163,8 @@ class Fetch:
         Raises ConstruirError before anything is fetched where there is no room for it.
         """
         self._demand_room(items)
-        # First what says whose result it is: see demand_own. Then the largest, so that nobody waits for it alone at the
-        # end.
+        # First what says whose result it is, as destination asks. Then the largest, so that nobody waits for it alone
+        # at the end.
         for item in sorted(items, key=lambda item: (item.name != RESULT, -item.size_bytes)):
             self._waiting.put(item)
         sessions = min(_SESSIONS, len(items))
