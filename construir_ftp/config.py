@@ -15,6 +15,9 @@ from construir_ftp.errors import ConfigError
 from construir_ftp.schema import Count, Positive, Section, parse_section
 from construir_ftp.units import Duration, Size
 
+# Base images of an appliance that runs as root, or came as a Debian package.
+APPLIANCE_IMAGES = Path("/var/lib/construir/images")
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Filesystems = Annotated[tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...], msgspec.Meta(min_length=1)]
 
@@ -223,7 +226,7 @@ class Config(Section, frozen=True):
         if self.images.path:
             return Path(self.images.path)
         if os.geteuid() == 0:
-            return Path("/var/lib/construir/images")
+            return APPLIANCE_IMAGES
         return _xdg("XDG_CACHE_HOME", ".cache") / "construir" / "images"
 
     def users_path(self) -> Path:

@@ -54,6 +54,24 @@ _COMMANDS = {
         "layer": ("layers", "layer_group"),
     },
 }
+# The first sentences, without a dot, of the commands that need the libraries of the extra `appliance`: for where these
+# are missing.
+_SUMMARIES = {
+    "run": "Run SOURCE, a directory or a job image, in a machine here, without a server; exit as run.sh did",
+    "shell": "Look at a job in the machine it had: a copy of it at /job, and a login on this terminal: root,"
+    " password vagrant",
+    "serve": "Run the appliance until SIGTERM: FTP server, runner and janitor, or only the PART named",
+    "check": "Say whether everything the appliance needs is here, and what to do where it isn't",
+    "status": "Say what waits and why, what runs, and how much room there is",
+    "drain": "Take the appliance out of service: no uploads are taken, no jobs are started, and those that run end",
+    "resume": "Take uploads and jobs again, after `construir drain`",
+    "delete": "Delete results of this computer's appliance, whoever sent the jobs: ID is one, or what begins only one",
+    "prune": "Delete the results that the limits of the configuration no longer allow, once, now",
+    "user": "Who may send jobs",
+    "image": "Base images: what machines boot",
+    "layer": "Layers: Debian packages and published results that jobs can depend on",
+}
+_INSTALL = "pip install '.[appliance]'"
 _PLACES = {name: place for commands in _COMMANDS.values() for name, place in commands.items()}
 
 
@@ -87,6 +105,10 @@ class Catalogue(click.Group):
 
 
 def _unavailable(name: str, error: ImportError) -> click.Command:
+    """A command of that name, listed as what it is, which says what it lacks."""
+
+    summary = _SUMMARIES.get(name)
+
     def say(**_anything: Any) -> None:
         raise MissingLibraryError(f"construir {name}", error.name or str(error)) from error
 
@@ -95,7 +117,7 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
         callback=say,
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
-        help=f"Needs what is not installed here: {error.name or error}.",
+        help=f"{summary} (needs: {_INSTALL})." if summary else f"Needs what is not installed here: {error.name}.",
         add_help_option=False,
     )
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
 from construir_ftp.cli.servers import Reach, reaching, server_option
-from construir_ftp.client import diff, fetch, jobs, status
+from construir_ftp.client import destination, diff, fetch, jobs, status
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
@@ -49,7 +49,8 @@ def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
 def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, ...]) -> None:
     """Bring the result of the job ID, and check it against its SHA256SUMS; prints the directory.
 
-    What was brought before is left alone, what was cut goes on where it ended.
+    What was brought before is left alone, what was cut goes on where it ended. A directory that holds another job's
+    result is refused.
     """
     where = reach.address(job)
     with plainly(where), reach.as_anyone(where).session() as ftp:
@@ -83,7 +84,11 @@ def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
 
 
 def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tuple[str, ...]) -> Path:
-    """Bring a result, or what of it is wanted, into `directory`, which may have some of it already."""
+    """Bring a result, or what of it is wanted, into `directory`, which may have some of it already.
+
+    Raises UsageError if it has another job's.
+    """
+    destination.demand_own(directory, job_id)
     server = reach.as_anyone(where)
     with plainly(where), server.session() as ftp:
         found = fetch.contents(ftp, job_id)

@@ -16,6 +16,7 @@ from construir_ftp.jobs.service import DRAINED, Service
 from construir_ftp.jobs.spool import Job, Spool
 
 _LOOK_S = 0.5
+_LIVE, _DONE = ("queue", "running"), ("done",)
 
 
 @click.command("drain")
@@ -76,7 +77,7 @@ def delete_command(settings: Config, jobs: tuple[str, ...], force: bool) -> None
     A job that waits or runs is ended by `construir cancel --here`; its result can be deleted then.
     """
     spool = Spool.find(settings.spool_path())
-    doomed = [find(spool, word, "done") for word in jobs]
+    doomed = [find(spool, word, _DONE) for word in jobs]
     needed = set() if force else references.results(spool) & set(doomed)
     if needed:
         raise UsageError(f"jobs that wait or run depend on {', '.join(sorted(needed))}; --force deletes all the same")
@@ -88,7 +89,7 @@ def delete_command(settings: Config, jobs: tuple[str, ...], force: bool) -> None
 def cancel_here(place: Path, word: str) -> str:
     """Have a job in the spool at `place` ended, whoever sent it; its id. Raises MissingError, UsageError."""
     spool = Spool.find(place)
-    job_id = find(spool, word, "queue", "running")
+    job_id = find(spool, word, _LIVE)
     try:
         spool.cancel(job_id, OPERATOR)
     except FileNotFoundError as error:
@@ -96,11 +97,31 @@ def cancel_here(place: Path, word: str) -> str:
     return job_id
 
 
-def find(spool: Spool, word: str, *states: str) -> str:
+def find(spool: Spool, word: str, states: tuple[str, ...]) -> str:
     """The id of the one job in these states that `word` means: an id, what one begins with, or a job's name."""
-    found = matching(word, sorted({name for state in states for name in spool.names(state)}))
+    found = _matching(spool, word, states)
     if not found:
-        raise MissingError(f"there is no job {printable(word)} in {' or '.join(f'{state}/' for state in states)} here")
+        raise MissingError(
+            f"there is no job {printable(word)} in {_places(states)} here{_elsewhere(spool, word, states)}"
+        )
     if len(found) > 1:
         raise UsageError(f"{printable(word)} may be any of {', '.join(found[-5:])}; say which")
     return found[0]
+
+
+def _matching(spool: Spool, word: str, states: tuple[str, ...]) -> list[str]:
+    return matching(word, sorted({name for state in states for name in spool.names(state)}))
+
+
+def _places(states: tuple[str, ...]) -> str:
+    return " or ".join(f"{state}/" for state in states)
+
+
+def _elsewhere(spool: Spool, word: str, states: tuple[str, ...]) -> str:
+    """What to add about a job that `word` means, and that is not in these states: how it stands, and what ends it."""
+    other = _LIVE if states == _DONE else _DONE
+    if len(found := _matching(spool, word, other)) != 1:
+        return ""
+    if other == _DONE:
+        return f"; it is done, and its result is deleted by: construir delete {found[0]}"
+    return f"; it waits or runs, and is ended by: construir cancel --here {found[0]}"

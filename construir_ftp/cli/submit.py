@@ -16,7 +16,7 @@ from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.screen import Screen
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
-from construir_ftp.client import jobs, submit
+from construir_ftp.client import destination, jobs, submit
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Remote, plainly
 from construir_ftp.client.history import Sent
@@ -30,11 +30,20 @@ from construir_ftp.pack import pack
 from construir_ftp.pack.pack import Wrapping
 from construir_ftp.units import Size
 
+_FETCH = "Then bring the result into this directory, which holds no other job's; implies --wait."
+
+
+def _without_result(_ctx: click.Context, _param: click.Parameter, directory: Path | None) -> Path | None:
+    """A directory for the result of a job that has no id yet: whatever result is there is another's."""
+    if directory is not None:
+        destination.demand_empty(directory)
+    return directory
+
 
 def _following(command: click.decorators.FC) -> click.decorators.FC:
     """The options of commands that can go on to the end of what they have sent."""
     wait = click.option("--wait", is_flag=True, help="Follow the job to its end, and exit with its own code.")
-    fetch = click.option("--fetch", type=PATH, help="Then bring the result into this directory; implies --wait.")
+    fetch = click.option("--fetch", type=PATH, callback=_without_result, help=_FETCH)
     return wait(fetch(command))
 
 

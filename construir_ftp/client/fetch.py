@@ -20,6 +20,7 @@ import msgspec
 
 from construir_ftp.client import remote_files, status
 from construir_ftp.client.connection import LOST, Patience, Remote, said
+from construir_ftp.client.destination import RESULT
 from construir_ftp.errors import (
     AnswerError,
     ConstruirError,
@@ -162,8 +163,9 @@ class Fetch:
         Raises ConstruirError before anything is fetched where there is no room for it.
         """
         self._demand_room(items)
-        # The largest first, so that nobody waits for it alone at the end.
-        for item in sorted(items, key=lambda item: item.size_bytes, reverse=True):
+        # First what says whose result it is, as destination asks. Then the largest, so that nobody waits for it alone
+        # at the end.
+        for item in sorted(items, key=lambda item: (item.name != RESULT, -item.size_bytes)):
             self._waiting.put(item)
         sessions = min(_SESSIONS, len(items))
         with ThreadPoolExecutor(sessions) as pool:

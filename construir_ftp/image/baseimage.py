@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import files
+from construir_ftp.config import APPLIANCE_IMAGES
 from construir_ftp.errors import ConstruirError, UsageError
 
 ROOT, KERNEL, INITRD, MANIFEST = "root.img", "kernel", "initrd.img", "manifest.json"
@@ -129,8 +130,18 @@ def find(images: Path, name: str) -> BaseImage:
     except FileNotFoundError as error:
         there = ", ".join(names(images)) or "none"
         raise ConstruirError(
-            f"base image '{name}' not found in {images}, where there is: {there}; run: construir image build {name}"
+            f"base image '{name}' not found in {images}, where there is: {there};"
+            f" run: construir image build {name}{_appliance_has(images, name)}"
         ) from error
+
+
+def _appliance_has(images: Path, name: str) -> str:
+    """What to add to the message where this computer's appliance has an image that `images` lacks, for all to read."""
+    if images != APPLIANCE_IMAGES:
+        with suppress(OSError, ConstruirError):
+            if os.access(read((APPLIANCE_IMAGES / name).resolve(), name).root, os.R_OK):
+                return f", or use those of this computer's appliance: --images {APPLIANCE_IMAGES}"
+    return ""
 
 
 def read(path: Path, name: str) -> BaseImage:

@@ -1,5 +1,6 @@
 """Base images: what is in one, that damage is noticed, what recipes come to."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 import pytest
 
 from construir_ftp import architecture
+from construir_ftp.config import APPLIANCE_IMAGES
 from construir_ftp.diskimage.codec import inflate
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, recipe
 from construir_ftp.image.baseimage import BaseImage
+from tests.support import images
 from tests.support.appliance import construir, copy_program
 from tests.support.baseimages import publish
 from tests.support.images import run
+from tests.support.places import PROJECT
 
 
 def inside(base: BaseImage, command: str) -> str:
@@ -41,6 +45,28 @@ def test_image_that_is_not_there_is_named_with_the_command_that_builds_it(tmp_pa
         ConstruirError, match=r"base image 'nothing' not found in .*; run: construir image build nothing"
     ):
         baseimage.find(tmp_path, "nothing")
+
+
+@pytest.mark.root("an appliance's images are mounted, where nobody else sees it")
+@pytest.mark.parametrize(("name", "is_told"), [("", True), ("other-amd64", False)])
+def test_those_of_this_computers_appliance_are_named_to_an_ordinary_user_who_lacks_one(
+    base: BaseImage, tmp_path: Path, name: str, *, is_told: bool
+) -> None:
+    (tmp_path / "appliance").mkdir()
+    (tmp_path / "appliance" / (name or base.name)).symlink_to("version")
+    (tmp_path / "appliance/version").mkdir()
+    for part in (baseimage.MANIFEST, baseimage.ROOT):
+        (tmp_path / "appliance/version" / part).write_bytes((base.path / baseimage.MANIFEST).read_bytes())
+    images.job_directory(tmp_path / "greet", b"#!/bin/sh\n")
+    script = f"""mkdir -p {APPLIANCE_IMAGES} && mount --bind appliance {APPLIANCE_IMAGES} &&
+        exec {sys.executable} -m construir_ftp run greet --images mine --spool spool"""
+    argv = ["unshare", "--mount", "--propagation=private", "sh", "-c", script]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    said = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    told = f", or use those of this computer's appliance: --images {APPLIANCE_IMAGES}\n"
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1)
+    assert f"run: construir image build {base.name}{told if is_told else ''}".strip() in said.stderr
+    assert said.stderr.endswith(told) == is_told
 
 
 def test_one_changed_byte_is_noticed(copy: BaseImage) -> None:

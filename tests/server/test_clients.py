@@ -16,6 +16,7 @@ import pytest
 from tests.support import images
 from tests.support.contributor import CHANGES, FILE, MIB, NAME, PASSWORD, Contributor, command_lines, large_job
 from tests.support.ftpclient import House
+from tests.support.places import PROJECT
 
 JOB = images.pack("zstd", images.claiming(images.image("ext2", MIB), 2 * MIB)[:MIB] + images.noise(MIB))
 CLIENTS = ("curl", "lftp", "tnftp", "ncftpput", "rclone", "dput", "dupload")
@@ -278,6 +279,19 @@ def test_result_is_fetched_whole_by_anyone_and_the_rest_of_one(house: House, ali
     status, said = alice.run(line)
     assert status == 0, said
     assert {name: (alice.desk / name).read_bytes() for name in files} == files
+
+
+def test_curl_shows_the_replies_and_not_the_password_as_the_pages_say(house: House, alice: Contributor) -> None:
+    send, only = f"curl -snv -T {FILE} ftp://server:2121/queue/ 2>&1", "| grep '^< [245]'"
+    for page in ("README.md", "docs/clients.md"):
+        assert f"2>&1 {only}`" in (PROJECT / page).read_text()
+    _, said = alice.run(f'sh -c "{send} {only}"')
+    job_id, _ = only_job(house)
+    assert all(line.startswith("< ") for line in said.splitlines())
+    assert f"< 226 Accepted as job {job_id}" in said
+    assert PASSWORD not in said
+    _, all_of_it = alice.run(f'sh -c "{send}"')
+    assert f"> PASS {PASSWORD}" in all_of_it
 
 
 def test_curl_without_a_name_is_told_who_sends_jobs(house: House, alice: Contributor) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client import fetch
+from construir_ftp.client import destination, fetch
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Patience, Remote, plainly
 from construir_ftp.client.fetch import Fetch, Item
-from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError
+from construir_ftp.errors import AnswerError, ConstruirError, DamagedError, MissingError, TryLaterError, UsageError
 from tests.support import images, smalldisk
 from tests.support.cutter import Cutter
 from tests.support.fakeserver import FakeServer
@@ -86,6 +86,16 @@ def test_what_nothing_is_called_is_missing_and_what_there_is_is_named(
         bring(house.server.address[1], tmp_path / "r", "*.rpm")
 
 
+def test_whose_result_a_directory_holds_is_said_by_its_result_json_if_it_is_one(tmp_path: Path) -> None:
+    assert destination.owner(tmp_path / "nothing") == ""
+    for content, job_id in ((b"{}", ""), (b"[[", ""), (b"\xff", ""), (b'{"id": 7}', ""), (b'{"id": "a", "b": 1}', "a")):
+        (tmp_path / "result.json").write_bytes(content)
+        assert destination.owner(tmp_path) == job_id
+    destination.demand_own(tmp_path, "a")
+    with pytest.raises(UsageError, match="holds the result of a; name another place: construir fetch b -o DIR"):
+        destination.demand_own(tmp_path, "b")
+
+
 def test_a_fetch_that_was_cut_goes_on_where_it_ended(house: House, published: Path, tmp_path: Path) -> None:
     with Cutter(house.server.address, cuts=[2 * MIB, MIB // 2, 3 * MIB // 4]) as network:
         bring(network.port, tmp_path / "r")
@@ -140,7 +150,7 @@ def test_a_disk_that_cant_be_written_is_not_taken_for_the_servers_fault(
 ON_A_FULL_DISK = """
 import sys
 from pathlib import Path
-from construir_ftp.client import fetch
+from construir_ftp.client import destination, fetch
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Remote
 from construir_ftp.client.fetch import Fetch

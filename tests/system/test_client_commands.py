@@ -80,6 +80,32 @@ def test_submit_prints_the_id_alone_and_wait_ends_as_the_job_does(run: Command, 
     assert (tmp_path / "out/output.log").read_text() == "started\n"
 
 
+def test_a_directory_holds_the_result_of_one_job(run: Command, tmp_path: Path) -> None:
+    mine, before = job(tmp_path / "mine", "echo one"), tmp_path / "r"
+    first = run("submit", mine, "--wait", "--fetch", "r").stdout.split()[0]
+    (before / "output.log").unlink()
+    again = run("fetch", first, "-o", "r")
+    assert (again.returncode, again.stdout) == (0, "r\n"), "the same one is continued"
+    kept = {path.name: path.read_bytes() for path in before.iterdir()}
+
+    for words in (("submit", mine, "--fetch", "r"), ("retry", first, "--fetch", "r")):
+        refused = run(*words)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr == (
+            f"construir: nothing is sent: r holds the result of {first}; name another place: --fetch DIR\n"
+        )
+    second = run("submit", mine, "--wait").stdout.split()[0]
+    for only in ((), ("--only", "output")):
+        refused = run("fetch", second, "-o", "r", *only)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr == (
+            f"construir: r holds the result of {first}; name another place: construir fetch {second} -o DIR\n"
+        )
+    assert {path.name: path.read_bytes() for path in before.iterdir()} == kept
+    jobs = json.loads(run("jobs", "--mine", "--json").stdout)
+    assert {line["id"] for line in jobs} == {first, second}
+
+
 def test_ctrl_c_while_waiting_detaches_and_the_job_goes_on(home: dict[str, str], run: Command, tmp_path: Path) -> None:
     slow = job(tmp_path / "slow", "echo begun; sleep 4")
     # What a shell starts in the background ignores Ctrl-C, and so would these tests and what they start.

@@ -37,6 +37,27 @@ def test_the_commands_of_a_page_work_as_they_are(page: Path, shared_appliance: A
     assert said.returncode == 0, (said.stdout[-3000:], said.stderr[-3000:])
 
 
+@pytest.mark.parametrize("section", ["Logs", "Stop, out of service, end a job", "Upgrade"])
+def test_the_operators_page_tells_of_a_checkout_and_of_the_debian_package(section: str) -> None:
+    text = (PROJECT / "docs/operator.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    assert re.search(r"(journalctl -u|systemctl stop) construir ", text.replace("\n", " "))
+    assert re.search(r"\bcheckout\b", text)
+    assert re.search(r"construir-\*|construir\.target|deploy/package", text)
+
+
+def test_the_units_that_the_operators_page_names_are_the_packages() -> None:
+    units = {path.name for path in (PROJECT / "deploy/systemd").iterdir()}
+    named = set(re.findall(r"\bconstruir(?:-[a-z]+\.service|\.target)", (PROJECT / "docs/operator.md").read_text()))
+    assert named
+    assert named <= units
+    assert all(name.startswith("construir-") for name in units - {"construir.target"}), "what journalctl is asked for"
+
+
+def test_the_operators_page_has_100_columns_at_most() -> None:
+    lines = (PROJECT / "docs/operator.md").read_text().splitlines()
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+
+
 @pytest.mark.parametrize("page", [*PAGES, *PROJECT.glob("*.md")], ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())

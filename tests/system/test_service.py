@@ -97,10 +97,21 @@ def test_operator_ends_and_deletes_anybodys_job(one_slot: Appliance, hangs: Path
     assert construir("delete", running[:-1], "nothing", *places).returncode == 66, "nothing is deleted"
     several = construir("delete", "hangs", *places)
     assert (several.returncode, several.stderr.count("\n")) == (2, 1)
+    done = construir("cancel", "--here", running, *places)
+    assert (done.returncode, done.stderr.count("\n")) == (66, 1)
+    assert f"it is done, and its result is deleted by: construir delete {running}\n" in done.stderr
     assert operate(one_slot, "delete", running, waiting) == f"deleted {running}\ndeleted {waiting}\n"
     assert list((one_slot.spool / "done").iterdir()) == []
     gone = construir("cancel", "--here", running, *places)
     assert (gone.returncode, gone.stderr.count("\n")) == (66, 1)
+    assert gone.stderr.endswith("in queue/ or running/ here\n")
+
+
+def test_a_job_that_is_not_done_is_not_deleted_but_what_ends_it_is_named(one_slot: Appliance, hangs: Path) -> None:
+    running = one_slot.submit(hangs)
+    early = construir("delete", running, f"--spool={one_slot.spool}")
+    assert (early.returncode, early.stderr.count("\n")) == (66, 1)
+    assert f"it waits or runs, and is ended by: construir cancel --here {running}\n" in early.stderr
 
 
 def test_a_contributor_without_a_server_is_told_to_name_one(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""The list of commands, where all libraries are installed, and where those of the extra `appliance` are not."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import click
+import pytest
+
+from construir_ftp.cli.main import _SUMMARIES, construir
+from tests.support.places import PROJECT
+
+# The modules of the extra `appliance`, and what stands for them in site-packages.
+_LACKING = ("pyftpdlib", "magic", "sh.py", "schedule", "argon2", "elftools")
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> dict[str, str]:
+    """An environment whose Python finds the libraries of a contributor's install only."""
+    place = tmp_path / "libraries"
+    place.mkdir()
+    for library in Path(sysconfig.get_path("purelib")).iterdir():
+        if library.name not in _LACKING and library.suffix != ".pth":
+            (place / library.name).symlink_to(library)
+    (place / "construir_ftp").unlink(missing_ok=True)
+    (place / "construir_ftp").symlink_to(PROJECT / "construir_ftp")
+    return {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300"}
+
+
+def typed(light: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    # The interpreter itself, without any site-packages (-S): those have the libraries.
+    python = os.path.realpath(sys.executable)
+    argv = [python, "-S", "-m", "construir_ftp", *words]
+    return subprocess.run(argv, env=light, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_summaries_of_commands_that_may_be_missing_are_the_commands_own() -> None:
+    context = click.Context(construir)
+    found = {name: construir.get_command(context, name) for name in _SUMMARIES}
+    own = {name: command.get_short_help_str(200).rstrip(".") for name, command in found.items() if command}
+    assert own == _SUMMARIES
+
+
+def test_help_without_the_appliances_libraries_still_says_what_each_command_does(light: dict[str, str]) -> None:
+    said = typed(light, "--help")
+    assert said.returncode == 0, said.stderr
+    told = " ".join(said.stdout.split())
+    needs = "pip install '.[appliance]'"
+    for name in ("run", "serve", "user"):
+        assert f"{name} {_SUMMARIES[name]} (needs: {needs})" in told
+    assert "submit Send SOURCE" in told
+    lacking = typed(light, "run", "greet")
+    assert (lacking.returncode, lacking.stderr.count("\n")) == (69, 1)
+    assert lacking.stderr.endswith(f"run: {needs}\n")
