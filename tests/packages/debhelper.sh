@@ -1,17 +1,17 @@
 #!/bin/sh -e
 # packages: build-essential debhelper lintian
-mkdir -p a-1/debian/source && cd a-1
+mkdir -p aa-1/debian/source && cd aa-1
 echo '3.0 (native)' >debian/source/format
-printf 'a (1) unstable; urgency=low\n\n  * A.\n\n -- A <a@b.c>  Thu, 01 Jan 2026 00:00:00 +0000\n' >debian/changelog
+printf 'aa (1) unstable; urgency=low\n\n  * A.\n\n -- A <a@b.c>  Thu, 01 Jan 2026 00:00:00 +0000\n' >debian/changelog
 cat >debian/control <<'END'
-Source: a
+Source: aa
 Section: misc
 Priority: optional
 Maintainer: A <a@b.c>
 Build-Depends: debhelper-compat (= 13)
 Standards-Version: 4.6.2
 
-Package: a
+Package: aa
 Architecture: all
 Depends: ${misc:Depends}
 Description: a
@@ -19,4 +19,4 @@ Description: a
 END
 printf '#!/usr/bin/make -f\n%%:\n\tdh $@\n' >debian/rules && chmod +x debian/rules
 dpkg-buildpackage -us -uc -b
-lintian ../a_1_all.deb | grep no-copyright-file
+lintian ../aa_1_all.deb | grep no-copyright-file
