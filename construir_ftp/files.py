@@ -70,8 +70,10 @@ def replace(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """An exclusive flock(2) on a file or directory, for as long as this process lives at most.
+def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """An exclusive flock(2) on a file or directory; gives its descriptor.
+
+    It ends with this process, unless a child inherits the descriptor: then with the last that has it.
 
     What is to be replaced by a rename has to be locked by its directory: the lock stays with the file that was there.
     Without `wait` raises BlockingIOError where it is locked.
@@ -79,7 +81,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

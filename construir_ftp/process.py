@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 _QUOTED_BYTES = 400
 # How often `meanwhile` is called.
 _LOOK_S = 0.05
+# What is to end does so within this, or is killed.
+_GRACE_S = 5.0
+
+# All commands start in the background, so that there is a process group to kill; a session of its own makes it one.
+_USUAL = {
+    "_tty_out": False,
+    "_truncate_exc": False,
+    "_decode_errors": "replace",
+    "_bg": True,
+    "_bg_exc": False,
+    "_new_session": True,
+}
 
 Argv = Sequence[str | Path]
 
@@ -48,12 +60,16 @@ def run(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     meanwhile: Callable[[], None] | None = None,
+    lock: int | None = None,
 ) -> str:
     """Run a command to its end; return what it printed on standard output (empty if `stdout` took it).
 
     Output that isn't UTF-8 comes with replacement characters. Raises CommandError if the command is missing,
     fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it. So it is if
     `meanwhile`, which is called again and again until it has ended, raises anything.
+
+    With `lock`, a descriptor of a file that is locked by flock(2), the command holds the lock, too, and ends with the
+    calling thread, even if that is killed: whoever gets the lock next is alone.
     """
     try:
         import sh  # here, since contributors' commands do without, as Windows does
@@ -68,17 +84,13 @@ def run(
             "_in": stdin or nothing,
             "_timeout": timeout_s,
             "_cwd": str(cwd) if cwd else None,
-            "_tty_out": False,
-            "_truncate_exc": False,
-            "_decode_errors": "replace",
-            # In the background, so that there is a process group to kill; a session of its own makes it one.
-            "_bg": True,
-            "_bg_exc": False,
-            "_new_session": True,
+            **_USUAL,
             **({"_out": stdout} if stdout is not None else {}),
+            **(_handed_over(lock) if lock is not None else {}),
         }
         try:
-            command = sh.Command(words[0], search_paths=environment()["PATH"].split(":"))
+            program = sh.Command(words[0], search_paths=_search())
+            command = program if lock is None else _ending_with_us(program, timeout_s)
             return _outcome(command(*words[1:], **special), meanwhile)
         except sh.CommandNotFound as missing:
             raise CommandError(f"{words[0]}: not installed") from missing
@@ -89,6 +101,27 @@ def run(
         except sh.ForkException as failed:
             reason = str(failed).strip().splitlines()[-1].strip()
             raise CommandError(f"can't be started ({reason}): {shlex.join(words)}") from failed
+
+
+def _search() -> list[str]:
+    return environment()["PATH"].split(":")
+
+
+def _handed_over(descriptor: int) -> dict[str, Any]:
+    """The options by which a command inherits a descriptor, and no other child does."""
+    return {"_pass_fds": {descriptor}, "_preexec_fn": lambda: os.set_inheritable(descriptor, True)}
+
+
+def _ending_with_us(program: "sh.Command", timeout_s: float) -> "sh.Command":
+    """A program that ends, with all of its process group, when the calling thread does.
+
+    The signal goes to timeout(1), which passes it on to the group. The limit is for a caller that is gone before
+    setpriv runs; as long as it lives it is earlier.
+    """
+    import sh
+
+    bound = ["timeout", f"--kill-after={_GRACE_S:g}", f"{timeout_s + _GRACE_S:g}"]
+    return sh.Command("setpriv", search_paths=_search()).bake("--pdeathsig", "TERM", *bound, str(program))
 
 
 def _outcome(running: "sh.RunningCommand", meanwhile: Callable[[], None] | None) -> str:

@@ -17,8 +17,10 @@ never loses one and never publishes two results. The spool never opens an upload
 
 import errno
 import os
+import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -36,6 +38,9 @@ __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
+# A file beside the states that gets its name by a rename (files.replace, cancellation). That takes seconds.
+_DRAFT = re.compile(r"\.(cancel|runner\.json|service\.json|turns)\.[0-9a-f]{8,}")
+_DRAFT_S = 3600.0
 
 
 class Staged(NamedTuple):
@@ -257,10 +262,20 @@ class Spool:
             files.remove(self._move(job, "trash", f"{job.id}.{secrets.token_hex(4)}").path)
 
     def sweep_trash(self) -> None:
-        """Remove what an interrupted delete left; what can't be removed stays for the next sweep."""
-        for entry in self.state("trash").iterdir():
+        """Remove what an interrupted delete, or a process killed while it wrote a file of the spool, has left.
+
+        What can't be removed stays for the next sweep.
+        """
+        for entry in (*self.state("trash").iterdir(), *self._abandoned_drafts()):
             with suppress(OSError):
                 files.remove(entry)
+
+    def _abandoned_drafts(self) -> Iterator[Path]:
+        oldest_s = time.time() - _DRAFT_S
+        for entry in self.path.iterdir():
+            with suppress(FileNotFoundError):  # renamed meanwhile
+                if _DRAFT.fullmatch(entry.name) and entry.lstat().st_mtime < oldest_s:
+                    yield entry
 
     # -- all of it ---------------------------------------------------------------------------------------
 

@@ -113,17 +113,18 @@ class Archive:
         if _age_s(self._refreshed) < _LISTS_AGE_S and self._apt.is_prepared():
             return
         has_lists = self._refreshed.exists()
+        patience_s = (0.0 if has_lists else _LOCK_AT_THE_DOOR_S) if at_the_door else _LOCK_S
         try:
-            with aside(), self._apt.alone((0.0 if has_lists else _LOCK_AT_THE_DOOR_S) if at_the_door else _LOCK_S):
+            with aside(), self._apt.alone(patience_s) as lock:
                 self.prepare()
                 if _age_s(self._refreshed) >= _LISTS_AGE_S:
-                    self._fetch_lists(at_the_door=at_the_door)
+                    self._fetch_lists(lock, at_the_door=at_the_door)
         except (CommandError, RefusedError) as error:
             if not has_lists:
                 raise
             log.warning("the lists of packages of %s stay as old as they are: %s", self._base.name, error)
 
-    def _fetch_lists(self, *, at_the_door: bool) -> None:
+    def _fetch_lists(self, lock: int, *, at_the_door: bool) -> None:
         failed = self.place / "failed"
         if _age_s(failed) < _AGAIN_S:
             raise CommandError(f"the archive of {self._base.name} failed less than {_AGAIN_S:g} s ago; try again later")
@@ -131,7 +132,7 @@ class Archive:
         options = [*stall, "--option=Acquire::Retries=0"] if at_the_door else []
         try:
             timeout_s = self._at_the_door_s if at_the_door else _LISTS_S
-            self._apt.fetch("update", "--error-on=any", *options, timeout_s=timeout_s)
+            self._apt.fetch(lock, "update", "--error-on=any", *options, timeout_s=timeout_s)
         except CommandError as error:
             log.warning("the lists of packages of %s can't be fetched: %s", self._base.name, plainly(error))
             failed.touch()
@@ -178,9 +179,9 @@ class Archive:
         # The + is taken off again: see _exactly.
         names = [f"{package.name}={package.version}+" for package in plan.packages]
         timeout_s = min(_FETCH_S, _FETCH_START_S + plan.download_bytes / _FETCH_RATE_BYTES)
-        with self._apt.alone(_LOCK_S):
+        with self._apt.alone(_LOCK_S) as lock:
             if names:
-                self._apt.fetch("install", "--download-only", _NO_PATTERNS, "--", *names, timeout_s=timeout_s)
+                self._apt.fetch(lock, "install", "--download-only", _NO_PATTERNS, "--", *names, timeout_s=timeout_s)
         debs = [self.place / "archives" / package.file for package in plan.packages]
         if missing := [file.name for file in debs if not file.exists()]:
             raise CommandError(f"apt did not fetch {missing[0]}; try again later")

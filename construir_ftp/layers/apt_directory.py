@@ -57,24 +57,34 @@ class AptDirectory:
 
     def run(self, tool: str, *arguments: str, timeout_s: float = _SIMULATE_S) -> str:
         """What an apt tool prints that fetches nothing. Raises CommandError, StoppedError."""
-        return self._run(tool, *arguments, timeout_s=timeout_s, progress=None)
+        return self._run(tool, *arguments, timeout_s=timeout_s)
 
-    def fetch(self, *arguments: str, timeout_s: float) -> None:
-        """Have apt-get fetch something. Raises CommandError, which names the host if that is too slow; StoppedError."""
+    def fetch(self, lock: int, *arguments: str, timeout_s: float) -> None:
+        """Have apt-get fetch something, which holds the lock of `alone` for as long as it runs, and ends with us.
+
+        Raises CommandError, which names the host if that is too slow; StoppedError.
+        """
         progress = Progress([self.path / name for name in _GROWING], self._pace, timeout_s)
         try:
-            self._run("get", *arguments, timeout_s=timeout_s + _LATER_S, progress=progress)
+            self._run("get", *arguments, timeout_s=timeout_s + _LATER_S, progress=progress, lock=lock)
         except SlowError as error:
             raise SlowError(f"the package archive ({self._hosts(arguments)}) {error}") from error
 
-    def _run(self, tool: str, *arguments: str, timeout_s: float, progress: "Progress | None") -> str:
+    def _run(
+        self,
+        tool: str,
+        *arguments: str,
+        timeout_s: float,
+        progress: "Progress | None" = None,
+        lock: int | None = None,
+    ) -> str:
         def meanwhile() -> None:
             waiting.demand_not_stopped(self._stop)
             if progress is not None:
                 progress.demand()
 
         env = process.environment(APT_CONFIG=str(self.path / "apt.conf"), DEBIAN_FRONTEND="noninteractive")
-        return process.run([f"apt-{tool}", *arguments], timeout_s=timeout_s, env=env, meanwhile=meanwhile)
+        return process.run([f"apt-{tool}", *arguments], timeout_s=timeout_s, env=env, meanwhile=meanwhile, lock=lock)
 
     def _hosts(self, arguments: tuple[str, ...]) -> str:
         """Where a command of apt-get would fetch from."""
@@ -83,12 +93,15 @@ class AptDirectory:
         return ", ".join(sorted(host for host in hosts if host)) or "on this disk"
 
     @contextmanager
-    def alone(self, patience_s: float) -> Iterator[None]:
-        """Hold the directory. Raises CommandError where another one does for longer than that; StoppedError."""
+    def alone(self, patience_s: float) -> Iterator[int]:
+        """Hold the directory; gives the lock, for `fetch`.
+
+        Raises CommandError where another one does for longer than that; StoppedError.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         late = f"something is being fetched for {self._base.name}; try again later"
-        with waiting.locked(self.path, self._stop, patience_s, late):
-            yield
+        with waiting.locked(self.path, self._stop, patience_s, late) as lock:
+            yield lock
 
     def is_prepared(self) -> bool:
         """Whether `prepare` has been here, for such a base image and on such a host."""

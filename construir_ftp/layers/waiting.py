@@ -30,17 +30,20 @@ def demand_not_stopped(stop: socket.socket | None) -> None:
 
 
 @contextmanager
-def locked(path: Path, stop: socket.socket | None, patience_s: float = math.inf, late: str = "") -> Iterator[None]:
-    """Hold a lock (files.locked). Raises StoppedError; CommandError, with the words `late`, after that patience."""
+def locked(path: Path, stop: socket.socket | None, patience_s: float = math.inf, late: str = "") -> Iterator[int]:
+    """Hold a lock; gives its descriptor (files.locked).
+
+    Raises StoppedError; CommandError, with the words `late`, after that patience.
+    """
     deadline_s = time.monotonic() + patience_s
     with ExitStack() as stack:
         while True:
             demand_not_stopped(stop)
             try:
-                stack.enter_context(files.locked(path, wait=False))
+                lock = stack.enter_context(files.locked(path, wait=False))
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline_s:
                     raise CommandError(late) from error
                 time.sleep(_LOOK_S)
-        yield
+        yield lock

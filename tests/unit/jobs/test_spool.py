@@ -2,9 +2,11 @@
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -582,6 +584,49 @@ def test_trash_is_swept_although_one_thing_in_it_resists(place: Spool) -> None:
         assert (trash / "stuck").exists()
     place.sweep_trash()
     assert list(trash.iterdir()) == []
+
+
+KILLED_BEFORE_THE_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from construir_ftp.jobs import inquiry, service
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.status import RunnerReport
+
+def die(event, arguments):
+    if event == "os.rename":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+spool = Spool.find(Path(sys.argv[1]))
+sys.addaudithook(die)
+if sys.argv[2] == "cancel":
+    spool.cancel(spool.names("queue")[0], "the operator")
+elif sys.argv[2] == "drain":
+    service.decide(spool.path, service.Service(takes_jobs=False, why="x"))
+elif sys.argv[2] == "report":
+    inquiry.tell(spool, RunnerReport(slots=1))
+else:
+    spool._turns.note("ann")
+"""
+
+
+@pytest.mark.parametrize("what", ["cancel", "drain", "report", "turn"])
+def test_what_was_being_written_by_a_killed_process_is_swept_once_it_is_old(place: Spool, what: str) -> None:
+    send(place)
+    (place.path / ".cancel.notes").touch()
+    there = {entry.name for entry in place.path.iterdir()}
+    argv: list[str | Path] = [sys.executable, "-c", KILLED_BEFORE_THE_RENAME, place.path, what]
+    with process.spawn(argv) as killed:
+        assert killed.wait(LONG_S) == -signal.SIGKILL
+    [left] = [entry for entry in place.path.iterdir() if entry.name not in there]
+    place.sweep_trash()
+    assert left.exists(), "another process may be about to rename it"
+    an_hour_ago_s = time.time() - 3601
+    for entry in place.path.iterdir():
+        os.utime(entry, (an_hour_ago_s, an_hour_ago_s))
+    place.sweep_trash()
+    assert {entry.name for entry in place.path.iterdir()} == there
+    assert len(ids(place, "queue")) == 1
 
 
 @contextmanager

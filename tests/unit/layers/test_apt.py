@@ -2,15 +2,16 @@
 
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from construir_ftp import files
+from construir_ftp import files, process
 from construir_ftp.errors import CommandError, RefusedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
@@ -18,7 +19,9 @@ from construir_ftp.layers.apt import Archive
 from construir_ftp.layers.store import ARCHIVES
 from tests.support import baseimages
 from tests.support.debarchive import DebArchive
+from tests.support.hostilearchive import HostileArchive
 
+LONG_S = 60.0
 NAMES = ("gcc", "g++", "abc", "tool")
 
 
@@ -111,6 +114,48 @@ def test_an_archive_that_says_nothing_is_given_up_and_left_alone_for_a_while(tmp
         for at_the_door in (True, False):
             with pytest.raises(CommandError, match="failed less than 60 s ago"):
                 archive.refresh(at_the_door=at_the_door)
+
+
+REFRESH = """
+import sys
+from pathlib import Path
+from construir_ftp.image import baseimage
+from construir_ftp.layers.apt import Archive
+Archive(Path(sys.argv[1]), baseimage.find(Path(sys.argv[2]), "small")).refresh()
+"""
+
+
+def fetchers(archive: Archive) -> list[str]:
+    """The programs that run with the configuration of an apt directory."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(archive.place / "apt.conf").encode() in (entry / "environ").read_bytes():
+                found.append((entry / "comm").read_text().strip())
+    return found
+
+
+def test_what_a_killed_one_was_fetching_has_ended_before_another_fetches(tmp_path: Path) -> None:
+    (tmp_path / "Packages").write_text("Package: tool\n" * 1000)
+    with HostileArchive(tmp_path).serving() as hostile:
+        hostile.habits["*"] = "trickles"
+        base = base_of(tmp_path, f"deb [trusted=yes] {hostile.url} ./\n")
+        archive = Archive(tmp_path / "archives", base)
+        argv: list[str | Path] = [sys.executable, "-c", REFRESH, tmp_path / "archives", tmp_path / "images"]
+        with process.spawn(argv) as killed:
+            wait_for(lambda: "Packages" in hostile.asked)
+            assert {"apt-get", "http"} <= set(fetchers(archive))
+            killed.kill()
+        with files.locked(archive.place):
+            assert "apt-get" not in fetchers(archive)
+            wait_for(lambda: fetchers(archive) == [])
+
+
+def wait_for(come: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LONG_S
+    while not come():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_old_lists_do_while_the_archive_fails_or_another_one_fetches(archive: Archive) -> None:
