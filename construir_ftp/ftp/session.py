@@ -5,7 +5,6 @@ takes the session and the argument, and returns the reply, or None if that comes
 """
 
 import logging
-import select
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -171,12 +170,7 @@ class Session(ControlConnection):
 
     def is_wanted(self) -> bool:
         """Whether there is still somebody to read a reply. Called in the background, while the session is held."""
-        if self._closed or self.server.is_stopping:
-            return False
-        poller = select.poll()
-        # What was sent before the end of the connection would hide it from a read. poll(2): POLLRDHUP.
-        poller.register(self.socket.fileno(), select.POLLRDHUP)
-        return not poller.poll(0)
+        return not (self._closed or self.server.is_stopping or self.is_hung_up())
 
     # -- who it is ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ when, protection and data decide.
 """
 
 import errno
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -108,6 +109,13 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
             # Ours is sent; theirs has not come yet, or won't: SSL_shutdown(3).
             pass
 
+    def is_hung_up(self) -> bool:
+        """Whether the other end sends nothing more, although what it has sent may not be read yet. For any thread."""
+        poller = select.poll()
+        # What was sent before the end of the connection would hide it from a read. poll(2): POLLRDHUP.
+        poller.register(self.socket.fileno(), select.POLLRDHUP)
+        return bool(poller.poll(0))
+
     def _hear_hello(self, wait_s: float = 0.01) -> None:
         """Go on with a client that names FTP among its protocols, or names none. All of its hello has to be there."""
         try:
@@ -116,7 +124,9 @@ class TlsConnection(AsyncChat):  # type: ignore[misc] # pyftpdlib is untyped
         except OSError:
             begun = b""
         named = client_hello.protocols(begun)
-        if named is None:
+        if named is None and self.is_hung_up():
+            self.on_tls_failed(ConnectionResetError(errno.ECONNRESET, "closed before the end of its hello"))
+        elif named is None:
             # The loop would call at once, since there is something to read.
             self.del_channel()
             self.call_later(wait_s, self._hear_hello, min(2 * wait_s, _LONGEST_WAIT_S))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -400,6 +401,38 @@ def test_connection_lost_during_the_verdict_on_a_rename_loses_nothing(house: Hou
             alice.ask("RNFR /queue/.in.x.img")
             alice.send("RNTO /queue/x.img")
         wait_until(lambda: house.keeps({".in.x.img": len(JOB)}) or house.names("queue"), "kept, or a job")
+
+
+def test_upload_that_comes_and_goes_has_a_size_or_has_none(house: House, alice: Control) -> None:
+    alice.store("/queue/x.part", b"x" * 5000)
+    (job,) = house.spool.jobs("incoming")
+    is_over, gone = threading.Event(), job.path / "gone"
+
+    def churn() -> None:
+        while not is_over.is_set():
+            job.upload.rename(gone)
+            gone.rename(job.upload)
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        said = {alice.ask("SIZE /queue/x.part") for _ in range(3000)}
+    finally:
+        is_over.set()
+        churning.join()
+    assert said <= {"213 5000", "550 No such file or directory.", "550 /queue/x.part is not retrievable."}
+    assert len(said) > 1, "it has come and gone"
+
+
+def test_renaming_what_has_gone_is_refused_and_it_can_be_sent_again(house: House, alice: Control) -> None:
+    alice.store("/queue/x.part", JOB)
+    (job,) = house.spool.jobs("incoming")
+    job.upload.unlink()
+    assert alice.ask("RNFR /queue/x.part").startswith("350")
+    assert alice.ask("RNTO /queue/x.img") == "550 x.part is not there any more."
+    assert alice.store("/queue/x.part", JOB).startswith("226")
+    alice.ask("RNFR /queue/x.part")
+    assert alice.ask("RNTO /queue/x.img").startswith("250")
 
 
 # -- what a contributor sees ---------------------------------------------------------------------------------------

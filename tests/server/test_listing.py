@@ -126,9 +126,11 @@ def test_long_lines_are_those_of_pyftpdlib(mtime_s: int, size: int, links: int) 
     assert listing_lines.long(time.time())(SimpleNamespace(name="a job", stat=lambda: status)) == theirs
 
 
-@given(st.lists(st.text(min_size=1), max_size=40), st.integers(1, 10))
-def test_runs_are_in_order_and_nothing_is_lost(there: list[str], run: int) -> None:
-    entries = [SimpleNamespace(name=name, stat=None) for name in there]
+@given(st.lists(st.text(min_size=1), max_size=40), st.integers(1, 10), st.data())
+def test_runs_are_in_order_and_nothing_is_lost(there: list[str], run: int, data: st.DataObject) -> None:
+    entries: list[SimpleNamespace | None] = [SimpleNamespace(name=name, stat=None) for name in there]
+    for at in data.draw(st.lists(st.integers(0, len(there)), max_size=5)):
+        entries.insert(at, None)
     shown = [line for line in listing_lines.in_order(entries, listing_lines.short, run) if line]
     expected = [name for first in range(0, len(there), run) for name in sorted(there[first : first + run])]
     assert shown == [f"{name}\r\n".encode(errors="replace") for name in expected]
@@ -248,8 +250,21 @@ def test_pattern_of_what_is_no_directory_is_refused_and_a_file_called_so_is_list
         with anyone.passive():
             for path in ("/done/nothing/*", "/done/a-job/x/*", "/done/" + "*a" * 1000):
                 assert anyone.ask(f"NLST {path}").startswith("550"), path
-        pattern = "/done/a-job/" + "*x" * 100
+        pattern = "/done/a-job/" + "*x" * 16
         assert anyone.fetch(f"NLST {pattern}") == b""
+
+
+def test_pattern_that_would_be_long_sought_is_a_name(house: House) -> None:
+    house.publish("a-job", {"a" * 40: b"1", "b*" * 20: b"2"})
+    with browsing(house) as anyone:
+        anyone.ask("CWD /done/a-job")
+        for pattern in ("a*" * 16, "[a]" * 16 + "?" * 24, "[a]*" * 8):
+            assert names(anyone.fetch(f"NLST {pattern}")) == ["a" * 40], pattern
+        for pattern in ("a*" * 17, "[a]" * 17 + "?" * 23, "[a]*" * 9):
+            with anyone.passive():
+                assert anyone.ask(f"NLST {pattern}").startswith("550"), pattern
+            assert anyone.ask(f"STAT {pattern}").startswith("550"), pattern
+        assert names(anyone.fetch(f"NLST {'b*' * 20}")) == ["b*" * 20]
 
 
 def test_queue_is_listed_by_patterns(house: House) -> None:
@@ -282,6 +297,25 @@ def test_every_one_of_many_results_is_listed(full: House, form: str) -> None:
 def test_stat_refuses_what_cannot_be_said_in_one_breath(full: House) -> None:
     with browsing(full) as anyone:
         assert anyone.ask("STAT /done").startswith("450")
+
+
+def test_what_is_passed_over_is_read_in_pieces_as_well(full: House) -> None:
+    with browsing(full) as anyone:
+        assert anyone.fetch("NLST /done/nothing*") == b""
+        assert anyone.fetch("LIST /done/*nothing") == b""
+        last = f"{RESULTS[-1].split('x')[0]}*"
+        assert anyone.fetch(f"NLST /done/{last}") == f"/done/{RESULTS[-1]}\r\n".encode()
+        for path in ("/done/nothing*", "/done/*[x]*nothing", f"/done/{last}"):
+            assert anyone.ask(f"STAT {path}").startswith("450"), path
+
+
+def test_what_is_not_shown_is_read_in_pieces_as_well(house: House) -> None:
+    directory = house.publish("a-job", {"file": b"1"})
+    for number in range(ENTRIES):
+        os.mknod(directory / f".{number}")
+    with browsing(house) as anyone:
+        assert [names(anyone.fetch(f"{form} /done/a-job")) for form in FORMS] == [["file"]] * len(FORMS)
+        assert anyone.ask("STAT /done/a-job").startswith("450")
 
 
 def test_results_that_come_and_go_hide_no_other(house: House) -> None:
@@ -528,6 +562,23 @@ def test_loop_goes_round_between_pieces_and_reading_does_not_run_ahead() -> None
             assert read <= taken + 70, "one piece ahead"
         assert taken == LINES
         assert loop.rounds >= LINES // 70, "the loop was free after each piece"
+
+
+def test_a_listing_that_has_no_line_yet_keeps_no_other_waiting() -> None:
+    is_over = threading.Event()
+
+    def silent(_former: deque[bytes]) -> Generator[bytes, None, None]:
+        while not is_over.is_set():
+            yield b""
+        yield LINE
+
+    with looping() as loop:
+        reader, other = loop.listings.open("/", None, silent), loop.listings.open("/other", None, many)
+        reader.wait(lambda: None)
+        assert b"".join(loop.pieces(other)) == LINE * LINES
+        assert not reader.is_ready()
+        is_over.set()
+        assert b"".join(loop.pieces(reader)) == LINE
 
 
 def test_kept_listings_are_read_once_and_stay_within_their_bound() -> None:

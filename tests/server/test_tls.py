@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -573,6 +573,40 @@ def test_handshake_that_never_ends_is_given_up_and_nobody_waits_for_it(house: Ho
                 assert sock.recv(1) == b""
         assert alice.store("/queue/x.img", JOB).startswith("226")
         wait_until(lambda: len(house.listener.sessions) == 1, "alice's session is what is left")
+
+
+@pytest.mark.steady(0.5)
+@pytest.mark.parametrize("how", [socket.socket.close, reset])
+def test_client_that_closes_in_the_midst_of_its_hello_leaves_no_session(
+    house: House, certificate: Path, how: Callable[[socket.socket], None]
+) -> None:
+    assert house.server.implicit_port is not None
+    implicit = (house.server.address[0], house.server.implicit_port)
+    begun_s = time.monotonic()
+    for begun in (b"", b"\x16", _client_hello(certificate)[:-1], b"\x16\x03\x01\x40\x00\x01" + bytes(100)):
+        sock = socket.create_connection(implicit, LONG_S)
+        sock.sendall(begun)
+        explicit = begin(house, certificate)
+        assert explicit.ask("AUTH TLS").startswith("234")
+        explicit.socket.sendall(begun)
+        wait_until(lambda: len(house.listener.sessions) == 2, "both are there")
+        how(sock)
+        how(explicit.socket)
+        explicit.close()
+        wait_until(lambda: not house.listener.sessions, "both are gone")
+    assert time.monotonic() - begun_s < tls.HANDSHAKE_S, "no handshake was waited for"
+
+
+def test_data_connection_that_is_closed_in_the_midst_of_its_hello_ends_the_command(
+    house: House, certificate: Path
+) -> None:
+    with begin(house, certificate) as alice:
+        alice.protect().identify()
+        for command in ("STOR /queue/x.img", "NLST /done"):
+            with Control.passive(alice) as data:
+                assert alice.ask(command).startswith(("125", "150"))
+                data.sendall(_client_hello(certificate)[:-1])
+            assert alice.reply().startswith("522 No TLS on the data connection: closed before the end of its hello")
 
 
 def _client_hello(certificate: Path) -> bytes:

@@ -9,6 +9,8 @@ import logging
 import re
 from pathlib import PurePosixPath
 
+from pyftpdlib.utils import strerror
+
 from construir_ftp.errors import RefusedError
 from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs.queue_dir import Queue
@@ -93,7 +95,12 @@ def _rename_partial(session: Session, partial: Partial, name: str) -> Reply:
 
 
 def _make_job(session: Session, queue: Queue, partial: Partial, name: str) -> Reply:
-    size_bytes = partial.status().st_size
+    try:
+        size_bytes = partial.status().st_size
+    except OSError:
+        # The janitor has deleted it.
+        session.intake.partials.give_back(partial)
+        return _gone(partial.name)
     concluded = session.intake.make_job(partial, name, session.is_wanted)
     queue.note_conclusion(session.who, name, size_bytes, concluded)
     cut = _partial(session, name)
@@ -187,8 +194,12 @@ def size(session: Session, path: str) -> Reply | None:
 
     Python's ftplib and tnftp begin in ASCII mode (RFC 3659, 4: the size depends on it), and continue uploads.
     """
-    if session.queue and session.queue.name(path) and session.fs.isfile(path):
-        return Reply(213, str(session.fs.getsize(path)))
+    try:
+        if session.queue and session.queue.name(path) and session.fs.isfile(path):
+            return Reply(213, str(session.fs.getsize(path)))
+    except OSError as error:
+        # Another thread has deleted it, or made it a job, since it was looked for.
+        return Reply(550, f"{strerror(error)}.")
     session.ftp_SIZE(path)
     return None
 

@@ -24,11 +24,11 @@ from pyftpdlib.utils import strerror
 from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs import listing_lines
 from construir_ftp.ftp.vfs.listing import Begin, Pieces, Reader, Version
-from construir_ftp.ftp.vfs.listing_lines import DirEntry, Line
+from construir_ftp.ftp.vfs.listing_lines import Entries, Line
 from construir_ftp.ftp.vfs.view import View, Walked
 from construir_ftp.jobs.reply import Reply
 
-Order = Callable[[Iterable[DirEntry], Line], Iterator[bytes]]
+Order = Callable[[Entries, Line], Iterator[bytes]]
 Renew = Callable[[Line, deque[bytes]], Line]
 # What listings are opened by: see Listings.open.
 Request = tuple[Version | None, Begin]
@@ -37,6 +37,9 @@ Request = tuple[Version | None, Begin]
 # What ls takes for options, and so do clients: letters behind a dash. A job's name has a dot, or comes after --.
 _OPTIONS = re.compile(r"(?:-[A-Za-z0-9]+(?:\s+|$))*(?:--(?:\s+|$))?")
 _MOST_PATTERN_CHARACTERS = 255
+# Each may have a name looked through once more.
+_COSTLY = "*["
+_MOST_COSTLY = 16
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,23 @@ class Named:
         said = _OPTIONS.sub("", line, count=1)
         path = view.ftp2fs(said)
         directory, slash, name = said.rpartition("/")
-        if not glob.has_magic(name) or len(name) > _MOST_PATTERN_CHARACTERS or view.isfile(path) or view.isdir(path):
+        if not _is_pattern(name) or view.isfile(path) or view.isdir(path):
             return cls(path)
         return cls(view.ftp2fs(directory or slash), re.compile(fnmatch.translate(name)), directory + slash)
 
-    def matching(self, entries: Iterable[DirEntry]) -> Iterable[DirEntry]:
-        """Those that are meant."""
+    def matching(self, entries: Entries) -> Entries:
+        """Those that are meant; the others are passed over."""
         if self.pattern is None:
             return entries
-        return (Walked(self.before + entry.name, entry.stat) for entry in entries if self.pattern.match(entry.name))
+        return (
+            Walked(self.before + entry.name, entry.stat) if entry and self.pattern.match(entry.name) else None
+            for entry in entries
+        )
+
+
+def _is_pattern(name: str) -> bool:
+    is_short = len(name) <= _MOST_PATTERN_CHARACTERS and sum(map(name.count, _COSTLY)) <= _MOST_COSTLY
+    return is_short and glob.has_magic(name)
 
 
 def _anew(line: Line, _former: deque[bytes]) -> Line:

@@ -128,14 +128,11 @@ class Listing:
             self._background.read(self._next, self._arrived, of=self)
 
     def _next(self) -> bytes | Exception:
-        """The next piece that isn't empty, b"" at the end, or what went wrong. For a thread."""
+        """The next piece, or what went wrong. For a thread."""
         try:
-            piece = b""
-            while not (piece or self._source.is_complete or self.is_closed):
-                piece = self._source.read()
+            return self._source.read()
         except Exception as error:  # noqa: BLE001 - it is logged, and replied, by the loop
             return error
-        return piece
 
     def _arrived(self, piece: bytes | Exception) -> None:
         self._is_being_read = False
@@ -145,6 +142,10 @@ class Listing:
         if isinstance(piece, Exception):
             log.error("a listing broke off: %s", ascii(piece), exc_info=None if isinstance(piece, OSError) else piece)
             self._failure = "451 The directory can't be read to its end."
+        elif not (piece or self.is_complete):
+            # None of its lines is ready. It waits for its turn again, among the other listings.
+            self.read_on()
+            return
         else:
             self._add(piece)
             self.on_growth()

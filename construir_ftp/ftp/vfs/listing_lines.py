@@ -25,6 +25,8 @@ class DirEntry(Protocol):
 
 
 Line = Callable[[DirEntry], bytes]
+# What is in a directory. None is an entry that is passed over: reading it takes time as well.
+Entries = Iterable[DirEntry | None]
 
 _DAY_S = 24 * 60 * 60
 # What is younger is shown with a time of day, other things with their year.
@@ -90,20 +92,21 @@ def short(entry: DirEntry) -> bytes:
     return f"{entry.name}\r\n".encode(errors="replace")
 
 
-def as_they_come(entries: Iterable[DirEntry], line: Line) -> Iterator[bytes]:
-    """The line of each entry; nothing, b"", for one that has vanished."""
+def as_they_come(entries: Entries, line: Line) -> Iterator[bytes]:
+    """The line of each entry; nothing, b"", for one that is passed over or has vanished."""
     for entry in entries:
         try:
-            yield line(entry)
+            yield line(entry) if entry is not None else b""
         except OSError:
             yield b""
 
 
-def in_order(entries: Iterable[DirEntry], line: Line, run: int = _RUN) -> Iterator[bytes]:
+def in_order(entries: Entries, line: Line, run: int = _RUN) -> Iterator[bytes]:
     """The lines in alphabetical order, and b"" for each entry that is only read; of more than a `run`, run by run."""
     batch: list[DirEntry] = []
     for entry in entries:
-        batch.append(entry)
+        if entry is not None:
+            batch.append(entry)
         yield b""
         if len(batch) == run:
             yield from as_they_come(_sorted(batch), line)

@@ -8,7 +8,7 @@ following no symbolic link; what isn't a regular file or a directory, or begins 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.filesystems import AbstractedFS
 
 from construir_ftp.ftp.vfs import virtual_files
-from construir_ftp.ftp.vfs.listing_lines import DirEntry
+from construir_ftp.ftp.vfs.listing_lines import Entries
 from construir_ftp.ftp.vfs.queue_dir import PLACE, Queue
 from construir_ftp.ftp.vfs.virtual_files import Agreed, Notices
 from construir_ftp.jobs.spool import Spool
@@ -119,12 +119,12 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         return [*names, virtual_files.STATUS] if self._notices.read(f"{path}/{virtual_files.STATUS}") else names
 
     @contextmanager
-    def scan(self, path: str) -> Iterator[Iterable[DirEntry]]:
+    def scan(self, path: str) -> Iterator[Entries]:
         """The entries of a directory, in no order, each looked at when it is asked for; for any thread."""
         if _is_result(path):
             # What is on the disk is what is shown: no need to walk to each. They are good while the descriptor is open.
             with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
-                yield (entry for entry in entries if _is_shown(entry))
+                yield (entry if _is_shown(entry) else None for entry in entries)
         elif self._queue is not None and self._queue.is_place(path):
             yield (Walked(name, partial(_itself, found)) for name, found in self._queue.entries(path))
         else:
