@@ -173,8 +173,7 @@ class Machine:
             console = _open_log(stack, assignment.console, assignment)
             self._sinks["output"] = lambda block: self._note_output(block, output)
             self._sinks["console"] = lambda block: self._note_console(block, console)
-            if stop is not None:
-                self._selector.register(stop, selectors.EVENT_READ, lambda: self._kill("stopped"))
+            stack.enter_context(self._killed_by(stop))
             if self.ending.boot_path != "cold":
                 self.ending.booted = time.time()
             self._deadlines.set({"boot-timeout": assignment.boot_timeout_s})

@@ -311,7 +311,7 @@ class Runner:
         running = [slot.job.id for slot in self._all_slots if slot.job is not None]
         grace_s = self._config.runner.grace
         log.info("stopping; %d jobs run, and have %g s to end: %s", len(running), grace_s, ", ".join(running) or "none")
-        drain((*self._installs.places, *self._slots), self._config.runner.grace, stop)
+        drain((*self._installs.places, *self._slots), grace_s, stop)
         while (prepared := self._installs.take()) is not None:
             prepared.job.forgive_attempt()
             self._spool.requeue(prepared.job)
