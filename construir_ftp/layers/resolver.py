@@ -28,7 +28,7 @@ from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine import accelerator, capacity, uml, uml_engine
 from construir_ftp.machine.disks import MOST_READ_ONLY
-from construir_ftp.machine.shape import Shape, program_of
+from construir_ftp.machine.shape import Shape, most_cpus, program_of
 
 log = logging.getLogger(__name__)
 
@@ -120,16 +120,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         return Terms(
             timeout_s=machine.timeout,
             idle_timeout_s=machine.timeout,
-            cpus=self._most_cpus(),
+            cpus=most_cpus(machine.accelerator, max(machine.cpus, min(machine.max_cpus, len(os.sched_getaffinity(0))))),
             memory_bytes=int(most_memory),
             image_bytes=self.max_image_bytes,
             bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base, machine)),
         )
-
-    def _most_cpus(self) -> int:
-        if self.machine.accelerator == "uml":
-            return 1  # as shape.most_cpus has it
-        return max(self.machine.cpus, min(self.machine.max_cpus, len(os.sched_getaffinity(0))))
 
     def _check_memory(self, wanted: Wishes) -> None:
         """Refuse less memory than a machine of the base image needs to come up."""

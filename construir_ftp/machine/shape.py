@@ -70,7 +70,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
 
 
-def most_cpus(accelerator: Accelerator, cpus: int) -> int:
+def most_cpus(accelerator: str, cpus: int) -> int:
     """So many processors, or one: Debian builds the user-mode kernel for no more."""
     return 1 if accelerator == "uml" else cpus
 
