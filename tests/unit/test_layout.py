@@ -38,11 +38,14 @@ RULE: dict[str, frozenset[str]] = {
     "layers": words("machine image diskimage jobs jail"),
     "intake": words("layers image diskimage jobs jail"),
     "pack": words("intake diskimage jobs"),
-    "ftp": words("intake layers jobs"),
-    "runner": words("pack intake layers machine image diskimage jobs jail"),
-    "appliance": words("ftp pack intake layers machine image jobs jail"),
-    "client": words("pack jobs diskimage"),
-    "cli": words("client appliance runner ftp pack intake layers machine image diskimage jobs jail"),
+    "trust": words("jobs"),
+    "ftp": words("trust intake layers jobs"),
+    "runner": words("trust pack intake layers machine image diskimage jobs jail"),
+    "site": words("trust layers image jobs"),
+    "news": words("jobs"),
+    "appliance": words("news site trust ftp pack intake layers machine image jobs jail"),
+    "client": words("trust pack jobs diskimage"),
+    "cli": words("client appliance news site runner trust ftp pack intake layers machine image diskimage jobs jail"),
 }
 
 # Neither may reach the other, by whatever way: they meet in the spool.
