@@ -97,6 +97,24 @@ ENDS: dict[str, tuple[str, Status, int | None, str]] = {
         137,
         f"run.sh was killed by SIGKILL{OOM.replace('perl', 'head')}",
     ),
+    "out of memory that files of a ramfs have": (
+        "mount -t ramfs r /mnt; exec head -c 1G /dev/zero >/mnt/a",
+        "failed",
+        137,
+        f"run.sh was killed by SIGKILL{OOM.replace('perl', 'head')}",
+    ),
+    "out of memory by what the machine itself has mounted": (
+        "mount -o remount,size=100% /run; mkdir -p /run/a/.b; exec head -c 1G /dev/zero >/run/a/.b/c",
+        "failed",
+        137,
+        f"run.sh was killed by SIGKILL{OOM.replace('perl', 'head')}",
+    ),
+    "out of shared memory of System V": (
+        "exec perl -e 'for (1 .. 64) { my $id = shmget 0, 2e7, 01600; shmwrite $id, \"x\" x 2e7, 0, 2e7 }'",
+        "failed",
+        137,
+        f"run.sh was killed by SIGKILL{OOM}",
+    ),
     "out of memory, and all is well": (f"{PERL_EATS} || true", "success", 0, "run.sh ended with exit status 0"),
     "out of its own group's memory": (
         "cd /sys/fs/cgroup; echo +memory >cgroup.subtree_control; mkdir a; echo 30000000 >a/memory.max;"
