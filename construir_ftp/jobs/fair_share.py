@@ -7,7 +7,7 @@ the last turns is kept in a file, so that neither is a restart.
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,8 +28,7 @@ def order(waiting: Iterable[tuple[str, str]], running: Iterable[str], served: It
     jobs: dict[str, deque[str]] = {}
     for contributor, job_id in waiting:
         jobs.setdefault(contributor, deque()).append(job_id)
-    last_turn = {contributor: number for number, contributor in enumerate(served, 1)}
-    runs = Counter(running)
+    last_turn, runs = _last_turns(served), Counter(running)
     line = [(runs[name], last_turn.get(name, 0), queue[0], name) for name, queue in jobs.items()]
     heapq.heapify(line)
     turn = len(last_turn)
@@ -42,6 +41,18 @@ def order(waiting: Iterable[tuple[str, str]], running: Iterable[str], served: It
             heapq.heapreplace(line, (runs_now + 1, turn, jobs[name][0], name))
         else:
             heapq.heappop(line)
+
+
+def first(oldest: Mapping[str, str], running: Iterable[str], served: Iterable[str]) -> str | None:
+    """The id that `order` begins with, where `oldest` has the id of each contributor's oldest job."""
+    runs, last_turn = Counter(running), _last_turns(served)
+    return min(oldest.items(), key=lambda own: (runs[own[0]], last_turn.get(own[0], 0), own[1]), default=(None, None))[
+        1
+    ]
+
+
+def _last_turns(served: Iterable[str]) -> dict[str, int]:
+    return {contributor: number for number, contributor in enumerate(served, 1)}
 
 
 class Turns:

@@ -41,13 +41,15 @@ def is_held(path: Path) -> bool:
 
 # -- the bell ----------------------------------------------------------------------------------------------------
 
-# The datagram that saves whoever runs a spool's jobs the wait for the next look. It says nothing, and may be lost.
+# The datagram that saves whoever runs a spool's jobs the wait for the next look. It may be lost, and
+# anyone may send it. All it says is where to look: any but CANCELLED is WORK.
+WORK, CANCELLED = b"!", b"cancelled"
 
 
-def ring(path: Path) -> None:
+def ring(path: Path, why: bytes) -> None:
     """Send one to whoever listens at `path`. Nobody listening is no error."""
     with _socket() as sender, _address(path) as address, suppress(OSError):
-        sender.sendto(b"!", address)
+        sender.sendto(why, address)
 
 
 @contextmanager

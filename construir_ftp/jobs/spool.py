@@ -21,7 +21,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -162,8 +162,14 @@ class Spool:
         return fair_share.order(waiting, running, self._turns.served())
 
     def next_id(self, wants: Wants = anyone) -> str | None:
-        """The id of the waiting job whose turn it is among those that are wanted."""
-        return next(self._ready(wants), None)
+        """The id of the waiting job whose turn it is among those that are wanted and wait for no result."""
+        waiting, running = self.records("queue"), self.records("running")
+        oldest: dict[str, str] = {}
+        for name, record in waiting.items():
+            sender = _sender(record)
+            if sender not in oldest and wants(record) and not _needs_any(record, waiting, running):
+                oldest[sender] = name
+        return fair_share.first(oldest, map(_sender, running.values()), self._turns.served())
 
     def take(self, wants: Wants = anyone) -> Job | None:
         """queue -> running: the next job of those that are wanted, if one waits. Only for the holder of the lock.
@@ -175,14 +181,6 @@ class Spool:
                 self._turns.note(_sender(read_record(taken.path)))
                 return taken
         return None
-
-    def _ready(self, wants: Wants) -> Iterator[str]:
-        """The line without those who wait for another job's result, and those that are not wanted."""
-        records, unfinished = self.records("queue"), {*self.names("queue"), *self.names("running")}
-        for name in self.line():
-            record = records.get(name)
-            if wants(record) and (record is None or not unfinished.intersection(record.after)):
-                yield name
 
     def _start(self, name: str) -> Job | None:
         job = Job(self.state("queue") / name)
@@ -208,7 +206,7 @@ class Spool:
         lock is woken. Raises FileNotFoundError if the job neither waits nor runs, or has come to its end meanwhile.
         """
         cancellation.ask(self.path, job_id, whose)
-        self.wake()
+        self.wake(ipc.CANCELLED)
 
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""
@@ -302,9 +300,9 @@ class Spool:
         """Whether somebody holds the right to run jobs of this spool."""
         return ipc.is_held(self.path / "lock")
 
-    def wake(self) -> None:
+    def wake(self, why: bytes = ipc.WORK) -> None:
         """Tell the runner that there is work. Nobody listening is no error: the runner looks when it starts."""
-        ipc.ring(self.path / "wake")
+        ipc.ring(self.path / "wake", why)
 
     def listen(self) -> AbstractContextManager[socket.socket]:
         """The socket that wake() speaks to: a datagram, whatever it holds, means work. For the lock's holder only."""
@@ -313,3 +311,8 @@ class Spool:
 
 def _sender(record: Record | None) -> str:
     return record.contributor if record else ""
+
+
+def _needs_any(record: Record | None, *unfinished: Container[str]) -> bool:
+    """Whether a job depends on the result of one of these."""
+    return record is not None and any(needed in jobs for needed in record.after for jobs in unfinished)

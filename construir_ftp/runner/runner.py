@@ -37,6 +37,7 @@ from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.pause import Pause
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
+from construir_ftp.runner.withdrawal import Withdrawal
 
 log = logging.getLogger("construir.runner")
 
@@ -57,6 +58,7 @@ class Runner:
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = False
+        self._withdrawal = Withdrawal(spool, config.runner.scan_every)
         self._stopping = threading.Event()
         self._finished, self._finish = socket.socketpair()
         self._machines_fail = False
@@ -120,8 +122,8 @@ class Runner:
                 ready = [key.fileobj for key, _ in selector.select(min(self._patience_s(), watch.alive_every_s))]
                 if stop.told in ready:
                     return
-                for source in {wake, self._finished}.intersection(ready):
-                    source.recv(4096)
+                heard = {source: source.recv(4096) for source in (wake, self._finished) if source in ready}
+                self._withdrawal.hear(heard.get(wake, b""))
 
     def _patience_s(self) -> float:
         scan_s = self._config.runner.scan_every
@@ -175,12 +177,13 @@ class Runner:
             if running is not None and running.is_cancelled():
                 slot.kill()
         prepared = [attempt.job for attempt in self._installs.take_cancelled()]
-        for cancelled in (*self._spool.withdraw(), *prepared):
+        for cancelled in (*self._withdrawal.take(), *prepared):
             try:
                 self._note(worker.publish_cancelled(self._spool, cancelled))
             except OSError:
                 log.exception("job %s: cancelled, but its result can't be written; it is tried again", cancelled.id)
                 self._spool.requeue(cancelled)
+                self._withdrawal.hear()
 
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""

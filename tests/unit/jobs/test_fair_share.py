@@ -42,6 +42,15 @@ def test_every_job_is_in_line_once_and_those_of_one_contributor_in_their_order(
         assert [job for job in line if job in own] == own
 
 
+@given(st.lists(CONTRIBUTORS), st.lists(CONTRIBUTORS, max_size=4), st.lists(CONTRIBUTORS, unique=True))
+def test_first_in_line_is_found_without_the_line(
+    contributors: list[str], running: list[str], served: list[str]
+) -> None:
+    jobs = waiting(*contributors)
+    oldest = dict(reversed(jobs))
+    assert fair_share.first(oldest, running, served) == next(fair_share.order(jobs, running, served), None)
+
+
 @given(st.lists(CONTRIBUTORS, min_size=1), st.lists(CONTRIBUTORS, unique=True))
 def test_nobody_has_a_second_turn_while_somebody_waits_for_the_first(
     contributors: list[str], served: list[str]

@@ -19,7 +19,7 @@ import pytest
 
 from construir_ftp import process
 from construir_ftp.errors import CommandError, ConstruirError
-from construir_ftp.jobs import names, spool
+from construir_ftp.jobs import ipc, names, spool
 from construir_ftp.jobs.job import OPERATOR
 from construir_ftp.jobs.spool import STATES, Job, Record, Spool
 from tests.support.places import PROJECT
@@ -302,7 +302,7 @@ def test_a_cancelled_job_is_withdrawn_out_of_turn_and_the_lock_holder_is_woken(p
     first, last = send(place), send(place, after_s=1)
     with place.listen() as wake:
         place.cancel(last.id)
-        assert wake.recv(16)
+        assert wake.recv(16) == ipc.CANCELLED
     assert ids(place, "queue") == [first.id, last.id], "whoever cancels moves nothing"
     (withdrawn,) = place.withdraw()
     assert (withdrawn.id, withdrawn.is_cancelled()) == (last.id, True)
