@@ -73,7 +73,7 @@ def pack_command(
     what was made from it: leave out what was made, or keep the times.
 
     Of a git checkout, what .gitignore names is left out, and .git. A file .construirignore in DIR can name more, in the
-    same patterns, in any directory.
+    same patterns, in any directory. Results that `construir run` and `fetch` put into DIR under their ids are left out.
     """
     is_repository = revision is not None or selection.is_repository(source)
     target = output or Path(f"{names.name_of(Path(source.removesuffix('.git')))}.img{formats.FORMATS[codec].suffix}")

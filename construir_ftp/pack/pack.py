@@ -17,12 +17,13 @@ import msgspec
 from construir_ftp import formats
 from construir_ftp.errors import UsageError, plainly
 from construir_ftp.intake import program
-from construir_ftp.jobs import request
+from construir_ftp.jobs import request, result
 from construir_ftp.jobs.request import Wishes
 from construir_ftp.pack import compression, filesystem, selection, staging
 from construir_ftp.pack.filesystem import Times
 
 RUN = "run.sh"
+_RESULT = "result.json"
 # Free in the image unless said otherwise: most jobs leave less.
 SPACE_BYTES = 64 * 2**20
 # The first day that every format of archives can tell of: 2 January 1980.
@@ -63,20 +64,23 @@ def pack(source: Path, target: Path, space_bytes: int = 0, codec: str = "zstd", 
 
 def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
     """Make `target`, a job, of the directory `source`, but for what .gitignore and .construirignore leave out; and for
-    `target` itself, which may be in it.
+    `target` itself, which may be in it, and results of jobs, which `construir run` and `fetch` put where they are run.
 
-    Visible under its name only when it is complete; what had that name is replaced. Returns what could not be
-    packed, such as sockets, in words. Raises UsageError if `source` is no job, RefusedError if no server takes its
-    construir.toml or run.sh, ConstruirError if no image can be made.
+    Visible under its name only when it is complete; what had that name is replaced. Returns, in words, which results
+    there were, and what could not be packed, such as sockets. Raises UsageError if `source` is no job, RefusedError if
+    no server takes its construir.toml or run.sh, ConstruirError if no image can be made.
     """
     wrapping.check()
     _check_target(target)
     _check_source(source)
     with plainly(source):
-        paths = list(_without(target, source, selection.select(source, everything=wrapping.everything)))
+        results = [] if wrapping.everything else _results(source)
+        selected = selection.select(source, everything=wrapping.everything)
+        paths = [path for path in _without(target, source, selected) if path.partition("/")[0] not in results]
         if RUN not in paths:
             raise UsageError(f"{source / RUN}: left out by .gitignore or {selection.IGNORE}; a job needs it")
-        return _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
+        left_out = _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
+        return [f"{name}: the result of a job" for name in results] + left_out
 
 
 def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
@@ -125,6 +129,22 @@ def _without(target: Path, source: Path, paths: list[str]) -> Iterator[str]:
         is_own = path == above + target.name or path.startswith(f"{above}.{target.name}.")
         if not (inside and is_own):
             yield path
+
+
+def _results(source: Path) -> list[str]:
+    """The directories there that hold the result of a job, and still have the name that it was brought under: its id.
+
+    Each run would make the next job larger, and another one.
+    """
+    found = sorted(path for path in source.glob(f"*/{_RESULT}") if path.is_file())
+    return [path.parent.name for path in found if _id_in(path) == path.parent.name]
+
+
+def _id_in(path: Path) -> str:
+    try:
+        return result.decode(path.read_bytes()).id
+    except msgspec.MsgspecError:
+        return ""
 
 
 def _epoch_s(otherwise: int) -> int:

@@ -4,6 +4,7 @@ import socket
 import stat
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from construir_ftp.formats import FORMATS
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
+from construir_ftp.jobs import result
+from construir_ftp.jobs.result import Result
 from construir_ftp.pack import filesystem, pack, unpack
 from construir_ftp.pack.pack import Wrapping
 from tests.support import images, smalldisk
@@ -481,6 +484,31 @@ def test_an_image_made_in_the_directory_it_is_made_of_is_left_out(
         assert made[0] == made[1]
         (job / target).unlink()
         images.run("rm", "-r", killed)
+
+
+@pytest.mark.parametrize("kind", ["directory", "checkout"])
+def test_results_that_were_brought_into_a_project_are_no_part_of_its_next_job(tmp_path: Path, kind: str) -> None:
+    job, packed = project(tmp_path / "job"), tmp_path / "packed"
+    if kind == "checkout":
+        images.run("git", "-C", job, "init", "-q")
+    pack.pack(job, packed)
+    before = packed.read_bytes()
+    # Under its own name, as `construir run` and `fetch` bring it; under one that was chosen; and what is none.
+    brought = result.encode(Result(status="success", id=(own := "20261129T154301Z-4ab4-job")))
+    for name, text in ((own, brought), ("chosen", brought), ("none", b"{")):
+        (job / name).mkdir()
+        (job / name / "result.json").write_bytes(text)
+    assert pack.pack(job, packed) == [f"{own}: the result of a job"]
+    assert {"chosen/result.json", "none/result.json"} == results_in(content(packed, tmp_path / "some"))
+    pack.pack_directory(job, packed, Wrapping(everything=True))
+    assert f"{own}/result.json" in results_in(content(packed, tmp_path / "all"))
+    images.run("rm", "-r", job / "chosen", job / "none")
+    pack.pack(job, packed)
+    assert packed.read_bytes() == before
+
+
+def results_in(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.endswith("/result.json")}
 
 
 @pytest.mark.parametrize(
