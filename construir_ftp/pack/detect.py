@@ -84,7 +84,7 @@ def run_sh(sketch: Sketch) -> str:
     """The text of a run.sh."""
     return (
         "#!/bin/sh\n"
-        f"# Builds this project: {sketch.kind}. Runs as root in /job, which is this directory, without a network.\n"
+        f"# Found: {sketch.kind}. Runs as root in /job, which is this directory, without a network.\n"
         "set -eux\n" + "".join(f"{command}\n" for command in sketch.commands)
     )
 
