@@ -30,9 +30,11 @@ def _password(from_stdin: bool) -> str:
 @configured
 def user_add(settings: Config, name: str, password_stdin: bool) -> None:
     """Let NAME send jobs."""
+    users = Users(settings.users_path())
+    users.demand_new(name)
     password = _password(password_stdin)
     Spool.prepare(settings.spool_path())
-    Users(settings.users_path()).add(name, password)
+    users.add(name, password)
 
 
 @user_group.command("password")
@@ -41,7 +43,9 @@ def user_add(settings: Config, name: str, password_stdin: bool) -> None:
 @configured
 def user_password(settings: Config, name: str, password_stdin: bool) -> None:
     """Give NAME another password."""
-    Users(settings.users_path()).set_password(name, _password(password_stdin))
+    users = Users(settings.users_path())
+    users.demand_known(name)
+    users.set_password(name, _password(password_stdin))
 
 
 @user_group.command("remove")

@@ -57,6 +57,15 @@ class Users:
         """Every contributor, in alphabetical order."""
         return sorted(self._current())
 
+    def demand_new(self, name: str) -> None:
+        """Raises UsageError for an unfit name, and for one that is there: before anybody is asked for a password."""
+        _check_name(name)
+        _expect_new(name, self._current())
+
+    def demand_known(self, name: str) -> None:
+        """Raises UsageError for a name that isn't there."""
+        _expect(name, self._current())
+
     def check(self, name: str, password: str) -> bool:
         """Whether `password` is that of `name`. Takes a while on purpose, as long for a name that is unknown."""
         stored = self._current().get(name)
@@ -74,8 +83,7 @@ class Users:
         fresh = _hash(password)
 
         def put(hashes: dict[str, str]) -> None:
-            if name in hashes:
-                raise UsageError(f"there is a contributor {name!r} already; {_again(name)}")
+            _expect_new(name, hashes)
             hashes[name] = fresh
 
         self._rewrite(put)
@@ -133,6 +141,11 @@ def _check_name(name: str) -> None:
 def _expect(name: str, hashes: dict[str, str]) -> None:
     if name not in hashes:
         raise UsageError(f"there is no contributor {name!a}; run: construir user list")
+
+
+def _expect_new(name: str, hashes: dict[str, str]) -> None:
+    if name in hashes:
+        raise UsageError(f"there is a contributor {name!r} already; {_again(name)}")
 
 
 def _again(name: str) -> str:

@@ -125,6 +125,8 @@ def test_places_can_be_named_in_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["add", "password"])
 def test_without_a_terminal_no_password_is_asked_for(verb: str, tmp_path: Path) -> None:
     option = f"--spool={tmp_path / 'spool'}"
+    if is_there := verb == "password":
+        construir("user", "add", "carol", "--password-stdin", option, input="correct horse\n", check=True)
     for stdin in ("</dev/null", "<&-", "</dev/zero"):
         argv = shlex.join([sys.executable, "-m", "construir_ftp", "user", verb, "carol", option])
         said = subprocess.run(
@@ -132,7 +134,20 @@ def test_without_a_terminal_no_password_is_asked_for(verb: str, tmp_path: Path) 
         )
         assert (said.returncode, said.stdout) == (2, "")
         assert said.stderr == "construir: there is no terminal to ask for a password on; use --password-stdin\n"
-    assert not (tmp_path / "spool").exists()
+    assert (tmp_path / "spool").exists() is is_there
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "words"),
+    [("add", "Alice", "can't be a contributor"), ("add", "bob", "already"), ("password", "eve", "no contributor")],
+)
+def test_a_wrong_name_is_told_before_a_password_is_asked_for(verb: str, name: str, words: str, tmp_path: Path) -> None:
+    spool = f"--spool={tmp_path / 'spool'}"
+    construir("user", "add", "bob", "--password-stdin", spool, input="correct horse\n", check=True)
+    # There is no terminal to ask on, which would be told first.
+    said = construir("user", verb, name, spool)
+    assert said.returncode == 2
+    assert words in said.stderr
 
 
 def test_wrong_configuration_exits_with_78_naming_file_and_key(tmp_path: Path) -> None:
