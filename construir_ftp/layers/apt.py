@@ -34,8 +34,10 @@ _FETCH_START_S, _FETCH_RATE_BYTES, _FETCH_S = 120.0, 64 * 1024, 1800.0
 _MOST_NAMED = 5
 # Names are no expressions: as of apt(8) since 2.0, for apt-get(8) to be asked for (apt's NEWS, 1.9.6).
 _NO_PATTERNS = "--option=APT::Cmd::Pattern-Only=true"
-# "Inst libc6-dev (2.36-9 Debian:12 [amd64])", with "[old version]" before it for an upgrade; apt-get(8), --simulate.
-_STEP = re.compile(r"(Inst|Conf|Remv) (\S+)(?: \[[^]]*\])? \((\S+) [^)]*\[(\S+)\]\)")
+# "Inst libc6-dev (2.36-9 Debian:12 [amd64])", with "[old version]" before it for an upgrade; and of what it conflicts
+# with, "Remv busybox-static [1:1.35.0-4]"; apt-get(8), --simulate.
+_STEP = re.compile(r"^(Inst|Conf|Remv) (\S+)(?: \[[^]]*\])?(?: \((\S+) [^)]*\[(\S+)\]\))?", re.MULTILINE)
+_VERBS = {"Inst": "unpack", "Conf": "configure", "Remv": "remove"}
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -57,7 +59,8 @@ class Package(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What a set of packages comes to: all that has to be installed, and dpkg's steps to do so, in their order.
 
-    A step is "unpack" or "configure" with the names of the packages. `asked` is what was asked for.
+    A step is "unpack", "configure" or "remove" with the names of the packages. What is removed is in the base image,
+    and conflicts with what is wanted. `asked` is what was asked for.
     """
 
     packages: tuple[Package, ...]
@@ -155,8 +158,6 @@ class Archive:
         except CommandError as error:
             raise RefusedError(f"dependencies.packages: {plainly(error)}") from error
         found = _STEP.findall(said)
-        if removed := [name for step, name, _, _ in found if step == "Remv"]:
-            raise RefusedError(f"dependencies.packages: can't be had without removing {', '.join(removed)}")
         chosen = {name: (version, architecture) for step, name, version, architecture in found if step == "Inst"}
         steps = _steps([(step, name) for step, name, _, _ in found])
         return Plan(tuple(self._described(chosen)), tuple(steps), wanted)
@@ -217,11 +218,10 @@ def _age_s(path: Path) -> float:
 
 def _steps(found: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Neighbours of one kind are one call of dpkg."""
-    verbs = {"Inst": "unpack", "Conf": "configure"}
     while found:
         kind = found[0][0]
         same = next((at for at, (step, _) in enumerate(found) if step != kind), len(found))
-        yield verbs[kind], tuple(name for _, name in found[:same])
+        yield _VERBS[kind], tuple(name for _, name in found[:same])
         found = found[same:]
 
 

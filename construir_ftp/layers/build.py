@@ -201,6 +201,10 @@ def _script(plan: Plan, new: dict[str, Path]) -> str:
     """dpkg's calls in apt's order; what a layer below has already is left out."""
     lines = []
     for verb, names in plan.steps:
+        if verb == "remove":
+            # As apt does: what depends on it is there with the next steps again.
+            lines.append(f"dpkg --force-unsafe-io --force-depends --remove {shlex.join(names)}\n")
+            continue
         here = [new[name].name if verb == "unpack" else name for name in names if name in new]
         if here:
             lines.append(f"dpkg --force-unsafe-io --{verb} {shlex.join(here)}\n")

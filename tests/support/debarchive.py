@@ -17,9 +17,12 @@ class DebArchive:
         place.mkdir()
 
     def add(
-        self, name: str, postinst: str = "", installed_kib: int = 1, depends: str = "", others: tuple[str, ...] = ()
+        self, name: str, postinst: str = "", installed_kib: int = 1, others: tuple[str, ...] = (), **fields: str
     ) -> None:
-        """Add a package with the file /usr/share/NAME and others; `postinst` is run, as root, when it is installed."""
+        """Add a package with the file /usr/share/NAME and others; `postinst` is run, as root, when it is installed.
+
+        Of its control file's fields are given those that name other packages, such as `depends`.
+        """
         tree = self.place / f"{name}.tree"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/share").mkdir(parents=True)
@@ -29,7 +32,8 @@ class DebArchive:
             (tree / other).write_text(f"{other} of {name}\n")
         (tree / "DEBIAN/control").write_text(
             f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: Alice <alice@example.org>\n"
-            f"Installed-Size: {installed_kib}\nDescription: a package\n" + (f"Depends: {depends}\n" if depends else "")
+            f"Installed-Size: {installed_kib}\nDescription: a package\n"
+            + "".join(f"{field.capitalize()}: {names}\n" for field, names in fields.items())
         )
         if postinst:
             (tree / "DEBIAN/postinst").write_text(f"#!/bin/sh -e\n{postinst}\n")

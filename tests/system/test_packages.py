@@ -62,6 +62,7 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Itera
         archive.add(f"moon-of-a-planet-far-away-{number}", depends="moonstruck")
     archive.add("learned", LEARNED, others=(*KEPT, *LEFT_OUT))
     archive.add("mover", "mv /usr/share/base-files /usr/share/moved")
+    archive.add("lesser", conflicts="less", replaces="less", others=("usr/bin/less",))
     archive.add("heavy", installed_kib=200 * 1024)
     archive.add("laden", depends="heavy")
     archive.add("wanted", "ls /sys/class/net >/usr/share/interfaces")
@@ -138,6 +139,13 @@ def test_package_keeps_all_that_programs_open_and_directories_and_what_was_renam
     """
     job = packaged.submit(asking(tmp_path / "job", "learned", "mover", script=script))
     assert packaged.wait(job)["status"] == "success", packaged.fetch(job, "output.log")
+
+
+def test_package_that_conflicts_with_one_of_the_base_image_takes_its_place(packaged: Appliance, tmp_path: Path) -> None:
+    script = "cat /usr/bin/less; [ ! -e /usr/bin/lesskey ] && dpkg --audit && dpkg-query -Wf '${Status}' less"
+    job = packaged.submit(asking(tmp_path / "job", "lesser", script=script))
+    assert packaged.wait(job)["status"] == "success", packaged.fetch(job, "output.log")
+    assert packaged.fetch(job, "output.log") == b"usr/bin/less of lesser\nunknown ok not-installed"
 
 
 def test_operator_has_a_set_ready_before_the_first_job_asks(packaged: Appliance, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ LONG_S = 60.0
 NAMES = ("gcc", "g++", "abc", "tool")
 
 
-def base_of(place: Path, source: str) -> BaseImage:
-    there = {"var/lib/dpkg/status": "", "etc/apt/sources.list": source, "etc/apt/preferences.d/none": ""}
+def base_of(place: Path, source: str, status: str = "") -> BaseImage:
+    there = {"var/lib/dpkg/status": status, "etc/apt/sources.list": source, "etc/apt/preferences.d/none": ""}
     return baseimages.publish(place / "images", "small", there)
 
 
@@ -58,6 +58,25 @@ def test_a_name_that_apt_would_take_for_an_expression_or_a_removal_is_of_no_pack
     with pytest.raises(RefusedError, match="Unable to locate package") as refused:
         archive.resolve(("gcc", name))
     assert f"package {name} in the archive of small" in str(refused.value)
+
+
+def test_what_conflicts_with_a_package_of_the_base_image_has_that_removed_first(tmp_path: Path) -> None:
+    debs = DebArchive(tmp_path / "debs")
+    debs.add("gcc", depends="other")
+    debs.add("other", conflicts="small-gcc")
+    installed = "Status: install ok installed\nVersion: 1.0\nArchitecture: all\nDescription: a\nMaintainer: A\n"
+    base = base_of(tmp_path, "", f"Package: small-gcc\n{installed}")
+    debs.serve(tmp_path / "spool", base)
+    archive = Archive(tmp_path / "spool/layers" / ARCHIVES, base)
+    archive.refresh()
+    plan = archive.resolve(("gcc",))
+    assert plan.steps == (
+        ("remove", ("small-gcc",)),
+        ("unpack", ("other", "gcc")),
+        ("configure", ("other", "gcc")),
+    )
+    assert plan.versions() == ["gcc:all=1.0", "other:all=1.0"]
+    assert [file.name for file in archive.fetch(plan)] == ["other_1.0_all.deb", "gcc_1.0_all.deb"]
 
 
 @pytest.mark.parametrize("name", ["gcc=1.0+", "gcc=1.0-", "gcc=1.+", "g++=1.0++"])
