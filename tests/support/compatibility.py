@@ -25,8 +25,8 @@ speaks TLS did all of it once more over TLS.
 _TOOLS = """
 ## Images
 
-Each of these programs made an image, which was sent. Those that pack were given one by mke2fs. btrfs
-and xfs are taken where `gate.filesystems` names them.
+Each of these programs made an image, which was sent. Those that pack were given one by mke2fs.
+btrfs and xfs are taken where `gate.filesystems` names them.
 
 | tool | its images are | package and version |
 |---|---|---|
