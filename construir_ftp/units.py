@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: "512MiB", "90min". Without a unit they are nothing."""
+"""Sizes and durations as people write them: "512MiB", "90min". Without a unit they are nothing. And mail addresses."""
 
 import re
 from collections.abc import Mapping
@@ -12,6 +12,11 @@ _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 # What a file offset (off_t, 63 bits) and a timedelta, a poll(2) or a wait still take.
 _MOST_BYTES = 2**63 - 1
 _MOST_SECONDS = 100 * 365 * 86400
+
+# The common part of RFC 5321's addresses: nothing that a header, or the arguments of a program, could take for more.
+_MAIL_ADDRESS = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9._%+/=-]{0,63}@[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII
+)
 
 _QUOTED_CHARACTERS = 40
 
@@ -42,6 +47,11 @@ def in_words(duration_s: float) -> str:
     """A duration for people to read, in its largest unit: "1.5 h"."""
     unit, unit_s = next(((unit, unit_s) for unit, unit_s in _SPOKEN if duration_s >= unit_s), _SPOKEN[-1])
     return f"{duration_s / unit_s:.3g} {unit}"
+
+
+def is_mail_address(text: str) -> bool:
+    """Whether this can be somebody's address for mail."""
+    return _MAIL_ADDRESS.fullmatch(text) is not None
 
 
 def _quantity(text: object, units: Mapping[str, float], expected: str, most: float, most_in_words: str) -> float:

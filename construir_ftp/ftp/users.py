@@ -2,9 +2,11 @@
 
     [contributors.alice]
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
+    mail = "alice@example.org"
 
-TOML, replaced in one step, so that it can be read at any moment; a change counts from the next login on.
-Passwords are never kept, logged or compared in clear.
+`mail` is where the contributor is told of the ends of their jobs; the operator alone sets it. The file is replaced in
+one step, so that it can be read at any moment; a change counts from the next login on. Passwords are never kept, logged
+or compared in clear.
 """
 
 import os
@@ -19,7 +21,8 @@ import argon2
 import msgspec
 
 from construir_ftp import files
-from construir_ftp.errors import ConfigError, UsageError, one_line
+from construir_ftp.errors import ConfigError, MissingError, UsageError, one_line
+from construir_ftp.units import is_mail_address
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # What FTP clients log in as when nobody told them a name (RFC 1635).
@@ -35,10 +38,14 @@ _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$h/fuIrTAnZgx70xr5CLQHg$lpRhFCxB4Ec5ez8
 
 class _Contributor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str
+    mail: str = ""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contributors: dict[str, _Contributor] = {}
+
+
+_Contributors = dict[str, _Contributor]
 
 
 class Users:
@@ -51,7 +58,7 @@ class Users:
         self.path = path
         self._lock = threading.Lock()
         self._seen: tuple[int, ...] | None = None
-        self._hashes: dict[str, str] = {}
+        self._contributors: _Contributors = {}
 
     def names(self) -> list[str]:
         """Every contributor, in alphabetical order."""
@@ -63,12 +70,18 @@ class Users:
         _expect_new(name, self._current())
 
     def demand_known(self, name: str) -> None:
-        """Raises UsageError for a name that isn't there."""
+        """Raises MissingError for a name that isn't there."""
         _expect(name, self._current())
+
+    def mail(self, name: str) -> str:
+        """Where `name` is told of their jobs; empty if that is nowhere, or the name unknown."""
+        contributor = self._current().get(name)
+        return contributor.mail if contributor else ""
 
     def check(self, name: str, password: str) -> bool:
         """Whether `password` is that of `name`. Takes a while on purpose, as long for a name that is unknown."""
-        stored = self._current().get(name)
+        contributor = self._current().get(name)
+        stored = contributor.password if contributor else None
         try:
             matches = _hasher.verify(stored or _NOBODY, password.encode(errors="surrogatepass"))
         except argon2.exceptions.VerifyMismatchError:
@@ -77,53 +90,60 @@ class Users:
             raise ConfigError(f"{self.path}: contributors.{name}: {error}; {_again(name)}") from error
         return matches and stored is not None
 
-    def add(self, name: str, password: str) -> None:
-        """Let `name` send jobs. Raises UsageError for an unfit name or password, and for a name that is there."""
+    def add(self, name: str, password: str, mail: str = "") -> None:
+        """Let `name` send jobs. Raises UsageError for what is unfit, and for a name that is there."""
         _check_name(name)
-        fresh = _hash(password)
+        _check_mail(mail)
+        fresh = _Contributor(_hash(password), mail)
 
-        def put(hashes: dict[str, str]) -> None:
-            _expect_new(name, hashes)
-            hashes[name] = fresh
+        def put(contributors: _Contributors) -> None:
+            _expect_new(name, contributors)
+            contributors[name] = fresh
 
         self._rewrite(put)
 
     def set_password(self, name: str, password: str) -> None:
-        """Give `name` another password. Raises UsageError for an unfit password, and for a name that isn't there."""
-        fresh = _hash(password)
+        """Give `name` another password. Raises UsageError for an unfit one, MissingError for an unknown name."""
+        self._change(name, password=_hash(password))
 
-        def put(hashes: dict[str, str]) -> None:
-            _expect(name, hashes)
-            hashes[name] = fresh
-
-        self._rewrite(put)
+    def set_mail(self, name: str, mail: str) -> None:
+        """Have `name` told of their jobs there; nowhere, if that is empty. Raises as set_password does."""
+        _check_mail(mail)
+        self._change(name, mail=mail)
 
     def remove(self, name: str) -> None:
-        """Let `name` send no more jobs; sent ones stay. Raises UsageError for a name that isn't there."""
+        """Let `name` send no more jobs; sent ones stay. Raises MissingError for a name that isn't there."""
 
-        def take_out(hashes: dict[str, str]) -> None:
-            _expect(name, hashes)
-            del hashes[name]
+        def take_out(contributors: _Contributors) -> None:
+            _expect(name, contributors)
+            del contributors[name]
 
         self._rewrite(take_out)
 
-    def _current(self) -> dict[str, str]:
-        """Name -> hash, read again if the file has changed."""
+    def _change(self, name: str, **fields: str) -> None:
+        def put(contributors: _Contributors) -> None:
+            _expect(name, contributors)
+            contributors[name] = msgspec.structs.replace(contributors[name], **fields)
+
+        self._rewrite(put)
+
+    def _current(self) -> _Contributors:
+        """All of them, read again if the file has changed."""
         with self._lock:
             seen = _signature(self.path)
             if seen is None or seen != self._seen:
-                self._hashes = _read(self.path)
+                self._contributors = _read(self.path)
                 self._seen = seen
-            return self._hashes
+            return self._contributors
 
-    def _rewrite(self, change: Callable[[dict[str, str]], None]) -> None:
+    def _rewrite(self, change: Callable[[_Contributors], None]) -> None:
         """Read, change, write: two at once wait for each other. On return the file is on stable storage."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with files.locked(self.path.parent):
-                hashes = _read(self.path)
-                change(hashes)
-                _replace(self.path, _text(hashes))
+                contributors = _read(self.path)
+                change(contributors)
+                _replace(self.path, _text(contributors))
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: {error.strerror}; choose another with the key ftp.users, or make it writable"
@@ -138,13 +158,18 @@ def _check_name(name: str) -> None:
         )
 
 
-def _expect(name: str, hashes: dict[str, str]) -> None:
-    if name not in hashes:
-        raise UsageError(f"there is no contributor {name!a}; run: construir user list")
+def _check_mail(mail: str) -> None:
+    if mail and not is_mail_address(mail):
+        raise UsageError(f"{mail!a} is no mail address; expected one such as alice@example.org")
 
 
-def _expect_new(name: str, hashes: dict[str, str]) -> None:
-    if name in hashes:
+def _expect(name: str, contributors: _Contributors) -> None:
+    if name not in contributors:
+        raise MissingError(f"there is no contributor {name!a}; run: construir user list")
+
+
+def _expect_new(name: str, contributors: _Contributors) -> None:
+    if name in contributors:
         raise UsageError(f"there is a contributor {name!r} already; {_again(name)}")
 
 
@@ -170,7 +195,7 @@ def _signature(path: Path) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path) -> _Contributors:
     try:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except FileNotFoundError:
@@ -180,23 +205,30 @@ def _read(path: Path) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {one_line(error)}; mend it as etc/users.example shows") from error
     for name, contributor in file.contributors.items():
-        _check_entry(path, name, contributor.password)
-    return {name: contributor.password for name, contributor in file.contributors.items()}
+        _check_entry(path, name, contributor)
+    return file.contributors
 
 
-def _check_entry(path: Path, name: str, stored: str) -> None:
+def _check_entry(path: Path, name: str, contributor: _Contributor) -> None:
     try:
         _check_name(name)
+        _check_mail(contributor.mail)
     except UsageError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if not _HASH.fullmatch(stored):
+    if not _HASH.fullmatch(contributor.password):
         raise ConfigError(f"{path}: contributors.{name}.password: not an argon2 hash; {_again(name)}")
 
 
-def _text(hashes: dict[str, str]) -> str:
-    # A name is a bare key, and nothing in a hash needs escaping: see _NAME and _HASH.
-    entries = (f'\n[contributors.{name}]\npassword = "{stored}"\n' for name, stored in sorted(hashes.items()))
-    return "".join(["# Who may send jobs. Kept by: construir user add|list|password|remove\n", *entries])
+def _text(contributors: _Contributors) -> str:
+    return "# Who may send jobs. Kept by: construir user add|set|list|password|remove\n" + "".join(
+        f"\n{_entry(name, contributor)}" for name, contributor in sorted(contributors.items())
+    )
+
+
+def _entry(name: str, contributor: _Contributor) -> str:
+    # A name is a bare key, and nothing in a hash or an address needs escaping: see _NAME, _HASH, units.is_mail_address.
+    mail = f'mail = "{contributor.mail}"\n' if contributor.mail else ""
+    return f'[contributors.{name}]\npassword = "{contributor.password}"\n{mail}'
 
 
 def _replace(path: Path, text: str) -> None:

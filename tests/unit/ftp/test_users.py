@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from construir_ftp.errors import ConfigError, UsageError
+from construir_ftp.errors import ConfigError, MissingError, UsageError
 from construir_ftp.ftp import users as users_module
 from construir_ftp.ftp.users import Users
 from tests.support.places import PROJECT
@@ -70,6 +70,31 @@ def test_removed_contributor_is_gone_and_the_others_stay(users: Users) -> None:
     assert users.names() == ["bob"]
     assert not users.check("alice", PASSWORD)
     assert users.check("bob", PASSWORD)
+
+
+def test_mail_address_is_kept_by_every_change_but_its_own(users: Users) -> None:
+    users.add("alice", PASSWORD, "alice@example.org")
+    users.add("bob", PASSWORD)
+    users.set_password("alice", "battery staple")
+    assert [users.mail(name) for name in ("alice", "bob", "carol")] == ["alice@example.org", "", ""]
+    users.set_mail("bob", "b.o-b+jobs@[host]".replace("[host]", "mail.example.org"))
+    users.set_mail("alice", "")
+    assert [users.mail(name) for name in ("alice", "bob")] == ["", "b.o-b+jobs@mail.example.org"]
+    assert users.check("alice", "battery staple")
+
+
+@pytest.mark.parametrize(
+    "mail",
+    ["alice", "@example.org", "a@", "-f@example.org", "a b@example.org", "a@b\r\nBcc: c@d", 'a"@b', "a@b,c@d", "ä@b"],
+)
+def test_what_is_no_mail_address_is_refused(users: Users, mail: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        users.add("alice", PASSWORD, mail)
+    assert str(refused.value).isprintable()
+    users.add("alice", PASSWORD)
+    with pytest.raises(UsageError):
+        users.set_mail("alice", mail)
+    assert users.mail("alice") == ""
 
 
 def test_change_by_another_process_counts_at_once(users: Users) -> None:
@@ -156,9 +181,11 @@ def test_what_is_asked_of_the_wrong_name_says_what_to_do(users: Users) -> None:
     users.add("alice", PASSWORD)
     with pytest.raises(UsageError, match="construir user password alice"):
         users.add("alice", PASSWORD)
-    with pytest.raises(UsageError, match=r"'bob'.*construir user list"):
+    with pytest.raises(MissingError, match=r"'bob'.*construir user list"):
         users.set_password("bob", PASSWORD)
-    with pytest.raises(UsageError, match=r"'bob'.*construir user list"):
+    with pytest.raises(MissingError, match=r"'bob'.*construir user list"):
+        users.set_mail("bob", "bob@example.org")
+    with pytest.raises(MissingError, match=r"'bob'.*construir user list"):
         users.remove("bob")
     assert users.names() == ["alice"]
 
@@ -215,6 +242,7 @@ def test_example_says_the_truth(users: Users) -> None:
         "\n".join(line.removeprefix("# ") for line in example.splitlines() if "alice" in line or "$" in line)
     )
     assert users.check("alice", "correct horse battery")
+    assert users.mail("alice") == "alice@example.org"
 
 
 @given(st.text(max_size=40))
@@ -223,6 +251,7 @@ def test_any_name_is_either_refused_or_fit_for_toml(name: str) -> None:
         users_module._check_name(name)
     except UsageError:
         return
-    assert tomllib.loads(users_module._text({name: "$argon2id$x"})) == {
-        "contributors": {name: {"password": "$argon2id$x"}}
+    contributor = users_module._Contributor("$argon2id$x", "a@example.org")
+    assert tomllib.loads(users_module._text({name: contributor})) == {
+        "contributors": {name: {"password": "$argon2id$x", "mail": "a@example.org"}}
     }
