@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from construir_ftp.errors import ConfigError
-from construir_ftp.schema import Count, Positive, Section, parse_section
+from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Positive, Section, parse_section
 from construir_ftp.units import Duration, Size
 
 # Base images of an appliance that runs as root, or came as a Debian package.
@@ -198,6 +198,44 @@ class JanitorSection(Section, frozen=True):
     incoming_age: Duration = Duration.parse("6h")
 
 
+class NotifySection(Section, frozen=True):
+    """Who is told of what, and how; see news."""
+
+    shapes: ClassVar = {"operators": ADDRESS, "sender": ADDRESS, "smtp": HOST_AND_PORT, "webhook": WEB_ADDRESS}
+
+    operators: tuple[str, ...] = ()
+    smtp: str = ""
+    smtp_tls: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    sendmail: str = ""
+    sender: str = ""
+    webhook: str = ""
+    webhook_secret_file: str = ""
+    command: tuple[str, ...] = ()
+    jobs: bool = True
+    max_per_hour: Positive = 10
+    image_age: Duration = Duration.parse("30d")
+    server: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.smtp and self.sendmail:
+            raise ValueError("`sendmail`: expected no notify.smtp beside it")
+        if self.operators and not self.tells_by_mail():
+            raise ValueError("`operators`: expected notify.smtp or notify.sendmail beside it")
+        if self.smtp_user and self.smtp_tls == "none":
+            raise ValueError("`smtp_user`: expected TLS (notify.smtp_tls): a password never goes in clear")
+
+    def tells_by_mail(self) -> bool:
+        """Whether there is a way for mail."""
+        return bool(self.smtp or self.sendmail)
+
+    def tells(self) -> bool:
+        """Whether anybody is told anything."""
+        return bool(self.tells_by_mail() or self.webhook or self.command)
+
+
 class Config(Section, frozen=True):
     """The whole of construir.toml."""
 
@@ -212,6 +250,7 @@ class Config(Section, frozen=True):
     artifacts: ArtifactsSection = ArtifactsSection()
     jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()
+    notify: NotifySection = NotifySection()
 
     def spool_path(self) -> Path:
         """The spool's directory: as configured, /var/lib/construir as root, else under XDG_STATE_HOME."""

@@ -8,14 +8,14 @@ import difflib
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 import msgspec.inspect
 
 from construir_ftp.errors import ConfigError, one_line
-from construir_ftp.units import Duration, Size
+from construir_ftp.units import Duration, Size, is_mail_address
 
 # A C int, which is what most system calls take.
 _MOST = 2**31 - 1
@@ -45,10 +45,29 @@ _WORD_CHARACTERS, _MESSAGE_CHARACTERS = 80, 400
 _MOST_MISTAKES = 16
 
 
+class Shape(NamedTuple):
+    """What a text has to be, unless it is empty, and that in words."""
+
+    fits: Callable[[str], object]
+    expected: str
+
+
+ADDRESS = Shape(is_mail_address, "a mail address, such as ops@example.org")
+HOST_AND_PORT = Shape(
+    re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}", re.ASCII).fullmatch,
+    'a host and a port, such as "mail.example.org:587"',
+)
+WEB_ADDRESS = Shape(
+    re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?(/[!-~]*)?", re.ASCII).fullmatch,
+    'an address such as "https://example.org/hooks/construir"',
+)
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table. Of the keys named in `above_zero` a zero is an error."""
+    """A table. Of the keys named in `above_zero` a zero is an error; those in `shapes` are texts, or lists of such."""
 
     above_zero: ClassVar[tuple[str, ...]] = ()
+    shapes: ClassVar[Mapping[str, Shape]] = {}
     # How long a line may become that tells several mistakes; a single one has _MESSAGE_CHARACTERS at most.
     told_characters: ClassVar[int] = 1500
     # Where whoever wrote the file finds every key there is.
@@ -58,6 +77,11 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for key in self.above_zero:
             if not getattr(self, key):
                 raise ValueError(f"`{key}`: expected more than zero")
+        for key, shape in self.shapes.items():
+            value = getattr(self, key)
+            for text in (value,) if isinstance(value, str) else value:
+                if text and not shape.fits(text):
+                    raise ValueError(f"`{key}`: expected {shape.expected}")
 
 
 S = TypeVar("S", bound=Section)

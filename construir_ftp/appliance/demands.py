@@ -7,7 +7,7 @@ check passes nothing that is refused later.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from construir_ftp.appliance import claim
+from construir_ftp.appliance import claim, telling
 from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError
 from construir_ftp.ftp import certificate, ports
@@ -80,6 +80,15 @@ def _jail(config: Config) -> str:
     return "all of its parts that are required are in force"
 
 
+def _news(config: Config) -> str:
+    """The files that [notify] names, and the ways it has."""
+    section = config.notify
+    telling.secret("smtp_password_file", section.smtp_password_file)
+    telling.secret("webhook_secret_file", section.webhook_secret_file)
+    ways = [section.smtp or section.sendmail, section.webhook and "a webhook", *section.command[:1]]
+    return f"told by {', '.join(filter(None, ways))}; try it with: construir news --test" if section.tells() else ""
+
+
 def _ports(config: Config) -> str:
     spool = config.spool_path()
     if pid := claim.holder(spool) or claim.holder(spool, "ftp"):
@@ -95,6 +104,7 @@ DEMANDS = (
     Demand("masquerade address", _masquerade_address, ("ftp",)),
     Demand("certificate and key", _certificate, ("ftp",)),
     Demand("required jail", _jail, ("ftp", "runner")),
+    Demand("news", _news, ("news",)),
     Demand("port", _ports, ()),  # whoever listens finds that out by itself, and without a race
 )
 

@@ -1,4 +1,4 @@
-"""`construir serve`: three children, ftp, runner and janitor, which share nothing but the spool.
+"""`construir serve`: its children, ftp, runner, janitor and news, which share nothing but the spool.
 
 A child that ends is started again, after a growing pause; when this process is told to stop it tells them, and
 when it dies they die with it.
@@ -22,7 +22,7 @@ from construir_ftp.errors import ConstruirError
 log = logging.getLogger("construir")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-PARTS = ("ftp", "runner", "janitor")
+PARTS = ("ftp", "runner", "janitor", "news")
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 # A part that has lived this long has started well; its next pause is the shortest again.
@@ -160,15 +160,15 @@ class _Part:
         return status
 
 
-def supervise(arguments: Sequence[str], stop: socket.socket, claim: int) -> None:
-    """Keep the parts running until `stop` is readable; then end them and wait for it.
+def supervise(names: Sequence[str], arguments: Sequence[str], stop: socket.socket, claim: int) -> None:
+    """Keep the parts of these names running until `stop` is readable; then end them and wait for it.
 
     `arguments` are what this command was given, "serve" and its options: each part is given the same, and the
     descriptor `claim`, which says that it lives (see claim). A part that gives up in its first life, with a word of its
     own, ends the rest (ConstruirError): a port that is taken, or a second runner on one spool, is for whoever started
     this to see. Once a part has settled it is always started again.
     """
-    parts = [_Part(name, arguments, claim) for name in PARTS]
+    parts = [_Part(name, arguments, claim) for name in names]
     with selectors.DefaultSelector() as selector:
         selector.register(stop, selectors.EVENT_READ)
         try:
@@ -176,7 +176,7 @@ def supervise(arguments: Sequence[str], stop: socket.socket, claim: int) -> None
                 _start_due(parts, selector)
                 ready = selector.select(_patience_s(parts))
                 if any(key.fileobj is stop for key, _ in ready):
-                    log.info("told to stop: ending %s", ", ".join(PARTS))
+                    log.info("told to stop: ending %s", ", ".join(names))
                     return
                 for key, _ in ready:
                     _restart_later(key.data, selector)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -14,7 +15,8 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.appliance import check, claim, demands, janitor, supervisor
+from construir_ftp.appliance import check, claim, demands, janitor, lives, supervisor, telling
+from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.cli import logs
@@ -27,8 +29,15 @@ from construir_ftp.jobs import inquiry, service
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
+from construir_ftp.news.herald import Herald
 from construir_ftp.runner.drain import Stop, Watch
 from construir_ftp.runner.runner import Runner
+
+log = logging.getLogger("construir")
+
+_NEWS_EVERY_S = 1.0
+# What is being sent has so long when the part is told to stop.
+_LAST_WORDS_S = 3.0
 
 
 @click.command("serve")
@@ -37,7 +46,7 @@ from construir_ftp.runner.runner import Runner
 @click.option("--parent", type=int, hidden=True, help="Pid of the supervisor that started this part.")
 @configured
 def serve_command(settings: Config, part: str | None, port: int | None, parent: int | None) -> None:
-    """Run the appliance until SIGTERM: FTP server, runner and janitor, or only the PART named."""
+    """Run the appliance until SIGTERM: FTP server, runner, janitor and news, or only the PART named."""
     logs.begin(logging.INFO, "%(asctime)s %(name)s: %(message)s")
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
@@ -49,13 +58,19 @@ def serve_command(settings: Config, part: str | None, port: int | None, parent: 
     if part is None:
         with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
             # What this command was told, its parts are told too.
-            supervisor.supervise(sys.argv[1:], stop, held)
+            supervisor.supervise(_wanted_parts(settings), sys.argv[1:], stop, held)
         return
-    with claim.hold_alone(spool.path, part) if parent is None else contextlib.nullcontext():
+    alone = claim.hold_alone(spool.path, part) if parent is None else contextlib.nullcontext()
+    with alone, lives.living(spool.path, part):
         if part == "runner":
             _serve_runner(settings, spool, manager, parent)
         else:
-            {"ftp": _serve_ftp, "janitor": _serve_janitor}[part](settings, spool, manager)
+            {"ftp": _serve_ftp, "janitor": _serve_janitor, "news": _serve_news}[part](settings, spool, manager)
+
+
+def _wanted_parts(settings: Config) -> list[str]:
+    """All, but for the one that tells nobody anything."""
+    return [part for part in supervisor.PARTS if part != "news" or settings.notify.tells()]
 
 
 def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:
@@ -113,6 +128,22 @@ def _serve_janitor(settings: Config, spool: Spool, manager: Manager) -> None:
                 worker = janitor.Janitor(spool, limits, min_free, settings.layers, refresher.look)
                 worker.call_every(manager.alive_every_s, manager.alive)
                 worker.run(stopped)
+
+
+def _serve_news(settings: Config, spool: Spool, manager: Manager) -> None:
+    if not settings.notify.tells():
+        manager.ready()
+        log.info("nobody is told anything: [notify] of the configuration names no way")
+        return
+    herald, conditions = Herald(spool, telling.plan(settings, spool)), Conditions(spool, settings)
+    with supervisor.listening() as stop:
+        herald.start()
+        log.info("telling what is new in %s", spool.path)
+        manager.ready()
+        while not select.select([stop.socket], [], [], min(_NEWS_EVERY_S, manager.alive_every_s))[0]:
+            herald.look(conditions.look())
+            manager.alive()
+        herald.close(_LAST_WORDS_S)
 
 
 def _command(*words: str) -> list[str]:

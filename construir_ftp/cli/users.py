@@ -1,6 +1,8 @@
 """`construir user`: who may send jobs."""
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -24,17 +26,38 @@ def _password(from_stdin: bool) -> str:
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
+def _mail_option(**how: Any) -> Callable[[Any], Any]:
+    return click.option("--mail", metavar="ADDRESS", help="Where NAME gets mail when a job of theirs has ended.", **how)
+
+
+def _warn_of_silence(settings: Config, mail: str) -> None:
+    if mail and not settings.notify.tells_by_mail():
+        click.echo("construir: no mail is sent until notify.smtp, or notify.sendmail, is set", err=True)
+
+
 @user_group.command("add")
 @click.argument("name")
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
+@_mail_option(default="")
 @configured
-def user_add(settings: Config, name: str, password_stdin: bool) -> None:
+def user_add(settings: Config, name: str, password_stdin: bool, mail: str) -> None:
     """Let NAME send jobs."""
     users = Users(settings.users_path())
     users.demand_new(name)
     password = _password(password_stdin)
     Spool.prepare(settings.spool_path())
-    users.add(name, password)
+    users.add(name, password, mail)
+    _warn_of_silence(settings, mail)
+
+
+@user_group.command("set")
+@click.argument("name")
+@_mail_option(required=True)
+@configured
+def user_set(settings: Config, name: str, mail: str) -> None:
+    """Change where NAME is told of the ends of their jobs; --mail '' is nowhere."""
+    Users(settings.users_path()).set_mail(name, mail)
+    _warn_of_silence(settings, mail)
 
 
 @user_group.command("password")
@@ -57,12 +80,14 @@ def user_remove(settings: Config, name: str) -> None:
 
 
 @user_group.command("list")
+@click.option("--mail", "with_mail", is_flag=True, help="Each one's mail address, too.")
 @as_json_option
 @configured
-def user_list(settings: Config, as_json: bool) -> None:
+def user_list(settings: Config, with_mail: bool, as_json: bool) -> None:
     """Print the contributors' names, one a line."""
-    names = list(Users(settings.users_path()).names())
+    users = Users(settings.users_path())
+    told = {name: users.mail(name) if with_mail else "" for name in users.names()}
     if as_json:
-        print_json(names)
-    for name in [] if as_json else names:
-        click.echo(name)
+        print_json(told if with_mail else list(told))
+    for name, mail in () if as_json else told.items():
+        click.echo(f"{name} {mail}".rstrip())

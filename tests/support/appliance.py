@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import msgspec
 
+from construir_ftp.appliance.supervisor import PARTS
 from tests.support.ftpclient import users_text
 from tests.support.places import PROJECT
 
@@ -123,8 +124,7 @@ class Appliance:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
-        names = ("ftp", "runner", "janitor")
-        return {name: int(pid) for pid, words in lines.items() for name in names if name.encode() in words}
+        return {name: int(pid) for pid, words in lines.items() for name in PARTS if name.encode() in words}
 
     @contextmanager
     def session(self, name: str = NAME, password: str = PASSWORD) -> Iterator[ftplib.FTP]:

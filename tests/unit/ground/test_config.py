@@ -298,3 +298,21 @@ def test_whatever_value_a_key_has_it_is_taken_or_refused_in_one_line(value: str)
 
 def test_more_slots_than_any_host_has_are_refused() -> None:
     assert refusal("[runner]\nslots = 1000000000") == "my.toml: runner.slots: expected a whole number <= 1000"
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ('smtp = "mail.example.org"', 'notify.smtp: expected a host and a port, such as "mail.example.org:587"'),
+        ('smtp = "a:1"\nsendmail = "/x"', "notify.sendmail: expected no notify.smtp beside it"),
+        ('operators = ["a@b"]', "notify.operators: expected notify.smtp or notify.sendmail beside it"),
+        ('sendmail = "/x"\noperators = ["a@b", "b"]', "notify.operators: expected a mail address, such as ops@"),
+        ('sender = "a@b\\nBcc: c@d"', "notify.sender: expected a mail address"),
+        ('smtp = "a:1"\nsmtp_tls = "none"\nsmtp_user = "c"', "notify.smtp_user: expected TLS (notify.smtp_tls)"),
+        ('webhook = "ftp://a/b"', "notify.webhook: expected an address such as"),
+        ('webhook = "https://a/b c"', "notify.webhook: expected an address such as"),
+        ('smtp_tls = "ssl"', 'notify.smtp_tls: expected one of "none", "starttls", "tls"'),
+    ],
+)
+def test_impossible_ways_of_telling_are_refused_by_their_keys(keys: str, says: str) -> None:
+    assert says in refusal(f"[notify]\n{keys}\n")

@@ -1,0 +1,39 @@
+"""Which results have come since the last look. Results never change, and done/ is listed only when it has changed."""
+
+from datetime import UTC, datetime
+
+from construir_ftp.errors import ConstruirError
+from construir_ftp.jobs.job import read_result
+from construir_ftp.jobs.result import Result
+from construir_ftp.jobs.spool import Job, Spool
+
+# A directory's time is that of the clock's last tick, a hundredth of a second: what changes within it doesn't show.
+_SETTLED_NS = 20_000_000
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class Arrivals:
+    """Of one spool."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._seen_ns = 0
+
+    def look(self, now_ns: int) -> list[str] | None:
+        """The id of every result; None if nothing has changed since the last time."""
+        changed_ns = self._spool.state("done").stat().st_mtime_ns
+        if changed_ns == self._seen_ns:
+            return None
+        names = self._spool.names("done")
+        self._seen_ns = changed_ns if now_ns - changed_ns > _SETTLED_NS else 0
+        return names
+
+    def read(self, job_ids: set[str]) -> list[tuple[str, Result]]:
+        """The results of these ids in the order that they were published; what can't be read is no news."""
+        found = []
+        for job_id in job_ids:
+            try:
+                found.append((job_id, read_result(Job(self._spool.state("done") / job_id))))
+            except ConstruirError:
+                continue
+        return sorted(found, key=lambda pair: (pair[1].published or _LONG_AGO, pair[0]))

@@ -1,0 +1,53 @@
+"""What waits for one recipient, and how much of it may go now: so many messages an hour, what is more in one digest.
+
+A recipient is `operator:ADDRESS`, `contributor:NAME`, `webhook` or `command`.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from construir_ftp.news.events import Event
+
+_HOUR_S = 3600.0
+# So many events wait for one recipient; of older ones only the number is kept.
+_MOST_WAITING = 1000
+
+
+class Box(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Of one recipient: the events that wait, oldest first, and when messages went, in seconds since the Epoch."""
+
+    events: list[Event] = []
+    left_out: int = 0
+    sent_s: list[float] = []
+
+    def put(self, event: Event) -> None:
+        """Have an event wait; the oldest make room for it where too many do."""
+        self.events.append(event)
+        surplus = max(0, len(self.events) - _MOST_WAITING)
+        del self.events[:surplus]
+        self.left_out += surplus
+
+    def due(self, now_s: float, most_per_hour: int) -> Sequence[Event]:
+        """What goes into the next message: nothing, if the hour has had its messages.
+
+        All, if there is more than the hour has messages left for; else the oldest event.
+        """
+        left = most_per_hour - len(self._recent(now_s))
+        if left <= 0 or not self.events:
+            return ()
+        return tuple(self.events if self.left_out or len(self.events) > left else self.events[:1])
+
+    def told(self, events: Sequence[Event], left_out: int, now_s: float) -> None:
+        """These events, and so many that were left out, went in a message."""
+        sent = {event.id for event in events}
+        self.events = [event for event in self.events if event.id not in sent]
+        self.left_out = max(0, self.left_out - left_out)
+        self.sent_s = [*self._recent(now_s), now_s]
+
+    def is_empty(self, now_s: float) -> bool:
+        """Whether there is nothing to remember of it."""
+        return not self.events and not self._recent(now_s)
+
+    def _recent(self, now_s: float) -> list[float]:
+        return [sent_s for sent_s in self.sent_s if now_s - _HOUR_S < sent_s <= now_s]
