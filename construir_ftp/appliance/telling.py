@@ -87,7 +87,7 @@ def _address(users: Users, name: str) -> str:
     except ConfigError as error:
         raise UndeliveredError(str(error)) from error
     if not found:
-        raise RejectedError("there is no mail address of theirs in the users file any more")
+        raise RejectedError("there is no mail address of theirs in the users file")
     return found
 
 

@@ -34,6 +34,7 @@ _COMMANDS = {
         "submit": ("submit", "submit_command"),
         "watch": ("submit", "watch_command"),
         "jobs": ("results", "jobs_command"),
+        "top": ("top", "top_command"),
         "fetch": ("results", "fetch_command"),
         "cancel": ("submit", "cancel_command"),
         "retry": ("submit", "retry_command"),
