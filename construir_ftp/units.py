@@ -49,6 +49,12 @@ def in_words(duration_s: float) -> str:
     return f"{duration_s / unit_s:.3g} {unit}"
 
 
+def exactly(duration_s: float) -> str:
+    """A duration as one would set it, in the largest unit that it is a whole number of: "2h", "90min"."""
+    unit, unit_s = next((row for row in _SPOKEN if duration_s >= row[1] and duration_s % row[1] == 0), _SPOKEN[-1])
+    return f"{duration_s / unit_s:g}{unit}"
+
+
 def is_mail_address(text: str) -> bool:
     """Whether this can be somebody's address for mail."""
     return _MAIL_ADDRESS.fullmatch(text) is not None

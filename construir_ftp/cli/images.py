@@ -11,7 +11,15 @@ from rich.table import Table
 from construir_ftp import architecture
 from construir_ftp.appliance import supervisor
 from construir_ftp.cli import disks, run, trial
-from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
+from construir_ftp.cli.options import (
+    Commands,
+    as_json_option,
+    configured,
+    print_gone,
+    print_json,
+    print_table,
+    printable,
+)
 from construir_ftp.cli.output import file_line, file_objects, steps
 from construir_ftp.cli.servers import tell
 from construir_ftp.config import Config
@@ -25,7 +33,7 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import Store
 
 
-@click.group("image")
+@click.group("image", cls=Commands)
 def image_group() -> None:
     """Base images: what machines boot."""
 

@@ -7,7 +7,15 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
+from construir_ftp.cli.options import (
+    Commands,
+    as_json_option,
+    configured,
+    print_gone,
+    print_json,
+    print_table,
+    printable,
+)
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.image import baseimage
@@ -23,7 +31,7 @@ from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.shape import Shape
 
 
-@click.group("layer")
+@click.group("layer", cls=Commands)
 def layer_group() -> None:
     """Layers: Debian packages and published results that jobs can depend on."""
 

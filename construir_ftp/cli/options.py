@@ -4,6 +4,7 @@ import functools
 import itertools
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,18 @@ _Command = Callable[..., Any]
 _WIDE_CHARACTERS = 1000
 # With less room than this, the end of a table's row has a line of its own.
 _LEAST_CHARACTERS = 20
+
+
+class Commands(click.Group):
+    """A group whose help has the first sentence of each command, to its end."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(_WIDE_CHARACTERS)) for name, command in commands if command]
+            )
 
 
 def printable(text: str) -> str:
@@ -48,6 +61,17 @@ def print_gone(gone: Iterable[tuple[str, str]], verb: str, *, dry_run: bool, as_
     ]
     for line in told or [f"nothing to {verb}"]:
         click.echo(line)
+
+
+def print_hanging(head: str, text: str) -> None:
+    """A text behind its head; on a terminal in as many lines as it takes, all of them behind the head's end."""
+    if not (sys.stdout and sys.stdout.isatty()):
+        click.echo(head + text)
+        return
+    width = max(shutil.get_terminal_size().columns, len(head) + _LEAST_CHARACTERS)
+    click.echo(
+        textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
+    )
 
 
 def is_person_there() -> bool:

@@ -20,7 +20,15 @@ from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.cli import logs
-from construir_ftp.cli.options import as_json_option, configured, print_gone, print_json, print_table, printable
+from construir_ftp.cli.options import (
+    as_json_option,
+    configured,
+    print_gone,
+    print_hanging,
+    print_json,
+    print_table,
+    printable,
+)
 from construir_ftp.config import Config
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
@@ -163,9 +171,9 @@ def check_command(settings: Config, as_json: bool) -> int:
     if as_json:
         print_json(findings)
     for finding in [] if as_json else findings:
-        click.echo(f"{finding.state:<8} {finding.subject}: {printable(finding.text)}")
+        print_hanging(f"{finding.state:<8} ", f"{finding.subject}: {printable(finding.text)}")
         if finding.remedy:
-            click.echo(f"         -> {finding.remedy}")
+            print_hanging("         -> ", finding.remedy)
     return int(any(finding.state == "problem" for finding in findings))
 
 

@@ -23,7 +23,7 @@ from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import JobFile, Receipt
 from construir_ftp.client.watch import Event, Printed, Restarted, Watch
-from construir_ftp.errors import ConstruirError, RefusedError, UsageError, exit_code_of
+from construir_ftp.errors import ConstruirError, MissingError, RefusedError, UsageError, exit_code_of
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import Result
 from construir_ftp.pack import pack
@@ -79,7 +79,7 @@ def submit_command(
     the same command.
     """
     if not source.exists():
-        raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
+        raise MissingError(f"{source} is not there; name a directory with run.sh, or a job image")
     how = Wrapping(space_bytes=int(space), keep_times=keep_times, everything=everything) if source.is_dir() else None
     server = reach.as_contributor(reach.address())
     with _packed(source, how) as job_file:
@@ -100,7 +100,7 @@ def retry_command(reach: Reach, job: str, wait: bool, fetch: Path | None) -> int
     before = _remembered(reach, job)
     source = Path(before.source)
     if not source.exists():
-        raise UsageError(f"{source}, which {before.id} was made of, is gone; it can't be sent again")
+        raise MissingError(f"{source}, which {before.id} was made of, is gone; it can't be sent again")
     server = reach.as_contributor(reach.address(before.id))
     with _packed(source, before.wrapping) as job_file:
         if job_file.sha256 != before.sha256:

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from construir_ftp.cli.options import as_json_option, configured, is_person_there, print_json
+from construir_ftp.cli.options import Commands, as_json_option, configured, is_person_there, print_json
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.spool import Spool
 
 
-@click.group("user")
+@click.group("user", cls=Commands)
 def user_group() -> None:
     """Who may send jobs."""
 

@@ -13,7 +13,7 @@ from construir_ftp import schema
 from construir_ftp.errors import ConfigError, RefusedError
 from construir_ftp.jobs import names, outputs
 from construir_ftp.schema import Positive, Section
-from construir_ftp.units import Duration, Size
+from construir_ftp.units import Duration, Size, exactly
 
 FILE = "construir.toml"
 # More than anyone writes by hand.
@@ -62,7 +62,7 @@ class Wishes(Section, frozen=True):
 
     above_zero: ClassVar = ("timeout", "idle_timeout", "memory")
     told_characters: ClassVar = 400  # it becomes an FTP reply
-    listed_in: ClassVar = "the server's /README.txt"
+    listed_in: ClassVar = "construir.toml(5), or the server's /README.txt,"
 
     name: str = ""
     run: str = "./run.sh"
@@ -164,8 +164,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         """Raises RefusedError, naming the key, if a job with an image of that size asks for more than it can have."""
         room_bytes = max(0, self.image_bytes - image_bytes)
         most = {
-            "timeout": (wishes.timeout, self.timeout_s, f"{self.timeout_s:g} s"),
-            "idle_timeout": (wishes.idle_timeout, self.idle_timeout_s, f"{self.idle_timeout_s:g} s"),
+            "timeout": (wishes.timeout, self.timeout_s, exactly(self.timeout_s)),
+            "idle_timeout": (wishes.idle_timeout, self.idle_timeout_s, exactly(self.idle_timeout_s)),
             "cpus": (wishes.cpus, self.cpus, str(self.cpus)),
             "memory": (wishes.memory, self.memory_bytes, f"{self.memory_bytes >> 20} MiB"),
             "space": (wishes.space, room_bytes, f"{room_bytes >> 20} MiB"),

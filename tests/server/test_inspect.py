@@ -50,7 +50,7 @@ def test_inspect_tells_what_a_job_is_and_what_it_asks_for(tmp_path: Path) -> Non
             lambda path: path.write_bytes(path.read_bytes() + b"more"),
             "what follows the end of the zstd stream is no part of it",
         ),
-        (lambda path: job(path.parent / "x", 'timeout = "9h"\n').rename(path), "timeout: at most 7200 s can be had"),
+        (lambda path: job(path.parent / "x", 'timeout = "9h"\n').rename(path), "timeout: at most 2h can be had"),
         (lambda path: images.of_directory(directory(path.parent / "x", "tiemout = 1\n"), path), "tiemout: no such key"),
         (lambda path: images.of_directory(directory(path.parent / "x", "#" * 20000), path), "a file of at most 16 KiB"),
     ],

@@ -224,7 +224,8 @@ def test_guide_lists_every_key_that_a_job_can_have() -> None:
     listed = {line.split(" = ")[0].strip() for line in text.splitlines() if re.match(r"  \w+ = ", line)}
     assert listed == {key.name for key in request.KEYS}
     with pytest.raises(
-        RefusedError, match=r"no such key \(did you mean timeout\?\); the server's /README.txt lists them all"
+        RefusedError,
+        match=r"no such key \(did you mean timeout\?\); construir.toml\(5\), or the server's /README.txt, lists",
     ):
         request.read("tiemout = 1")
 

@@ -54,3 +54,28 @@ def test_help_without_the_appliances_libraries_still_says_what_each_command_does
     lacking = typed(light, "run", "greet")
     assert (lacking.returncode, lacking.stderr.count("\n")) == (69, 1)
     assert lacking.stderr.endswith(f"run: {needs}\n")
+
+
+def test_a_mistyped_command_is_told_which_was_meant() -> None:
+    for words, meant in ((["statsu"], "status"), (["image", "verfy"], "verify")):
+        with pytest.raises(click.exceptions.NoSuchCommand) as refused:
+            construir(words, standalone_mode=False)
+        assert f"Did you mean '{meant}'?" in refused.value.format_message()
+
+
+@pytest.mark.parametrize("name", ["image", "layer", "user"])
+def test_the_help_of_a_group_has_whole_sentences(name: str) -> None:
+    group = construir.get_command(click.Context(construir), name)
+    assert group is not None
+    assert "..." not in group.get_help(click.Context(group)).replace("[ARGS]...", "")
+
+
+def test_what_is_not_there_exits_with_66(tmp_path: Path) -> None:
+    for words in (
+        ["submit", str(tmp_path / "none"), "ftp://127.0.0.1:1"],
+        ["user", "remove", "carol", f"--spool={tmp_path}"],
+        ["user", "set", "carol", "--mail=a@example.org", f"--spool={tmp_path}"],
+    ):
+        argv = [sys.executable, "-m", "construir_ftp", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (66, 1), done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from construir_ftp.units import Duration, in_words
+from construir_ftp.units import Duration, exactly, in_words
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,11 @@ from construir_ftp.units import Duration, in_words
 )
 def test_duration_is_said_in_its_largest_unit(written: str, said: str) -> None:
     assert in_words(Duration.parse(written)) == said
+
+
+@pytest.mark.parametrize(
+    ("written", "said"), [("2h", "2h"), ("90min", "90min"), ("7201s", "7201s"), ("48h", "2d"), ("500ms", "0.5s")]
+)
+def test_a_limit_is_said_as_one_would_set_it(written: str, said: str) -> None:
+    assert exactly(Duration.parse(written)) == said
+    assert Duration.parse(said) == Duration.parse(written)

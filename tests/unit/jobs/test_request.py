@@ -103,7 +103,7 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("timeout = '3h'", "timeout: at most 7200 s"),
+        ("timeout = '3h'", "timeout: at most 2h"),
         ("idle_timeout = '2h'", "idle_timeout: at most"),
         ("cpus = 3", "cpus: at most 2"),
         ("memory = '2GiB'", "memory: at most 1024 MiB"),
@@ -240,7 +240,7 @@ def test_whatever_is_in_strings_their_dots_are_no_parts_of_keys(one: str, other:
 def test_a_long_key_is_quoted_in_short() -> None:
     assert (
         refusal("a" * 9000 + " = 1")
-        == f"construir.toml: {'a' * 80}...: no such key; the server's /README.txt lists them all"
+        == f"construir.toml: {'a' * 80}...: no such key; construir.toml(5), or the server's /README.txt, lists them all"
     )
 
 
@@ -250,7 +250,8 @@ def test_all_mistakes_are_told_at_once_as_far_as_a_reply_holds_them() -> None:
     assert str(refused.value) == (
         "construir.toml: tiemout: no such key (did you mean timeout?)"
         "; packages: no such key (did you mean dependencies.packages?)"
-        "; cpus: expected a whole number, got text in quotes; the server's /README.txt lists them all"
+        "; cpus: expected a whole number, got text in quotes"
+        "; construir.toml(5), or the server's /README.txt, lists them all"
     )
     with pytest.raises(RefusedError) as refused:
         request.read("".join(f"{'k' * 70}{number} = 1\n" for number in range(150)))
