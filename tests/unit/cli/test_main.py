@@ -57,7 +57,7 @@ def test_help_without_the_appliances_libraries_still_says_what_each_command_does
 
 
 def test_a_mistyped_command_is_told_which_was_meant() -> None:
-    for words, meant in ((["statsu"], "status"), (["image", "verfy"], "verify")):
+    for words, meant in ((["statsu"], "status"), (["image", "verif"], "verify")):
         with pytest.raises(click.exceptions.NoSuchCommand) as refused:
             construir(words, standalone_mode=False)
         assert f"Did you mean '{meant}'?" in refused.value.format_message()
