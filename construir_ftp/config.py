@@ -176,6 +176,13 @@ class ArtifactsSection(Section, frozen=True):
     timeout: Duration = Duration.parse("10min")
 
 
+class TrustSection(Section, frozen=True):
+    """The key that results are signed with, and who signs; see trust."""
+
+    key: str = ""
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]*$")] = ""
+
+
 class JailSection(Section, frozen=True):
     """What machines, and programs that read uploads, are locked into; see jail."""
 
@@ -248,6 +255,7 @@ class Config(Section, frozen=True):
     runner: RunnerSection = RunnerSection()
     layers: LayersSection = LayersSection()
     artifacts: ArtifactsSection = ArtifactsSection()
+    trust: TrustSection = TrustSection()
     jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()
     notify: NotifySection = NotifySection()

@@ -98,6 +98,16 @@ class LoginError(ConstruirError):
     exit_code = 77
 
 
+class UntrustedError(ConstruirError):
+    """What has come is not signed by a key that is known for it, but by the one with this fingerprint, or by none."""
+
+    exit_code = 79
+
+    def __init__(self, reason: str, fingerprint: str = "") -> None:
+        super().__init__(reason)
+        self.fingerprint = fingerprint
+
+
 class MissingLibraryError(MachineUnavailableError):
     """`what` needs a Python library that is not installed, or is not to be had on this system."""
 

@@ -36,6 +36,7 @@ _COMMANDS = {
         "jobs": ("results", "jobs_command"),
         "top": ("top", "top_command"),
         "fetch": ("results", "fetch_command"),
+        "verify": ("verify", "verify_command"),
         "cancel": ("submit", "cancel_command"),
         "retry": ("submit", "retry_command"),
         "diff": ("results", "diff_command"),

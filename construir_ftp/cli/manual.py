@@ -35,6 +35,7 @@ _CODES = (
     ("76", "The server answers what makes no sense."),
     ("77", "The login was refused."),
     ("78", "Bad configuration."),
+    ("79", "A result is not signed by a key that is known for it."),
     ("124, 126", "The job ended as timeout or idle-timeout; its run.sh could not be run."),
     ("130", "Interrupted by Ctrl-C."),
     ("other", "A job's own, of a command that waits for one."),

@@ -8,6 +8,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
 from construir_ftp.cli.servers import Reach, reaching, server_option
@@ -47,7 +48,7 @@ def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
 @server_option
 @reaching
 def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, ...]) -> None:
-    """Bring the result of the job ID, and check it against its SHA256SUMS; prints the directory.
+    """Bring the result of the job ID, and verify it as `construir verify` does; prints the directory.
 
     What was brought before is left alone, what was cut goes on where it ended. A directory that holds another job's
     result is refused.
@@ -84,9 +85,9 @@ def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
 
 
 def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tuple[str, ...]) -> Path:
-    """Bring a result, or what of it is wanted, into `directory`, which may have some of it already.
+    """Bring a result, or what of it is wanted, into `directory`, which may have some of it already, and prove it.
 
-    Raises UsageError if it has another job's.
+    Raises UsageError if it has another job's, UntrustedError if it can't be proved; what has come stays.
     """
     destination.demand_own(directory, job_id)
     server = reach.as_anyone(where)
@@ -94,6 +95,7 @@ def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tupl
         found = fetch.contents(ftp, job_id)
         image = status.result(ftp, job_id).image if only else None
     _bring(reach, where, job_id, directory, fetch.choose(found.items, only, image))
+    trust.prove(reach, where, job_id, directory)
     if not only:
         fetch.demand_all(found.refused)
     return directory

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from construir_ftp import formats
+from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, SizeType, printable, settings_of
 from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
@@ -224,6 +225,8 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
         tell(f"{ended.status}: {ended.reason}")
         if fetch is not None:
             bring(reach, where, job_id, fetch, ())
+        else:
+            ended = trust.prove(reach, where, job_id) or ended
     except KeyboardInterrupt:
         more = f"{job_id}{reach.options()}"
         tell(f"detached; the job goes on. Look again: construir watch {more}; end it: construir cancel {more}")

@@ -5,7 +5,6 @@ A file has its name only when all of it has come and is what SHA256SUMS says; un
 
 import ftplib
 import hashlib
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,16 +29,15 @@ from construir_ftp.errors import (
     one_line,
     plainly,
 )
-from construir_ftp.jobs import portable_names
+from construir_ftp.jobs import portable_names, sums
+from construir_ftp.jobs.result import SIGNATURE, SUMS
 
-SUMS = "SHA256SUMS"
 _SESSIONS = 4
 _PIECE_BYTES = 256 * 1024
 # More than an appliance puts into a result (artifacts.max_files), unless it is told to.
 _MOST_FILES = 20_000
 # Less is no progress that a lost connection is forgiven for.
 _PROGRESS_BYTES = 64 * 1024
-_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _NAME_CHARACTERS, _NAME_SHOWN, _MOST_NAMED = 512, 80, 5
 _ONLY = {"output": "output.log", "console": "console.log", "artifacts": "artifacts/*"}
 
@@ -67,29 +65,31 @@ def contents(ftp: ftplib.FTP, job_id: str) -> Listing:
         raise TryLaterError(f"{found.id} is not done, but {found.state}; follow it with: construir watch {found.id}")
     if listed.count(b"\n") > _MOST_FILES:
         raise AnswerError(f"the server's {SUMS} names more than {_MOST_FILES} files")
-    sums, refused = _parsed(listed)
-    sums[SUMS] = hashlib.sha256(listed).hexdigest()
-    sizes = {name: remote_files.size(ftp, f"/done/{job_id}/{name}") or 0 for name in sums}
-    return Listing([Item(name, digest, sizes[name]) for name, digest in sums.items()], refused)
+    digests, refused = _parsed(listed)
+    digests[SUMS] = hashlib.sha256(listed).hexdigest()
+    if (signature := remote_files.small(ftp, f"/done/{job_id}/{SIGNATURE}")) is not None:
+        digests[SIGNATURE] = hashlib.sha256(signature).hexdigest()
+    sizes = {name: remote_files.size(ftp, f"/done/{job_id}/{name}") or 0 for name in digests}
+    return Listing([Item(name, digest, sizes[name]) for name, digest in digests.items()], refused)
 
 
 def _parsed(listed: bytes) -> tuple[dict[str, str], list[str]]:
     """The digest of each file that can be brought, by its name; and why the others can't be."""
-    sums: dict[str, str] = {}
+    digests: dict[str, str] = {}
     refused = []
-    taken: dict[str, str] = {portable_names.folded(SUMS): SUMS}
+    taken: dict[str, str] = {portable_names.folded(name): name for name in (SUMS, SIGNATURE)}
     for line in listed.decode(errors="replace").split("\n")[:-1]:
-        found = _LINE.fullmatch(line)
+        found = sums.LINE.fullmatch(line)
         if found is None:
             raise AnswerError(f"the server's {SUMS} has a line that makes no sense: {one_line(line)[:200]!r}")
         name = found[2]
         if why := _why_not(name, taken):
             refused.append(f"{_shown(name)} {why}")
         else:
-            sums[name] = found[1]
+            digests[name] = found[1]
             taken.update((portable_names.folded(above), f"{above}/") for above in _above(name)[:-1])
             taken[portable_names.folded(name)] = name
-    return sums, refused
+    return digests, refused
 
 
 def _why_not(name: str, taken: dict[str, str]) -> str:

@@ -1,8 +1,9 @@
 """What a result is: the names of its files in done/ID/, and result.json.
 
 done/ID/ holds the image in the codec it came in, output.log, console.log, the construir.toml that the job was run by,
-artifacts/, result.json and SHA256SUMS; install.log instead of the logs where its packages can't be installed. What the
-guest claims and what the host measured are kept apart. Nothing here makes a result: that is for the runner.
+artifacts/, result.json, provenance.intoto.jsonl, SHA256SUMS and its signature; install.log instead of the logs where
+its packages can't be installed. What the guest claims and what the host measured are kept apart. Nothing here makes a
+result: that is for the runner.
 """
 
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ from construir_ftp import __version__
 from construir_ftp.jobs import request
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
+RESULT, PROVENANCE, SIGNATURE = "result.json", "provenance.intoto.jsonl", "SHA256SUMS.sig"
+# What was known of the job when it was admitted: job's Record.
+RECORD = "job.json"
 # What was said while packages for it were installed; only where that failed.
 INSTALL = "install.log"
 WISHES = request.FILE
@@ -86,6 +90,23 @@ class BaseImageUsed(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What else a rebuild needs to have alike, and what the run's safety rested on.
+
+    `engine` is the program that was the machine, in its own words; `processor` what the machine's was, `jail` "whole",
+    or what it lacked. `packing` is the command that packed the image, `packages_sha256` the digest of the sorted lines
+    name=version of the base image's packages.
+    """
+
+    engine: str = ""
+    host_kernel: str = ""
+    guest_kernel: str = ""
+    processor: str = ""
+    jail: str = ""
+    packing: str = ""
+    packages_sha256: str = ""
+
+
 class LayerUsed(msgspec.Struct, frozen=True):
     """A layer that was laid over the root; `contents` as in its manifest."""
 
@@ -95,10 +116,13 @@ class LayerUsed(msgspec.Struct, frozen=True):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """What the job depended on: enough to have the same machine again. Layers lowest first, results by their ids."""
+    """What the job depended on: enough to have the same machine again. Layers lowest first, results by their ids, and
+    the SHA-256 of each one's image, if its SHA256SUMS had it.
+    """
 
     layers: list[LayerUsed] = []
     results: list[str] = []
+    results_sha256: dict[str, str] = {}
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +157,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int | None = None
     attempt: int = 0
     used: Used | None = None
+    environment: Environment | None = None
     artifacts: tuple[Artifact, ...] = ()
     artifacts_left_out: tuple[str, ...] = ()
     claimed: Claims | None = None

@@ -15,12 +15,13 @@ import msgspec
 
 from construir_ftp import architecture, process
 from construir_ftp.config import Config, LayersSection, MachineSection
-from construir_ftp.errors import CommandError, ConstruirError, RefusedError, StoppedError
+from construir_ftp.errors import CommandError, ConstruirError, DamagedError, RefusedError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs import request
+from construir_ftp.jobs import request, sums
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Terms, Wishes
+from construir_ftp.jobs.result import SUMS
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.apt import Archive, Plan, plainly
 from construir_ftp.layers.apt_directory import Pace
@@ -48,7 +49,9 @@ class DependencyError(ConstruirError):
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
-    """An earlier result to be mounted: under which name, its image as it lies in done/, and what that is."""
+    """An earlier result to be mounted: under which name, its image as it lies in done/, and what that is; its digest,
+    if SHA256SUMS has it.
+    """
 
     id: str
     name: str
@@ -56,6 +59,7 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
     codec: str
     filesystem: str
     image_bytes: int
+    sha256: str = ""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,9 +258,17 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
                     codec=result.codec,
                     filesystem=result.filesystem,
                     image_bytes=result.image_bytes,
+                    sha256=_digests(job).get(result.image, ""),
                 )
             )
         return found
+
+
+def _digests(job: Job) -> dict[str, str]:
+    try:
+        return sums.parse((job.path / SUMS).read_bytes())
+    except (OSError, DamagedError):
+        return {}
 
 
 def why_not_run(base: BaseImage, machine: MachineSection) -> str:

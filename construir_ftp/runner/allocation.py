@@ -68,7 +68,8 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     def used(self) -> Used:
         """For the result: what the job depended on."""
         layers = [LayerUsed(layer.name, layer.manifest.sha256, layer.manifest.contents) for layer in self.layers]
-        return Used(layers, [dependency.id for dependency in self.results])
+        digests = {dependency.id: dependency.sha256 for dependency in self.results if dependency.sha256}
+        return Used(layers, [dependency.id for dependency in self.results], digests)
 
     def unpack(self, upload: Path, found: Record | Verdict, job: Job) -> None:
         """Put the job's disk, out of `upload`, and those it depends on into its directory.

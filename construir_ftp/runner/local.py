@@ -28,6 +28,7 @@ from construir_ftp.pack.pack import Wrapping
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published
 from construir_ftp.runner.resources import Resources
+from construir_ftp.trust.seal import Seal
 from construir_ftp.units import Duration
 
 
@@ -63,11 +64,20 @@ def run(
             accelerator=accelerator.choose(config.machine, config.images_path(), base),
             max_disk_bytes=int(config.gate.max_image),
             artifact_limits=config.artifacts,
+            seal=_own_seal(config),
         )
         published = _run_to_its_end(spool, resources, stop)
         target = output or Path.cwd() / published.job.id
         shutil.copytree(published.job.path, target)
         return target, published.result
+
+
+def _own_seal(config: Config) -> Seal | None:
+    """The key of the appliance here, or this user's own; none where that is another user's."""
+    try:
+        return Seal.of(config.spool_path(), config.trust)
+    except ConstruirError:
+        return None
 
 
 def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> Job:

@@ -1,4 +1,8 @@
-"""What a finished job leaves in done/: all that its result.json says, and SHA256SUMS. Nothing here runs a machine."""
+"""What a finished job leaves in done/: all that its result.json says, its provenance, SHA256SUMS, and the signature.
+
+Each is made of what was there before: the logs, the image and the artifacts, result.json, the provenance, SHA256SUMS
+over all of these, and its signature. Nothing here runs a machine.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,11 +12,16 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.errors import one_line
+from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import (
     ARTIFACTS,
     CONSOLE,
     INSTALL,
     OUTPUT,
+    PROVENANCE,
+    RECORD,
+    RESULT,
+    SIGNATURE,
     SUMS,
     WISHES,
     BaseImageUsed,
@@ -24,21 +33,25 @@ from construir_ftp.jobs.result import (
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.machine.outcome import Outcome
 from construir_ftp.machine.vm import Ending
+from construir_ftp.runner import environment
 from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.artifacts import Artifacts
 from construir_ftp.runner.attempt import Attempt, Published
+from construir_ftp.trust.seal import Seal
 
 _NO_ARTIFACTS = Artifacts()
 
 
-def publish(spool: Spool, attempt: Attempt, ended: Outcome, taken: Artifacts = _NO_ARTIFACTS) -> Published:
-    """running -> done: write result.json and SHA256SUMS, and have the job where anyone sees it.
+def publish(
+    spool: Spool, seal: Seal | None, attempt: Attempt, ended: Outcome, taken: Artifacts = _NO_ARTIFACTS
+) -> Published:
+    """running -> done: write all that is said of a result, sign it, and have the job where anyone sees it.
 
-    `taken` is in artifacts/ already. Raises OSError, with the job still running.
+    `taken` is in artifacts/ already. Without a seal nothing is signed. Raises OSError, with the job still running.
     """
     result = describe(attempt, ended, taken)
     encoded = encode(result)
-    write_sums(attempt, taken, encoded)
+    _sign(seal, attempt, result, _sums(attempt, taken, encoded))
     return Published(spool.finish(attempt.job, encoded), result)
 
 
@@ -84,6 +97,7 @@ def _with_run(result: Result, allocation: Allocation, ending: Ending) -> Result:
         memory_bytes=shape.memory_bytes,
         cpus=shape.cpus,
         used=allocation.used(),
+        environment=environment.of(shape, result.codec),
         claimed=ending.claims,
         measured=Measured(
             **msgspec.structs.asdict(ending.usage),
@@ -97,17 +111,30 @@ def _maybe(seconds: float | None) -> datetime | None:
     return None if seconds is None else moment(seconds)
 
 
-def write_sums(attempt: Attempt, taken: Artifacts, result: bytes) -> None:
-    """Write SHA256SUMS (sha256sum's format) over all that the result holds, result.json, which comes last, included."""
-    job = attempt.job
-    sums = [*_sums(job, attempt.record), *((f"{ARTIFACTS}/{file.name}", file.sha256) for file in taken.files)]
-    sums.append((job.result.name, hashlib.sha256(result).hexdigest()))
-    (job.path / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums))
+def _sums(attempt: Attempt, taken: Artifacts, result: bytes) -> dict[str, str]:
+    """The digests of all that the result holds, result.json, which comes last, included."""
+    own = dict(_digests(attempt.job, attempt.record))
+    artifacts = {f"{ARTIFACTS}/{file.name}": file.sha256 for file in taken.files}
+    return {**own, **artifacts, RESULT: hashlib.sha256(result).hexdigest()}
 
 
-def _sums(job: Job, record: Record) -> Iterator[tuple[str, str]]:
-    for name in (record.image_name(), INSTALL, OUTPUT, CONSOLE, WISHES):
+def _digests(job: Job, record: Record) -> Iterator[tuple[str, str]]:
+    for name in (record.image_name(), INSTALL, OUTPUT, CONSOLE, WISHES, RECORD):
         path: Path = job.path / name
         if path.exists():
             with path.open("rb") as file:
                 yield name, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sign(seal: Seal | None, attempt: Attempt, result: Result, known: dict[str, str]) -> None:
+    """Write SHA256SUMS, and with a seal the provenance, which is in it, and the signature of it."""
+    place = attempt.job.path
+    if seal is None:
+        (place / SUMS).write_bytes(sums.render(known))
+        return
+    wishes = place / WISHES
+    told = seal.provenance(result, known, wishes.read_text() if wishes.exists() else "")
+    (place / PROVENANCE).write_bytes(told)
+    content = sums.render({**known, PROVENANCE: hashlib.sha256(told).hexdigest()})
+    (place / SUMS).write_bytes(content)
+    (place / SIGNATURE).write_bytes(seal.signature(content))

@@ -10,10 +10,14 @@ from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Templates
+from construir_ftp.trust.seal import Seal
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What jobs of a spool are run with, until something of it changes; several threads may use it at once."""
+    """What jobs of a spool are run with, until something of it changes; several threads may use it at once.
+
+    Without a seal results are not signed.
+    """
 
     spool: Spool
     base: BaseImage
@@ -24,6 +28,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     offer: Offer
     spare: Spare
     templates: Templates | None = None
+    seal: Seal | None = None
 
     def shape(self) -> Shape:
         """The machine that jobs get."""

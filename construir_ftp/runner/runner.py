@@ -38,6 +38,7 @@ from construir_ftp.runner.pause import Pause
 from construir_ftp.runner.resources import Resources
 from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.withdrawal import Withdrawal
+from construir_ftp.trust.seal import Seal
 
 log = logging.getLogger("construir.runner")
 
@@ -48,13 +49,13 @@ class Runner:
     """All of it, for one spool. `serve` holds the spool's lock for as long as it runs."""
 
     def __init__(self, spool: Spool, config: Config) -> None:
-        self._spool = spool
-        self._config = config
+        self._spool, self._config = spool, config
         self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
         self._installs = Installs(config.layers.installs)
         self._all_slots = (*self._slots, *self._installs.places)
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
+        self._seal: Seal | None = None
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = False
@@ -74,6 +75,7 @@ class Runner:
         """
         with ExitStack() as stack:
             stack.enter_context(self._spool.lock())
+            self._seal = Seal.of(self._spool.path, self._config.trust)
             self._report()
             wake = stack.enter_context(self._spool.listen())
             for end in (self._finished, self._finish):
@@ -179,7 +181,7 @@ class Runner:
         prepared = [attempt.job for attempt in self._installs.take_cancelled()]
         for cancelled in (*self._withdrawal.take(), *prepared):
             try:
-                self._note(worker.publish_cancelled(self._spool, cancelled))
+                self._note(worker.publish_cancelled(self._spool, self._seal, cancelled))
             except OSError:
                 log.exception("job %s: cancelled, but its result can't be written; it is tried again", cancelled.id)
                 self._spool.requeue(cancelled)
@@ -235,6 +237,7 @@ class Runner:
             accelerator=choice,
             max_disk_bytes=int(self._config.gate.max_image),
             artifact_limits=self._config.artifacts,
+            seal=self._seal,
             templates=self._templates if choice.accelerator != "uml" and self._config.machine.warm else None,
         )
 

@@ -28,6 +28,7 @@ from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.publish import publish
 from construir_ftp.runner.resources import Resources
+from construir_ftp.trust.seal import Seal
 
 log = logging.getLogger("construir.runner")
 
@@ -50,9 +51,9 @@ def prepare(
     try:
         attempt = Attempt.of(job)
     except ConstruirError as error:
-        return publish(resources.spool, Attempt.of_any(job), Outcome("lost", str(error)))
+        return publish(resources.spool, resources.seal, Attempt.of_any(job), Outcome("lost", str(error)))
     if job.is_cancelled():
-        return publish_cancelled(resources.spool, job)
+        return publish_cancelled(resources.spool, resources.seal, job)
     if job.attempts() >= MAX_ATTEMPTS:
         return _give_up(resources, attempt, f"given up after {job.attempts()} attempts; see the appliance's log")
     job.count_attempt()
@@ -64,7 +65,7 @@ def prepare(
         if stopped(stop):
             return _stop(resources, attempt)
         where = f"; all of it is in {INSTALL}" if _keep_log(job, error.log) else ""
-        return publish(resources.spool, attempt, Outcome("dependency-failed", f"{error}{where}"))
+        return publish(resources.spool, resources.seal, attempt, Outcome("dependency-failed", f"{error}{where}"))
     except (ConstruirError, OSError) as error:
         return _sort(resources, attempt, error, stop)
     return attempt
@@ -106,9 +107,10 @@ def demand_empty_machine(resources: Resources, stop: socket.socket | None = None
         raise MachineUnavailableError(problem)
 
 
-def publish_cancelled(spool: Spool, job: Job) -> Published:
+def publish_cancelled(spool: Spool, seal: Seal | None, job: Job) -> Published:
     """Publish a job that was taken and is not to be run. After an OSError it is still running, as after any other."""
-    return publish(spool, Attempt.of_any(job), Outcome("cancelled", f"cancelled by {job.cancelled_by()} before it ran"))
+    ended = Outcome("cancelled", f"cancelled by {job.cancelled_by()} before it ran")
+    return publish(spool, seal, Attempt.of_any(job), ended)
 
 
 # -- the machine -----------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def _blame(
 def _stop(resources: Resources, attempt: Attempt) -> Requeued | Published:
     """It is not wanted any more, or not by us: in that case it has lost nothing."""
     if attempt.job.is_cancelled():
-        return publish_cancelled(resources.spool, attempt.job)
+        return publish_cancelled(resources.spool, resources.seal, attempt.job)
     attempt.job.forgive_attempt()
     return Requeued(resources.spool.requeue(attempt.job), "")
 
@@ -174,7 +176,7 @@ def _sort(resources: Resources, attempt: Attempt, error: Exception, stop: socket
     if isinstance(error, StoppedError):
         return _stop(resources, attempt)
     if isinstance(error, JobError):
-        return publish(resources.spool, attempt, Outcome("failed", f"run.sh was not run: {error}"))
+        return publish(resources.spool, resources.seal, attempt, Outcome("failed", f"run.sh was not run: {error}"))
     if isinstance(error, MachineUnavailableError):
         job.forgive_attempt()
         resources.spool.requeue(job)
@@ -186,12 +188,14 @@ def _sort(resources: Resources, attempt: Attempt, error: Exception, stop: socket
             demand_empty_machine(resources, stop)
         except (MachineUnavailableError, StoppedError) as problem:
             return _sort(resources, attempt, problem, stop)
-        return publish(resources.spool, attempt, Outcome("failed", f"it could not be run, twice: {error}"))
+        return publish(
+            resources.spool, resources.seal, attempt, Outcome("failed", f"it could not be run, twice: {error}")
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         if _lacks_room_alone(resources, attempt):
             job.strip()
             words = "the disk has no room for it and the results that it depends on, although nothing else runs"
-            return publish(resources.spool, attempt, Outcome("dependency-failed", words))
+            return publish(resources.spool, resources.seal, attempt, Outcome("dependency-failed", words))
         job.forgive_attempt()
     elif job.attempts() >= MAX_ATTEMPTS:
         return _give_up(resources, attempt, str(error))
@@ -205,7 +209,7 @@ def _lacks_room_alone(resources: Resources, attempt: Attempt) -> bool:
 
 
 def _give_up(resources: Resources, attempt: Attempt, reason: str) -> Published:
-    return publish(resources.spool, attempt, Outcome("lost", reason))
+    return publish(resources.spool, resources.seal, attempt, Outcome("lost", reason))
 
 
 def _collect(
@@ -220,7 +224,7 @@ def _collect(
                 ended = _pack(attempt, ended)
                 is_packed = True
             taken = artifacts.take(job.disk, allocation.wishes.outputs, job.path / ARTIFACTS, resources.artifact_limits)
-            return publish(resources.spool, attempt, ended, taken)
+            return publish(resources.spool, resources.seal, attempt, ended, taken)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -1,4 +1,8 @@
 """What a result can be trusted for: keys, signatures, provenance, and their verification.
 
+keys are public, each of them a line of allowed_signers; key_place has the private one, where an appliance keeps it, and
+seal signs results with it. sshsig and dsse are the formats of signatures, statement is what is signed, ed25519 proves a
+signature. verify holds a result against all of that.
+
 It starts no machine and moves no job. It never reads a private key that it was not handed.
 """

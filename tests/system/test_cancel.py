@@ -43,11 +43,13 @@ def test_waiting_and_running_jobs_are_cancelled_by_deleting_them_and_the_next_on
     assert one_slot.fetch(running, "output.log") == b"hanging\n"
     assert sorted(path.name for path in (one_slot.spool / "done" / running).iterdir()) == [
         "SHA256SUMS",
+        "SHA256SUMS.sig",
         "console.log",
         "construir.toml",
         "hangs.img.zst",
         "job.json",
         "output.log",
+        "provenance.intoto.jsonl",
         "result.json",
     ]
     one_slot.wait_until_running(following)

@@ -140,7 +140,15 @@ def test_result_names_contributor_and_machine_and_what_it_used(results: Results,
 def test_sums_hold_for_every_file_of_the_result(results: Results) -> None:
     lines = results.file("hello", "SHA256SUMS").decode().splitlines()
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    assert sorted(sums) == ["console.log", "construir.toml", "hello.img.zst", "output.log", "result.json"]
+    assert sorted(sums) == [
+        "console.log",
+        "construir.toml",
+        "hello.img.zst",
+        "job.json",
+        "output.log",
+        "provenance.intoto.jsonl",
+        "result.json",
+    ]
     for name, digest in sums.items():
         assert hashlib.sha256(results.file("hello", name)).hexdigest() == digest
 
@@ -152,6 +160,8 @@ def test_result_directory_holds_what_the_state_table_says(results: Results) -> N
         "job.json",
         "result.json",
         "SHA256SUMS",
+        "SHA256SUMS.sig",
+        "provenance.intoto.jsonl",
         "output.log",
         "console.log",
         "construir.toml",

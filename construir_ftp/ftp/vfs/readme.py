@@ -44,7 +44,9 @@ are renamed. Delete a job of yours in /queue or /running, and it is cancelled.
 FOLLOW IT. SITE QUEUE, SITE STATUS ID and /status.json tell what waits and why, and
 /running/ID/output.log what it prints. Its result is in /done/ID/: result.json, output.log,
 console.log, the image as the job left it, SHA256SUMS; and in artifacts/ the files that outputs
-names, see below.
+names, see below. Results are signed: with /allowed_signers, and in /done/ID,
+
+    ssh-keygen -Y verify -f allowed_signers -I construir -n construir -s SHA256SUMS.sig <SHA256SUMS
 
 LIMITS. An upload: {max_upload}. Its image, unpacked: {max_image}. A job runs for {timeout},
 or until it has printed nothing for {idle_timeout}; it has {cpus}, {memory} of memory, and its image

@@ -113,7 +113,7 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, in no order."""
         if path == "/":
-            return [*self._states, virtual_files.README, virtual_files.STATUS]
+            return [*self._states, *self._notices.at_root()]
         with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
             names = [entry.name for entry in entries if _is_shown(entry) and self._is_open(f"{path}/{entry.name}")]
         return [*names, virtual_files.STATUS] if self._notices.read(f"{path}/{virtual_files.STATUS}") else names

@@ -1,8 +1,9 @@
 """What the server itself has to say, as files that anyone can read: how to use it, and how it is doing.
 
-    /README.txt    /status.json    /running/<id>/status.json
+    /README.txt    /status.json    /running/<id>/status.json    /construir.pub    /allowed_signers
 
-The two of status are made when they are read, from what `status` knows.
+The two of status are made when they are read, from what `status` knows. The last two are the keys that results are
+signed with, once the runner has made one.
 """
 
 import io
@@ -15,6 +16,7 @@ import msgspec
 from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import Summary
+from construir_ftp.trust import key_place
 
 README, STATUS = "README.txt", "status.json"
 
@@ -50,9 +52,15 @@ class Notices:
             return self.readme.encode()
         if names == [STATUS]:
             return _json(self.summary())
+        if len(names) == 1 and names[0] in (key_place.PUBLIC, key_place.SIGNERS):
+            return key_place.published(self._spool.path).get(names[0])
         if len(names) == 3 and names[0] == "running" and names[2] == STATUS:
             return self._of_job(names[1])
         return None
+
+    def at_root(self) -> list[str]:
+        """The names of those that are at the root."""
+        return [README, STATUS, *key_place.published(self._spool.path)]
 
     def stat(self, path: str) -> stat_result | None:
         """The same of its status; only the guide has a time of its own."""

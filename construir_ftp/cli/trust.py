@@ -1,0 +1,96 @@
+"""What commands that fetch or follow say of a result's signature."""
+
+import ftplib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from construir_ftp.cli.servers import Reach, tell
+from construir_ftp.client import evidence, history, known_keys
+from construir_ftp.client.address import Address
+from construir_ftp.client.connection import LOST
+from construir_ftp.client.known_keys import KnownKeys
+from construir_ftp.errors import DamagedError, UntrustedError
+from construir_ftp.jobs.result import Result
+from construir_ftp.trust import verify
+from construir_ftp.trust.keys import PublicKey
+from construir_ftp.trust.verify import Proof
+
+T = TypeVar("T")
+
+
+def known() -> KnownKeys:
+    """The keys that this user knows of servers."""
+    return KnownKeys(history.place())
+
+
+def prove(reach: Reach, where: Address, job_id: str, place: Path | None = None) -> Result | None:
+    """Prove the result of a job by the key known of its server, and say so: what of it is in `place`, or how it ended.
+
+    At the first use the server's key is taken for its own. Returns what the result says; nothing where the server signs
+    none. Raises UntrustedError where the key is another one, or a signature is missing that should be there, and
+    DamagedError.
+    """
+    with tempfile.TemporaryDirectory(prefix="construir-") as name:
+        found = Path(name)
+        is_signed, trusted = _asked(reach, where, lambda ftp: (evidence.bring(ftp, job_id, found), _keys(ftp, where)))
+        if not is_signed:
+            _demand_no_key(where, trusted)
+            tell(f"not verified: {where} does not sign its results")
+            return None
+        try:
+            proof = verify.check(place or found, trusted, evidence=found, is_all=False)
+        except UntrustedError as error:
+            raise _changed(error, where, job_id) from error
+    demand_job(proof, job_id)
+    tell(f"verified: signed by {proof.builder}, key {proof.key.fingerprint}")
+    return proof.result
+
+
+def demand_job(proof: Proof, job_id: str) -> None:
+    """Raises DamagedError unless what was proved is the result of this job."""
+    if proof.result.id != job_id:
+        raise DamagedError(f"the result of {job_id} that has come is that of another job, {proof.result.id}")
+
+
+def accept(reach: Reach, where: Address, fingerprint: str) -> None:
+    """Take one more key of a server for its own, as somebody has decided. Raises UntrustedError if it shows no such."""
+    shown = [key for key in _asked(reach, where, known_keys.ask) if key.fingerprint == fingerprint]
+    if not shown:
+        raise UntrustedError(f"{where} shows no key with the fingerprint {fingerprint}")
+    known().keep(where, shown)
+
+
+def _asked(reach: Reach, where: Address, ask: Callable[[ftplib.FTP], T]) -> T:
+    """What a session says, in as many sessions as it takes."""
+    patience = reach.patience()
+    patience.begin()
+    while True:
+        try:
+            with reach.as_anyone(where).session() as ftp:
+                return ask(ftp)
+        except LOST as lost:
+            patience.wait(lost, where)
+
+
+def _keys(ftp: ftplib.FTP, where: Address) -> list[PublicKey]:
+    """The keys known of a server; those that it shows, if it was never met."""
+    trusted = known().of(where)
+    if not trusted and (trusted := known_keys.ask(ftp)):
+        known().keep(where, trusted)
+        tell(f"the key of {where} is {trusted[0].fingerprint}; from now on another one is not taken for it")
+    return trusted
+
+
+def _demand_no_key(where: Address, trusted: list[PublicKey]) -> None:
+    if trusted:
+        raise UntrustedError(f"this result has no signature, though {where} signs its results: do not trust it")
+
+
+def _changed(error: UntrustedError, where: Address, job_id: str) -> UntrustedError:
+    return UntrustedError(
+        f"THE KEY OF {where} HAS CHANGED, OR SOMEBODY ELSE HAS SIGNED: {error}. Ask its operator; if they name the new"
+        f" key: construir verify {job_id} --server {where} --accept {error.fingerprint}",
+        error.fingerprint,
+    )

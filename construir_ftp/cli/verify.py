@@ -1,0 +1,105 @@
+"""`construir verify`: what is proved of a result, and what isn't."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import click
+
+from construir_ftp.cli import trust
+from construir_ftp.cli.options import PATH, printable
+from construir_ftp.cli.results import bring
+from construir_ftp.cli.servers import Reach, reaching, server_option
+from construir_ftp.client import address, jobs
+from construir_ftp.client.address import Address
+from construir_ftp.client.connection import plainly
+from construir_ftp.errors import ConfigError, UsageError
+from construir_ftp.trust import keys, verify
+from construir_ftp.trust.keys import PublicKey
+from construir_ftp.trust.verify import Proof
+
+_DONE = "/done/"
+_NOT_PROVED = (
+    "that the appliance did as it says: whoever runs it could sign anything",
+    "that the upload was made of the sources that you think; compare its digest with your own",
+)
+
+
+@click.command("verify")
+@click.argument("what", metavar="DIR_OR_URL_OR_ID")
+@click.option("--key", type=PATH, help="File of the public keys to trust: construir.pub, or allowed_signers.")
+@click.option("--accept", metavar="FINGERPRINT", help="Take the server's key with this fingerprint for its own.")
+@server_option
+@reaching
+def verify_command(reach: Reach, what: str, key: Path | None, accept: str | None) -> None:
+    """Say whether a result is as an appliance has signed it: a fetched directory, ftp://HOST/done/ID, or a job's ID.
+
+    Without --key the keys are those that were met when results were fetched. A directory is verified offline.
+    """
+    place = Path(what)
+    if place.is_dir():
+        _tell(verify.check(place, _trusted(key)), key)
+        return
+    where, job_id = _on_server(reach, what)
+    if accept is not None:
+        trust.accept(reach, where, accept)
+    with tempfile.TemporaryDirectory(prefix="construir-") as name:
+        # Its key is met, or found to be another one, here.
+        bring(reach, where, job_id, Path(name), ())
+        proof = verify.check(Path(name), keys.read(_text(key), str(key)) if key else trust.known().of(where))
+    trust.demand_job(proof, job_id)
+    _tell(proof, key)
+
+
+def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
+    """The server, and the id of the job there, that are meant. Raises UsageError, ConfigError."""
+    parts = urlsplit(what)
+    if parts.scheme:
+        if not parts.path.startswith(_DONE) or not parts.path.strip("/").count("/") == 1:
+            raise UsageError(f"{printable(what)} is not the address of a result: ftp://HOST:PORT/done/ID")
+        where = address.parse(urlunsplit(parts._replace(path="")))
+        return where, parts.path.strip("/").partition("/")[2]
+    where = reach.address(what)
+    with plainly(where), reach.as_anyone(where).session() as ftp:
+        return where, jobs.resolve(ftp, what, reach.memory)
+
+
+def _trusted(key: Path | None) -> list[PublicKey]:
+    if key is not None:
+        return keys.read(_text(key), str(key))
+    return [known for server in trust.known().every() for known in server.keys]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read; name a file with a public key: {error}") from error
+
+
+def _whose(proof: Proof, key: Path | None) -> str:
+    if key is not None:
+        return f"a key in {key}"
+    servers = [server.server for server in trust.known().every() if proof.key in server.keys]
+    return f"known here as the key of {', '.join(servers)}"
+
+
+def _tell(proof: Proof, key: Path | None) -> None:
+    for line in _lines(proof, key):
+        click.echo(printable(line))
+
+
+def _lines(proof: Proof, key: Path | None) -> Iterator[str]:
+    result, base = proof.result, proof.result.base_image
+    yield f"{result.id}: {result.status}{f': {result.reason}' if result.reason else ''}"
+    yield f"proved: it is signed by {proof.key.fingerprint}, {_whose(proof, key)}"
+    yield f"proved: its {len(proof.files)} files are what was signed, and none is missing or added"
+    yield f"said by {proof.builder}:"
+    yield f"  the upload had sha256 {result.upload_sha256}"
+    if base is not None:
+        yield f"  it ran on base image {base.name}, {base.digest}"
+    if result.environment is not None:
+        yield f"  its machine was {result.environment.engine}; the jail: {result.environment.jail}"
+    for text in _NOT_PROVED:
+        yield f"not proved: {text}"

@@ -1,0 +1,19 @@
+"""What proves a result of a server's: its list of files, the signature of that, its provenance and its result.json."""
+
+import ftplib
+from pathlib import Path
+
+from construir_ftp.client import remote_files
+from construir_ftp.errors import plainly
+from construir_ftp.jobs.result import PROVENANCE, RESULT, SIGNATURE, SUMS
+
+
+def bring(ftp: ftplib.FTP, job_id: str, place: Path) -> bool:
+    """Bring it into a directory; whether the result is signed."""
+    for name in (SIGNATURE, SUMS, PROVENANCE, RESULT):
+        content = remote_files.small(ftp, f"/done/{job_id}/{name}")
+        if content is None:
+            return False
+        with plainly(place):
+            (place / name).write_bytes(content)
+    return True

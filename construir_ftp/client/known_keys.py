@@ -1,0 +1,70 @@
+"""The keys that servers sign results with, each as it was when its server was first met from this computer.
+
+    $XDG_STATE_HOME/construir/keys/<host>_<port>    the server's address, and its keys as in allowed_signers
+
+A server's key that is another one later is never taken for it by itself.
+"""
+
+import ftplib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp.client import remote_files
+from construir_ftp.client.address import Address
+from construir_ftp.errors import ConfigError, plainly
+from construir_ftp.trust import keys
+from construir_ftp.trust.keys import PublicKey
+
+# What a server shows at its root.
+SIGNERS = "/allowed_signers"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known of a server: how it is called, and its keys."""
+
+    server: str
+    keys: tuple[PublicKey, ...]
+
+
+class KnownKeys:
+    """All of them, in one directory."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place / "keys"
+
+    def path(self, where: Address) -> Path:
+        """The file of a server."""
+        return self._place / re.sub(r"[^A-Za-z0-9.-]", "_", f"{where.host}_{where.port}")
+
+    def of(self, where: Address) -> list[PublicKey]:
+        """The keys of a server; none if it was never met, or had none. Raises ConfigError where the file is damaged."""
+        path = self.path(where)
+        with plainly(path):
+            return keys.read(path.read_text(errors="replace"), str(path)) if path.exists() else []
+
+    def every(self) -> Iterator[Known]:
+        """All servers, and their keys."""
+        for path in sorted(self._place.glob("[!.]*")):
+            with suppress(OSError, ConfigError):
+                text = path.read_text(errors="replace")
+                yield Known(text.partition("\n")[0].removeprefix("# "), tuple(keys.read(text, str(path))))
+
+    def keep(self, where: Address, found: list[PublicKey]) -> None:
+        """From now on these, and those before, are the keys of the server. Raises ConstruirError."""
+        path, every = self.path(where), dict.fromkeys([*found, *self.of(where)])
+        lines = [f"# {where.scheme}://{where.host}:{where.port}", *(key.signer_line(where.host) for key in every)]
+        with plainly(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}")
+            draft.write_text("\n".join([*lines, ""]))
+            draft.replace(path)
+
+
+def ask(ftp: ftplib.FTP) -> list[PublicKey]:
+    """The keys that a server shows; none where it has none."""
+    shown = remote_files.small(ftp, SIGNERS)
+    return keys.read(shown.decode(errors="replace"), SIGNERS) if shown else []

@@ -1,0 +1,130 @@
+"""Signed results on a server, as a contributor's commands find them: changed, stripped, signed by another key."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.jobs import sums
+from construir_ftp.trust import key_place
+from construir_ftp.trust.seal import Seal
+from tests.support import signed
+from tests.support.appliance import construir
+from tests.support.ftpclient import Control, House
+
+OTHER_ID = "20261129T120001Z-0000-other"
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def seal(house: House) -> Seal:
+    return signed.seal(house.spool.path)
+
+
+@pytest.fixture
+def done(house: House, seal: Seal) -> Path:
+    return signed.result(house.spool, seal)
+
+
+@pytest.fixture
+def run(house: House, tmp_path: Path) -> Command:
+    """The command, as somebody types it who has never been there before."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "CONSTRUIR_"))}
+    env = {**kept, "HOME": str(tmp_path), "CONSTRUIR_SERVER": house.url("")}
+    return lambda *words: construir(*words, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL)
+
+
+def digest_of(path: Path) -> str:
+    return subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout[:64]
+
+
+def test_the_public_keys_are_at_the_root_and_the_private_one_is_nowhere(house: House, seal: Seal) -> None:
+    with house.connect() as control:
+        control.log_in()
+        assert {b"construir.pub", b"allowed_signers"} <= set(control.fetch("NLST /").split())
+        place = key_place.directory(house.spool.path)
+        for name in ("construir.pub", "allowed_signers"):
+            assert control.fetch(f"RETR /{name}") == (place / name).read_bytes()
+        for path in ("/construir.key", "/trust/construir.key", "/trust", "/done/../trust/construir.key"):
+            for command in (f"SIZE {path}", f"CWD {path}", f"MDTM {path}"):
+                assert control.ask(command).startswith("550")
+            with control.passive():
+                assert control.ask(f"RETR {path}").startswith("550")
+
+
+def test_before_there_is_a_key_nothing_is_shown(anyone: Control) -> None:
+    assert b"allowed_signers" not in anyone.fetch("NLST /")
+    assert anyone.ask("SIZE /allowed_signers").startswith("550")
+
+
+def test_what_somebody_without_the_key_changed_on_the_server_is_noticed(run: Command, done: Path) -> None:
+    listed = sums.parse((done / "SHA256SUMS").read_bytes())
+    (done / "output.log").write_bytes(b"hell0\n")
+    changed = {**listed, "output.log": digest_of(done / "output.log")}
+    (done / "SHA256SUMS").write_bytes(sums.render(changed))
+    for words in (("fetch", signed.ID), ("fetch", signed.ID, "--only", "artifacts"), ("watch", signed.ID)):
+        noticed = run(*words)
+        assert noticed.returncode == 74
+        assert "SHA256SUMS is not what SHA256:" in noticed.stderr
+
+
+def test_a_signature_that_is_missing_is_noticed(run: Command, done: Path) -> None:
+    assert run("fetch", signed.ID, "-o", "one").returncode == 0
+    (done / "SHA256SUMS.sig").unlink()
+    stripped = run("fetch", signed.ID, "-o", "two")
+    assert stripped.returncode == 79
+    assert "has no signature, though ftp://127.0.0.1" in stripped.stderr
+
+
+def test_the_result_of_another_job_in_its_place_is_noticed(run: Command, house: House, done: Path, seal: Seal) -> None:
+    other = signed.result(house.spool, seal, OTHER_ID)
+    shutil.rmtree(done)
+    other.rename(done)
+    swapped = run("fetch", signed.ID)
+    assert swapped.returncode == 74
+    assert swapped.stderr.splitlines()[-1] == (
+        f"construir: the result of {signed.ID} that has come is that of another job, {OTHER_ID}"
+    )
+
+
+def test_a_server_without_a_key_is_put_up_with_and_told(run: Command, house: House) -> None:
+    signed.result(house.spool, None)
+    fetched = run("fetch", signed.ID)
+    assert (fetched.returncode, fetched.stdout) == (0, f"{signed.ID}\n")
+    assert fetched.stderr == f"construir: not verified: {house.url('')} does not sign its results\n"
+    refused = run("verify", signed.ID)
+    assert refused.returncode == 66
+    assert refused.stderr == "construir: there is no SHA256SUMS.sig, without which nothing is proved\n"
+
+
+def test_a_key_that_has_changed_is_told_loudly_and_taken_when_told_so(
+    run: Command, house: House, seal: Seal, done: Path
+) -> None:
+    assert run("fetch", signed.ID, "-o", "one").returncode == 0
+    seal.key.path.unlink()
+    following = signed.seal(house.spool.path)
+    signed.result(house.spool, following, OTHER_ID)
+
+    refused = run("fetch", OTHER_ID, "-o", "two")
+    assert refused.returncode == 79
+    assert f"THE KEY OF {house.url('')} HAS CHANGED, OR SOMEBODY ELSE HAS SIGNED" in refused.stderr
+    (told,) = refused.stderr.splitlines()
+    advice = told.rpartition("construir ")[2].split()
+    assert advice == ["verify", OTHER_ID, "--server", house.url(""), "--accept", following.key.public.fingerprint]
+
+    wrong = run(*advice[:-1], "SHA256:something")
+    assert wrong.returncode == 79
+    assert run(*advice).returncode == 0
+    assert run("fetch", OTHER_ID, "-o", "two").returncode == 0
+    assert run("fetch", signed.ID, "-o", "three").returncode == 0, "what the old key has signed is still good"
+    assert run("verify", "three").returncode == 0
+
+
+def test_a_result_of_a_failed_job_is_verified_too(run: Command, house: House, seal: Seal) -> None:
+    signed.result(house.spool, seal, status="failed")
+    verified = run("verify", house.url(f"/done/{signed.ID}"))
+    assert verified.returncode == 0
+    assert verified.stdout.startswith(f"{signed.ID}: failed")
