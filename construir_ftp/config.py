@@ -176,6 +176,12 @@ class ArtifactsSection(Section, frozen=True):
     timeout: Duration = Duration.parse("10min")
 
 
+class ResultsSection(Section, frozen=True):
+    """What results hold beside what the job left."""
+
+    keep_upload: Size = Size(0)
+
+
 class TrustSection(Section, frozen=True):
     """The key that results are signed with, and who signs; see trust."""
 
@@ -255,6 +261,7 @@ class Config(Section, frozen=True):
     runner: RunnerSection = RunnerSection()
     layers: LayersSection = LayersSection()
     artifacts: ArtifactsSection = ArtifactsSection()
+    results: ResultsSection = ResultsSection()
     trust: TrustSection = TrustSection()
     jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()

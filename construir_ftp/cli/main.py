@@ -37,6 +37,9 @@ _COMMANDS = {
         "top": ("top", "top_command"),
         "fetch": ("results", "fetch_command"),
         "verify": ("verify", "verify_command"),
+        "rerun": ("again", "rerun_command"),
+        "rebuild": ("again", "rebuild_command"),
+        "cosign": ("again", "cosign_command"),
         "cancel": ("submit", "cancel_command"),
         "retry": ("submit", "retry_command"),
         "diff": ("results", "diff_command"),
@@ -63,6 +66,10 @@ _SUMMARIES = {
     "run": "Run SOURCE, a directory or a job image, in a machine here, without a server; exit as run.sh did",
     "shell": "Look at a job in the machine it had: a copy of it at /job, and a login on this terminal: root,"
     " password vagrant",
+    "rerun": "Run the job of RESULT, a directory from done/ of any appliance, here once more; exit as run.sh does",
+    "rebuild": "Build once more what an appliance has built, and say which artifacts are the same, byte for byte; 1 if"
+    " any isn't",
+    "cosign": "State and sign which artifacts of RESULT, made here, other appliances have made alike; 1 if any differs",
     "serve": "Run the appliance until SIGTERM: FTP server, runner, janitor and news, or only the PART named",
     "check": "Say whether everything the appliance needs is here, and what to do where it isn't",
     "status": "Say what waits and why, what runs, and how much room there is",

@@ -37,7 +37,7 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop:
         place, result = local.run(source, output, settings, stop, tell=_tell_needs)
-    _show_logs(place)
+    show_logs(place)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     if shell_on_failure and result.status != "success":
         if result.image is None:
@@ -47,7 +47,7 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
     return exit_code_of(result.status, result.exit_code)
 
 
-def _show_logs(place: Path) -> None:
+def show_logs(place: Path) -> None:
     """What run.sh printed, or why it was not run; a job that never had a machine has neither."""
     for path in (place / INSTALL, place / OUTPUT):
         if path.exists():

@@ -11,9 +11,9 @@ from construir_ftp.client import evidence, history, known_keys
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import LOST
 from construir_ftp.client.known_keys import KnownKeys
-from construir_ftp.errors import DamagedError, UntrustedError
+from construir_ftp.errors import ConfigError, DamagedError, UntrustedError
 from construir_ftp.jobs.result import Result
-from construir_ftp.trust import verify
+from construir_ftp.trust import keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -23,6 +23,17 @@ T = TypeVar("T")
 def known() -> KnownKeys:
     """The keys that this user knows of servers."""
     return KnownKeys(history.place())
+
+
+def trusted(key: Path | None) -> list[PublicKey]:
+    """The keys in a file; without one, those known of all servers. Raises ConfigError."""
+    if key is None:
+        return [each for server in known().every() for each in server.keys]
+    try:
+        text = key.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: can't be read; name a file with a public key: {error}") from error
+    return keys.read(text, str(key))
 
 
 def prove(reach: Reach, where: Address, job_id: str, place: Path | None = None) -> Result | None:

@@ -14,8 +14,8 @@ from construir_ftp.cli.servers import Reach, reaching, server_option
 from construir_ftp.client import address, jobs
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
-from construir_ftp.errors import ConfigError, UsageError
-from construir_ftp.trust import keys, verify
+from construir_ftp.errors import UntrustedError, UsageError
+from construir_ftp.trust import equivalence, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -29,17 +29,21 @@ _NOT_PROVED = (
 @click.command("verify")
 @click.argument("what", metavar="DIR_OR_URL_OR_ID")
 @click.option("--key", type=PATH, help="File of the public keys to trust: construir.pub, or allowed_signers.")
+@click.option("--quorum", type=click.IntRange(1), default=1, help="So many keys have to vouch for every artifact.")
 @click.option("--accept", metavar="FINGERPRINT", help="Take the server's key with this fingerprint for its own.")
 @server_option
 @reaching
-def verify_command(reach: Reach, what: str, key: Path | None, accept: str | None) -> None:
+def verify_command(reach: Reach, what: str, key: Path | None, quorum: int, accept: str | None) -> None:
     """Say whether a result is as an appliance has signed it: a fetched directory, ftp://HOST/done/ID, or a job's ID.
 
-    Without --key the keys are those that were met when results were fetched. A directory is verified offline.
+    Without --key the keys are those that were met when results were fetched. A directory is verified offline. With
+    --quorum others have to have made the same artifacts: see construir rebuild and cosign.
     """
     place = Path(what)
     if place.is_dir():
-        _tell(verify.check(place, _trusted(key)), key)
+        proof = verify.check(place, trust.trusted(key))
+        _tell(proof, key)
+        _demand_quorum(place, proof, trust.trusted(key), quorum)
         return
     where, job_id = _on_server(reach, what)
     if accept is not None:
@@ -47,9 +51,11 @@ def verify_command(reach: Reach, what: str, key: Path | None, accept: str | None
     with tempfile.TemporaryDirectory(prefix="construir-") as name:
         # Its key is met, or found to be another one, here.
         bring(reach, where, job_id, Path(name), ())
-        proof = verify.check(Path(name), keys.read(_text(key), str(key)) if key else trust.known().of(where))
-    trust.demand_job(proof, job_id)
-    _tell(proof, key)
+        known = trust.trusted(key) if key else trust.known().of(where)
+        proof = verify.check(Path(name), known)
+        trust.demand_job(proof, job_id)
+        _tell(proof, key)
+        _demand_quorum(Path(name), proof, known, quorum)
 
 
 def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
@@ -65,17 +71,13 @@ def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
         return where, jobs.resolve(ftp, what, reach.memory)
 
 
-def _trusted(key: Path | None) -> list[PublicKey]:
-    if key is not None:
-        return keys.read(_text(key), str(key))
-    return [known for server in trust.known().every() for known in server.keys]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read; name a file with a public key: {error}") from error
+def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], quorum: int) -> None:
+    """Say who else vouches for the artifacts. Raises UntrustedError if those are too few."""
+    found = equivalence.vouching(place, proof, known)
+    for key in found[1:]:
+        click.echo(f"proved: {key.fingerprint} vouches for every artifact, too")
+    if len(found) < quorum:
+        raise UntrustedError(f"{len(found)} of the keys known here vouch for every artifact, and not {quorum}")
 
 
 def _whose(proof: Proof, key: Path | None) -> str:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
+
 from construir_ftp.errors import RefusedError
 from construir_ftp.intake import base_programs, check_threads
 from construir_ftp.intake.judge_handle import Wanted, no_longer_wanted
@@ -39,18 +41,22 @@ def admit(
     *,
     wanted: Wanted = lambda: True,
     limits: Sequence[Limit] = (),
+    asks: str | None = None,
 ) -> Job:
     """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
 
     All of the upload is there. `wanted` is asked every second, and in the last moment before the job is one, whether
     anybody still waits for the verdict; if not, the upload is refused. So it is if one of the `limits` refuses it:
-    they are asked when it is whole, judged and on stable storage. Raises RefusedError, the reason and reply for the
-    client, if it isn't a job, or if there is no room left to say so in the spool; OSError, ConstruirError. Whatever is
-    raised, the upload is still in incoming/, the caller's to delete.
+    they are asked when it is whole, judged and on stable storage. `asks` is a construir.toml to run it by, in place of
+    its own. Raises RefusedError, the reason and reply for the client, if it isn't a job, or if there is no room left to
+    say so in the spool; OSError, ConstruirError. Whatever is raised, the upload is still in incoming/, the caller's to
+    delete.
     """
     names.check_name(name)
     with full_is_refused():
         found = check.conclude(job.upload.stat().st_size, wanted)
+        if asks is not None:
+            found = msgspec.structs.replace(found, construir_toml=asks)
         record = _record(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
         staged = spool.stage(job, record)
         try:

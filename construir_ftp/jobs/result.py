@@ -16,6 +16,8 @@ from construir_ftp.jobs import request
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
 RESULT, PROVENANCE, SIGNATURE = "result.json", "provenance.intoto.jsonl", "SHA256SUMS.sig"
+# A directory: what was uploaded, where that is kept.
+UPLOADED = "uploaded"
 # What was known of the job when it was admitted: job's Record.
 RECORD = "job.json"
 # What was said while packages for it were installed; only where that failed.

@@ -17,6 +17,7 @@ from construir_ftp.intake import admission
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.jobs import names, request
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Dependencies
 from construir_ftp.jobs.result import OUTPUT, Result
 from construir_ftp.jobs.spool import Job, Spool
@@ -39,11 +40,13 @@ def run(
     stop: socket.socket,
     base: baseimage.BaseImage | None = None,
     tell: Callable[[Dependencies], None] = lambda _needs: None,
+    asks: str | None = None,
 ) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
     run it on, unless on the configured base image. `tell` is called with what it depends on, before that is got ready.
+    `asks` is the construir.toml that it is run by, if not by its own.
     Raises RefusedError where a server would, UsageError,
     MachineUnavailableError, or ConstruirError when `stop` was readable.
     """
@@ -54,7 +57,7 @@ def run(
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
     with scratch_dir.make() as place:
         spool = Spool.prepare(place)
-        tell(request.read(_admit(spool, source, config, offer).record().construir_toml).dependencies)
+        tell(request.read(_admit(spool, source, config, offer, asks).record().construir_toml).dependencies)
         resources = Resources(
             spool=spool,
             base=base,
@@ -72,6 +75,11 @@ def run(
         return target, published.result
 
 
+def result_in(place: Path) -> Result:
+    """What the result in a directory says. Raises ConstruirError."""
+    return read_result(Job(place))
+
+
 def _own_seal(config: Config) -> Seal | None:
     """The key of the appliance here, or this user's own; none where that is another user's."""
     try:
@@ -80,7 +88,7 @@ def _own_seal(config: Config) -> Seal | None:
         return None
 
 
-def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> Job:
+def _admit(spool: Spool, source: Path, config: Config, offer: Offer, asks: str | None) -> Job:
     """Check it as a server would, and put it into queue/. Raises RefusedError."""
     incoming = spool.receive()
     if source.is_dir():
@@ -88,7 +96,7 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer) -> Job:
     else:
         files.copy(source, incoming.upload)
     with JudgePool(config.gate) as judges, LiveCheck(judges, incoming.upload, name=source.name) as check:
-        return admission.admit(spool, incoming, names.name_of(source), "local", check, offer)
+        return admission.admit(spool, incoming, names.name_of(source), "local", check, offer, asks=asks)
 
 
 def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket) -> Published:

@@ -5,6 +5,7 @@ over all of these, and its signature. Nothing here runs a machine.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from construir_ftp.jobs.result import (
     RESULT,
     SIGNATURE,
     SUMS,
+    UPLOADED,
     WISHES,
     BaseImageUsed,
     Measured,
@@ -118,7 +120,22 @@ def _sums(attempt: Attempt, taken: Artifacts, result: bytes) -> dict[str, str]:
     return {**own, **artifacts, RESULT: hashlib.sha256(result).hexdigest()}
 
 
+def keep_upload(attempt: Attempt, most_bytes: int) -> None:
+    """Have the upload in the result, if it is no larger than that. Raises OSError."""
+    record, upload = attempt.record, attempt.job.upload
+    kept = _kept_upload(attempt.job, record)
+    if record.upload_bytes <= most_bytes and not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        os.link(upload, kept)
+
+
+def _kept_upload(job: Job, record: Record) -> Path:
+    return job.path / UPLOADED / record.image_name()
+
+
 def _digests(job: Job, record: Record) -> Iterator[tuple[str, str]]:
+    if _kept_upload(job, record).exists():
+        yield f"{UPLOADED}/{record.image_name()}", record.upload_sha256
     for name in (record.image_name(), INSTALL, OUTPUT, CONSOLE, WISHES, RECORD):
         path: Path = job.path / name
         if path.exists():

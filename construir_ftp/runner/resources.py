@@ -16,7 +16,7 @@ from construir_ftp.trust.seal import Seal
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What jobs of a spool are run with, until something of it changes; several threads may use it at once.
 
-    Without a seal results are not signed.
+    Without a seal results are not signed. Uploads up to `keep_upload_bytes` are kept in them.
     """
 
     spool: Spool
@@ -29,6 +29,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     spare: Spare
     templates: Templates | None = None
     seal: Seal | None = None
+    keep_upload_bytes: int = 0
 
     def shape(self) -> Shape:
         """The machine that jobs get."""

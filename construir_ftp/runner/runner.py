@@ -58,11 +58,10 @@ class Runner:
         self._seal: Seal | None = None
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
         self._room = Room(spool, config.spool.min_free)
-        self._waits_for_room = False
+        self._waits_for_room = self._machines_fail = False
         self._withdrawal = Withdrawal(spool, config.runner.scan_every)
         self._stopping = threading.Event()
         self._finished, self._finish = socket.socketpair()
-        self._machines_fail = False
         self._pause = Pause()
         self._reported: RunnerReport | None = None
         self._choices: dict[str, Choice] = {}
@@ -238,6 +237,7 @@ class Runner:
             max_disk_bytes=int(self._config.gate.max_image),
             artifact_limits=self._config.artifacts,
             seal=self._seal,
+            keep_upload_bytes=int(self._config.results.keep_upload),
             templates=self._templates if choice.accelerator != "uml" and self._config.machine.warm else None,
         )
 

@@ -26,7 +26,7 @@ from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import artifacts, execution
 from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
-from construir_ftp.runner.publish import publish
+from construir_ftp.runner.publish import keep_upload, publish
 from construir_ftp.runner.resources import Resources
 from construir_ftp.trust.seal import Seal
 
@@ -224,6 +224,7 @@ def _collect(
                 ended = _pack(attempt, ended)
                 is_packed = True
             taken = artifacts.take(job.disk, allocation.wishes.outputs, job.path / ARTIFACTS, resources.artifact_limits)
+            keep_upload(attempt, resources.keep_upload_bytes)
             return publish(resources.spool, resources.seal, attempt, ended, taken)
         except OSError as error:
             if error.errno != errno.ENOSPC:

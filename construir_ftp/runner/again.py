@@ -1,0 +1,125 @@
+"""A job that has a result, to be run here once more: on the same base image, with the same layers and results.
+
+What is here is compared by digest. A layer of packages that is missing is made again, of the same packages in the same
+versions; its bytes are others then, since installing notes the time, and that is told.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from construir_ftp import files
+from construir_ftp.config import Config
+from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.image import baseimage, versions
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import request
+from construir_ftp.jobs.result import SUMS
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.sums import parse
+from construir_ftp.layers.build import Workshop
+from construir_ftp.layers.resolver import Offer
+from construir_ftp.layers.store import Layer
+from construir_ftp.machine import accelerator
+from construir_ftp.machine.shape import Shape
+from construir_ftp.trust.recipe import Recipe
+from construir_ftp.trust.statement import Resource
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+
+
+class Again(msgspec.Struct, frozen=True):
+    """What a job is run on and by, so that it is the same: `asks` is its construir.toml, with all it needs pinned."""
+
+    base: BaseImage
+    asks: str
+
+
+def prepare(recipe: Recipe, config: Config, stop: socket.socket, tell: Tell, *, from_upload: bool) -> Again:
+    """Have all here that a job ran on, layers made if they have to be. `tell` is told what is not the same.
+
+    `from_upload` is whether it is run as it began. Raises ConstruirError, which says what is missing, and what to do.
+    """
+    if recipe.base is None:
+        raise UsageError(f"{recipe.run} had no machine, so there is nothing to run again")
+    base = _base(recipe.base, config.images_path())
+    offer = Offer.of(Spool.prepare(config.spool_path()), config)
+    _demand_results(recipe.results, offer.spool)
+    layers = tuple(_layer(wanted, offer, base, config, stop, tell).name for wanted in recipe.layers)
+    wishes = request.read(recipe.wishes)
+    needs = request.Dependencies(results=wishes.dependencies.results, layers=layers)
+    # What ended has been given its space already.
+    space = wishes.space if from_upload else None
+    return Again(base, request.render(msgspec.structs.replace(wishes, base="", space=space, dependencies=needs)))
+
+
+def demand_upload(upload: Path, recipe: Recipe) -> None:
+    """Raises UsageError unless this file is what was uploaded."""
+    if not upload.is_file() or files.sha256(upload) != recipe.upload_sha256:
+        raise UsageError(f"{upload} is not what was uploaded for {recipe.run}: that had sha256 {recipe.upload_sha256}")
+
+
+def _base(wanted: Resource, images: Path) -> BaseImage:
+    """The base image of that digest, under any name, live or not, proved."""
+    digest = f"sha256:{_sha256(wanted)}"
+    older = (version for name in versions.names(images) for version in versions.every(images, name))
+    for base in (*baseimage.every(images), *older):
+        if base.manifest.digest() == digest:
+            baseimage.prove(base)
+            return base
+    raise ConstruirError(
+        f"base image {wanted.name}, {digest}, is not here: bring it from where the job ran, by construir image export"
+        " and import, or build that day's: construir image build --snapshot"
+    )
+
+
+def _demand_results(wanted: tuple[Resource, ...], spool: Spool) -> None:
+    for one in wanted:
+        try:
+            digests = parse((spool.state("done") / one.name / SUMS).read_bytes()).values()
+        except (OSError, ConstruirError):
+            digests = {}.values()
+        if _sha256(one) not in digests:
+            raise ConstruirError(f"the result {one.name}, which the job needs as it was, is not here")
+
+
+def _layer(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell) -> Layer:
+    found = offer.store().find(wanted.name) or _made(wanted, offer, base, config, stop, tell)
+    if found.manifest.sha256 == _sha256(wanted) and files.sha256(found.image) == _sha256(wanted):
+        return found
+    if found.manifest.kind != "packages":
+        raise ConstruirError(f"layer {wanted.name} is another one here than where the job ran")
+    tell(f"layer {wanted.name} has the same packages here, installed at another time")
+    return found
+
+
+def _made(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell) -> Layer:
+    """A layer of packages, installed again in the versions it had."""
+    contents = [str(label) for label in wanted.annotations.get("contents", ())]
+    if not all("=" in label for label in contents) or not contents:
+        raise ConstruirError(
+            f"layer {wanted.name} is not here, and was published where the job ran: publish it here, too"
+        )
+    tell(f"installing the {len(contents)} packages of layer {wanted.name} again")
+    archive = offer.archive(base, stop)
+    plan = offer.plan(archive, tuple(_name_and_version(label) for label in contents))
+    if plan.versions() != contents:
+        raise ConstruirError(f"layer {wanted.name}: its packages come to others in today's archive")
+    choice = accelerator.choose(config.machine, config.images_path(), base)
+    shape = Shape.of(config.machine, base, choice.accelerator, offer.max_image_bytes)
+    return Workshop(offer.store(), archive, shape, config.layers.timeout, stop).ensure(plan)
+
+
+def _name_and_version(label: str) -> str:
+    """Of name:architecture=version, for apt."""
+    name, _, version = label.partition("=")
+    return f"{name.partition(':')[0]}={version}"
+
+
+def _sha256(resource: Resource) -> str:
+    return resource.digest.sha256 if resource.digest else ""

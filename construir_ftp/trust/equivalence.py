@@ -1,0 +1,90 @@
+"""Several runs that made the same artifacts, stated and signed by whoever has compared them.
+
+The statement is the same, byte for byte, whoever makes it of the same runs, so that signatures can be collected on one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from construir_ftp.errors import DamagedError
+from construir_ftp.jobs.result import ARTIFACTS
+from construir_ftp.trust import dsse, statement
+from construir_ftp.trust.dsse import Envelope
+from construir_ftp.trust.keys import PublicKey
+from construir_ftp.trust.recipe import Recipe
+from construir_ftp.trust.statement import Digest, Resource, Statement
+from construir_ftp.trust.verify import STATEMENTS, Proof, content
+
+if TYPE_CHECKING:
+    # Whoever only verifies needs no private key, nor what Linux alone has.
+    from construir_ftp.trust.seal import Seal
+
+PREDICATE = "urn:construir:equivalence:v1"
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The artifacts of several runs: those that all have made alike, by their digests, and the names of the others."""
+
+    same: dict[str, str]
+    different: tuple[str, ...]
+
+
+def compare(runs: Sequence[Recipe]) -> Comparison:
+    """Hold the artifacts of several runs against each other."""
+    first, *others = [run.made for run in runs]
+    names = sorted({name for made in (first, *others) for name in made})
+    same = {
+        name: first[name] for name in names if name in first and all(made.get(name) == first[name] for made in others)
+    }
+    return Comparison(same, tuple(name for name in names if name not in same))
+
+
+def stated(runs: Sequence[Recipe], found: Comparison) -> Statement:
+    """That these runs made the same artifacts. Raises DamagedError if they have none that are."""
+    if not found.same:
+        raise DamagedError("the runs have made no artifact alike, so there is nothing to state")
+    told = sorted({(run.run, run.builder, run.upload_sha256) for run in runs})
+    return Statement(
+        subject=tuple(Resource(name=name, digest=Digest(digest)) for name, digest in found.same.items()),
+        predicate_type=PREDICATE,
+        predicate={
+            "runs": [
+                {"invocationId": run, "builder": {"id": builder}, "upload": upload} for run, builder, upload in told
+            ],
+            "different": list(found.different),
+        },
+    )
+
+
+def sign(place: Path, seal: "Seal", told: Statement, others: Sequence[Path] = ()) -> Envelope:
+    """Sign a statement, and put it beside the result in the directory `place`, in STATEMENTS.
+
+    What others have signed of the very same statement, there or beside the results in `others`, is collected.
+    """
+    ours = seal.envelope(told)
+    known = [envelope for where in (place, *others) for envelope in beside(where)]
+    same = [signature for one in known if one.payload == ours.payload for signature in one.signatures]
+    signatures = {signature.keyid: signature for signature in (*same, *ours.signatures)}
+    collected = msgspec.structs.replace(ours, signatures=tuple(signatures[keyid] for keyid in sorted(signatures)))
+    kept = [envelope for envelope in beside(place) if envelope.payload != ours.payload]
+    (place / STATEMENTS).write_bytes(b"".join(envelope.line() for envelope in (*kept, collected)))
+    return collected
+
+
+def beside(place: Path) -> list[Envelope]:
+    """What others state of the result in a directory. Raises DamagedError."""
+    return dsse.parse(content(place / STATEMENTS), STATEMENTS) if (place / STATEMENTS).exists() else []
+
+
+def vouching(place: Path, proof: Proof, trusted: Sequence[PublicKey]) -> list[PublicKey]:
+    """Of these keys those that vouch for every artifact of a result: its own, and those of statements beside it."""
+    made = {name: digest for name, digest in proof.provenance.digests().items() if name.startswith(f"{ARTIFACTS}/")}
+    found = [proof.key]
+    for envelope in beside(place):
+        told = statement.read(envelope, STATEMENTS)
+        if told.predicate_type == PREDICATE and made and made.items() <= told.digests().items():
+            found += [key for key in trusted if envelope.is_signed_by(key)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,163 @@
+"""A result made once more: run again, rebuilt and compared, and signed by two who made the same."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.config import Config
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.trust import key_place
+from tests.support import images
+from tests.support.appliance import CONFIG, Appliance, construir
+
+# What it makes is the same each time, but for one file; what it was made of tells whether it begins or has ended.
+SCRIPT = b"""#!/bin/sh
+if [ -e same.txt ]; then echo "it had ended"; else echo "it begins"; fi
+echo made >same.txt
+cat /proc/sys/kernel/random/uuid >random.id
+"""
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def packed(place: Path, outputs: str) -> Path:
+    job = images.job_directory(place / "greet", SCRIPT)
+    (job / "construir.toml").write_text(f"outputs = {outputs}\nmemory = '384MiB'\n")
+    upload = place / "greet.img.zst"
+    assert construir("pack", job, "-o", upload).returncode == 0
+    return upload
+
+
+class World:
+    """An appliance, with two results of it as they were fetched, and another one's configuration and spool."""
+
+    def __init__(self, appliance: Appliance, place: Path) -> None:
+        self.appliance, self.place = appliance, place
+        self.upload = packed(place, '["*.txt"]')
+        (place / "varied").mkdir()
+        varied = packed(place / "varied", '["*.txt", "*.id"]')
+        self.ids = {name: appliance.submit(upload) for name, upload in (("same", self.upload), ("varied", varied))}
+        for job_id in self.ids.values():
+            assert appliance.wait(job_id)["status"] == "success"
+        self.elsewhere = place / "elsewhere.toml"
+        self.elsewhere.write_text(f'{CONFIG}[trust]\nname = "elsewhere.example.org"\n')
+        self.spool = place / "elsewhere"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[World]:
+    place = tmp_path_factory.mktemp("world")
+    with Appliance(place, f'{CONFIG}[results]\nkeep_upload = "1MiB"\n').running() as appliance:
+        yield World(appliance, place)
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path) -> Command:
+    """The command, of somebody who has fetched both results, and has a spool of their own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "CONSTRUIR_"))}
+    here = {"CONSTRUIR_CONFIG": str(world.elsewhere), "CONSTRUIR_SPOOL": str(world.spool)}
+    server = f"ftp://127.0.0.1:{world.appliance.port}"
+    env = {**kept, **here, "HOME": str(tmp_path), "CONSTRUIR_SERVER": server}
+    env["CONSTRUIR_IMAGES"] = str(Config().images_path())
+
+    def typed(*words: str | Path, **changes: str) -> "subprocess.CompletedProcess[str]":
+        return construir(*words, env={**env, **changes}, cwd=tmp_path, stdin=subprocess.DEVNULL)
+
+    for name, job_id in world.ids.items():
+        assert typed("fetch", job_id, "-o", name).returncode == 0
+    return typed
+
+
+def test_a_result_is_run_again_as_it_began_and_as_it_ended(run: Command, world: World, tmp_path: Path) -> None:
+    began = run("rerun", "same", "-o", "began")
+    assert (began.returncode, began.stdout) == (0, "it begins\n"), began.stderr
+    assert f"running {world.ids['same']}/1 again, as it began" in began.stderr
+    told = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("same", "began")]
+    for key in ("upload_sha256", "base_image", "memory_bytes", "cpus", "used"):
+        assert told[0][key] == told[1][key], key
+
+    shutil.rmtree(tmp_path / "same/uploaded")
+    ended = run("rerun", "same", "-o", "ended")
+    assert (ended.returncode, ended.stdout) == (0, "it had ended\n"), ended.stderr
+
+    wrong = run("rerun", "same", "--upload", tmp_path / "same/greet.img.zst")
+    assert wrong.returncode == 2
+    assert "is not what was uploaded" in wrong.stderr
+
+    (tmp_path / "none").mkdir()
+    nowhere = run("rerun", "same", CONSTRUIR_IMAGES=str(tmp_path / "none"))
+    assert nowhere.returncode == 1
+    assert "is not here: bring it from where the job ran" in nowhere.stderr
+
+
+def keys_of_both(world: World, place: Path) -> Path:
+    """A file with the keys of the appliance and of who has rebuilt."""
+    signers = (key_place.directory(spool) / "allowed_signers" for spool in (world.spool, world.appliance.spool))
+    both = place / "both"
+    both.write_bytes(b"".join(path.read_bytes() for path in signers))
+    return both
+
+
+def test_what_is_rebuilt_alike_from_a_provenance_alone_is_stated_and_signed(
+    run: Command, world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "alone").mkdir()
+    provenance = shutil.copy(tmp_path / "same/provenance.intoto.jsonl", tmp_path / "alone")
+    lacking = run("rebuild", provenance, "-o", "again")
+    assert lacking.returncode == 2
+    assert "does not have the upload; name it: --upload FILE" in lacking.stderr
+    rebuilt = run("rebuild", provenance, "--upload", world.upload, "-o", "again")
+    assert (rebuilt.returncode, rebuilt.stdout) == (0, "same: artifacts/same.txt\n"), rebuilt.stderr
+
+    statements = tmp_path / "same/equivalence.intoto.jsonl"
+    shutil.copy(tmp_path / "alone/equivalence.intoto.jsonl", statements)
+    alone = run("verify", "same", "--quorum", "2")
+    assert alone.returncode == 79
+    assert alone.stderr == "construir: 1 of the keys known here vouch for every artifact, and not 2\n"
+    both = keys_of_both(world, tmp_path)
+    two = run("verify", "same", "--quorum", "2", "--key", both)
+    assert two.returncode == 0, two.stderr
+    rebuilder = key_place.known(world.spool)[0].fingerprint
+    assert two.stdout.splitlines()[-1] == f"proved: {rebuilder} vouches for every artifact, too"
+
+    told = json.loads(statements.read_text())
+    told["signatures"][0]["sig"] = "A" * 86 + "=="
+    statements.write_text(json.dumps(told) + "\n")
+    assert run("verify", "same", "--quorum", "2", "--key", both).returncode == 79
+
+
+def test_what_is_not_alike_is_named(run: Command, world: World, tmp_path: Path) -> None:
+    rebuilt = run("rebuild", "varied", "-o", "again")
+    assert rebuilt.returncode == 1
+    assert rebuilt.stdout.splitlines()[:2] == ["same: artifacts/same.txt", "different: artifacts/random.id"]
+    assert "not 2" in run("verify", "varied", "--quorum", "2", "--key", keys_of_both(world, tmp_path)).stderr
+
+    changed = tmp_path / "varied/output.log"
+    changed.write_bytes(b"it lies\n")
+    refused = run("rebuild", "varied", "-o", "third")
+    assert (refused.returncode, refused.stdout) == (74, "")
+    assert not (tmp_path / "third").exists()
+
+
+def test_two_appliances_vote(run: Command, world: World, tmp_path: Path) -> None:
+    """Each has built the upload, and each signs the statement that both made the same."""
+    assert run("run", world.upload, "-o", "theirs").returncode == 0
+    both = keys_of_both(world, tmp_path)
+    first = run("cosign", "theirs", "--with", "same", "--key", both)
+    assert (first.returncode, first.stdout) == (0, "same: artifacts/same.txt\n"), first.stderr
+    assert "equivalence.intoto.jsonl: 1 of 2 have signed" in first.stderr
+
+    stranger = run("cosign", "same", "--with", "theirs", "--key", both)
+    assert stranger.returncode == 79
+    assert "was not made here" in stranger.stderr
+
+    here = {"CONSTRUIR_SPOOL": str(world.appliance.spool), "CONSTRUIR_CONFIG": str(world.appliance.config)}
+    second = run("cosign", "same", "--with", "theirs", "--key", both, **here)
+    assert (second.returncode, second.stdout) == (0, "same: artifacts/same.txt\n"), second.stderr
+    assert "equivalence.intoto.jsonl: 2 of 2 have signed" in second.stderr
+    assert run("verify", "same", "--quorum", "2", "--key", both).returncode == 0
+    assert run("verify", "same", "--quorum", "3", "--key", both).returncode == 79
