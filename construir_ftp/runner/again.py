@@ -50,7 +50,9 @@ def prepare(recipe: Recipe, config: Config, stop: socket.socket, tell: Tell, *, 
     base = _base(recipe.base, config.images_path())
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
     _demand_results(recipe.results, offer.spool)
-    layers = tuple(_layer(wanted, offer, base, config, stop, tell).name for wanted in recipe.layers)
+    found = [_layer(wanted, offer, base, config, stop, tell) for wanted in recipe.layers]
+    below = {name for layer in found for name in layer.manifest.under}
+    layers = tuple(layer.name for layer in found if layer.name not in below)
     wishes = request.read(recipe.wishes)
     needs = request.Dependencies(results=wishes.dependencies.results, layers=layers)
     # What ended has been given its space already.

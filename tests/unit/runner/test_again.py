@@ -1,0 +1,155 @@
+"""What a job is run on once more is what it ran on, by digest; what is another one, or missing, is told."""
+
+import hashlib
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from construir_ftp.config import Config, ImagesSection, SpoolSection
+from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import request
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
+from construir_ftp.runner import again
+from construir_ftp.runner.again import Again
+from construir_ftp.trust.recipe import Recipe
+from construir_ftp.trust.statement import Digest, Resource
+from tests.support import baseimages, signed
+
+ID = signed.ID
+WISHES = 'name = "greet"\nbase = "worker"\nspace = "1MiB"\n[dependencies]\npackages = ["cmake"]\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path, spool: Spool) -> Config:
+    return Config(spool=SpoolSection(path=str(spool.path)), images=ImagesSection(path=str(tmp_path / "images")))
+
+
+@pytest.fixture
+def stop() -> Iterator[socket.socket]:
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        yield reader
+
+
+@pytest.fixture
+def old(config: Config) -> BaseImage:
+    """A version of a base image that is live no more."""
+    old = baseimages.publish(config.images_path(), "worker", {"a": "old"})
+    baseimages.publish(config.images_path(), "worker", {"a": "new"})
+    return old
+
+
+def put(store: Store, base: BaseImage, name: str, contents: list[str], under: tuple[str, ...] = ()) -> Layer:
+    with store.draft() as draft:
+        (draft / IMAGE).write_bytes(name.encode())
+        manifest = LayerManifest(
+            name=name,
+            kind="packages" if "=" in contents[0] else "published",
+            base=base.manifest.digest(),
+            architecture="amd64",
+            contents=contents,
+            under=list(under),
+            bytes=1,
+            installed_bytes=1,
+            sha256=hashlib.sha256(name.encode()).hexdigest(),
+            created=base.manifest.created,
+        )
+        return store.put(draft, manifest)
+
+
+def resource(layer: Layer, sha256: str = "") -> Resource:
+    annotations = {"contents": layer.manifest.contents}
+    return Resource(layer.name, Digest(sha256 or layer.manifest.sha256), f"construir:layer/{layer.name}", annotations)
+
+
+def recipe_on(base: BaseImage, *layers: Resource, results: tuple[Resource, ...] = ()) -> Recipe:
+    return Recipe(
+        run=f"{ID}/1",
+        builder="construir://build.example.org/tcg/jail",
+        upload_sha256=hashlib.sha256(b"an upload").hexdigest(),
+        wishes=WISHES,
+        base=Resource(base.name, Digest(base.manifest.digest().removeprefix("sha256:"))),
+        layers=layers,
+        results=results,
+        made={},
+    )
+
+
+class Prepared:
+    """How `prepare` is called, and what it told."""
+
+    def __init__(self, config: Config, stop: socket.socket) -> None:
+        self._config, self._stop = config, stop
+        self.told: list[str] = []
+
+    def __call__(self, recipe: Recipe, *, from_upload: bool = True) -> Again:
+        return again.prepare(recipe, self._config, self._stop, self.told.append, from_upload=from_upload)
+
+
+@pytest.fixture
+def prepare(config: Config, stop: socket.socket) -> Prepared:
+    return Prepared(config, stop)
+
+
+def test_the_version_it_ran_on_is_found_though_another_one_is_live(prepare: Prepared, old: BaseImage) -> None:
+    found = prepare(recipe_on(old))
+    assert found.base.path == old.path
+    wishes = request.read(found.asks)
+    assert (wishes.base, wishes.space, wishes.dependencies.packages) == ("", 2**20, ())
+    assert request.read(prepare(recipe_on(old), from_upload=False).asks).space is None, "it has been given its space"
+    assert prepare.told == []
+
+
+def test_a_base_image_that_is_missing_is_named_with_what_to_do(prepare: Prepared, old: BaseImage) -> None:
+    shutil.rmtree(old.path)
+    with pytest.raises(ConstruirError, match=r"base image worker, sha256:[0-9a-f]{64}, is not here: bring it from"):
+        prepare(recipe_on(old))
+
+
+def test_layers_are_those_it_had_and_lie_as_they_lay(prepare: Prepared, old: BaseImage, store: Store) -> None:
+    lower = put(store, old, "packages-lower", ["libc6-dev:amd64=2.36"])
+    upper = put(store, old, "packages-upper", ["cmake:amd64=3.25", "libc6-dev:amd64=2.36"], (lower.name,))
+    published = put(store, old, "tools@0123456789ab", [ID])
+    found = prepare(recipe_on(old, resource(lower), resource(upper), resource(published)))
+    assert request.read(found.asks).dependencies.layers == (upper.name, published.name)
+    assert prepare.told == []
+
+    prepare(recipe_on(old, resource(lower), resource(upper, "0" * 64)))
+    assert prepare.told == [f"layer {upper.name} has the same packages here, installed at another time"]
+    with pytest.raises(ConstruirError, match="is another one here than where the job ran"):
+        prepare(recipe_on(old, resource(published, "0" * 64)))
+    published.image.chmod(0o644)
+    published.image.write_bytes(b"changed")
+    with pytest.raises(ConstruirError, match="is another one here than where the job ran"):
+        prepare(recipe_on(old, resource(published)))
+    shutil.rmtree(published.path)
+    with pytest.raises(ConstruirError, match="was published where the job ran: publish it here, too"):
+        prepare(recipe_on(old, resource(published)))
+
+
+def test_a_result_it_depended_on_has_to_be_the_same(prepare: Prepared, old: BaseImage, spool: Spool) -> None:
+    place = signed.result(spool, None)
+    digest = hashlib.sha256((place / "greet.img.zst").read_bytes()).hexdigest()
+    prepare(recipe_on(old, results=(Resource(ID, Digest(digest)),)))
+    for other in (Resource(ID, Digest("0" * 64)), Resource(ID), Resource("another", Digest(digest))):
+        with pytest.raises(ConstruirError, match="which the job needs as it was, is not here"):
+            prepare(recipe_on(old, results=(other,)))
+
+
+def test_a_job_that_had_no_machine_is_not_run_again(prepare: Prepared, old: BaseImage) -> None:
+    with pytest.raises(UsageError, match="had no machine"):
+        prepare(msgspec.structs.replace(recipe_on(old), base=None))
+
+
+def test_only_what_was_uploaded_is_taken_for_it(old: BaseImage, tmp_path: Path) -> None:
+    (tmp_path / "upload").write_bytes(b"an upload")
+    again.demand_upload(tmp_path / "upload", recipe_on(old))
+    (tmp_path / "upload").write_bytes(b"another")
+    with pytest.raises(UsageError, match="is not what was uploaded"):
+        again.demand_upload(tmp_path / "upload", recipe_on(old))
