@@ -30,6 +30,7 @@ from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.pack import pack
+from construir_ftp.trust import key_place
 
 State = Literal["ok", "warning", "problem"]
 
@@ -82,6 +83,7 @@ def check(config: Config) -> list[Finding]:
             _free_space,
             _permissions,
             _demands,
+            _key,
             _users,
             _certificate,
             _passwords,
@@ -239,6 +241,21 @@ def _demands(config: Config) -> Iterator[Finding]:
         advice = demand.advise(config) if found.state == "ok" else ""
         if found.text:
             yield msgspec.structs.replace(found, state="warning", remedy=advice) if advice else found
+
+
+def _key(config: Config) -> Iterator[Finding]:
+    path = key_place.private(config.spool_path(), config.trust)
+
+    def look() -> str:
+        if os.access(path, os.R_OK):
+            key_place.demand_secret(path)
+        signers = [key.fingerprint for key in key_place.known(config.spool_path())[:1]]
+        return f"{path}; results are signed with {signers[0] if signers else 'it from the next start on'}"
+
+    if path.exists():
+        yield _attempt("key", "see docs/trust.md", look)
+    else:
+        yield Finding("key", "ok", f"{path} will be made by: construir serve")
 
 
 def _users(config: Config) -> Iterator[Finding]:

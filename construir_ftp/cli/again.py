@@ -1,5 +1,6 @@
 """`construir rerun`, `rebuild` and `cosign`: results made once more, and held against each other."""
 
+import functools
 from pathlib import Path
 
 import click
@@ -8,10 +9,13 @@ from construir_ftp.appliance import supervisor
 from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, configured, printable
 from construir_ftp.cli.run import show_logs
-from construir_ftp.cli.servers import tell
+from construir_ftp.cli.servers import Reach, reaching, server_option, tell
+from construir_ftp.client import layers
+from construir_ftp.client.connection import plainly
 from construir_ftp.config import Config
-from construir_ftp.errors import UntrustedError, UsageError, exit_code_of
+from construir_ftp.errors import UnreachableError, UntrustedError, UsageError, exit_code_of
 from construir_ftp.jobs.result import PROVENANCE, UPLOADED, Result
+from construir_ftp.layers import store
 from construir_ftp.runner import again, local
 from construir_ftp.trust import diffoscope, dsse, equivalence, key_place, recipe, statement, verify
 from construir_ftp.trust.dsse import Envelope
@@ -21,6 +25,7 @@ from construir_ftp.trust.seal import Seal
 
 _key_option = click.option("--key", type=PATH, help="File of the public keys to trust, beside those known here.")
 _upload_option = click.option("--upload", type=PATH, help="What was uploaded; needless if the result has it.")
+_LAYER_FILES = (store.IMAGE, store.MANIFEST)
 _output_option = click.option(
     "-o", "output", type=PATH, help="Directory for the new result; named by its id if not given."
 )
@@ -30,11 +35,14 @@ _output_option = click.option(
 @click.argument("what", metavar="RESULT", type=PATH)
 @_output_option
 @_upload_option
+@server_option
 @configured
-def rerun_command(settings: Config, what: Path, output: Path | None, upload: Path | None) -> int:
+@reaching
+def rerun_command(reach: Reach, settings: Config, what: Path, output: Path | None, upload: Path | None) -> int:
     """Run the job of RESULT, a directory from done/ of any appliance, here once more; exit as run.sh does.
 
-    It gets the same base image, layers and results, all compared by digest, and as much of a machine. It is run as it
+    It gets the same base image, layers and results, all compared by digest, and as much of a machine. Layers that are
+    not here are brought from the server, if one is named, or installed again. It is run as it
     began where its upload is at hand, in the result or by --upload; else as it ended, from the image in the result.
     """
     place = _directory(what, settings)
@@ -43,7 +51,7 @@ def rerun_command(settings: Config, what: Path, output: Path | None, upload: Pat
     if upload is not None:
         again.demand_upload(upload, wanted)
     tell(f"running {wanted.run} again, as it {'began' if upload else 'ended'}")
-    new, result = _run(wanted, upload or _image(place), output, settings, from_upload=upload is not None)
+    new, result = _run(reach, wanted, upload or _image(place), output, settings, from_upload=upload is not None)
     show_logs(new)
     tell(f"{result.status}: {result.reason}; everything is in {new}")
     return exit_code_of(result.status, result.exit_code)
@@ -54,8 +62,12 @@ def rerun_command(settings: Config, what: Path, output: Path | None, upload: Pat
 @_output_option
 @_upload_option
 @_key_option
+@server_option
 @configured
-def rebuild_command(settings: Config, what: Path, output: Path | None, upload: Path | None, key: Path | None) -> int:
+@reaching
+def rebuild_command(
+    reach: Reach, settings: Config, what: Path, output: Path | None, upload: Path | None, key: Path | None
+) -> int:
     """Build once more what an appliance has built, and say which artifacts are the same, byte for byte; 1 if any isn't.
 
     RESULT is a directory from done/, or the provenance of one, of any appliance. Of the artifacts that are the same a
@@ -69,7 +81,7 @@ def rebuild_command(settings: Config, what: Path, output: Path | None, upload: P
     again.demand_upload(upload, wanted)
     if not wanted.made:
         raise UsageError(f"{wanted.run} has no artifacts, which its outputs name: there is nothing to compare")
-    new, result = _run(wanted, upload, output, settings, from_upload=True)
+    new, result = _run(reach, wanted, upload, output, settings, from_upload=True)
     tell(f"{result.status}: {result.reason}; everything is in {new}")
     runs = [wanted, recipe.of(_read(new / PROVENANCE))]
     found = equivalence.compare(runs)
@@ -107,11 +119,26 @@ def cosign_command(settings: Config, what: Path, others: tuple[Path, ...], key: 
 
 
 def _run(
-    wanted: Recipe, source: Path, output: Path | None, settings: Config, *, from_upload: bool
+    reach: Reach, wanted: Recipe, source: Path, output: Path | None, settings: Config, *, from_upload: bool
 ) -> tuple[Path, Result]:
     with supervisor.stop_signal() as stop:
-        pinned = again.prepare(wanted, settings, stop, tell, from_upload=from_upload)
+        bring = functools.partial(_bring_layer, reach, settings)
+        pinned = again.prepare(wanted, settings, stop, tell, from_upload=from_upload, bring=bring)
         return local.run(source, output, settings, stop, pinned.base, asks=pinned.asks)
+
+
+def _bring_layer(reach: Reach, settings: Config, name: str, place: Path) -> bool:
+    """From the server that is named, if one is."""
+    if reach.is_nowhere(""):
+        return False
+    where = reach.address()
+    tell(f"looking for layer {name} at {where}")
+    try:
+        with plainly(where), reach.as_anyone(where).session() as ftp:
+            return layers.bring(ftp, name, _LAYER_FILES, place, int(settings.layers.max_total))
+    except UnreachableError as error:
+        tell(str(error))
+        return False
 
 
 def _seal(settings: Config) -> Seal:

@@ -1,7 +1,8 @@
 """A job that has a result, to be run here once more: on the same base image, with the same layers and results.
 
-What is here is compared by digest. A layer of packages that is missing is made again, of the same packages in the same
-versions; its bytes are others then, since installing notes the time, and that is told.
+What is here is compared by digest. A layer that is missing is brought from a server; one of packages that can't be is
+made again, of the same packages in the same versions. Its bytes are others then, since installing notes the time, and
+that is told.
 """
 
 import logging
@@ -22,7 +23,7 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.sums import parse
 from construir_ftp.layers.build import Workshop
 from construir_ftp.layers.resolver import Offer
-from construir_ftp.layers.store import Layer
+from construir_ftp.layers.store import IMAGE, MANIFEST, Layer, LayerManifest, Store
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.shape import Shape
 from construir_ftp.trust.recipe import Recipe
@@ -31,6 +32,12 @@ from construir_ftp.trust.statement import Resource
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
+# Brings the files of a layer, by its name, into a directory; whether it could.
+Bring = Callable[[str, Path], bool]
+
+
+def _nowhere(_name: str, _place: Path) -> bool:
+    return False
 
 
 class Again(msgspec.Struct, frozen=True):
@@ -40,8 +47,10 @@ class Again(msgspec.Struct, frozen=True):
     asks: str
 
 
-def prepare(recipe: Recipe, config: Config, stop: socket.socket, tell: Tell, *, from_upload: bool) -> Again:
-    """Have all here that a job ran on, layers made if they have to be. `tell` is told what is not the same.
+def prepare(
+    recipe: Recipe, config: Config, stop: socket.socket, tell: Tell, *, from_upload: bool, bring: Bring = _nowhere
+) -> Again:
+    """Have all here that a job ran on, layers brought or made if they have to be. `tell` is told what is not the same.
 
     `from_upload` is whether it is run as it began. Raises ConstruirError, which says what is missing, and what to do.
     """
@@ -50,6 +59,9 @@ def prepare(recipe: Recipe, config: Config, stop: socket.socket, tell: Tell, *, 
     base = _base(recipe.base, config.images_path())
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
     _demand_results(recipe.results, offer.spool)
+    for wanted in recipe.layers:
+        if offer.store().find(wanted.name) is None:
+            _bring(wanted, offer.store(), base, bring, {layer.name for layer in recipe.layers})
     found = [_layer(wanted, offer, base, config, stop, tell) for wanted in recipe.layers]
     below = {name for layer in found for name in layer.manifest.under}
     layers = tuple(layer.name for layer in found if layer.name not in below)
@@ -90,6 +102,22 @@ def _demand_results(wanted: tuple[Resource, ...], spool: Spool) -> None:
             raise ConstruirError(f"the result {one.name}, which the job needs as it was, is not here")
 
 
+def _bring(wanted: Resource, store: Store, base: BaseImage, bring: Bring, known: set[str]) -> None:
+    """Put what a server shows as a layer into the store, if it is the very one."""
+    with store.draft() as draft:
+        if not bring(wanted.name, draft) or files.sha256(draft / IMAGE) != _sha256(wanted):
+            return
+        try:
+            manifest = msgspec.json.decode((draft / MANIFEST).read_bytes(), type=LayerManifest)
+        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise ConstruirError(f"layer {wanted.name}: what the server says of it makes no sense: {error}") from error
+        told = (manifest.name, manifest.sha256, manifest.base)
+        if told != (wanted.name, _sha256(wanted), base.manifest.digest()) or not known.issuperset(manifest.under):
+            raise ConstruirError(f"layer {wanted.name}: what the server says of it is not what the job had")
+        (draft / MANIFEST).unlink()
+        store.put(draft, manifest)
+
+
 def _layer(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell) -> Layer:
     found = offer.store().find(wanted.name) or _made(wanted, offer, base, config, stop, tell)
     if found.manifest.sha256 == _sha256(wanted) and files.sha256(found.image) == _sha256(wanted):
@@ -107,7 +135,7 @@ def _made(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop:
         raise ConstruirError(
             f"layer {wanted.name} is not here, and was published where the job ran: publish it here, too"
         )
-    tell(f"installing the {len(contents)} packages of layer {wanted.name} again")
+    tell(f"installing the packages of layer {wanted.name} again")
     archive = offer.archive(base, stop)
     plan = offer.plan(archive, tuple(_name_and_version(label) for label in contents))
     if plan.versions() != contents:

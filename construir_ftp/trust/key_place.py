@@ -90,7 +90,7 @@ def open_key(spool: Path, section: TrustSection) -> PrivateKey:
         if not path.exists():
             _make(path)
         if path.parent != Path(os.environ.get("CREDENTIALS_DIRECTORY", "")):
-            _demand_secret(path)
+            demand_secret(path)
         key = PrivateKey(path, _public_half(path))
         _publish(spool, key.public, name(section))
     except OSError as error:
@@ -120,7 +120,8 @@ def _make(path: Path) -> None:
     files.fsync(path.parent)
 
 
-def _demand_secret(path: Path) -> None:
+def demand_secret(path: Path) -> None:
+    """Raises ConfigError where others can read a key."""
     status = path.stat()
     if status.st_mode & 0o077 or status.st_uid != os.geteuid():
         raise ConfigError(f"{path}: others can read this key, or it is another user's; chmod 600, and chown it")

@@ -1,5 +1,6 @@
 """The signatures of a result, made by the key of the appliance that ran it."""
 
+import logging
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +14,8 @@ from construir_ftp.trust.key_place import PrivateKey
 from construir_ftp.trust.sshsig import Signature
 from construir_ftp.trust.statement import Statement
 
+log = logging.getLogger("construir.trust")
+
 
 class Seal(msgspec.Struct, frozen=True):
     """A key, and what the appliance that has it is called. Safe to use from several threads."""
@@ -23,7 +26,9 @@ class Seal(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, spool: Path, section: TrustSection) -> Self:
         """That of an appliance, its key made if it has none. Raises ConstruirError."""
-        return cls(key_place.open_key(spool, section), key_place.name(section))
+        key = key_place.open_key(spool, section)
+        log.info("results are signed with %s, as %s", key.public.fingerprint, key_place.name(section))
+        return cls(key, key_place.name(section))
 
     def provenance(self, result: Result, sums: dict[str, str], wishes: str) -> bytes:
         """provenance.intoto.jsonl of a result; see statement.of_result. Raises CommandError, OSError."""

@@ -11,9 +11,12 @@ import pytest
 
 from construir_ftp.config import Config
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.trust import key_place
 from tests.support import images
 from tests.support.appliance import CONFIG, Appliance, construir
+from tests.support.debarchive import DebArchive
+from tests.support.ftpclient import LONG_S
 
 # What it makes is the same each time, but for one file; what it was made of tells whether it begins or has ended.
 SCRIPT = b"""#!/bin/sh
@@ -24,9 +27,9 @@ cat /proc/sys/kernel/random/uuid >random.id
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def packed(place: Path, outputs: str) -> Path:
-    job = images.job_directory(place / "greet", SCRIPT)
-    (job / "construir.toml").write_text(f"outputs = {outputs}\nmemory = '384MiB'\n")
+def packed(place: Path, outputs: str, script: bytes = SCRIPT, more: str = "") -> Path:
+    job = images.job_directory(place / "greet", script)
+    (job / "construir.toml").write_text(f"outputs = {outputs}\nmemory = '384MiB'\n{more}")
     upload = place / "greet.img.zst"
     assert construir("pack", job, "-o", upload).returncode == 0
     return upload
@@ -161,3 +164,34 @@ def test_two_appliances_vote(run: Command, world: World, tmp_path: Path) -> None
     assert "equivalence.intoto.jsonl: 2 of 2 have signed" in second.stderr
     assert run("verify", "same", "--quorum", "2", "--key", both).returncode == 0
     assert run("verify", "same", "--quorum", "3", "--key", both).returncode == 79
+
+
+@pytest.mark.slow("the package is installed twice, in a machine each time")
+def test_packages_that_are_not_here_are_installed_again_or_brought(
+    run: Command, world: World, base: BaseImage, tmp_path: Path
+) -> None:
+    archive = DebArchive(tmp_path / "archive")
+    archive.add("greeter", postinst="date >/usr/share/greeted")
+    for spool in (world.appliance.spool, Spool.prepare(world.spool).path):
+        archive.serve(spool, base)
+    (tmp_path / "packaged").mkdir()
+    script = b"#!/bin/sh\ncp /usr/share/greeter made.txt\n"
+    wishes = '[dependencies]\npackages = ["greeter"]\n'
+    job_id = world.appliance.submit(packed(tmp_path / "packaged", '["made.txt"]', script, wishes))
+    (layer,) = world.appliance.wait(job_id, 5 * LONG_S)["used"]["layers"]
+    assert layer["contents"] == ["greeter:all=1.0"]
+    assert run("fetch", job_id, "-o", "first").returncode == 0
+
+    rebuilt = run("rebuild", "first", "-o", "second", CONSTRUIR_SERVER="")
+    assert (rebuilt.returncode, rebuilt.stdout) == (0, "same: artifacts/made.txt\n"), rebuilt.stderr
+    told = rebuilt.stderr.splitlines()
+    assert f"construir: installing the packages of layer {layer['name']} again" in told
+    assert f"construir: layer {layer['name']} has the same packages here, installed at another time" in told
+    (other,) = json.loads((tmp_path / "second/result.json").read_text())["used"]["layers"]
+    assert (other["name"], other["contents"]) == (layer["name"], layer["contents"])
+    assert other["sha256"] != layer["sha256"]
+
+    shutil.rmtree(world.spool / "layers" / layer["name"])
+    assert run("rebuild", "first", "-o", "third").returncode == 0
+    (brought,) = json.loads((tmp_path / "third/result.json").read_text())["used"]["layers"]
+    assert brought == layer, "the server has it"

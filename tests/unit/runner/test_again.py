@@ -16,7 +16,7 @@ from construir_ftp.jobs import request
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.runner import again
-from construir_ftp.runner.again import Again
+from construir_ftp.runner.again import Again, Bring
 from construir_ftp.trust.recipe import Recipe
 from construir_ftp.trust.statement import Digest, Resource
 from tests.support import baseimages, signed
@@ -81,6 +81,11 @@ def recipe_on(base: BaseImage, *layers: Resource, results: tuple[Resource, ...] 
     )
 
 
+def nothing(_name: str, _place: Path) -> bool:
+    """A server that has no layers."""
+    return False
+
+
 class Prepared:
     """How `prepare` is called, and what it told."""
 
@@ -88,8 +93,9 @@ class Prepared:
         self._config, self._stop = config, stop
         self.told: list[str] = []
 
-    def __call__(self, recipe: Recipe, *, from_upload: bool = True) -> Again:
-        return again.prepare(recipe, self._config, self._stop, self.told.append, from_upload=from_upload)
+    def __call__(self, recipe: Recipe, *, from_upload: bool = True, bring: Bring = nothing) -> Again:
+        tell = self.told.append
+        return again.prepare(recipe, self._config, self._stop, tell, from_upload=from_upload, bring=bring)
 
 
 @pytest.fixture
@@ -131,6 +137,38 @@ def test_layers_are_those_it_had_and_lie_as_they_lay(prepare: Prepared, old: Bas
     shutil.rmtree(published.path)
     with pytest.raises(ConstruirError, match="was published where the job ran: publish it here, too"):
         prepare(recipe_on(old, resource(published)))
+
+
+def test_a_layer_that_a_server_has_is_taken_if_it_is_the_very_one(
+    prepare: Prepared, old: BaseImage, store: Store, tmp_path: Path
+) -> None:
+    elsewhere = Store(tmp_path / "elsewhere")
+    elsewhere.path.mkdir()
+    layer = put(elsewhere, old, "tools@0123456789ab", [ID])
+
+    def bring(name: str, place: Path) -> bool:
+        for file in (elsewhere.path / name).iterdir():
+            shutil.copyfile(file, place / file.name)
+        return True
+
+    with pytest.raises(ConstruirError, match="publish it here, too"):
+        prepare(recipe_on(old, resource(layer, "0" * 64)), bring=bring)
+    manifest = (layer.path / "layer.json").read_bytes()
+    for what, other in (
+        (b"tools@", b"../../"),
+        (b'"under": []', b'"under": ["../x"]'),
+        (b"sha256:", b"sha256:0"),
+        (b"{", b""),
+    ):
+        assert what in manifest
+        (layer.path / "layer.json").write_bytes(manifest.replace(what, other, 1))
+        with pytest.raises(ConstruirError, match="what the server says of it"):
+            prepare(recipe_on(old, resource(layer)), bring=bring)
+        assert store.every() == []
+    (layer.path / "layer.json").write_bytes(manifest)
+    prepare(recipe_on(old, resource(layer)), bring=bring)
+    (brought,) = store.every()
+    assert brought.image.read_bytes() == layer.image.read_bytes()
 
 
 def test_a_result_it_depended_on_has_to_be_the_same(prepare: Prepared, old: BaseImage, spool: Spool) -> None:
