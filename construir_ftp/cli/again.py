@@ -38,7 +38,7 @@ _output_option = click.option(
 @server_option
 @configured
 @reaching
-def rerun_command(reach: Reach, settings: Config, what: Path, output: Path | None, upload: Path | None) -> int:
+def rerun_command(settings: Config, reach: Reach, what: Path, output: Path | None, upload: Path | None) -> int:
     """Run the job of RESULT, a directory from done/ of any appliance, here once more; exit as run.sh does.
 
     It gets the same base image, layers and results, all compared by digest, and as much of a machine. Layers that are
@@ -66,7 +66,7 @@ def rerun_command(reach: Reach, settings: Config, what: Path, output: Path | Non
 @configured
 @reaching
 def rebuild_command(
-    reach: Reach, settings: Config, what: Path, output: Path | None, upload: Path | None, key: Path | None
+    settings: Config, reach: Reach, what: Path, output: Path | None, upload: Path | None, key: Path | None
 ) -> int:
     """Build once more what an appliance has built, and say which artifacts are the same, byte for byte; 1 if any isn't.
 

@@ -89,11 +89,13 @@ def reaching(command: _Command) -> _Command:
         help="How long to try again when the connection was lost.",
     )
     @functools.wraps(command)
-    def with_reach(server: str | None, ca_file: Path | None, tls: Tls, patience: Duration, **options: Any) -> Any:
+    def with_reach(
+        *before: Any, server: str | None, ca_file: Path | None, tls: Tls, patience: Duration, **options: Any
+    ) -> Any:
         named = click.get_current_context().get_parameter_source("ca_file") is ParameterSource.COMMANDLINE
         # Who names certificates for this command alone means to have them used; a variable is set for all servers.
         tls = "required" if named and tls == "auto" else tls
-        return command(Reach(server, ca_file, tls, float(patience), Memory(history.place())), **options)
+        return command(*before, Reach(server, ca_file, tls, float(patience), Memory(history.place())), **options)
 
     return with_reach
 

@@ -96,7 +96,9 @@ def _keys(ftp: ftplib.FTP, where: Address) -> list[PublicKey]:
 
 def _demand_no_key(where: Address, trusted: list[PublicKey]) -> None:
     if trusted:
-        raise UntrustedError(f"this result has no signature, though {where} signs its results: do not trust it")
+        raise UntrustedError(
+            f"this result has no signature, though {where} signs its results: it is old, or not to be trusted"
+        )
 
 
 def _changed(error: UntrustedError, where: Address, job_id: str) -> UntrustedError:

@@ -41,12 +41,15 @@ def run(
     base: baseimage.BaseImage | None = None,
     tell: Callable[[Dependencies], None] = lambda _needs: None,
     asks: str | None = None,
+    is_signed: bool = True,
 ) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
     run it on, unless on the configured base image. `tell` is called with what it depends on, before that is got ready.
-    `asks` is the construir.toml that it is run by, if not by its own.
+    `asks` is the construir.toml that it is run by, if not by its own. The result is signed with the key here, if that
+    is this user's, unless it need not be.
+
     Raises RefusedError where a server would, UsageError,
     MachineUnavailableError, or ConstruirError when `stop` was readable.
     """
@@ -67,7 +70,7 @@ def run(
             accelerator=accelerator.choose(config.machine, config.images_path(), base),
             max_disk_bytes=int(config.gate.max_image),
             artifact_limits=config.artifacts,
-            seal=_own_seal(config),
+            seal=_own_seal(config) if is_signed else None,
         )
         published = _run_to_its_end(spool, resources, stop)
         target = output or Path.cwd() / published.job.id
@@ -147,7 +150,7 @@ def self_test(base: BaseImage, config: Config, stop: socket.socket) -> None:
         (job / "run.sh").write_text(_RUN_SH)
         (job / "run.sh").chmod(0o755)
         config = msgspec.structs.replace(config, machine=machine)
-        place, result = run(job, Path(name) / "result", config, stop, base)
+        place, result = run(job, Path(name) / "result", config, stop, base, is_signed=False)
         if result.status != "success":
             said = (place / OUTPUT).read_text(errors="replace").splitlines() or [""]
             raise ConstruirError(

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import re
 import struct
 from collections.abc import Iterable
 
@@ -63,10 +64,16 @@ def read(text: str, source: str) -> list[PublicKey]:
     return found
 
 
+def _is_for_us(line: str) -> bool:
+    """Whether the options of a line in allowed_signers allow it to sign results."""
+    namespaces = re.search(r'namespaces="([^"]*)"', line)
+    return "cert-authority" not in line.split() and (namespaces is None or NAMESPACE in namespaces[1].split(","))
+
+
 def _of_lines(lines: Iterable[str]) -> Iterable[PublicKey]:
     for line in lines:
         words = line.split()
-        if line.startswith("#") or KIND not in words[:-1]:
+        if line.startswith("#") or KIND not in words[:-1] or not _is_for_us(line):
             continue
         try:
             yield of_blob(base64.b64decode(words[words.index(KIND) + 1], validate=True))

@@ -12,8 +12,9 @@ from construir_ftp.config import GateSection
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.pack import filesystem, pack
-from tests.support import images
+from tests.support import images, signed
 
 # What Python has on Linux only, or not on Windows; and what `pip install .` leaves to the extra "appliance".
 _SYSTEM = ("fcntl", "grp", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty", "curses", "readline")
@@ -73,7 +74,7 @@ def test_packing_takes_nothing_that_only_linux_has_and_finds_mke2fs_on_path(tmp_
 def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_install() -> None:
     listed = poor("--help")
     assert (listed.returncode, listed.stderr) == (0, "")
-    for command in ("pack", "inspect", "unpack", "serve", "image"):
+    for command in ("pack", "inspect", "unpack", "verify", "serve", "image"):
         assert f"\n  {command} " in listed.stdout
     lacking = poor("serve", "ftp", "--port", "0")
     assert lacking.returncode == 69
@@ -82,6 +83,19 @@ def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_insta
     )
     assert lacking.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
     assert lacking.stderr.count("\n") == 1
+
+
+def test_a_result_is_verified_without_what_only_linux_has(spool: Spool, tmp_path: Path) -> None:
+    """The library cryptography, which is installed with Construir there, does without openssl."""
+    seal = signed.seal(spool.path)
+    done = signed.result(spool, seal)
+    known = tmp_path / "known.pub"
+    known.write_text(seal.key.public.line())
+    said = poor("verify", done, "--key", known, PATH=str(tmp_path))
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.startswith(f"{signed.ID}: success")
+    (done / "output.log").write_bytes(b"")
+    assert poor("verify", done, "--key", known, PATH=str(tmp_path)).returncode == 74
 
 
 @pytest.mark.parametrize("words", [("shell", "job.img.zst"), ("check",), ("image", "build"), ("user", "add", "bob")])

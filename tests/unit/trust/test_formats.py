@@ -149,3 +149,20 @@ def test_the_key_that_systemd_hands_over_is_taken(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert signed.seal(spool.path).key.path == tmp_path / "construir.key"
     assert not (key_place.directory(spool.path) / "construir.key").exists()
+
+
+def test_keys_are_read_from_what_ssh_writes_and_only_those_for_results(seal: Seal, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+    other = (tmp_path / "other.pub").read_text()
+    (theirs,) = keys.read(other, "it")
+    ours = seal.key.public
+    text = f"# a comment\n\n{ours.signer_line('host')}\nann@example.org {other}"
+    assert keys.read(text, "it") == [ours, theirs]
+    for line in (
+        f'ann namespaces="git,file" {other}',
+        f"ann cert-authority {other}",
+        "ssh-ed25519",
+        "ssh-ed25519 AAAA",
+    ):
+        with pytest.raises(ConfigError, match="no public key is in it"):
+            keys.read(line, "it")
