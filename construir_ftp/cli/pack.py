@@ -24,8 +24,8 @@ _SPACE = f"{pack.SPACE_BYTES >> 20}MiB"
 def init_command(directory: Path, as_json: bool) -> None:
     """Write a run.sh and a construir.toml for the project in DIRECTORY, here unless named; what is there stays.
 
-    Known are Makefiles, CMake, Meson, autotools, Rust, Go, Python, npm and Debian's source packages. Both files are a
-    beginning, to be changed.
+    Known are Makefiles, CMake, Meson, autotools, Rust, Go, Python, npm and Debian's source packages, unpacked or as a
+    .dsc with its files. Both files are a beginning, to be changed.
     """
     sketch, written, kept = detect.write(directory)
     if as_json:

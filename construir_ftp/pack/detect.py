@@ -6,6 +6,7 @@ written is a beginning, to be changed; nothing that is there is ever written ove
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ _CMAKE_PROGRAM = re.compile(r"^\s*add_executable\s*\(\s*([\w.+-]+)", re.MULTILIN
 _MESON_PROGRAM = re.compile(r"\bexecutable\s*\(\s*'([^']+)'")
 _AUTOMAKE_PROGRAM = re.compile(r"^bin_PROGRAMS[ \t]*\+?=[ \t]*(.*)$", re.MULTILINE)
 _CARGO_NAME = re.compile(r'^name\s*=\s*"([\w-]+)"', re.MULTILINE)
+_FIELD = re.compile(r"^(Source|Version):[ \t]*([A-Za-z0-9.+:~-]+)[ \t]*$", re.MULTILINE)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
@@ -153,6 +155,34 @@ def _debian(directory: Path) -> Sketch:
     return Sketch("a Debian source package", commands, tuple(needed), ("out/*.deb",))
 
 
+def _source_package(directory: Path) -> Sketch:
+    """A .dsc and the files it names, built as Debian's own builders do: path, locale, umask, all processors."""
+    path = sorted(directory.glob("*.dsc"))[0]
+    text = _read(path)
+    fields = dict(_FIELD.findall(text))
+    name, version = fields.get("Source", path.name.partition("_")[0]), fields.get("Version", "0")
+    place = f"/build/reproducible-path/{name}-{_upstream(version)}"
+    commands = (
+        "umask 022",
+        "export LC_ALL=C.UTF-8 DEB_BUILD_OPTIONS=parallel=$(nproc)",
+        "mkdir -p /build/reproducible-path out",
+        # Who has signed it is for whoever packs it to know: the machine has no keyring.
+        f"dpkg-source --no-check --extract {shlex.quote(path.name)} {shlex.quote(place)}",
+        f"(cd {shlex.quote(place)} && dpkg-buildpackage --no-sign --build=binary)",
+        "cd /build/reproducible-path",
+        "mv *.deb *.buildinfo *.changes /job/out/",
+    )
+    needed = dict.fromkeys(("build-essential", *_build_depends(text)))
+    outputs = ("out/*.deb", "out/*.buildinfo", "out/*.changes")
+    return Sketch("the source of a Debian package", commands, tuple(needed), outputs)
+
+
+def _upstream(version: str) -> str:
+    """A version without its epoch and Debian's revision (deb-version(7)), as dpkg-source names directories."""
+    without_epoch = version.partition(":")[2] or version
+    return without_epoch.rpartition("-")[0] or without_epoch
+
+
 def _build_depends(control: str) -> Iterator[str]:
     """Names of the packages, the first of several alternatives; what is for other architectures or profiles, too."""
     for field in _BUILD_DEPENDS.finditer(control):
@@ -235,6 +265,7 @@ def _npm(directory: Path) -> Sketch:
 
 _KINDS: tuple[tuple[str, Callable[[Path], Sketch]], ...] = (
     ("debian/control", _debian),
+    ("*.dsc", _source_package),
     ("CMakeLists.txt", _cmake),
     ("meson.build", _meson),
     ("Cargo.toml", _cargo),

@@ -41,6 +41,11 @@ _KINDS: dict[str, tuple[dict[str, str], set[str], str]] = {
         {"build-essential", "debhelper-compat", "libfoo-dev", "python3", "gcc-multilib"},
         "dpkg-buildpackage",
     ),
+    "the source of a Debian package": (
+        {"hello_2.10-3.dsc": f"Format: 3.0 (quilt)\nVersion: 1:2.10-3\n{_CONTROL}", "hello_2.10.orig.tar.gz": ""},
+        {"build-essential", "debhelper-compat", "libfoo-dev", "python3", "gcc-multilib"},
+        "--extract hello_2.10-3.dsc /build/reproducible-path/hello-2.10\n",
+    ),
     "no project known here": ({}, set(), "# Replace this by your build.\necho"),
 }
 
