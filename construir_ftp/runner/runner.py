@@ -46,7 +46,7 @@ _LACKS_ROOM = "there is not enough room on the disk for it beside what runs"
 
 
 class Runner:
-    """All of it, for one spool. `serve` holds the spool's lock for as long as it runs."""
+    """All of it, for one spool, with the key that results are signed with. `serve` holds the spool's lock."""
 
     def __init__(self, spool: Spool, config: Config) -> None:
         self._spool, self._config = spool, config
@@ -55,14 +55,13 @@ class Runner:
         self._all_slots = (*self._slots, *self._installs.places)
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
-        self._seal: Seal | None = None
+        self._seal = Seal.of(spool.path, config.trust)
         self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = self._machines_fail = False
         self._withdrawal = Withdrawal(spool, config.runner.scan_every)
-        self._stopping = threading.Event()
+        self._stopping, self._pause = threading.Event(), Pause()
         self._finished, self._finish = socket.socketpair()
-        self._pause = Pause()
         self._reported: RunnerReport | None = None
         self._choices: dict[str, Choice] = {}
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -74,7 +73,6 @@ class Runner:
         """
         with ExitStack() as stack:
             stack.enter_context(self._spool.lock())
-            self._seal = Seal.of(self._spool.path, self._config.trust)
             self._report()
             wake = stack.enter_context(self._spool.listen())
             for end in (self._finished, self._finish):
@@ -127,8 +125,7 @@ class Runner:
                 self._withdrawal.hear(heard.get(wake, b""))
 
     def _patience_s(self) -> float:
-        scan_s = self._config.runner.scan_every
-        return min(scan_s, self._pause.left_s or scan_s)
+        return min(self._config.runner.scan_every, self._pause.left_s or self._config.runner.scan_every)
 
     def _fill_slots(self) -> None:
         while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
