@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from construir_ftp.appliance.supervisor import PARTS
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jail import orphans
@@ -132,14 +133,14 @@ def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, ha
 
 def test_killed_parts_are_started_again(appliance: Appliance, hello: Path) -> None:
     before = appliance.parts()
-    assert sorted(before) == ["ftp", "janitor", "runner"]
+    assert sorted(before) == sorted(PARTS)
     logged = appliance.log.stat().st_size
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     appliance.find_port(logged)
     assert appliance.wait(appliance.submit(hello))["status"] == "success"
     after = appliance.parts()
-    assert sorted(after) == ["ftp", "janitor", "runner"]
+    assert sorted(after) == sorted(PARTS)
     assert not set(after.values()) & set(before.values())
 
 

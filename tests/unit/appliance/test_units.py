@@ -1,0 +1,33 @@
+"""The units of systemd that the package brings: one for each part, and all of them under the target."""
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.appliance.supervisor import PARTS
+from tests.support.places import PROJECT
+
+SERVICES = sorted((PROJECT / "deploy" / "systemd").glob("*.service"))
+_SERVE = "/usr/bin/construir serve "
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    """What it says; of a key that is said twice, the last."""
+    read = configparser.ConfigParser(strict=False, delimiters="=", interpolation=None)
+    read.optionxform = str  # type: ignore[method-assign,assignment] # keys are in mixed case
+    read.read(path)
+    return read
+
+
+def test_each_part_has_a_unit() -> None:
+    started = [unit(path)["Service"]["ExecStart"] for path in SERVICES]
+    assert sorted(line.removeprefix(_SERVE) for line in started if line.startswith(_SERVE)) == sorted(PARTS)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_target_starts_and_stops_each_part(part: str) -> None:
+    said = unit(PROJECT / "deploy" / "systemd" / f"construir-{part}.service")
+    assert said["Unit"]["PartOf"] == said["Install"]["WantedBy"] == "construir.target"
+    assert said["Service"]["Type"] == "notify"
+    assert int(said["Service"]["WatchdogSec"]) > 0
