@@ -19,7 +19,8 @@ def make(output: Path, umask: int = 0o022, **environment: str) -> Path:
     output.mkdir()
     argv = [PROJECT / "deploy" / "package", output]
     subprocess.run(argv, umask=umask, env={**os.environ, **environment}, check=True, timeout=_PATIENCE_S)
-    return output / f"construir_{__version__}_amd64.deb"
+    (made,) = output.glob(f"construir_{__version__}*_amd64.deb")
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,20 @@ def test_every_library_in_it_has_its_licence_told(tree: Path) -> None:
     assert len(libraries) == 20
     for library in libraries:
         assert f"/site-packages/{library}/*" in told or f"/site-packages/{library.partition('-')[0]}*" in told
+
+
+def test_lintian_has_nothing_to_say_that_the_overrides_do_not_explain(package: Path) -> None:
+    argv = ["lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", package]
+    found = subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    assert (found.returncode, found.stdout) == (0, ""), found.stderr
+
+
+def test_a_later_commit_makes_a_newer_package(package: Path) -> None:
+    told = subprocess.run(["dpkg-deb", "--field", package, "Version"], capture_output=True, text=True, check=True).stdout
+    assert package.name == f"construir_{told.strip()}_amd64.deb"
+    later = f"{__version__}+git99991231.235959.1"
+    for older, newer in ((__version__, told.strip()), (told.strip(), later), (later, f"{__version__}.1")):
+        subprocess.run(["dpkg", "--compare-versions", older, "le", newer], check=True)
 
 
 def test_no_part_of_it_is_written_in_by_others_or_owned_by_the_one_who_made_it(package: Path) -> None:
