@@ -5,9 +5,12 @@ any of that in them. So it is escaped here, once, whoever logs it.
 """
 
 import logging
+import os
 import sys
 import threading
 from types import TracebackType
+
+from construir_ftp.cli import journal
 
 # As much as explains anything; whoever wants to fill the disk has to find another way.
 _LINE_CHARACTERS = 4000
@@ -49,9 +52,13 @@ def _escaped(line: str) -> str:
 
 
 def begin(level: int, form: str) -> None:
-    """Log to standard error from `level` on; so do exceptions that nobody catches, in any thread. Once a process."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(EscapingFormatter(form))
+    """Log to standard error from `level` on; so do exceptions that nobody catches, in any thread. Once a process.
+
+    Where standard error is systemd's journal, each record is an entry of that, which has its own times.
+    """
+    to_journal = journal.is_stderr(os.environ)
+    handler = journal.JournalHandler() if to_journal else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(EscapingFormatter(form.removeprefix("%(asctime)s ") if to_journal else form))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)

@@ -66,13 +66,15 @@ def test_every_library_in_it_has_its_licence_told(tree: Path) -> None:
 
 
 def test_lintian_has_nothing_to_say_that_the_overrides_do_not_explain(package: Path) -> None:
-    argv = ["lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", package]
+    argv: list[str | Path] = ["lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", package]
     found = subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
     assert (found.returncode, found.stdout) == (0, ""), found.stderr
 
 
 def test_a_later_commit_makes_a_newer_package(package: Path) -> None:
-    told = subprocess.run(["dpkg-deb", "--field", package, "Version"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["dpkg-deb", "--field", package, "Version"], capture_output=True, text=True, check=True
+    ).stdout
     assert package.name == f"construir_{told.strip()}_amd64.deb"
     later = f"{__version__}+git99991231.235959.1"
     for older, newer in ((__version__, told.strip()), (told.strip(), later), (later, f"{__version__}.1")):

@@ -155,7 +155,7 @@ class Queue:
 
     def note_conclusion(self, who: str, name: str, size_bytes: int, concluded: Conclusion) -> None:
         """Remember and log what became of what `who` has sent as `name`."""
-        log.info("%s: %a, %d bytes: %s", who, name, size_bytes, concluded.reply)
+        log.info("%s: %a, %d bytes: %s", who, name, size_bytes, concluded.reply, extra={"job": concluded.job_id})
         self.failed.discard(name)
         if concluded.job_id:
             self._sent[name] = concluded.job_id, _file(size_bytes, time.time())
