@@ -30,7 +30,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jobs import cancellation, fair_share, ipc, modes, names
+from construir_ftp.jobs import cancellation, fair_share, ipc, modes, names, spool_format
 from construir_ftp.jobs.fair_share import Turns
 from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR, Job, Record, Records, Wants, anyone, job_names, read_record
 
@@ -39,7 +39,7 @@ __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
 # A file beside the states that gets its name by a rename (files.replace, cancellation). That takes seconds.
-_DRAFT = re.compile(r"\.(cancel|runner\.json|service\.json|news\.json|part-[a-z]+|turns)\.[0-9a-f]{8,}")
+_DRAFT = re.compile(r"\.(cancel|format|runner\.json|service\.json|news\.json|part-[a-z]+|turns)\.[0-9a-f]{8,}")
 _DRAFT_S = 3600.0
 
 
@@ -61,14 +61,15 @@ class Spool:
     @classmethod
     def prepare(cls, path: Path) -> Self:
         """The spool at `path`, its directories made where they are missing. Raises ConstruirError."""
+        spool_format.check(path)
         try:
             missing = [path / state for state in STATES if not (path / state).is_dir()]
             for directory in missing:
                 directory.mkdir(parents=True, exist_ok=True)
                 directory.chmod(modes.EVERYONES_DIRECTORY)
-            if missing:
-                files.fsync(path)
-                files.fsync(path.parent)
+            for parent in (path, path.parent) if missing else ():
+                files.fsync(parent)
+            spool_format.note(path)
         except OSError as error:
             raise ConstruirError(
                 f"spool {path}: {error.strerror}: {error.filename}; choose another with --spool, or make it writable"
@@ -80,6 +81,7 @@ class Spool:
         """The spool at `path`, which has to be there. Raises ConstruirError."""
         if not (path / "queue").is_dir():
             raise ConstruirError(f"no spool at {path}; name it with --spool, or make one with: construir serve")
+        spool_format.check(path)
         return cls(path)
 
     def state(self, state: str) -> Path:

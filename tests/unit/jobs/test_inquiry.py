@@ -165,5 +165,5 @@ def test_readers_never_see_half_of_what_the_runner_says(place: Spool) -> None:
         reader.join()
     assert seen <= {1, 2}
     assert sorted(path.name for path in place.path.iterdir()) == sorted(
-        ["done", "incoming", "layers", "queue", "runner.json", "running", "trash"]
+        ["done", "format", "incoming", "layers", "queue", "runner.json", "running", "trash"]
     )

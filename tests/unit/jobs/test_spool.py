@@ -73,8 +73,8 @@ def place(tmp_path: Path) -> Spool:
 # -- the state table -------------------------------------------------------------------------------------------
 
 
-def test_a_fresh_spool_has_exactly_the_states(place: Spool) -> None:
-    assert {entry.name for entry in place.path.iterdir()} == set(STATES)
+def test_a_fresh_spool_has_exactly_the_states_and_its_form(place: Spool) -> None:
+    assert {entry.name for entry in place.path.iterdir()} == {*STATES, "format"}
     assert Spool.prepare(place.path).jobs("queue") == []
 
 
