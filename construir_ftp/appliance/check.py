@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from construir_ftp import architecture, files, process
-from construir_ftp.appliance import demands
+from construir_ftp.appliance import completeness, demands
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
@@ -72,6 +72,7 @@ def check(config: Config) -> list[Finding]:
     return [
         finding
         for look in (
+            _program,
             _qemu,
             _other_architectures,
             _tools,
@@ -97,6 +98,11 @@ def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, "ok", look())
     except (ConstruirError, OSError) as error:
         return Finding(subject, "problem", str(error), remedy)
+
+
+def _program(_config: Config) -> Iterator[Finding]:
+    remedy = "install Construir anew: its Debian package, or in a checkout: pip install '.[appliance]'"
+    yield _attempt("program", remedy, completeness.look)
 
 
 def _qemu(config: Config) -> Iterator[Finding]:

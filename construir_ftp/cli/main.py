@@ -47,6 +47,7 @@ _COMMANDS = {
         "man": ("manual", "man_command"),
     },
     OPERATORS: {
+        "setup": ("setup", "setup_command"),
         "serve": ("serve", "serve_command"),
         "check": ("serve", "check_command"),
         "status": ("serve", "status_command"),
@@ -70,6 +71,7 @@ _SUMMARIES = {
     "rebuild": "Build once more what an appliance has built, and say which artifacts are the same, byte for byte; 1 if"
     " any isn't",
     "cosign": "State and sign which artifacts of RESULT, made here, other appliances have made alike; 1 if any differs",
+    "setup": "Make this computer an appliance: build the base image, add a contributor, open the doors, run a job",
     "serve": "Run the appliance until SIGTERM: FTP server, runner, janitor and news, or only the PART named",
     "check": "Say whether everything the appliance needs is here, and what to do where it isn't",
     "status": "Say what waits and why, what runs, and how much room there is",

@@ -167,6 +167,11 @@ def _command(*words: str) -> list[str]:
 @configured
 def check_command(settings: Config, as_json: bool) -> int:
     """Say whether everything the appliance needs is here, and what to do where it isn't."""
+    return int(print_findings(settings, as_json=as_json))
+
+
+def print_findings(settings: Config, *, as_json: bool = False) -> bool:
+    """Print what the check finds; whether there is a problem."""
     findings = check.check(settings)
     if as_json:
         print_json(findings)

@@ -1,6 +1,5 @@
 """The Debian package that deploy/package makes: the same bytes whenever it is made, and all of it works."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,19 +7,11 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import __version__
+from tests.support.debianpackage import make
 from tests.support.places import PROJECT
 
 _PATIENCE_S = 300
 _HOME = "usr/lib/construir"
-
-
-def make(output: Path, umask: int = 0o022, **environment: str) -> Path:
-    """Make the package in a directory, as somebody with that umask and environment."""
-    output.mkdir()
-    argv = [PROJECT / "deploy" / "package", output]
-    subprocess.run(argv, umask=umask, env={**os.environ, **environment}, check=True, timeout=_PATIENCE_S)
-    (made,) = output.glob(f"construir_{__version__}*_amd64.deb")
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -98,23 +89,16 @@ def test_the_command_is_there_with_its_libraries_and_its_configuration(tree: Pat
 
 
 @pytest.mark.root("the package is laid over the host's files in a mount namespace")
-def test_every_module_of_it_can_be_imported_without_this_checkout(tree: Path) -> None:
-    script = """
-import importlib, pkgutil, construir_ftp
-for found in pkgutil.walk_packages(construir_ftp.__path__, "construir_ftp."):
-    if not found.name.endswith("__main__"):
-        importlib.import_module(found.name)
-print(construir_ftp.__file__)
-"""
-    found = installed(tree, f"/{_HOME}/bin/python3", "-I", "-c", script)
-    assert found.stdout == f"/{_HOME}/lib/python3.11/site-packages/construir_ftp/__init__.py\n".replace(
-        "python3.11", f"python3.{_debians_python()}"
-    ), found.stderr
-
-
-def _debians_python() -> str:
-    argv = ["/usr/bin/python3", "-c", "import sys; print(sys.version_info.minor)"]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+def test_check_finds_a_library_that_only_one_part_needs_missing(tree: Path, tmp_path: Path) -> None:
+    assert "program: all " in installed(tree, "construir", "check").stdout
+    lacking = tmp_path / "lacking"
+    subprocess.run(["cp", "--archive", tree, lacking], check=True)
+    with (lacking / _HOME / "lib/python/site-packages/construir_ftp/ftp/server.py").open("a") as server:
+        server.write("import nowhere_to_be_had\n")
+    found = installed(lacking, "construir", "check")
+    said = "problem  program: construir_ftp.ftp.server can't be loaded: No module named 'nowhere_to_be_had'"
+    assert said in found.stdout, found.stdout + found.stderr
+    assert found.returncode == 1
 
 
 @pytest.mark.root("the package is laid over the host's files in a mount namespace")
