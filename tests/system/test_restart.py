@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from construir_ftp.jobs.spool import Spool
 from tests.support import baseimages
 from tests.support.appliance import Appliance, construir
 from tests.support.ftpclient import wait_until
@@ -137,11 +138,31 @@ def test_a_stop_is_heard_while_a_base_image_is_proved(tmp_path: Path) -> None:
     one = Appliance(tmp_path, WITHOUT_JOBS.format(images=images))
     one.log.touch()
     runner = part("runner", one)
-    one.wait_until_logged("running jobs of")
-    time.sleep(0.5)
-    assert runner.poll() is None
+    wait_until(lambda: has_open(runner.pid, base.root), "the base image is read")
     runner.terminate()
     assert runner.wait(LONG_S) == 0
+
+
+def test_a_stop_is_heard_while_a_base_image_is_proved_once_more_for_a_job(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    base = baseimages.publish(images, "bookworm-amd64", {"a": "a"})
+    one = Appliance(tmp_path, WITHOUT_JOBS.format(images=images))
+    one.log.touch()
+    runner = part("runner", one)
+    one.wait_until_logged("machines run under")
+    os.truncate(base.root, 2**40)
+    damaged = one.spool / "queue/20261122T104102Z-7f3a-x/job.json"
+    damaged.parent.mkdir()
+    damaged.touch()
+    Spool(one.spool).wake()
+    wait_until(lambda: has_open(runner.pid, base.root), "the base image is read")
+    runner.terminate()
+    assert runner.wait(LONG_S) == 0
+    assert damaged.exists()
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(os.path.realpath(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_a_stop_is_heard_while_results_are_read(tmp_path: Path) -> None:
