@@ -107,3 +107,14 @@ def test_systemd_has_nothing_to_say_against_its_units(tree: Path) -> None:
     units = [f"/usr/lib/systemd/system/{path.name}" for path in (tree / "usr/lib/systemd/system").iterdir()]
     found = installed(tree, "systemd-analyze", "verify", *units)
     assert (found.returncode, found.stdout + found.stderr) == (0, "")
+
+
+# Of units that do not run systemd counts up to two tenths more than of those that do (the runner: 5.4).
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+@pytest.mark.parametrize(("part", "most"), [("ftp", 3.5), ("runner", 5.6), ("janitor", 1.5)])
+def test_systemd_takes_its_units_for_safe_enough(part: str, most: float) -> None:
+    unit = PROJECT / "deploy" / "systemd" / f"construir-{part}.service"
+    threshold = f"--threshold={most * 10:.0f}"
+    argv: list[str | Path] = ["systemd-analyze", "security", "--no-pager", "--offline=true", threshold, unit]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    assert said.returncode == 0, said.stdout[-2000:] + said.stderr
