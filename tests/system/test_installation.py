@@ -1,22 +1,35 @@
 """The Debian package in a fresh Debian of each release: apt installs it, all of it is there, a purge keeps results."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from construir_ftp import __version__
+from construir_ftp.image.baseimage import BaseImage
 from tests.support import computer, debianpackage
+from tests.support.places import PROJECT
 
 pytestmark = pytest.mark.root("the package is installed in a chroot")
 _PATIENCE_S = 600
 # A file system of its own, which is gone with the process that made it. Nothing is mounted on the host.
-_ENTER = """
+_LAY = """
     mount -t tmpfs tmpfs "$1" && mkdir "$1/up" "$1/work" "$1/root"
     mount -t overlay -o "lowerdir=$0,upperdir=$1/up,workdir=$1/work" overlay "$1/root"
     mount --rbind /dev "$1/root/dev" && mount -t proc proc "$1/root/proc"
     cp "$2" "$1/root/construir.deb"
+"""
+_ENTER = f"""{_LAY}
     exec chroot "$1/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -eu
+"""
+# The root itself and not a chroot, in which there are no jails; with the host's network and base images.
+_MOVE_IN = f"""{_LAY}
+    mount --rbind /sys "$1/root/sys"
+    cp -r "$3/deploy" "$1/root/deploy" && cp /etc/resolv.conf "$1/root/etc"
+    mkdir -p "$1/root/var/lib/construir/images" && cp -a --sparse=always "$4/." "$1/root/var/lib/construir/images"
+    mkdir "$1/root/old" && cd "$1/root" && pivot_root . old && umount -l old
+    exec /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root deploy/install /construir.deb --yes
 """
 _SCRIPT = """
 apt-get -qq install --no-install-recommends /construir.deb >/install.log 2>&1 || { cat /install.log; exit 1; }
@@ -68,3 +81,17 @@ def test_who_may_send_jobs_is_nobody_elses_business(said: str) -> None:
 def test_purge_leaves_results_and_nothing_of_the_program(said: str) -> None:
     assert "program: 0 files\nresults: a-result\n" in said
     assert f"again: construir, version {__version__}\n" in said
+
+
+@pytest.mark.slow("apt fetches what images are built with")
+@pytest.mark.parametrize("suite", computer.SUITES)
+def test_one_command_opens_the_doors(suite: str, package: Path, images: Path, base: BaseImage, tmp_path: Path) -> None:
+    argv: list[str | Path] = ["unshare", "--mount", "--propagation=private", "sh", "-euc", _MOVE_IN]
+    argv += [computer.tree(suite), tmp_path, package, PROJECT, images]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_PATIENCE_S * 3, check=False)
+    said = done.stdout
+    assert (done.returncode, "problem " in said) == (0, False), said + done.stderr
+    assert f"{base.name} is there already" in said
+    assert "the doors are open: ftp.address is " in said
+    assert re.search(r"^Password:    \S+ ", said, re.MULTILINE)
+    assert re.search(r"^Address:     ftp://\S+:21/$", said, re.MULTILINE)

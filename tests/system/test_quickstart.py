@@ -37,9 +37,10 @@ def newcomer(tmp_path: Path, appliance: Appliance) -> Newcomer:
 
 
 def test_first_lines_are_what_the_tests_run_by_themselves() -> None:
-    assert blocks("Try it") == [["deploy/demo", "deploy/test"]]
-    assert all(os.access(PROJECT / line, os.X_OK) for line in blocks("Try it")[0])
+    assert blocks("Try it") == [["deploy/demo", "deploy/test", "deploy/install --yes"]]
+    assert all(os.access(PROJECT / line.split()[0], os.X_OK) for line in blocks("Try it")[0])
     assert (PROJECT / "tests/system/test_demo.py").exists()
+    assert (PROJECT / "tests/system/test_installation.py").exists()
 
 
 def test_quick_start_works_line_by_line(newcomer: Newcomer, appliance: Appliance) -> None:
