@@ -179,7 +179,7 @@ def print_findings(settings: Config, *, as_json: bool = False) -> bool:
         print_hanging(f"{finding.state:<8} ", f"{finding.subject}: {printable(finding.text)}")
         if finding.remedy:
             print_hanging("         -> ", finding.remedy)
-    return int(any(finding.state == "problem" for finding in findings))
+    return any(finding.state == "problem" for finding in findings)
 
 
 @click.command("status")
