@@ -4,24 +4,20 @@ Looks, boots one machine at most, and changes nothing but the memory of that pro
 """
 
 import functools
-import ipaddress
 import os
-import socket
 import tempfile
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from construir_ftp import architecture, files, process
-from construir_ftp.appliance import completeness, demands
+from construir_ftp.appliance import completeness, demands, exposure
+from construir_ftp.appliance.finding import Finding, State, attempt
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 from construir_ftp.formats import FORMATS
-from construir_ftp.ftp import certificate
 from construir_ftp.image import baseimage, emulation, uml
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
@@ -31,8 +27,6 @@ from construir_ftp.jobs.spool import STATES
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.pack import pack
 from construir_ftp.trust import key_place
-
-State = Literal["ok", "warning", "problem"]
 
 # Programs the appliance starts, and the Debian package of each.
 TOOLS = {
@@ -52,19 +46,7 @@ _BUILD_TOOLS = {
 
 
 _ONLY_WALL = "the jail is the only wall between a job and this host"
-_TIME_TO_RENEW = timedelta(days=21)
-_RENEW = "renew it; the FTP server reads it again by itself"
-
 _JAIL_REMEDY = "jobs run without it; jail.require_jail = true lets none run where a part that it requires is missing"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the check. `remedy` says what to do; empty where nothing is to be done."""
-
-    subject: str
-    state: State
-    text: str
-    remedy: str = ""
 
 
 def check(config: Config) -> list[Finding]:
@@ -86,29 +68,22 @@ def check(config: Config) -> list[Finding]:
             _demands,
             _key,
             _users,
-            _certificate,
-            _passwords,
+            exposure.certificate_ends,
+            exposure.passwords,
         )
         for finding in look(config)
     ]
 
 
-def _attempt(subject: str, remedy: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(subject, "ok", look())
-    except (ConstruirError, OSError) as error:
-        return Finding(subject, "problem", str(error), remedy)
-
-
 def _program(_config: Config) -> Iterator[Finding]:
     remedy = "install Construir anew: its Debian package, or in a checkout: pip install '.[appliance]'"
-    yield _attempt("program", remedy, completeness.look)
+    yield attempt("program", remedy, completeness.look)
 
 
 def _qemu(config: Config) -> Iterator[Finding]:
     kind = architecture.find(architecture.native())
     remedy = f"apt install {kind.package}"
-    yield _attempt("QEMU", remedy, lambda: qemu.version(config.machine.qemu or kind.qemu, kind.package))
+    yield attempt("QEMU", remedy, lambda: qemu.version(config.machine.qemu or kind.qemu, kind.package))
 
 
 def _other_architectures(config: Config) -> Iterator[Finding]:
@@ -141,7 +116,7 @@ def _tools(_config: Config) -> Iterator[Finding]:
 
 
 def _libmagic(config: Config) -> Iterator[Finding]:
-    yield _attempt("libmagic", "apt install libmagic1 e2fsprogs zstd", lambda: _judge_a_sample(config))
+    yield attempt("libmagic", "apt install libmagic1 e2fsprogs zstd", lambda: _judge_a_sample(config))
 
 
 def _judge_a_sample(config: Config) -> str:
@@ -183,7 +158,7 @@ def _base_image(config: Config) -> Iterator[Finding]:
         baseimage.verify(base)
         return f"{name}, {base.manifest.digest()[:19]}, {len(base.manifest.packages)} packages"
 
-    yield _attempt("base image", remedy, look)
+    yield attempt("base image", remedy, look)
 
 
 def _kvm(config: Config) -> Iterator[Finding]:
@@ -243,7 +218,7 @@ def _permissions(config: Config) -> Iterator[Finding]:
 def _demands(config: Config) -> Iterator[Finding]:
     remedy = "until it is mended construir serve does not start"
     for demand in demands.DEMANDS:
-        found = _attempt(demand.subject, remedy, functools.partial(demand.look, config))
+        found = attempt(demand.subject, remedy, functools.partial(demand.look, config))
         advice = demand.advise(config) if found.state == "ok" else ""
         if found.text:
             yield msgspec.structs.replace(found, state="warning", remedy=advice) if advice else found
@@ -259,7 +234,7 @@ def _key(config: Config) -> Iterator[Finding]:
         return f"{path}; results are signed with {signers[0] if signers else 'it from the next start on'}"
 
     if path.exists():
-        yield _attempt("key", "see docs/trust.md", look)
+        yield attempt("key", "see docs/trust.md", look)
     else:
         yield Finding("key", "ok", f"{path} will be made by: construir serve")
 
@@ -270,55 +245,6 @@ def _users(config: Config) -> Iterator[Finding]:
         yield Finding("users", "warning", "nobody may send jobs yet", "construir user add NAME")
     elif path.stat().st_mode & 0o007:
         yield Finding("users", "warning", f"{path} can be read by everyone", f"chmod o= {path}")
-
-
-def _certificate(config: Config) -> Iterator[Finding]:
-    pair = config.tls.files()
-    if pair is None:
-        return
-    try:
-        ends = certificate.expires(pair[0])
-    except ConstruirError:
-        return  # it can't be used at all, which is said above
-    now = datetime.now(UTC)
-    text = f"{pair[0]}, until {ends:%Y-%m-%d}"
-    if ends < now:
-        yield Finding("certificate", "problem", f"{text}: expired", _RENEW)
-    elif ends < now + _TIME_TO_RENEW:
-        yield Finding("certificate", "warning", f"{text}: {(ends - now).days} days left", _RENEW)
-    else:
-        yield Finding("certificate", "ok", text)
-
-
-def _passwords(config: Config) -> Iterator[Finding]:
-    public = [address for address in _addresses(config) if _is_public(address)]
-    if config.tls.require_tls:
-        yield Finding("passwords", "ok", "over TLS only")
-    elif public:
-        text = f"they can travel in clear, and the FTP server listens on {public[0]}"
-        remedy = "set tls.require_tls = true" + ("" if config.tls.certificate else ", tls.certificate and tls.key")
-        yield Finding("passwords", "warning", text, remedy)
-    else:
-        yield Finding("passwords", "ok", f"can travel in clear, but not past {config.ftp.address}")
-
-
-def _addresses(config: Config) -> list[str]:
-    """What the FTP server can be reached by, in numbers; what can't be resolved can't be listened on either."""
-    found = [config.ftp.masquerade_address] if config.ftp.masquerade_address else []
-    try:
-        infos = socket.getaddrinfo(config.ftp.address, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return found
-    return [*found, *(str(info[4][0]) for info in infos)]
-
-
-def _is_public(address: str) -> bool:
-    """Whether others than neighbours can listen; an unspecified address (0.0.0.0, ::) stands for all there are."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return ip.is_unspecified or not (ip.is_private or ip.is_loopback or ip.is_link_local)
 
 
 def _nearest(path: Path) -> Path:

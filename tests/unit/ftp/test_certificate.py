@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import config
-from construir_ftp.appliance import check
-from construir_ftp.appliance.check import Finding
+from construir_ftp.appliance import check, exposure
+from construir_ftp.appliance.finding import Finding
 from construir_ftp.config import Config, FtpSection, TlsSection
 from construir_ftp.errors import CommandError, ConfigError
 from construir_ftp.ftp import certificate
@@ -106,7 +106,7 @@ def test_new_link_to_other_files_is_a_change(tmp_path: Path) -> None:
 
 def findings(subject: str, **sections: object) -> list[Finding]:
     settings = Config(**sections)  # type: ignore[arg-type]
-    look = {"certificate": check._certificate, "passwords": check._passwords}[subject]
+    look = {"certificate": exposure.certificate_ends, "passwords": exposure.passwords}[subject]
     return list(look(settings))
 
 
