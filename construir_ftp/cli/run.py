@@ -16,8 +16,8 @@ from construir_ftp.errors import UsageError, exit_code_of
 from construir_ftp.image import baseimage
 from construir_ftp.jobs.request import Dependencies
 from construir_ftp.jobs.result import INSTALL, OUTPUT
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.terminal import END_KEY_NAME, Terminal
-from construir_ftp.machine.vm import Ending
 from construir_ftp.runner import local, shell
 from construir_ftp.runner.shell import Visit
 

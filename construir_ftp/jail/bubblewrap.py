@@ -27,11 +27,15 @@ _ENTER = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit; shift; done; shift; exe
 # Process 1 of a jail of root's: it stays root, for the signal that a dying parent sends (PR_SET_PDEATHSIG) reaches
 # nobody whom the parent may not kill, and the kernel ends all processes with the first. The program can do it no harm.
 _KEEP = '"$@"; exit $?'
+# Everybody else comes first, at the processor and, where its scheduler knows priorities, at the disk.
+_LOW = ("nice", "-n", "19", "ionice", "-c", "3")
 _CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is on this host to make walls of; `userns` is a descriptor. `reason`: why they are not better."""
+    """What there is on this host to make walls of; `userns` is a descriptor. `reason`: why they are not better.
+    `is_low` is whether what is jailed leaves processor and disk to whoever else wants them.
+    """
 
     walls: Walls
     uids: range | None = None
@@ -40,6 +44,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     groups: cgroup.Place | None = None
     reason: str = ""
     no_groups: str = ""
+    is_low: bool = False
 
 
 def wrap(
@@ -53,6 +58,7 @@ def wrap(
 ) -> list[str]:
     """The command line that runs `argv` in a cell, as `uid` where there is one; the filter is read from `filter_fd`."""
     return [
+        *(_LOW if means.is_low else ()),
         *(["setarch", "--addr-no-randomize"] if cell.fixed_addresses else []),
         *_enter(group),
         *_shed_capabilities(means),

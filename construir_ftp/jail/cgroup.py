@@ -21,6 +21,8 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jail import orphans
 
 CONTROLLERS = ("memory", "pids", "cpu")
+# Only weighs, and only in version 2; whoever runs without it lacks no limit.
+_WEIGHING = ("io",)
 # Where this process itself moves in a delegated group: only groups without processes may limit those below.
 _OWN_GROUP = "construir-owner"
 _PREFIX = "construir."
@@ -76,7 +78,7 @@ def delegated(own: Path) -> Place:
     if top is None:
         raise ConstruirError(f"this cgroup is not ours to divide; {_ADVICE}")
     _move_down(top)
-    wanted = [name for name in CONTROLLERS if name in (top / "cgroup.controllers").read_text().split()]
+    wanted = [name for name in (*CONTROLLERS, *_WEIGHING) if name in (top / "cgroup.controllers").read_text().split()]
     with suppress(OSError):  # somebody else's process has come back: those already handed on still are
         (top / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in wanted))
     handed_on = (top / "cgroup.subtree_control").read_text().split()
@@ -166,6 +168,12 @@ class Group:
             self._set("cpu", ("cpu.cfs_period_us", ""), _PERIOD_US)
             self._set("cpu", ("cpu.cfs_quota_us", ""), quota_us)
             self._set("cpu", ("", "cpu.max"), f"{quota_us} {_PERIOD_US}")
+
+    def yield_to_others(self) -> None:
+        """Have what is in here get processor and disk as far as nobody else wants them."""
+        self._set("cpu", ("cpu.shares", ""), 2)
+        self._set("cpu", ("", "cpu.weight"), 1)
+        self._set("io", ("", "io.weight"), "default 1")
 
     def in_force(self, controller: str) -> bool:
         """Whether the kernel bounds what is in this group, by what it says itself."""

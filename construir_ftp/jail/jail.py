@@ -56,7 +56,7 @@ class Jail:
         """
         with ExitStack() as stack:
             uid = stack.enter_context(uids.lease(self.means.uids)) if self.means.uids else None
-            group = stack.enter_context(_group(self.means.groups, cell.limits)) if self.means.groups else None
+            group = stack.enter_context(_group(self.means, cell.limits)) if self.means.groups else None
             self._prepare(cell, uid)
             with readable(self.means.filter) as filter_fd:
                 words = bubblewrap.wrap(self.means, cell, argv, uid=uid, filter_fd=filter_fd, group=group)
@@ -84,10 +84,13 @@ def _check_reachable(paths: tuple[Path, ...]) -> None:
 
 
 @contextmanager
-def _group(place: cgroup.Place, limits: Limits) -> Iterator[cgroup.Group]:
-    group = cgroup.Group(place)
+def _group(means: Means, limits: Limits) -> Iterator[cgroup.Group]:
+    assert means.groups is not None
+    group = cgroup.Group(means.groups)
     try:
         group.limit(limits.memory_bytes, limits.processes, limits.cpus)
+        if means.is_low:
+            group.yield_to_others()
         yield group
     finally:
         group.remove()
@@ -184,19 +187,26 @@ class _Host:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._uids = UIDS
-        self._required = False
+        self._required = self._is_low = False
         self._jail: Jail | None = None
 
     def configure(self, uid_range: range, required: bool) -> None:
         with self._lock:
             self._uids, self._required, self._jail = uid_range, required, None
 
+    def lower_priority(self) -> None:
+        with self._lock:
+            self._is_low, self._jail = True, None
+
     def jail(self) -> Jail:
         with self._lock:
-            self._jail = self._jail or find(self._uids)
+            self._jail = self._jail or self._find()
             if self._required and self._jail.means.walls == "none":
                 raise ConstruirError(f"jails are required, and can't be had: {self._jail.means.reason}; {_REMEDY}")
             return self._jail
+
+    def _find(self) -> Jail:
+        return Jail(msgspec.structs.replace(find(self._uids).means, is_low=self._is_low))
 
 
 _host = _Host()
@@ -205,6 +215,11 @@ _host = _Host()
 def configure(uid_range: range = UIDS, *, required: bool = False) -> None:
     """For cli, once, before anything is jailed. `required`: without walls, refuse to run what belongs in a jail."""
     _host.configure(uid_range, required)
+
+
+def lower_priority() -> None:
+    """Have all that is jailed from now on leave processor and disk to whoever else wants them."""
+    _host.lower_priority()
 
 
 def host() -> Jail:

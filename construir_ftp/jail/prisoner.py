@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,6 +43,20 @@ class Prisoner:
                 os.kill(first or pid, signal.SIGKILL)
             os.kill(pid, signal.SIGCONT)
 
+    def stop(self) -> None:
+        """SIGSTOP the program and all that it has started, as far as they are there yet."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Undo `stop`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.returncode is None and (program := self.inside()):
+            for pid in _family(program):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
     def inside(self) -> int | None:
         """The number, seen from here, of the program; None while bubblewrap has not started it, and after its end."""
         if not self._walled:
@@ -62,6 +77,15 @@ def _child(pid: int) -> int | None:
     with suppress(FileNotFoundError, ProcessLookupError):
         return next(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()), None)
     return None
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process, and then its descendants, whichever of its threads has started them."""
+    yield pid
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in sorted(Path(f"/proc/{pid}/task").iterdir()):
+            for child in (thread / "children").read_text().split():
+                yield from _family(int(child))
 
 
 def _kill_child(pid: int) -> bool:

@@ -79,10 +79,11 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Measured(Usage, frozen=True, kw_only=True):
-    """What was seen from outside the machine."""
+    """What was seen from outside the machine. `paused_seconds` is for how long it was stopped; see brake of machine."""
 
     output_bytes: int
     qemu_status: int | None
+    paused_seconds: float = 0.0
 
 
 class BaseImageUsed(msgspec.Struct, frozen=True):

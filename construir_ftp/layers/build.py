@@ -28,10 +28,11 @@ from construir_ftp.layers.apt import Archive, Plan
 from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
 from construir_ftp.machine import outcome
+from construir_ftp.machine.ending import Assignment, Ending
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.machine.vm import Machine
 from construir_ftp.units import in_words
 
 log = logging.getLogger(__name__)

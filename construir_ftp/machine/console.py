@@ -11,8 +11,9 @@ from pathlib import Path
 from construir_ftp.errors import StoppedError
 from construir_ftp.machine import guest
 from construir_ftp.machine.deadlines import Killed
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.terminal import Terminal
-from construir_ftp.machine.vm import POWER_OFF_S, Ending, Machine
+from construir_ftp.machine.vm import POWER_OFF_S, Machine
 
 # Whoever has not come back to a machine by then has forgotten it.
 _VISIT_S = 7 * 24 * 3600.0

@@ -11,7 +11,7 @@ import msgspec
 
 from construir_ftp.errors import one_line
 from construir_ftp.jobs.result import Claims, Status
-from construir_ftp.machine.vm import Ending
+from construir_ftp.machine.ending import Ending
 from construir_ftp.units import in_words
 
 _LOST_WITHIN = (

@@ -15,13 +15,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
 from construir_ftp.errors import MachineUnavailableError, StoppedError
-from construir_ftp.jobs.result import BootPath, Claims, Usage
-from construir_ftp.machine import guest
+from construir_ftp.jobs.result import BootPath, Claims
+from construir_ftp.machine import brake, guest
 from construir_ftp.machine.capped_log import CappedLog
 from construir_ftp.machine.deadlines import Deadlines, Killed
+from construir_ftp.machine.ending import Assignment, Ending
 from construir_ftp.machine.engine import Engine
 from construir_ftp.machine.engines import ENGINES
 from construir_ftp.machine.shape import Shape
@@ -32,54 +31,6 @@ _QUOTED_CHARACTERS = 400
 _CONSOLE_TAIL_BYTES = 8 * 1024
 # After the guest said how the job ended it has this long to unmount, which can mean writing a whole disk back.
 POWER_OFF_S = 300.0
-
-
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine is to do: the job's disk, what it depends on, its limits in seconds, where what it says is kept.
-
-    `layers` are squashfs images, the lowest first; `results` are the disks that the errand names, in its order. A shape
-    has to have room for all of them.
-    """
-
-    disk: Path
-    errand: guest.Errand
-    layers: tuple[Path, ...] = ()
-    results: tuple[Path, ...] = ()
-    timeout_s: float
-    idle_timeout_s: float
-    boot_timeout_s: float
-    mount_timeout_s: float
-    output: Path
-    console: Path
-    log_head_bytes: int
-    log_tail_bytes: int
-
-
-class Ending(msgspec.Struct, kw_only=True):
-    """How a machine ended. `claims` is what the guest claims, all else was measured from outside.
-
-    Times are seconds since the Epoch; None for what never happened. `booted` is when the machine was given to its
-    job; what a waiting machine did before is not counted. `took_order` is whether the guest has heard what to do: until
-    then it has touched nothing of the job. `status` is how its program ended (Popen.returncode),
-    `words` what that has said of itself last; `chosen` is whether the guest may have brought about that end.
-    `console_tail` is what the guest's kernel has said last, `limit_s` the deadline that it was killed at, in seconds.
-    """
-
-    claims: Claims
-    boot_path: BootPath = "cold"
-    killed: Killed | None = None
-    limit_s: float = 0.0
-    took_order: bool = False
-    status: int | None = None
-    chosen: bool = False
-    words: str = ""
-    console_tail: bytes = b""
-    booted: float
-    started: float | None = None
-    first_output: float | None = None
-    ended: float = 0.0
-    output_bytes: int = 0
-    usage: Usage = Usage()
 
 
 class Machine:
@@ -96,6 +47,8 @@ class Machine:
         self._messages = guest.Messages()
         self._sinks: dict[str, Callable[[bytes], None]] = {"control": self._hear}
         self._deadlines = Deadlines()
+        self._rider = brake.Rider(engine.prisoner, self._deadlines)
+        self._selector.register(self._rider.changed, selectors.EVENT_READ, self._rider.obey)
         for name in ("control", "output", "console"):
             self._listen(name)
 
@@ -224,12 +177,20 @@ class Machine:
         """Wait until something is so, or the machine has ended.
 
         What has come by a deadline counts, although this thread may have slept through both: so it is heard first.
+        Under the brake it waits for that to be off.
         """
-        while self.ending.status is None and not until():
-            for key, _ in self._selector.select(None if self.ending.killed else max(0.0, self._deadlines.left_s())):
+        while self.ending.status is None and (self._rider.stands or not until()):
+            for key, _ in self._selector.select(self._patience_s()):
                 key.data()
-            if self._is_late() and not until():
+            if self._rider.stands:
+                self._rider.stand()
+            elif self._is_late() and not until():
                 self._expire(self._deadlines.next())
+
+    def _patience_s(self) -> float | None:
+        if self.ending.killed:
+            return None
+        return brake.AGAIN_S if self._rider.stands else max(0.0, self._deadlines.left_s())
 
     def _is_late(self) -> bool:
         return self.ending.status is None and not self.ending.killed and self._deadlines.left_s() <= 0
@@ -295,6 +256,7 @@ class Machine:
         ended_itself = self.ending.took_order and self.ending.status != -signal.SIGKILL
         self.ending.chosen = ended_itself and self.engine.ends_as_guest_likes
         self.ending.ended = time.time()
+        self.ending.paused_s = self._deadlines.stood_still_s()
         self.ending.words = self._last_words()
 
     def _last_words(self) -> str:
@@ -308,6 +270,7 @@ class Machine:
             self._kill("stopped")
             self._reap()
         self._selector.close()
+        self._rider.close()
         os.close(self._pidfd)
 
 

@@ -19,9 +19,9 @@ from construir_ftp.jobs.spool import Job, Record
 from construir_ftp.layers.resolver import Dependency, DependencyError, Offer
 from construir_ftp.layers.store import Layer
 from construir_ftp.machine import disks, uml
+from construir_ftp.machine.ending import Assignment
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
 
 

@@ -7,7 +7,7 @@ import msgspec
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs.result import Result, moment
 from construir_ftp.jobs.spool import Job, Record
-from construir_ftp.machine.vm import Ending
+from construir_ftp.machine.ending import Ending
 from construir_ftp.runner.allocation import Allocation
 
 

@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 from construir_ftp.errors import ConstruirError
 from construir_ftp.machine import outcome
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.outcome import MachineFault
 from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.vm import Ending, Machine
+from construir_ftp.machine.vm import Machine
 from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.attempt import Attempt
 from construir_ftp.runner.resources import Resources

@@ -33,8 +33,8 @@ from construir_ftp.jobs.result import (
     moment,
 )
 from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.outcome import Outcome
-from construir_ftp.machine.vm import Ending
 from construir_ftp.runner import environment
 from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.artifacts import Artifacts
@@ -105,6 +105,7 @@ def _with_run(result: Result, allocation: Allocation, ending: Ending) -> Result:
             **msgspec.structs.asdict(ending.usage),
             output_bytes=ending.output_bytes,
             qemu_status=ending.status,
+            paused_seconds=ending.paused_s,
         ),
     )
 

@@ -32,10 +32,10 @@ from construir_ftp.layers.resolver import DependencyError, Offer
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.console import Console
 from construir_ftp.machine.disks import MOST_READ_ONLY
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.terminal import Terminal
-from construir_ftp.machine.vm import Ending
 from construir_ftp.runner.allocation import Allocation
 
 _HOSTNAME = "construir"

@@ -11,9 +11,10 @@ import time
 from contextlib import closing
 
 from construir_ftp.config import Config
+from construir_ftp.machine.ending import Assignment
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
-from construir_ftp.machine.vm import Assignment, Machine
+from construir_ftp.machine.vm import Machine
 from tests import bench
 from tests.bench import Row, bare, stock
 from tests.support import machines

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.machine.disks import MOST_READ_ONLY
+from construir_ftp.machine.ending import Assignment, Ending
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
-from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.machine.vm import Machine
 from tests.support import machines
 from tests.support.images import run
 from tests.support.machines import LONG_S, assignment

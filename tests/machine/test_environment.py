@@ -9,11 +9,11 @@ import pytest
 from construir_ftp.architecture import native
 from construir_ftp.jobs.result import Status
 from construir_ftp.machine import outcome
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import Outcome
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
-from construir_ftp.machine.vm import Ending
 from tests.support.images import run
 from tests.support.machines import assignment
 

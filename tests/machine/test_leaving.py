@@ -12,10 +12,11 @@ import pytest
 
 from construir_ftp.diskimage import extfs
 from construir_ftp.machine import outcome
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import MachineFault, Outcome
 from construir_ftp.machine.template import Template
-from construir_ftp.machine.vm import Ending, Machine
+from construir_ftp.machine.vm import Machine
 from tests.support import machines
 from tests.support.images import run
 from tests.support.machines import LONG_S, assignment

@@ -13,6 +13,7 @@ import pytest
 from construir_ftp.errors import MachineUnavailableError
 from construir_ftp.jail import jail
 from construir_ftp.machine import guest, qemu, vm
+from construir_ftp.machine.ending import Assignment, Ending
 from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Shape
 from tests.support import machines
@@ -41,7 +42,7 @@ def no_machine_left() -> Iterator[None]:
     nothing_since(before, "of a machine")
 
 
-def run(shape: Shape, task: vm.Assignment, stop: socket.socket | None = None) -> vm.Ending:
+def run(shape: Shape, task: Assignment, stop: socket.socket | None = None) -> Ending:
     with vm.Machine.start(shape) as machine:
         return machine.run(task, stop)
 

@@ -8,9 +8,9 @@ from construir_ftp.config import Config, MachineSection
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import accelerator
+from construir_ftp.machine.ending import Assignment
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.vm import Assignment
 from construir_ftp.units import Size
 from tests.support import umlimage
 from tests.support.images import run

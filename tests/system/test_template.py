@@ -27,9 +27,10 @@ from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator, guest
 from construir_ftp.machine import template as template_module
 from construir_ftp.machine.capacity import Spare
+from construir_ftp.machine.ending import Assignment, Ending
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template, Templates
-from construir_ftp.machine.vm import Assignment, Ending, Machine
+from construir_ftp.machine.vm import Machine
 from construir_ftp.pack import pack
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published

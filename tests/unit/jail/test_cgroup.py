@@ -110,6 +110,14 @@ def test_without_limits_none_is_said_to_be_in_force(group: Group) -> None:
     assert not any(group.in_force(controller) for controller in cgroup.CONTROLLERS)
 
 
+def test_what_yields_to_others_weighs_least(place: Place, group: Group) -> None:
+    need(place, "cpu")
+    group.yield_to_others()
+    directory = place.controllers["cpu"] / group.entrances()[-1].parent.name
+    names = {1: "cpu.shares", 2: "cpu.weight"}
+    assert int((directory / names[place.version]).read_text()) == {1: 2, 2: 1}[place.version]
+
+
 def test_files_in_a_jails_scratch_space_count_as_its_memory(place: Place) -> None:
     need(place, "memory")
     kind = Cell(scratch_bytes=256 * MIB, limits=Limits(memory_bytes=32 * MIB))

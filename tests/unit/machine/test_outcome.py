@@ -6,8 +6,8 @@ import pytest
 
 from construir_ftp.jobs.result import Claims
 from construir_ftp.machine import outcome
+from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.outcome import MachineFault, Outcome
-from construir_ftp.machine.vm import Ending
 
 WENT_WELL = {"ready": True, "started": True}
 
