@@ -13,7 +13,7 @@ import msgspec
 
 from construir_ftp.errors import ConfigError
 from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Positive, Section, parse_section
-from construir_ftp.units import Duration, Size
+from construir_ftp.units import Duration, Hours, Size
 
 # Base images of an appliance that runs as root, or came as a Debian package.
 APPLIANCE_IMAGES = Path("/var/lib/construir/images")
@@ -142,7 +142,7 @@ class MachineSection(Section, frozen=True):
 
 
 class RunnerSection(Section, frozen=True):
-    """How many machines at once, how often the queue is looked at unasked, how a stop is made."""
+    """How many machines at once, when, and at whose cost; how often the queue is looked at; how a stop is made."""
 
     above_zero: ClassVar = ("scan_every",)
 
@@ -150,6 +150,11 @@ class RunnerSection(Section, frozen=True):
     waiting: Count = 16
     scan_every: Duration = Duration.parse("30s")
     grace: Duration = Duration.parse("10s")
+    when: Literal["always", "idle"] = "always"
+    busy: Annotated[int, msgspec.Meta(ge=1, le=100)] = 25
+    away: Duration = Duration.parse("5min")
+    hours: Hours = Hours()
+    priority: Literal["normal", "low"] = "normal"
 
 
 class LayersSection(Section, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 import msgspec.inspect
 
 from construir_ftp.errors import ConfigError, one_line
-from construir_ftp.units import Duration, Size, is_mail_address
+from construir_ftp.units import Duration, Hours, Size, is_mail_address
 
 # A C int, which is what most system calls take.
 _MOST = 2**31 - 1
@@ -203,7 +203,7 @@ def convert(table: dict[str, Any], kind: type[S]) -> S:
 
 
 def _decode(kind: type, value: object) -> object:
-    if issubclass(kind, Size | Duration):
+    if issubclass(kind, Size | Duration | Hours):
         return kind.parse(value)
     raise NotImplementedError(kind)
 

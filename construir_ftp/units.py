@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from datetime import time
 from typing import Self
 
 _SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SPOKEN = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _TIME_UNITS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+_TIME_OF_DAY = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_HOURS = re.compile(f"{_TIME_OF_DAY}-{_TIME_OF_DAY}")
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 # What a file offset (off_t, 63 bits) and a timedelta, a poll(2) or a wait still take.
@@ -41,6 +44,26 @@ class Duration(float):
     def parse(cls, text: object) -> Self:
         """Read "90min". Raises ValueError saying what was expected."""
         return cls(_quantity(text, _TIME_UNITS, cls.expected, _MOST_SECONDS, "100 years"))
+
+
+class Hours(str):
+    """When of a day something is, by the clock of this computer: "22:00-07:00". Empty: all day."""
+
+    expected = 'two times of day, such as "22:00-07:00"; or "" for all day'
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read "22:00-07:00". Raises ValueError saying what was expected."""
+        if not isinstance(text, str) or (text and not _HOURS.fullmatch(text)):
+            raise ValueError(f"expected {cls.expected}, got {_quoted(text)}")
+        return cls(text)
+
+    def include(self, moment: time) -> bool:
+        """Whether a time of day is in them; the first minute is, the last one isn't."""
+        if not self:
+            return True
+        begin, end = map(time.fromisoformat, self.split("-"))
+        return begin <= moment < end if begin < end else moment >= begin or moment < end
 
 
 def in_words(duration_s: float) -> str:

@@ -36,6 +36,7 @@ from construir_ftp.jail import privileges
 from construir_ftp.jobs import inquiry, service
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.status import Summary
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.news.herald import Herald
 from construir_ftp.runner.drain import Stop, Watch
@@ -200,10 +201,22 @@ def status_command(settings: Config, as_json: bool) -> None:
     table.add_row("done", str(done), "")
     print_table(table)
     no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
-    decided = "it is out of service until: construir resume" if service.read(spool.path) != Service() else ""
-    for line in filter(None, (summary.why, runner.pause_detail if runner else "", no_uploads, decided)):
+    for line in filter(
+        None, (_paused(summary), summary.why, runner.pause_detail if runner else "", no_uploads, _decided(spool))
+    ):
         click.echo(printable(line))
     click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
+
+
+def _paused(summary: Summary) -> str:
+    return f"machines stand still: {summary.paused}" if summary.paused and not summary.why else ""
+
+
+def _decided(spool: Spool) -> str:
+    decided = service.read(spool.path)
+    if decided == Service():
+        return ""
+    return f"it is {'out of service' if decided.runs_machines else 'paused'} until: construir resume"
 
 
 def _who_runs(pid: int, *, is_runner_there: bool) -> str:

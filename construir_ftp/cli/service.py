@@ -1,4 +1,4 @@
-"""`construir drain`, `resume` and `delete`: what an operator does to a working appliance, by its spool."""
+"""`construir drain`, `pause`, `resume` and `delete`: what an operator does to a working appliance, by its spool."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ from construir_ftp.config import Config
 from construir_ftp.errors import MissingError, UsageError
 from construir_ftp.jobs import inquiry, references, service
 from construir_ftp.jobs.job import OPERATOR
-from construir_ftp.jobs.service import DRAINED, Service
+from construir_ftp.jobs.service import DRAINED, PAUSED, Service
 from construir_ftp.jobs.spool import Job, Spool
 
 _LOOK_S = 0.5
@@ -54,16 +54,39 @@ def _wait_until_idle(spool: Spool, *, with_queue: bool) -> None:
         time.sleep(_LOOK_S)
 
 
+@click.command("pause")
+@configured
+def pause_command(settings: Config) -> None:
+    """Have all machines stand still, and start no jobs; uploads are taken.
+
+    The jobs that run lose nothing, and their time limits stand still, too. It stays so until `construir resume`; if the
+    appliance is stopped or started again meanwhile, they begin anew after that.
+    """
+    spool = Spool.find(settings.spool_path())
+    decided = service.read(spool.path)
+    service.decide(
+        spool.path,
+        Service(takes_uploads=decided.takes_uploads, takes_jobs=False, runs_machines=False, why=PAUSED),
+    )
+    spool.wake()
+    click.echo("machines stand still, and no jobs are started; go on with: construir resume")
+    _say_whether_it_runs(spool)
+
+
 @click.command("resume")
 @configured
 def resume_command(settings: Config) -> None:
-    """Take uploads and jobs again, after `construir drain`."""
+    """Take uploads and jobs again, after `construir drain` or `pause`; what stood still goes on."""
     spool = Spool.find(settings.spool_path())
     was_decided = service.read(spool.path) != Service()
     service.decide(spool.path, Service())
     spool.wake()
     click.echo("uploads and jobs are taken again" if was_decided else "uploads and jobs were being taken already")
-    if not claim.holder(spool.path):
+    _say_whether_it_runs(spool)
+
+
+def _say_whether_it_runs(spool: Spool) -> None:
+    if not claim.holder(spool.path) and inquiry.runner(spool) is None:
         click.echo("but no appliance runs here; start it with: construir serve")
 
 

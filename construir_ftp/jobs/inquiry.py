@@ -56,6 +56,7 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
         accelerator=report.accelerator,
         warm=report.warm,
         why=_why(spool, there, len(running)) if line else "",
+        paused=report.paused,
         running=running,
         waiting=len(line),
         queue=line[:_MOST_LISTED],
@@ -134,6 +135,8 @@ def _why(spool: Spool, report: RunnerReport | None, running: int) -> str:
     """Why a job at the front of the queue would have to wait."""
     if report is None:
         return "no runner is there to run jobs"
+    if report.paused:
+        return f"no job is run at the moment: {report.paused}"
     decided = service.read(spool.path)
     if not decided.takes_jobs:
         return f"no job is taken at the moment: {decided.why}"

@@ -1,8 +1,9 @@
-"""What the operator has decided of an appliance: whether it takes uploads, and whether it takes jobs out of the queue.
+"""What the operator has decided of an appliance: whether it takes uploads, takes jobs, and lets machines run.
 
-    <spool>/service.json   replaced in one step; missing while nothing is decided, which is: both
+    <spool>/service.json   replaced in one step; missing while nothing is decided, which is: all of it
 
-Whoever takes either asks here first. What is under way goes on to its end.
+Whoever takes an upload or a job asks here first. What is under way goes on to its end; machines that are not to run
+stand still meanwhile.
 """
 
 from contextlib import suppress
@@ -16,13 +17,15 @@ from construir_ftp.jobs import modes
 
 FILE = "service.json"
 DRAINED = "the appliance is being taken out of service"
+PAUSED = "the operator has paused it"
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`why` is told to anyone, where one of the two is not taken."""
+    """`why` is told to anyone, where something is not so."""
 
     takes_uploads: bool = True
     takes_jobs: bool = True
+    runs_machines: bool = True
     why: str = ""
 
     def demand_uploads(self) -> None:

@@ -17,7 +17,7 @@ from construir_ftp.jobs.reply import Reply
 class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job that has a machine, or is about to have one, and since when, if that is known.
 
-    `doing` is what keeps it from its machine, empty if nothing does.
+    `doing` is what keeps it from its machine, or its machine from running; empty if nothing does.
     """
 
     job: str
@@ -27,7 +27,7 @@ class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     """runner.json. `pause` is why no job is taken at the moment, empty if jobs are taken; `pause_detail` is the same
-    in words for the operator.
+    in words for the operator. `paused` is why machines stand still, empty if they run.
     """
 
     version: int = 1
@@ -35,13 +35,14 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     busy: tuple[RunningJob, ...] = ()
     pause: str = ""
     pause_detail: str = ""
+    paused: str = ""
     accelerator: str | None = None
     warm: bool = False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """status.json. Sizes in bytes; `why` says why jobs wait, and is empty if none has to; `why_no_uploads` is empty if
-    uploads are accepted.
+    uploads are accepted, `paused` if machines run.
     """
 
     version: int = 1
@@ -54,6 +55,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str | None = None
     warm: bool = False
     why: str = ""
+    paused: str = ""
     running: list[RunningJob] = []
     waiting: int = 0
     queue: list[str] = []
@@ -65,7 +67,7 @@ JobState = Literal["waiting", "running", "done"]
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is told of one job: its place while it waits, since when it runs, how it ended.
 
-    `why` is what keeps it from running, or, while it is in a slot, from its machine.
+    `why` is what keeps it from running, or, while it is in a slot, from its machine, or that from running.
     """
 
     id: str

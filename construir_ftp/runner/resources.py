@@ -1,16 +1,22 @@
 """What jobs of a spool are run with."""
 
+import logging
+
 import msgspec
 
-from construir_ftp.config import ArtifactsSection, MachineSection
+from construir_ftp.config import ArtifactsSection, Config, MachineSection
+from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
+from construir_ftp.machine import accelerator, capacity
 from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Templates
 from construir_ftp.trust.seal import Seal
+
+log = logging.getLogger("construir.runner")
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,3 +40,42 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     def shape(self) -> Shape:
         """The machine that jobs get."""
         return Shape.of(self.machine, self.base, self.accelerator.accelerator, self.max_disk_bytes)
+
+
+class Supply:
+    """Where they come from, for one runner with so many slots."""
+
+    def __init__(self, spool: Spool, config: Config, templates: Templates, slots: int, seal: Seal) -> None:
+        self._spool, self._config, self._templates, self._seal = spool, config, templates, seal
+        self._spare = Spare(capacity.spare_bytes(config.machine, slots + config.layers.installs))
+        self._choices: dict[str, Choice] = {}
+
+    def get(self) -> Resources:
+        """Those of this moment: the base image may have been built, replaced or damaged since the last one.
+
+        Raises ConstruirError and OSError where no job can be run.
+        """
+        images = self._config.images_path()
+        base = baseimage.find(images, self._config.images.default)
+        baseimage.prove(base)
+        choice = self._choose_accelerator(base)
+        return Resources(
+            spool=self._spool,
+            base=base,
+            machine=self._config.machine,
+            offer=Offer.of(self._spool, self._config),
+            spare=self._spare,
+            accelerator=choice,
+            max_disk_bytes=int(self._config.gate.max_image),
+            artifact_limits=self._config.artifacts,
+            seal=self._seal,
+            keep_upload_bytes=int(self._config.results.keep_upload),
+            templates=self._templates if choice.accelerator != "uml" and self._config.machine.warm else None,
+        )
+
+    def _choose_accelerator(self, base: BaseImage) -> Choice:
+        digest = base.manifest.digest()
+        if digest not in self._choices:
+            self._choices[digest] = accelerator.choose(self._config.machine, self._config.images_path(), base)
+            log.info("machines run under %s", self._choices[digest].reason)
+        return self._choices[digest]

@@ -11,11 +11,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
-from construir_ftp.image import baseimage
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
 from construir_ftp.jobs import inquiry, job, service, status
@@ -24,18 +22,16 @@ from construir_ftp.jobs.job import Wants
 from construir_ftp.jobs.result import moment
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport
-from construir_ftp.layers.resolver import Offer
-from construir_ftp.machine import accelerator, capacity
-from construir_ftp.machine.accelerator import Choice
-from construir_ftp.machine.capacity import Spare
+from construir_ftp.machine import brake, capacity
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
 from construir_ftp.runner.installs import Installs
+from construir_ftp.runner.owner import Owner
 from construir_ftp.runner.pause import Pause
-from construir_ftp.runner.resources import Resources
+from construir_ftp.runner.resources import Resources, Supply
 from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.withdrawal import Withdrawal
 from construir_ftp.trust.seal import Seal
@@ -56,14 +52,15 @@ class Runner:
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
         self._seal = Seal.of(spool.path, config.trust)
-        self._spare = Spare(capacity.spare_bytes(config.machine, len(self._slots) + config.layers.installs))
+        self._supply = Supply(spool, config, self._templates, len(self._slots), self._seal)
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = self._machines_fail = False
         self._withdrawal = Withdrawal(spool, config.runner.scan_every)
         self._stopping, self._pause = threading.Event(), Pause()
         self._finished, self._finish = socket.socketpair()
         self._reported: RunnerReport | None = None
-        self._choices: dict[str, Choice] = {}
+        self._owner = Owner(config.runner)
+        self._stands_still = ""
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def serve(self, stop: Stop, watch: Watch = UNWATCHED) -> None:
@@ -77,6 +74,7 @@ class Runner:
             wake = stack.enter_context(self._spool.listen())
             for end in (self._finished, self._finish):
                 stack.callback(end.close)
+            stack.callback(brake.resume)
             stack.callback(self._templates.close)
             stack.callback(self._drain, stop)
             with stop.interrupting():
@@ -85,6 +83,8 @@ class Runner:
             self._loop(stop, wake, watch)
 
     def _begin(self) -> None:
+        if self._config.runner.priority == "low":
+            jail.lower_priority()
         if left := jail.sweep():
             log.warning("ended %d processes that an earlier runner had left", len(left))
         if self._config.jail.require_jail:
@@ -96,7 +96,7 @@ class Runner:
 
     def _start_slots(self) -> None:
         with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
-            self._latest = self._resources()
+            self._latest = self._supply.get()
             self._template()
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
@@ -115,6 +115,7 @@ class Runner:
                 selector.register(source, selectors.EVENT_READ)
             while True:
                 self._end_cancelled()
+                self._heed_owner()
                 self._fill_slots()
                 self._report()
                 watch.alive()
@@ -125,7 +126,18 @@ class Runner:
                 self._withdrawal.hear(heard.get(wake, b""))
 
     def _patience_s(self) -> float:
-        return min(self._config.runner.scan_every, self._pause.left_s or self._config.runner.scan_every)
+        scan_s = self._config.runner.scan_every
+        return min(scan_s, self._pause.left_s or scan_s, self._owner.patience_s())
+
+    def _heed_owner(self) -> None:
+        """Have machines stand still, or go on, as whoever comes before jobs wants it."""
+        decided = service.read(self._spool.path)
+        why = self._owner.why() if decided.runs_machines else decided.why
+        if why == self._stands_still:
+            return
+        log.info("paused, machines stand still: %s", why) if why else log.info("machines go on")
+        self._stands_still = why
+        brake.pause() if why else brake.resume()
 
     def _fill_slots(self) -> None:
         while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
@@ -137,7 +149,7 @@ class Runner:
 
     def _give(self, slot: Slot, wants: Wants) -> bool:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
-        if self._pause.left_s:
+        if self._pause.left_s or self._stands_still:
             return False
         fits = self._room.for_results(wants)
         prepared = None if slot in self._installs.places else self._installs.take()
@@ -186,7 +198,7 @@ class Runner:
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
         is_paused = self._pause.left_s > 0
-        jobs = [(slot.job, slot.since, slot.doing) for slot in self._all_slots]
+        jobs = [(slot.job, slot.since, slot.doing or self._stands_still) for slot in self._all_slots]
         report = RunnerReport(
             slots=len(self._slots),
             busy=(
@@ -195,6 +207,7 @@ class Runner:
             ),
             pause=self._pause.why if is_paused else _LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._pause.detail if is_paused else "",
+            paused=self._stands_still,
             accelerator=self._latest.accelerator.accelerator if self._latest else None,
             warm=self._template() is not None,
         )
@@ -219,27 +232,8 @@ class Runner:
             self._pause.begin("the disk is nearly full", "the disk is nearly full; make room, or lower spool.min_free")
         return not self._waits_for_room
 
-    def _resources(self) -> Resources:
-        images = self._config.images_path()
-        base = baseimage.find(images, self._config.images.default)
-        baseimage.prove(base)
-        choice = self._choose_accelerator(images, base)
-        return Resources(
-            spool=self._spool,
-            base=base,
-            machine=self._config.machine,
-            offer=Offer.of(self._spool, self._config),
-            spare=self._spare,
-            accelerator=choice,
-            max_disk_bytes=int(self._config.gate.max_image),
-            artifact_limits=self._config.artifacts,
-            seal=self._seal,
-            keep_upload_bytes=int(self._config.results.keep_upload),
-            templates=self._templates if choice.accelerator != "uml" and self._config.machine.warm else None,
-        )
-
     def _ready_resources(self) -> Resources:
-        resources = self._resources()
+        resources = self._supply.get()
         if self._machines_fail:
             self._try_a_machine(resources)
         if self._latest is None or self._latest.shape().key() != resources.shape().key():
@@ -255,13 +249,6 @@ class Runner:
         worker.demand_empty_machine(resources)
         self._machines_fail = False
         log.info("an empty machine came up: taking jobs again")
-
-    def _choose_accelerator(self, images: Path, base: baseimage.BaseImage) -> Choice:
-        digest = base.manifest.digest()
-        if digest not in self._choices:
-            self._choices[digest] = accelerator.choose(self._config.machine, images, base)
-            log.info("machines run under %s", self._choices[digest].reason)
-        return self._choices[digest]
 
     def _work(self, resources: Resources, task: Attempt | Job, killed: socket.socket, waiting: Machine | None) -> None:
         """Run a job, in its slot's thread."""
@@ -312,7 +299,8 @@ class Runner:
         self._stopping.set()
         self._templates.stop()
         running = [slot.job.id for slot in self._all_slots if slot.job is not None]
-        grace_s = self._config.runner.grace
+        # What stands still does not end by itself.
+        grace_s = 0.0 if self._stands_still else self._config.runner.grace
         log.info("stopping; %d jobs run, and have %g s to end: %s", len(running), grace_s, ", ".join(running) or "none")
         drain((*self._installs.places, *self._slots), grace_s, stop)
         while (prepared := self._installs.take()) is not None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -79,13 +79,13 @@ class Appliance:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until its FTP server says where it listens."""
+    def start(self, within: Sequence[str] = ()) -> None:
+        """Start it, by the command `within` if there is one, and wait until its FTP server says where it listens."""
         self.spool.mkdir(exist_ok=True)
         users = self.spool / "users.toml"
         if not users.exists():
             users.write_text(users_text(NAME, password=PASSWORD))
-        argv = [sys.executable, "-m", "construir_ftp", "serve", f"--port={self.port}"]
+        argv = [*within, sys.executable, "-m", "construir_ftp", "serve", f"--port={self.port}"]
         argv += [f"--config={self.config}", f"--spool={self.spool}"]
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
@@ -109,9 +109,9 @@ class Appliance:
         return self.process.wait(60)
 
     @contextmanager
-    def running(self) -> Iterator[Self]:
+    def running(self, within: Sequence[str] = ()) -> Iterator[Self]:
         """Start it, and stop it on leaving the context, whatever has become of it."""
-        self.start()
+        self.start(within)
         try:
             yield self
         finally:
