@@ -27,7 +27,11 @@ _SILENT = 'timeout = "10min"\nidle_timeout = "20s"'
 
 def appliance(place: Path, kind: str = "", runner: str = "") -> Appliance:
     """One with a slot, whose jobs may not be silent for long."""
-    config = CONFIG.replace('timeout = "10min"', _SILENT, 1).replace("slots = 2", f"slots = 1\n{runner}")
+    config = (
+        CONFIG.replace('timeout = "10min"', _SILENT, 1)
+        .replace('"60s"', '"10min"')
+        .replace("slots = 2", f"slots = 1\n{runner}")
+    )
     return Appliance(place, machines.config(kind, config))
 
 
@@ -173,7 +177,8 @@ def test_machines_stand_still_and_give_way_while_somebody_types(tmp_path: Path, 
     there = appliance(tmp_path, runner='when = "idle"\nbusy = 100\naway = "20s"\npriority = "low"')
     with there.running(("unshare", "--mount", "--propagation=private", "sh", "-c", _OWN_TERMINALS, "sh")):
         job = there.submit(counts)
-        there.wait_until_running(job)
+        # At the lowest priority a machine takes long to come up where other tests run.
+        wait_until((there.spool / "running" / job / "output.log").exists, there)
         assert "paused, machines stand still: it is being seen whether its computer is idle" in there.log.read_text()
         inside = ["nsenter", f"--target={there.parts()['runner']}", "--mount", sys.executable, "-c", _TYPES]
         with subprocess.Popen(inside, stdin=subprocess.PIPE):
