@@ -194,7 +194,7 @@ def status_command(settings: Config, as_json: bool) -> None:
     if as_json:
         print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner, "appliance": pid or None})
         return
-    click.echo(_who_runs(pid, is_runner_there=runner is not None))
+    click.echo(_who_runs(spool, pid))
     table = Table("state", "jobs", "first", box=None)
     table.add_row("queue", str(summary.waiting), summary.queue[0] if summary.queue else "")
     table.add_row("running", str(len(summary.running)), summary.running[0].job if summary.running else "")
@@ -219,11 +219,11 @@ def _decided(spool: Spool) -> str:
     return f"it is {'out of service' if decided.runs_machines else 'paused'} until: construir resume"
 
 
-def _who_runs(pid: int, *, is_runner_there: bool) -> str:
+def _who_runs(spool: Spool, pid: int) -> str:
     if pid:
         return f"the appliance runs, as process {pid}"
-    if is_runner_there:
-        return "the runner runs, by itself"
+    if alone := [part for part in supervisor.PARTS if claim.holder(spool.path, part)]:
+        return f"the appliance runs, in parts: {', '.join(alone)}"
     return "no appliance runs here; start it with: construir serve"
 
 

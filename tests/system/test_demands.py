@@ -96,6 +96,8 @@ def test_port_of_a_part_that_was_started_by_itself_is_its_own_spools_alone(tmp_p
                 assert part.poll() is None
             assert findings(config, tmp_path / "spool")["port"]["text"].startswith("the appliance that runs here")
             assert findings(config, tmp_path / "other")["port"]["state"] == "problem"
+            told = construir("status", *options, check=True).stdout
+            assert told.startswith("the appliance runs, in parts: ftp\n")
             second = construir("serve", "ftp", "--port=0", *options)
             assert (second.returncode, second.stderr.count("\n")) == (1, 1)
             assert f"another ftp, process {part.pid}, already works on" in second.stderr
