@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 from pyftpdlib.ioloop import Acceptor
@@ -160,6 +161,10 @@ class Server:
     def implicit_port(self) -> int | None:
         """The port for implicit FTPS, if there is one."""
         return self._listener.implicit_port
+
+    def tell_tally(self, spool: Path) -> None:
+        """Tell what was counted of uploads."""
+        self._listener.intake.tally.tell(spool)
 
     def call_every(self, seconds: float, target: Callable[[], object]) -> None:
         """Call `target` in the loop, again and again, each time after so many seconds; never if they are infinite."""

@@ -6,6 +6,7 @@ takes the session and the argument, and returns the reply, or None if that comes
 
 import logging
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -299,9 +300,11 @@ class Session(ControlConnection):
         sent = dict(self.queue.sent()) if self.queue else {}
         background, whose = self.server.background, upload.partial.contributor
         run = partial(background.check, whose) if self._is_received else background.quick
-        run(lambda: upload.conclude(self.is_wanted, sent), lambda concluded: self._concluded(upload, concluded))
+        end = partial(self._concluded, upload, time.monotonic())
+        run(lambda: upload.conclude(self.is_wanted, sent), end)
 
-    def _concluded(self, upload: Upload, concluded: Conclusion) -> None:
+    def _concluded(self, upload: Upload, begun_s: float, concluded: Conclusion) -> None:
+        self.intake.tally.note_end(concluded.reply, time.monotonic() - begun_s, is_job=bool(concluded.job_id))
         if self.queue:
             self.queue.note_conclusion(self.who, upload.name, upload.size_bytes, concluded)
         self._answer(concluded.reply)

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from construir_ftp.errors import RefusedError
@@ -23,6 +23,7 @@ from construir_ftp.jobs import inquiry, names, reply, service
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.jobs.tally import Tally
 from construir_ftp.layers.resolver import Offer
 
 log = logging.getLogger("construir.ftp")
@@ -49,6 +50,7 @@ class Intake:
     max_upload: int
     room: Room
     quotas: Quotas
+    tally: Tally = field(default_factory=Tally)
 
     def close(self) -> None:
         """End what works for uploads; they have all come to their end."""

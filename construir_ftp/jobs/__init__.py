@@ -5,7 +5,7 @@ portable_names those that its files may have. spool and job are its states on th
 who may look into them, ipc the lock and the datagram, fair_share whose turn it is, cancellation the wish for a job's
 end, service what the operator has decided of them all, disk_space who may have how much, references what jobs still
 need. status is what people are told of all that, inquiry finds it out, board has it as lines for a screen,
-spool_board those of a spool, reply is the server's words for it.
+spool_board those of a spool, reply is the server's words for it, tally what monitors are told of uploads.
 
 It runs no job and opens no image. Only spool moves a job from one state to another.
 """

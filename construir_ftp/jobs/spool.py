@@ -39,7 +39,7 @@ __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
 # A file beside the states that gets its name by a rename (files.replace, cancellation). That takes seconds.
-_DRAFT = re.compile(r"\.(cancel|format|runner\.json|service\.json|news\.json|part-[a-z]+|turns)\.[0-9a-f]{8,}")
+_DRAFT = re.compile(r"\.(cancel|format|(runner|service|tally|news)\.json|part-[a-z]+|turns)\.[0-9a-f]{8,}")
 _DRAFT_S = 3600.0
 
 

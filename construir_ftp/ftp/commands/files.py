@@ -7,6 +7,7 @@ on it; deleting a job asks the runner for its end; the others are answered as cl
 import functools
 import logging
 import re
+import time
 from pathlib import PurePosixPath
 
 from pyftpdlib.utils import strerror
@@ -101,7 +102,9 @@ def _make_job(session: Session, queue: Queue, partial: Partial, name: str) -> Re
         # The janitor has deleted it.
         session.intake.partials.give_back(partial)
         return _gone(partial.name)
+    begun_s = time.monotonic()
     concluded = session.intake.make_job(partial, name, session.is_wanted)
+    session.intake.tally.note_end(concluded.reply, time.monotonic() - begun_s, is_job=bool(concluded.job_id))
     queue.note_conclusion(session.who, name, size_bytes, concluded)
     cut = _partial(session, name)
     if concluded.job_id and cut is not None and session.intake.partials.take(cut):

@@ -55,6 +55,7 @@ def _begin(session: Session, path: str, offset: int | None) -> Reply:
         upload = _open(session, queue, _name(session, queue, path), offset, announced_bytes)
     except RefusedError as refused:
         said = reply.refused(refused)
+        session.intake.tally.note_refusal(said)
         session.tell("uploads refused", "%a: %s", path, said)
         return said
     except OSError:
