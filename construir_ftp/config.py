@@ -254,6 +254,16 @@ class NotifySection(Section, frozen=True):
         return bool(self.tells_by_mail() or self.webhook or self.command)
 
 
+class SiteSection(Section, frozen=True):
+    """The pages, and where `construir serve web` has them; see site."""
+
+    path: str = ""
+    title: str = "Construir"
+    url: str = ""
+    address: str = "127.0.0.1"
+    port: Port = 8021
+
+
 class Config(Section, frozen=True):
     """The whole of construir.toml."""
 
@@ -271,6 +281,7 @@ class Config(Section, frozen=True):
     jail: JailSection = JailSection()
     janitor: JanitorSection = JanitorSection()
     notify: NotifySection = NotifySection()
+    site: SiteSection = SiteSection()
 
     def spool_path(self) -> Path:
         """The spool's directory: as configured, /var/lib/construir as root, else under XDG_STATE_HOME."""
@@ -287,6 +298,10 @@ class Config(Section, frozen=True):
         if os.geteuid() == 0:
             return APPLIANCE_IMAGES
         return _xdg("XDG_CACHE_HOME", ".cache") / "construir" / "images"
+
+    def site_path(self) -> Path:
+        """The directory of the pages: as configured, else site/ in the spool."""
+        return Path(self.site.path) if self.site.path else self.spool_path() / "site"
 
     def users_path(self) -> Path:
         """The users file: as configured, else users.toml in the spool."""

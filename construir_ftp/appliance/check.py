@@ -63,7 +63,7 @@ def check(config: Config) -> list[Finding]:
             _base_image,
             _kvm,
             _spool,
-            _free_space,
+            free_space,
             _permissions,
             _demands,
             _key,
@@ -193,7 +193,7 @@ def _spool(config: Config) -> Iterator[Finding]:
         yield Finding("spool", "ok", f"{spool}, on one file system")
 
 
-def _free_space(config: Config) -> Iterator[Finding]:
+def free_space(config: Config) -> Iterator[Finding]:
     place = _nearest(config.spool_path())
     free, floor = files.free_bytes(place), config.spool.min_free
     text = f"{free // 2**20} MiB free in {place}, {floor // 2**20} MiB are kept free"

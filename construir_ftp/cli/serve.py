@@ -15,7 +15,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp.appliance import check, claim, demands, janitor, lives, supervisor, telling
+from construir_ftp.appliance import check, claim, demands, health, janitor, lives, supervisor, telling
 from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.appliance.refresher import Refresher
@@ -30,6 +30,7 @@ from construir_ftp.cli.options import (
     printable,
 )
 from construir_ftp.config import Config
+from construir_ftp.errors import MissingLibraryError
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
 from construir_ftp.jail import privileges
@@ -47,16 +48,25 @@ log = logging.getLogger("construir")
 _NEWS_EVERY_S = 1.0
 # What is being sent has so long when the part is told to stop.
 _LAST_WORDS_S = 3.0
+# A part that is started by itself only.
+WEB = "web"
+_TALLY_S = 5.0
 
 
 @click.command("serve")
-@click.argument("part", type=click.Choice(supervisor.PARTS), required=False)
-@click.option("--port", type=click.IntRange(0, 65535), help="FTP port; 0 takes any that is free.")
+@click.argument("part", type=click.Choice((*supervisor.PARTS, WEB)), required=False)
+@click.option("--port", type=click.IntRange(0, 65535), help="FTP port, or that of web; 0 takes any that is free.")
 @click.option("--parent", type=int, hidden=True, help="Pid of the supervisor that started this part.")
 @configured
 def serve_command(settings: Config, part: str | None, port: int | None, parent: int | None) -> None:
-    """Run the appliance until SIGTERM: FTP server, runner, janitor and news, or only the PART named."""
+    """Run the appliance until SIGTERM: FTP server, runner, janitor, pages and news, or only the PART named.
+
+    The part "web" is never among them: it publishes the pages on site.port where no other web server does.
+    """
     logs.begin(logging.INFO, "%(asctime)s %(name)s: %(message)s")
+    if part == WEB:
+        _serve_web(settings, port)
+        return
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
     if parent is not None:
@@ -74,7 +84,8 @@ def serve_command(settings: Config, part: str | None, port: int | None, parent: 
         if part == "runner":
             _serve_runner(settings, spool, manager, parent)
         else:
-            {"ftp": _serve_ftp, "janitor": _serve_janitor, "news": _serve_news}[part](settings, spool, manager)
+            others = {"ftp": _serve_ftp, "janitor": _serve_janitor, "site": _serve_site, "news": _serve_news}
+            others[part](settings, spool, manager)
 
 
 def _wanted_parts(settings: Config) -> list[str]:
@@ -106,6 +117,7 @@ def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:
 
     with supervisor.on_stop(end), told, writer, contextlib.closing(ftp):
         ftp.call_every(manager.alive_every_s, manager.alive)
+        ftp.call_every(_TALLY_S, functools.partial(ftp.tell_tally, spool.path))
         manager.ready()
         ftp.run()
 
@@ -153,6 +165,32 @@ def _serve_news(settings: Config, spool: Spool, manager: Manager) -> None:
             herald.look(conditions.look())
             manager.alive()
         herald.close(_LAST_WORDS_S)
+
+
+def _serve_site(settings: Config, spool: Spool, manager: Manager) -> None:
+    # Imported here: no other command should have to wait for templates to load.
+    from construir_ftp.site.publisher import Publisher, Told
+
+    os.umask(0o022)  # any web server may read what is published
+    with supervisor.listening() as stop:
+        told = Told(functools.partial(health.look, settings), functools.partial(lives.crashes, spool.path))
+        publisher = Publisher(spool, settings, told)
+        with contextlib.closing(publisher):
+            log.info("pages in %s; to look at them: construir serve web", settings.site_path())
+            manager.ready()
+            publisher.run(stop.socket, manager.alive)
+
+
+def _serve_web(settings: Config, port: int | None) -> None:
+    try:
+        from construir_ftp.site import server
+    except ImportError as error:
+        raise MissingLibraryError("construir serve web", "waitress") from error
+    address, chosen = settings.site.address, settings.site.port if port is None else port
+    with supervisor.listening() as stop, server.listening(settings.site_path(), address, chosen) as web:
+        log.info("pages on %s", web.url)
+        Manager.of(os.environ).ready()
+        web.run(stop.socket)
 
 
 def _command(*words: str) -> list[str]:

@@ -130,7 +130,7 @@ def test_status_says_whether_the_appliance_runs_and_the_log_what_it_does(one_slo
     log = one_slot.log.read_text()
     assert "construir.ftp: TLS is off: passwords travel in clear\n" in log
     assert f"construir.runner: job {job} of alice: taken, to run\n" in log
-    assert "construir: told to stop: ending ftp, runner, janitor\n" in log
+    assert "construir: told to stop: ending ftp, runner, janitor, site\n" in log
     assert f"construir.runner: stopping; 1 jobs run, and have 0.5 s to end: {job}\n" in log
     assert log.endswith("construir: stopped\n")
 

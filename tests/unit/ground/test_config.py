@@ -150,7 +150,7 @@ def test_all_mistakes_are_told_at_once_and_what_was_meant() -> None:
     key = "x.pem"
     """
     assert refusal(text) == (
-        "my.toml: port: no such key (did you mean ftp.port?)"
+        "my.toml: port: no such key (did you mean ftp.port, site.port?)"
         "; ftp.max_uplaod: no such key (did you mean max_upload?)"
         "; ftp.max_age: no such key (did you mean janitor.max_age?)"
         "; ftp.address: expected text in quotes, got a whole number"
