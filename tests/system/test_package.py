@@ -51,7 +51,7 @@ def test_its_bytes_are_the_same_whoever_makes_it_and_where(package: Path, tmp_pa
 def test_every_library_in_it_has_its_licence_told(tree: Path) -> None:
     told = (tree / "usr/share/doc/construir/copyright").read_text()
     libraries = [path.name for path in (tree / _HOME).rglob("*.dist-info")]
-    assert len(libraries) == 20
+    assert len(libraries) == 24
     for library in libraries:
         assert f"/site-packages/{library}/*" in told or f"/site-packages/{library.partition('-')[0]}*" in told
 
