@@ -11,8 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from construir_ftp.errors import ConfigError
-from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Positive, Section, parse_section
+from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Positive, Section, parse_section, read_text
 from construir_ftp.units import Duration, Hours, Size
 
 # Base images of an appliance that runs as root, or came as a Debian package.
@@ -95,12 +94,6 @@ class TlsSection(Section, frozen=True):
         for key in ("key", "require_tls", "implicit"):
             if getattr(self, key) and not self.certificate:
                 raise ValueError(f"`{key}`: expected tls.certificate beside it")
-
-    def in_words(self) -> str:
-        """Whether TLS is spoken, and whether it has to be."""
-        if not self.certificate:
-            return "TLS is off: passwords travel in clear"
-        return f"TLS is on{', and required of contributors' * self.require_tls}, with {self.certificate}"
 
     def files(self) -> tuple[Path, Path] | None:
         """Certificate and key, which may be in one file; None is no TLS."""
@@ -316,17 +309,7 @@ def _xdg(variable: str, fallback: str) -> Path:
 
 def load(path: Path | None) -> Config:
     """Read a configuration file; without one, every default. Raises ConfigError."""
-    return parse(_read(path), str(path)) if path else Config()
-
-
-def _read(path: Path) -> str:
-    try:
-        # TOML is UTF-8 whatever the locale says; some editors put a byte order mark in front.
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; name a readable file with --config") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return parse(read_text(path), str(path)) if path else Config()
 
 
 def parse(text: str, source: str) -> Config:

@@ -9,6 +9,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
@@ -85,6 +86,17 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 S = TypeVar("S", bound=Section)
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration file. Raises ConfigError."""
+    try:
+        # TOML is UTF-8 whatever the locale says; some editors put a byte order mark in front.
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name a readable file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def parse_section(text: str, source: str, kind: type[S]) -> S:

@@ -174,7 +174,7 @@ class Server:
     def run(self) -> None:
         """Serve, in this thread, until `stop` is called."""
         log.info("FTP on %s port %d", *self.address)
-        log.info("%s", self._listener.tls.in_words())
+        log.info("%s", _in_words(self._listener.tls))
         if self.implicit_port is not None:
             log.info("FTPS on %s port %d", self.address[0], self.implicit_port)
         wait_s: float | None = 0.0
@@ -275,3 +275,10 @@ def _route_log() -> None:
     theirs.handlers = [_Escaping()]
     theirs.propagate = False
     theirs.setLevel(logging.WARNING)
+
+
+def _in_words(tls: TlsSection) -> str:
+    """Whether TLS is spoken, and whether it has to be."""
+    if not tls.certificate:
+        return "TLS is off: passwords travel in clear"
+    return f"TLS is on{', and required of contributors' * tls.require_tls}, with {tls.certificate}"
