@@ -1,0 +1,164 @@
+"""The Debian package on a computer that boots with systemd: what its owner sees of it, from the first start on.
+
+The computer is emulated, and so are the machines in it, once more: all of it takes many minutes.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from construir_ftp.image.baseimage import BaseImage
+from tests.support import computer, debianpackage
+from tests.support.computer import Computer
+from tests.support.places import PROJECT
+
+pytestmark = [
+    pytest.mark.root("its system is made as root"),
+    pytest.mark.slow("a computer is booted, and machines in it, without KVM"),
+]
+# An emulated machine in an emulated computer boots in minutes.
+SLOW = """
+[runner]
+slots = 1
+grace = "1s"
+[machine]
+warm = false
+accelerator = "tcg"
+boot_timeout = "1h"
+mount_timeout = "1h"
+idle_timeout = "2h"
+"""
+JOB_S = 3600
+SCORES = {"ftp": 3.5, "runner": 5.5, "janitor": 1.5}
+# By the service that is to be started again, so much longer than its WatchdogSec.
+WATCHDOG_S = 600
+
+
+class Spare(NamedTuple):
+    """The computer, with the package of the commit before, and who may send jobs there."""
+
+    host: Computer
+    password: str
+
+    def do(self, script: str, timeout_s: float = computer.COMMAND_S) -> str:
+        return self.host.do(f"PASSWORD={self.password}\ncd /root\n{script}", timeout_s)
+
+    def send(self, name: str) -> str:
+        """Send a small job of that name; its id."""
+        said = self.do(
+            f"mkdir -p {name} && printf '#!/bin/sh\\necho hello from {name}\\nsleep 20\\n' >{name}/run.sh\n"
+            f"chmod +x {name}/run.sh && construir pack {name} --space 1MiB -o {name}.img.zst >/dev/null\n"
+            f"curl -sv -T {name}.img.zst -u builder:$PASSWORD ftp://127.0.0.1/queue/ 2>&1 | grep '^< 226 Acc'"
+        )
+        return accepted(said)
+
+    def wait_for_result(self, job: str) -> str:
+        """Its output, by anonymous FTP."""
+        self.host.wait_for(f"curl -sf ftp://127.0.0.1/done/{job}/result.json | grep '\"success\"'", JOB_S)
+        return self.do(f"curl -sf ftp://127.0.0.1/done/{job}/output.log")
+
+
+def accepted(reply: str) -> str:
+    (job,) = re.findall(r"226 Accepted as job ([^ ,]+),", reply)
+    return str(job)
+
+
+def install(package: Path) -> str:
+    return f"DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends /mnt/{package.name} 2>&1"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """That of the commit before this one, and this one's."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD~1", "--", "base-image"], cwd=PROJECT, check=False).returncode:
+        pytest.skip("the commit before would make another base image, which takes a network")
+    before = debianpackage.make_of("HEAD~1", tmp_path_factory.mktemp("before"))
+    return before, debianpackage.make(tmp_path_factory.mktemp("now") / "out")
+
+
+@pytest.fixture(scope="module", params=computer.SUITES)
+def spare(
+    request: pytest.FixtureRequest,
+    packages: tuple[Path, Path],
+    base: BaseImage,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Spare]:
+    place, stick = tmp_path_factory.mktemp("computer"), tmp_path_factory.mktemp("stick")
+    for package in packages:
+        shutil.copy(package, stick)
+    version = base.path.resolve()
+    copy = stick / "images" / version.relative_to(version.parents[2])
+    copy.parent.mkdir(parents=True)
+    subprocess.run(["cp", "--archive", "--sparse=always", version, copy], check=True)
+    (stick / "images" / base.name).symlink_to(copy.relative_to(stick / "images"))
+    computer.make_disk(stick, place / "stick.img", 256)
+    with Computer(request.param, place, place / "stick.img").on() as booted:
+        booted.do("mkdir -p /var/lib/construir && cp -a --sparse=always /mnt/images /var/lib/construir/images")
+        booted.do(install(packages[0]), JOB_S)
+        booted.do(f"cat >>/etc/construir/construir.toml <<'END'\n{SLOW}END\n")
+        said = booted.do("construir setup --yes", JOB_S)
+        (password,) = re.findall(r"^Password:    (\S+) ", said, re.MULTILINE)
+        assert "hello from a machine of Linux" in said
+        yield Spare(booted, password)
+
+
+def test_it_runs_and_its_first_job_is_done(spare: Spare) -> None:
+    assert spare.do("systemctl is-active construir.target construir-ftp construir-runner construir-janitor") == (
+        "active\nactive\nactive\nactive"
+    )
+    assert len(spare.do("curl -s --list-only ftp://127.0.0.1/done/").splitlines()) == 1
+    assert spare.do("stat -c %U /proc/$(systemctl show -P MainPID construir-ftp)") == "construir"
+
+
+def test_systemd_takes_its_units_for_safe_enough(spare: Spare) -> None:
+    for part, most in SCORES.items():
+        said = spare.do(f"systemd-analyze security --no-pager construir-{part} | tail -n 1")
+        (score,) = re.findall(r"service: ([0-9.]+) ", said)
+        assert float(score) <= most, said
+
+
+def test_the_journal_is_asked_by_job_and_by_contributor(spare: Spare) -> None:
+    job = spare.do("curl -s --list-only ftp://127.0.0.1/done/").strip()
+    assert "success" in spare.do(f"journalctl --no-pager -o cat JOB={job}")
+    assert f"226 Accepted as job {job}" in spare.do("journalctl --no-pager -o cat CONTRIBUTOR=builder")
+
+
+def test_a_part_that_stands_still_is_started_again(spare: Spare) -> None:
+    before = spare.do("systemctl show -P MainPID construir-ftp")
+    spare.do(f"kill -STOP {before}")
+    spare.host.wait_for(f"[ $(systemctl show -P MainPID construir-ftp) -gt {before} ]", WATCHDOG_S)
+    spare.host.wait_for("systemctl is-active construir-ftp && curl -s ftp://127.0.0.1/", WATCHDOG_S)
+    assert "watchdog" in spare.do("journalctl --no-pager -u construir-ftp").lower()
+
+
+def test_nothing_is_lost_by_an_upgrade_and_a_reboot(spare: Spare, packages: tuple[Path, Path]) -> None:
+    runs, waits = spare.send("runs"), spare.send("waits")
+    spare.host.wait_for(f"curl -sf ftp://127.0.0.1/running/{runs}/", JOB_S)
+    spare.do(
+        "mkdir -p cut && cp runs/run.sh cut && head -c 3M /dev/urandom >cut/ballast\n"
+        "construir pack cut --space 1MiB -o cut.img.zst >/dev/null\n"
+        "systemd-run --quiet --unit=sending curl -s --limit-rate 4K -T /root/cut.img.zst"
+        " -u builder:$PASSWORD ftp://127.0.0.1/queue/"
+    )
+    spare.host.wait_for("journalctl --no-pager -o cat CONTRIBUTOR=builder | grep \"sends 'cut.img.zst'\"")
+    spare.do(install(packages[1]), JOB_S)
+    assert spare.do("dpkg-query -W -f '${Version}' construir") in packages[1].name
+    spare.host.wait_for("systemctl is-active construir-ftp && systemctl is-active construir-runner", JOB_S)
+    continued = accepted(
+        spare.do(
+            "curl -sv -C - -T cut.img.zst -u builder:$PASSWORD ftp://127.0.0.1/queue/ 2>&1 | grep '^< [1-5]'", JOB_S
+        )
+    )
+    sent = spare.do("journalctl --no-pager -o cat CONTRIBUTOR=builder | grep 'from byte' | tail -n 1")
+    assert not sent.endswith(" byte 0"), sent
+    spare.host.reboot()
+    for job, name in ((runs, "runs"), (waits, "waits"), (continued, "runs")):
+        assert spare.wait_for_result(job) == f"hello from {name}"
+    states = "/var/lib/construir/spool/queue /var/lib/construir/spool/running"
+    assert spare.do(f"find {states} -mindepth 1 -maxdepth 1") == ""
+    spare.host.wait_for("systemctl is-system-running", computer.BOOT_S)
