@@ -205,8 +205,8 @@ class Computer:
             time.sleep(every_s)
 
     def reboot(self) -> None:
-        """Have it boot again, in good order."""
-        self.do("systemctl --no-block reboot")
+        """Have it boot again, in good order: later, so that this is answered first."""
+        self.do("systemd-run --quiet --on-active=30 systemctl reboot")
         self.wait_until_ready()
 
     def _hear(self, timeout_s: float) -> str:
