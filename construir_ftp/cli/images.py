@@ -160,11 +160,14 @@ def _versions(images: Path, name: str, everything: bool) -> list[BaseImage]:
 
 
 @image_group.command("verify")
-@click.argument("name")
+@click.argument("name", required=False)
 @configured
-def image_verify(settings: Config, name: str) -> None:
-    """Compare every part of the base image NAME with the digest taken when it was built."""
-    base = baseimage.find(settings.images_path(), name)
+def image_verify(settings: Config, name: str | None) -> None:
+    """Compare every part of the base image NAME with the digest taken when it was built.
+
+    Without NAME it is the one that a job gets which asks for none.
+    """
+    base = baseimage.find(settings.images_path(), name or settings.images.default)
     baseimage.verify(base)
     click.echo(f"{base.name} is whole: {base.manifest.digest()}")
 

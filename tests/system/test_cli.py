@@ -13,6 +13,7 @@ import pytest
 
 from construir_ftp.cli.main import construir as group
 from construir_ftp.cli.options import printable
+from construir_ftp.config import Config
 from construir_ftp.pack import pack
 from tests.support.appliance import construir
 from tests.support.places import JOBS
@@ -83,6 +84,11 @@ def test_no_table_is_cut_or_coloured_where_there_is_no_terminal(images: Path) ->
     assert "\x1b" not in listed
     name, *_, digest = listed.splitlines()[1].split()
     assert (name.startswith("bookworm"), len(digest)) == (True, 16)
+
+
+def test_image_verify_without_a_name_takes_the_one_that_jobs_get(images: Path) -> None:
+    said = construir("image", "verify", f"--images={images}", check=True)
+    assert said.stdout.startswith(f"{Config().images.default} is whole: sha256:")
 
 
 def test_no_color_is_obeyed_on_a_terminal_and_a_bar_is_seen_there_only(tmp_path: Path) -> None:
@@ -224,6 +230,7 @@ def test_run_never_writes_over_an_older_result(tmp_path: Path) -> None:
         (["pack", "nowhere"], "nowhere"),
         (["unpack", "nowhere", "there"], "nowhere"),
         (["image", "verify", "nothing"], "run: construir image build nothing"),
+        (["image", "verify", "--images=nowhere"], "where there is: none; run: construir image build"),
         (["image", "build", "../x"], "is no name for a base image"),
         (["status", "--spool=nowhere"], "no spool at"),
         (["prune", "--spool=nowhere"], "no spool at"),
