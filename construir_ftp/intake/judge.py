@@ -33,6 +33,7 @@ except ImportError:  # on a contributor's own machine: `inspection`
 LIBMAGIC = magic is not None
 
 _UNKNOWN = "of an unknown kind"
+_UNNAMED = "libmagic would say of what kind, and Python's magic is missing: pip install '.[appliance]'"
 _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
@@ -110,10 +111,11 @@ def _codec(upload: UploadReader) -> str:
 
 def _describe(data: bytes) -> str:
     """What libmagic calls `data`, fit for an FTP reply whatever it quotes. Never unpacks (uncompress=True forks)."""
+    if not LIBMAGIC:
+        return _UNNAMED
     words = _UNKNOWN
-    if LIBMAGIC:
-        with suppress(magic.MagicException):
-            words = magic.from_buffer(data)
+    with suppress(magic.MagicException):
+        words = magic.from_buffer(data)
     printable = "".join(character if " " <= character <= "~" else "?" for character in words)
     return printable if len(printable) <= _NAMED_CHARACTERS else printable[:_NAMED_CHARACTERS] + "..."
 

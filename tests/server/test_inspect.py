@@ -1,5 +1,7 @@
 """Promises of inspect: it says what the gate says, by the same judge, where there is no server."""
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,7 +13,7 @@ from tests.support import images
 from tests.support.appliance import construir
 from tests.support.ftpclient import House
 from tests.support.images import MIB
-from tests.unit.pack.test_anywhere import poor
+from tests.unit.pack.test_anywhere import light, poor
 
 
 def directory(place: Path, asks: str) -> Path:
@@ -75,8 +77,18 @@ def test_inspect_needs_no_library_of_the_appliance(tmp_path: Path) -> None:
         (tmp_path / codec).mkdir()
         upload = job(tmp_path / codec, _ASKS, codec)
         assert poor("inspect", upload).stdout == construir("inspect", upload, check=True).stdout
-    upload.write_bytes(b"hello")
-    assert "550 Refused: not a file system image (of an unknown kind)" in poor("inspect", upload).stdout
+
+
+@pytest.mark.parametrize("without", [poor, light])
+def test_inspect_without_libmagic_says_what_to_install_to_be_told_more(
+    without: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    upload = tmp_path / "up.img"
+    upload.write_bytes(images.tar())
+    said = without("inspect", upload)
+    assert (said.returncode, said.stderr) == (65, "")
+    assert "550 Refused: not a file system image (libmagic would say of what kind, and " in said.stdout
+    assert "is missing: pip install '.[appliance]'); make one with: construir pack DIR\n" in said.stdout
 
 
 def test_a_name_that_the_server_would_refuse_is_refused(tmp_path: Path) -> None:
