@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from construir_ftp import __version__
-from construir_ftp.cli import logs
+from construir_ftp.cli import help_text, logs
 from construir_ftp.errors import ConstruirError, MissingLibraryError, one_line
 
 # The commands there are: for whom, and in which module, which is imported when the command is asked for.
@@ -93,6 +93,8 @@ _PLACES = {name: place for commands in _COMMANDS.values() for name, place in com
 class Catalogue(click.Group):
     """A group of the commands above, imported one by one."""
 
+    context_class = help_text.Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order that they are told in."""
         return list(_PLACES)
@@ -105,8 +107,8 @@ class Catalogue(click.Group):
         try:
             command: click.Command = getattr(import_module(f"construir_ftp.cli.{module}"), attribute)
         except ImportError as error:
-            return _unavailable(cmd_name, error)
-        return command
+            command = _unavailable(cmd_name, error)
+        return help_text.with_whole_words(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

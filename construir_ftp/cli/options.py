@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from construir_ftp import config
+from construir_ftp.cli import help_text
 from construir_ftp.config import Config, JailSection
 from construir_ftp.units import Duration, Size
 
@@ -28,6 +29,13 @@ _LEAST_CHARACTERS = 20
 
 class Commands(click.Group):
     """A group whose help has the first sentence of each command, to its end."""
+
+    context_class = help_text.Context
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        command = super().get_command(ctx, cmd_name)
+        return command and help_text.with_whole_words(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in the help."""

@@ -1,6 +1,7 @@
 """The list of commands, where all libraries are installed, and where those of the extra `appliance` are not."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,7 @@ import pytest
 
 from construir_ftp.cli.main import _SUMMARIES, construir
 from tests.support.places import PROJECT
+from tests.system.test_cli import commands
 
 # The modules of the extra `appliance`, and what stands for them in site-packages.
 _LACKING = ("pyftpdlib", "magic", "sh.py", "schedule", "argon2", "elftools")
@@ -68,6 +70,17 @@ def test_the_help_of_a_group_has_whole_sentences(name: str) -> None:
     group = construir.get_command(click.Context(construir), name)
     assert group is not None
     assert "..." not in group.get_help(click.Context(group)).replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_option_or_path_in_help_is_broken_at_a_hyphen(columns: int) -> None:
+    seen = 0
+    for name, command in commands(construir):
+        text = command.get_help(command.context_class(command, info_name=name, terminal_width=columns))
+        assert not re.search(r"\w-$", text, re.MULTILINE), text
+        assert "\N{NON-BREAKING HYPHEN}" not in text
+        seen += "~/.local/share/bash-completion/completions/construir" in text
+    assert seen == 1 or columns < 60
 
 
 def test_what_is_not_there_exits_with_66(tmp_path: Path) -> None:
