@@ -88,7 +88,7 @@ class Watch:
 
     def _begins_anew(self, attempt: int) -> Iterator[Event]:
         if attempt and attempt != self._attempt:
-            if self._attempt and self._offset:
+            if self._attempt:
                 yield Restarted()
                 self._offset = 0
             self._attempt = attempt

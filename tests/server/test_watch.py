@@ -25,7 +25,7 @@ from construir_ftp.jobs.status import RunnerReport, RunningJob
 from tests.support import images
 from tests.support.cutter import Cutter
 from tests.support.fakeserver import FakeServer
-from tests.support.ftpclient import House
+from tests.support.ftpclient import LONG_S, House
 
 SOON_S = 0.05  # pauses that are over soon
 JOB = images.image("ext2", 2**20)
@@ -167,6 +167,37 @@ def test_a_job_that_is_started_again_is_shown_from_its_beginning(house: House) -
         ]
         finish(house, job)
     assert printed(until(found, ended)) == b""
+
+
+def test_a_job_that_printed_nothing_before_it_is_started_again_is_told_in_one_line(house: House) -> None:
+    job_id = submit(house)
+    argv = [
+        sys.executable,
+        "-m",
+        "construir_ftp",
+        "watch",
+        job_id,
+        f"--server=ftp://127.0.0.1:{house.server.address[1]}",
+    ]
+    with (
+        house.spool.lock(),
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching,
+    ):
+        assert watching.stderr is not None
+        inquiry.tell(house.spool, RunnerReport(slots=1))
+        job = take(house)
+        (job.path / "output.log").touch()
+        for line in watching.stderr:
+            if line == "construir: running\n":
+                break
+        house.spool.requeue(job)
+        job = take(house)
+        (job.path / "output.log").write_bytes(b"hello\n")
+        finish(house, job)
+        printed_all, told = watching.communicate(timeout=LONG_S)
+    assert printed_all == "hello\n"
+    assert told.count("construir: the server had to start the job again, by no fault of its own; ") == 1
+    assert "construir: failed: it failed\n" in told
 
 
 def test_a_job_that_is_done_is_shown_at_once_and_one_without_a_log_too(house: House) -> None:
