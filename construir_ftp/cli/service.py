@@ -7,6 +7,7 @@ import click
 
 from construir_ftp.appliance import claim
 from construir_ftp.cli.options import configured, printable
+from construir_ftp.cli.servers import tell
 from construir_ftp.client.history import matching
 from construir_ftp.config import Config
 from construir_ftp.errors import MissingError, UsageError
@@ -33,8 +34,13 @@ def drain_command(settings: Config, with_queue: bool, no_wait: bool) -> None:
     service.decide(spool.path, Service(takes_uploads=False, takes_jobs=with_queue, why=DRAINED))
     spool.wake()
     click.echo("no uploads are taken, and no jobs started" if not with_queue else "no uploads are taken")
-    if not no_wait:
+    if no_wait:
+        return
+    try:
         _wait_until_idle(spool, with_queue=with_queue)
+    except KeyboardInterrupt:
+        tell("waits no more; the appliance stays out of service until: construir resume")
+        raise
 
 
 def _wait_until_idle(spool: Spool, *, with_queue: bool) -> None:

@@ -2,6 +2,9 @@
 
 import ftplib
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from construir_ftp.image.baseimage import BaseImage
 from tests.support import images
 from tests.support.appliance import CONFIG, Appliance, construir
+from tests.support.ftpclient import LONG_S
 
 # A computer on which nobody has named a server.
 NOBODY = {name: value for name, value in os.environ.items() if not name.startswith("CONSTRUIR_")}
@@ -37,6 +41,19 @@ def operate(appliance: Appliance, *words: str) -> str:
     return said.stdout + said.stderr
 
 
+def assert_waits_until_ctrl_c(appliance: Appliance) -> None:
+    """A drain that waits ends at Ctrl-C, and says how the appliance stays."""
+    argv = [sys.executable, "-m", "construir_ftp", "drain", f"--spool={appliance.spool}"]
+    with subprocess.Popen(argv, env=NOBODY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as draining:
+        assert draining.stdout is not None
+        assert draining.stdout.readline() == "no uploads are taken, and no jobs started\n"
+        assert draining.stdout.readline() == "1 run, 1 wait\n"
+        draining.send_signal(signal.SIGINT)
+        printed, told = draining.communicate(timeout=LONG_S)
+    assert (draining.returncode, printed) == (130, "")
+    assert told.strip() == "construir: waits no more; the appliance stays out of service until: construir resume"
+
+
 def test_drained_appliance_ends_what_runs_and_takes_nothing_until_it_is_resumed(
     one_slot: Appliance, short: Path, hangs: Path
 ) -> None:
@@ -45,6 +62,7 @@ def test_drained_appliance_ends_what_runs_and_takes_nothing_until_it_is_resumed(
     assert operate(one_slot, "drain", "--no-wait") == "no uploads are taken, and no jobs started\n"
     with pytest.raises(ftplib.error_temp, match=r"^452 Refused: no uploads are taken at the moment: the appliance is "):
         one_slot.submit(short)
+    assert_waits_until_ctrl_c(one_slot)
     operate(one_slot, "cancel", running)
     said = operate(one_slot, "drain")
     assert said.endswith("nothing runs, 1 wait; stop construir serve now, or go on with: construir resume\n")
