@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from construir_ftp import home
 from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Positive, Section, parse_section, read_text
 from construir_ftp.units import Duration, Hours, Size
 
@@ -282,7 +283,7 @@ class Config(Section, frozen=True):
             return Path(self.spool.path)
         if os.geteuid() == 0:
             return Path("/var/lib/construir")
-        return _xdg("XDG_STATE_HOME", ".local/state") / "construir"
+        return home.place("XDG_STATE_HOME", ".local/state", needed=True) / "construir"
 
     def images_path(self) -> Path:
         """Where base images live: as configured, /var/lib/construir/images as root, else under XDG_CACHE_HOME."""
@@ -290,7 +291,7 @@ class Config(Section, frozen=True):
             return Path(self.images.path)
         if os.geteuid() == 0:
             return APPLIANCE_IMAGES
-        return _xdg("XDG_CACHE_HOME", ".cache") / "construir" / "images"
+        return home.place("XDG_CACHE_HOME", ".cache", needed=True) / "construir" / "images"
 
     def site_path(self) -> Path:
         """The directory of the pages: as configured, else site/ in the spool."""
@@ -299,12 +300,6 @@ class Config(Section, frozen=True):
     def users_path(self) -> Path:
         """The users file: as configured, else users.toml in the spool."""
         return Path(self.ftp.users) if self.ftp.users else self.spool_path() / "users.toml"
-
-
-def _xdg(variable: str, fallback: str) -> Path:
-    # XDG Base Directory Specification: a relative value is to be ignored.
-    value = os.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else Path.home() / fallback
 
 
 def load(path: Path | None) -> Config:

@@ -24,7 +24,7 @@ from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import JobFile, Receipt
 from construir_ftp.client.watch import Event, Printed, Restarted, Watch
-from construir_ftp.errors import ConstruirError, MissingError, RefusedError, UsageError, exit_code_of
+from construir_ftp.errors import ConfigError, ConstruirError, MissingError, RefusedError, UsageError, exit_code_of
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import Result
 from construir_ftp.pack import pack
@@ -150,7 +150,11 @@ def cancel_command(reach: Reach, job: str, here: bool, config_path: Path | None,
 
 
 def _has_spool(config_path: Path | None, spool: Path | None) -> bool:
-    return (settings_of(config_path, spool).spool_path() / "queue").is_dir()
+    settings = settings_of(config_path, spool)
+    try:
+        return (settings.spool_path() / "queue").is_dir()
+    except ConfigError:  # there is no home directory that it could be in
+        return False
 
 
 # -- sending -------------------------------------------------------------------------------------------------

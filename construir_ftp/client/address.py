@@ -5,11 +5,11 @@ Never a password: those are in ~/.netrc, or typed.
 
 import netrc
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from construir_ftp import home
 from construir_ftp.errors import ConfigError, LoginError, one_line
 
 _PORTS = {"ftp": 21, "ftpes": 21, "ftps": 990}
@@ -90,15 +90,15 @@ def login_for(address: Address, ask: Ask) -> Credentials:
 
 def _noted(host: str) -> tuple[str, str]:
     """Name and password in ~/.netrc, "" for what isn't there."""
-    path = Path.home() / ".netrc"
+    path = home.find() / ".netrc"
     try:
         noted = netrc.netrc().authenticators(host)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "", ""
     except netrc.NetrcParseError as error:
         raise ConfigError(f"{path}: {error.msg}" + (f" (line {error.lineno})" if error.lineno else "")) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
+        raise ConfigError(f"{path}: can't be read: {error}; is HOME right?") from error
     return (noted[0] or "", noted[2] or "") if noted else ("", "")
 
 

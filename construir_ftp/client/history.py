@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp import home
 from construir_ftp.client import status
 from construir_ftp.errors import ConstruirError
 from construir_ftp.pack.pack import Wrapping
@@ -45,10 +46,8 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 def place() -> Path:
-    """Where all this is, whether it is there or not."""
-    # XDG Base Directory Specification: a relative value is to be ignored.
-    value = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(value) if value.startswith("/") else Path.home() / ".local/state") / "construir"
+    """Where all this is, whether it is there or not. Raises ConfigError."""
+    return home.place("XDG_STATE_HOME", ".local/state") / "construir"
 
 
 class Memory:
@@ -113,7 +112,8 @@ def _write(path: Path, what: msgspec.Struct) -> None:
         draft.write_bytes(msgspec.json.encode(what))
         draft.replace(path)
     except OSError as error:
-        raise ConstruirError(f"{error.filename or path}: {error.strerror}; construir will not remember") from error
+        why = f"{error.filename or path}: {error.strerror}; construir will not remember"
+        raise ConstruirError(f"{why}; set HOME, or XDG_STATE_HOME, to a directory of yours") from error
     finally:
         with suppress(OSError):
             draft.unlink()

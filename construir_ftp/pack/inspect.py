@@ -13,7 +13,7 @@ import msgspec
 from construir_ftp import process
 from construir_ftp.config import Config, GateSection, MachineSection
 from construir_ftp.diskimage.stream import UploadReader, Whole
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import ConfigError, RefusedError
 from construir_ftp.intake import judge
 from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import names, request
@@ -81,9 +81,14 @@ def _check_programs(found: Verdict, wanted: Wishes, config: Config) -> None:
     """By the base images that are here, if any are."""
     try:
         from construir_ftp.intake import base_programs
-    except ImportError:  # on a contributor's own machine, where no images are
+
+        images = config.images_path()
+    except (
+        ImportError,
+        ConfigError,
+    ):  # on a contributor's own machine, where no images are
         return
-    base_programs.check(found, wanted, config.images_path(), config.images.default)
+    base_programs.check(found, wanted, images, config.images.default)
 
 
 def _said(wanted: Wishes) -> dict[str, object]:

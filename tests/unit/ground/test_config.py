@@ -265,14 +265,14 @@ def test_users_file_is_in_the_spool_unless_configured() -> None:
 
 
 @pytest.mark.parametrize("state_home", ["/xdg", "relative", ""])
-def test_paths_of_an_ordinary_user_follow_xdg(monkeypatch: pytest.MonkeyPatch, state_home: str) -> None:
+def test_paths_of_an_ordinary_user_follow_xdg(monkeypatch: pytest.MonkeyPatch, state_home: str, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", state_home)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    expected = "/xdg/construir" if state_home == "/xdg" else "/home/ann/.local/state/construir"
-    assert Config().spool_path() == Path(expected)
-    assert Config().images_path() == Path("/home/ann/.cache/construir/images")
+    expected = Path("/xdg/construir") if state_home == "/xdg" else tmp_path / ".local/state/construir"
+    assert Config().spool_path() == expected
+    assert Config().images_path() == tmp_path / ".cache/construir/images"
 
 
 def test_paths_of_root_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
