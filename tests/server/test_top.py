@@ -32,10 +32,9 @@ class Terminal:
         env = {
             name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "CONSTRUIR_SERVER")
         }
-        argv = [sys.executable, "-m", "construir_ftp", "top", *arguments]
-        self.process = subprocess.Popen(
-            argv, stdin=slave, stdout=slave, stderr=slave, env={**env, "TERM": "xterm"}, start_new_session=True
-        )
+        # In a session of its own, with this terminal for Ctrl-C.
+        argv = ["setsid", "--ctty", sys.executable, "-m", "construir_ftp", "top", *arguments]
+        self.process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env={**env, "TERM": "xterm"})
         self._slave = slave
 
     def resize(self, columns: int, lines: int) -> None:
@@ -92,6 +91,17 @@ def test_on_a_terminal_it_is_live_sorts_resizes_and_leaves_all_as_it_was(spool: 
         terminal.press("q")
         assert terminal.close() == 0
     assert re.search(r"\x1b\[\?1049l", terminal.said), "the screen that was there before is back"
+
+
+def test_ctrl_c_ends_it_with_130_and_leaves_the_terminal_as_it_was(spool: Spool) -> None:
+    publish(spool, 1, "bob")
+    with top("--here", f"--spool={spool.path}") as terminal:
+        terminal.wait_for("0000-job1")
+        terminal.press("\x03")
+        assert terminal.close() == 130
+    assert re.search(r"\x1b\[\?1049l", terminal.said), "the screen that was there before is back"
+    assert re.search(r"\x1b\[\?25h", terminal.said), "so is the cursor"
+    assert "Traceback" not in terminal.said
 
 
 def test_by_ftp_it_shows_what_anyone_may_see_and_says_when_the_server_is_gone(tmp_path: Path) -> None:
