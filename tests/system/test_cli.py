@@ -193,6 +193,9 @@ def test_run_exits_as_the_job_did_and_leaves_its_result(tmp_path: Path) -> None:
     assert (said.returncode, said.stdout) == (3, "about to fail\n")
     result = msgspec.json.decode((tmp_path / "result" / "result.json").read_bytes())
     assert (result["status"], result["exit_code"], result["contributor"]) == ("failed", 3, "local")
+    summed = {line.split("  ")[1] for line in (tmp_path / "result/SHA256SUMS").read_text().splitlines()}
+    left = {path.name for path in (tmp_path / "result").iterdir()} - {"SHA256SUMS.sig"}
+    assert left == {"SHA256SUMS", *summed}, "what a result has, and no more"
 
 
 def test_run_leaves_the_same_artifacts_as_an_appliance(tmp_path: Path) -> None:
