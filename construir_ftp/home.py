@@ -8,6 +8,9 @@ from pathlib import Path
 
 from construir_ftp.errors import ConfigError
 
+# What to do where a contributor's own files can't be written.
+CURE = "set HOME, or XDG_STATE_HOME, to a directory of yours"
+
 
 def find(*, needed: bool = False) -> Path:
     """The home directory, which is there if it is needed. Raises ConfigError, also where nothing says which it is."""

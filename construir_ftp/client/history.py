@@ -113,7 +113,7 @@ def _write(path: Path, what: msgspec.Struct) -> None:
         draft.replace(path)
     except OSError as error:
         why = f"{error.filename or path}: {error.strerror}; construir will not remember"
-        raise ConstruirError(f"{why}; set HOME, or XDG_STATE_HOME, to a directory of yours") from error
+        raise ConstruirError(f"{why}; {home.CURE}") from error
     finally:
         with suppress(OSError):
             draft.unlink()

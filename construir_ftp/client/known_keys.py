@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp import home
 from construir_ftp.client import remote_files
 from construir_ftp.client.address import Address
-from construir_ftp.errors import ConfigError, plainly
+from construir_ftp.errors import ConfigError, ConstruirError, plainly
 from construir_ftp.trust import keys
 from construir_ftp.trust.keys import PublicKey
 
@@ -57,11 +58,14 @@ class KnownKeys:
         """From now on these, and those before, are the keys of the server. Raises ConstruirError."""
         path, every = self.path(where), dict.fromkeys([*found, *self.of(where)])
         lines = [f"# {where.scheme}://{where.host}:{where.port}", *(key.signer_line(where.host) for key in every)]
-        with plainly(path):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}")
             draft.write_text("\n".join([*lines, ""]))
             draft.replace(path)
+        except OSError as error:
+            why = f"{error.filename or path}: {error.strerror}; the key of {where} can't be kept"
+            raise ConstruirError(f"{why}; {home.CURE}") from error
 
 
 def ask(ftp: ftplib.FTP) -> list[PublicKey]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import images, ordinaryuser
+from tests.support import images, ordinaryuser, signed
 from tests.support.ftpclient import House
 
 pytestmark = pytest.mark.root("only root can be an ordinary user")
@@ -81,3 +81,11 @@ def test_a_job_is_sent_where_nothing_can_be_remembered_and_a_line_says_what_to_s
     elsewhere = typed(tmp_path, f"submit job {house.url('')}", "HOME=/root")
     assert "is HOME right?" in elsewhere.stderr
     assert elsewhere.stderr.count("\n") == 1
+
+
+def test_a_result_is_not_taken_where_the_servers_key_cannot_be_kept(house: House, tmp_path: Path) -> None:
+    signed.result(house.spool, signed.seal(house.spool.path))
+    said = typed(tmp_path, f"fetch {signed.ID} --server={house.url('')}", "HOME=/nonexistent")
+    assert said.returncode == 1, said.stderr
+    assert said.stderr.endswith("can't be kept; set HOME, or XDG_STATE_HOME, to a directory of yours\n")
+    assert said.stderr.count("\n") == 1
