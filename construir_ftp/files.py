@@ -1,4 +1,5 @@
-"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, locks, holes, free space.
+"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, locks, holes, free space, and
+directories for work whose outcome goes elsewhere.
 
 Nothing here knows what a job is.
 """
@@ -10,8 +11,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -214,3 +216,58 @@ def _check(result: int) -> None:
     if result:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+# -- scratch directories -----------------------------------------------------------------------------------------
+
+# Not /tmp, which is often memory: a job's disk can be large.
+_SCRATCH = Path("/var/tmp")  # noqa: S108 - mkdtemp takes names that nobody has, for their owner only
+_SCRATCH_PREFIX = "construir-work-"
+
+
+@contextmanager
+def scratch_directory(parent: Path = _SCRATCH, prefix: str = _SCRATCH_PREFIX) -> Iterator[Path]:
+    """A new, empty directory of one's own; on leaving the context it is gone with all that is in it.
+
+    It is locked (flock(2)) as long as whoever made it lives. One that is not was left by a kill -9, and goes when the next
+    is made. systemd-tmpfiles, too, leaves a locked directory alone, however old it is (tmpfiles.d(5)).
+    """
+    _sweep(parent, prefix)
+    place, lock = _make_locked(parent, prefix)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+        os.close(lock)
+
+
+def _make_locked(parent: Path, prefix: str) -> tuple[Path, int]:
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError):
+            lock = _lock(place, fcntl.LOCK_EX)
+            if place.exists():
+                return place, lock
+            os.close(lock)  # swept before it was locked
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove what this user's commands have left when they were killed."""
+    for place in parent.glob(f"{prefix}*"):
+        with suppress(OSError):  # somebody works in it, or it is gone
+            if place.lstat().st_uid == os.geteuid():
+                lock = _lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    shutil.rmtree(place)
+                finally:
+                    os.close(lock)
+
+
+def _lock(place: Path, how: int) -> int:
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

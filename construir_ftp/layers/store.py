@@ -21,7 +21,7 @@ from typing import IO, Literal
 
 import msgspec
 
-from construir_ftp import files, scratch_dir
+from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.layers import waiting
 
@@ -116,7 +116,7 @@ class Store:
 
         After a kill -9 it stays until the next one is made.
         """
-        with scratch_dir.make(self.path, ".draft-") as draft:
+        with files.scratch_directory(self.path, ".draft-") as draft:
             yield draft
 
     def put(self, draft: Path, manifest: LayerManifest) -> Layer:

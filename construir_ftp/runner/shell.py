@@ -14,7 +14,7 @@ from typing import get_args
 
 import msgspec
 
-from construir_ftp import formats, scratch_dir
+from construir_ftp import files, formats
 from construir_ftp.config import Config
 from construir_ftp.diskimage import codec
 from construir_ftp.errors import ConstruirError, MachineUnavailableError, UsageError
@@ -150,7 +150,7 @@ def prepared(subject: Subject, config: Config, stop: socket.socket) -> Iterator[
             stack.callback(os.close, descriptor)
             return descriptor
 
-        with scratch_dir.make() as place:
+        with files.scratch_directory() as place:
             job = Job(place)
             needs.unpack(subject.image, subject.found, job)
             layers = [layer.image for layer in needs.layers]
