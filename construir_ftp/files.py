@@ -229,8 +229,8 @@ _SCRATCH_PREFIX = "construir-work-"
 def scratch_directory(parent: Path = _SCRATCH, prefix: str = _SCRATCH_PREFIX) -> Iterator[Path]:
     """A new, empty directory of one's own; on leaving the context it is gone with all that is in it.
 
-    It is locked (flock(2)) as long as whoever made it lives. One that is not was left by a kill -9, and goes when the next
-    is made. systemd-tmpfiles, too, leaves a locked directory alone, however old it is (tmpfiles.d(5)).
+    It is locked (flock(2)) as long as whoever made it lives. One that is not was left by a kill -9, and goes when the
+    next is made. systemd-tmpfiles, too, leaves a locked directory alone, however old it is (tmpfiles.d(5)).
     """
     _sweep(parent, prefix)
     place, lock = _make_locked(parent, prefix)
