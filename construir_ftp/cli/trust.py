@@ -13,7 +13,7 @@ from construir_ftp.client.connection import LOST
 from construir_ftp.client.known_keys import KnownKeys
 from construir_ftp.errors import ConfigError, DamagedError, UntrustedError
 from construir_ftp.jobs.result import Result
-from construir_ftp.trust import keys, verify
+from construir_ftp.trust import ed25519, keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -40,9 +40,13 @@ def prove(reach: Reach, where: Address, job_id: str, place: Path | None = None) 
     """Prove the result of a job by the key known of its server, and say so: what of it is in `place`, or how it ended.
 
     At the first use the server's key is taken for its own. Returns what the result says; nothing where the server signs
-    none. Raises UntrustedError where the key is another one, or a signature is missing that should be there, and
-    DamagedError.
+    none, or nothing here can check a signature. Raises UntrustedError where the key is another one, or a signature is
+    missing that should be there, and DamagedError.
     """
+    if not ed25519.can_verify():
+        # Looked at before anything of the server's is: nothing that it sends can bring this about.
+        tell("not verified: that takes openssl, or: pip install cryptography")
+        return None
     with tempfile.TemporaryDirectory(prefix="construir-") as name:
         found = Path(name)
         is_signed, trusted = _asked(reach, where, lambda ftp: (evidence.bring(ftp, job_id, found), _keys(ftp, where)))

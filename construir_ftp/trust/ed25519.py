@@ -3,6 +3,7 @@
 Which of the two there is depends on the system; both say the same.
 """
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from construir_ftp.trust.keys import DER_PREFIX, RAW_BYTES, PublicKey
 SIGNATURE_BYTES = 64
 _PATIENCE_S = 60.0
 _REFUSED = "Signature Verification Failure"
+
+
+def can_verify() -> bool:
+    """Whether there is either here."""
+    return importlib.util.find_spec("cryptography") is not None or process.find("openssl") is not None
 
 
 def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:

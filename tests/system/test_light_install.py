@@ -60,6 +60,7 @@ def test_a_light_install_packs_sends_follows_fetches_and_unpacks(
     ):
         said = construir(*words)
         assert said.returncode == 0, (words, said.stdout, said.stderr)
+        assert ("not verified: that takes openssl" in said.stderr) == (words[0] == "submit"), said.stderr
     assert (tmp_path / "left/made-by-run.txt").exists()
     lacking = construir("run", JOBS / "hello")
     assert lacking.returncode == 69
