@@ -4,6 +4,7 @@ Which of the two there is depends on the system; both say the same.
 """
 
 import importlib.util
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _REFUSED = "Signature Verification Failure"
 
 def can_verify() -> bool:
     """Whether there is either here."""
-    return importlib.util.find_spec("cryptography") is not None or process.find("openssl") is not None
+    return importlib.util.find_spec("cryptography") is not None or shutil.which("openssl") is not None
 
 
 def verify(key: PublicKey, message: bytes, signature: bytes) -> bool:
