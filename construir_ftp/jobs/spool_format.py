@@ -5,6 +5,7 @@ first form.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from construir_ftp import files
@@ -25,9 +26,13 @@ def check(spool: Path) -> None:
 
 
 def note(spool: Path) -> None:
-    """Write down that the spool is of the form that this program makes; where nothing is written, and by who may."""
+    """Write down that the spool is of the form that this program makes; where nothing is written, and by who may.
+
+    Without room for it a later start writes it: it is the first form, and says the same without the file.
+    """
     if not (spool / FILE).exists() and os.access(spool, os.W_OK):
-        files.replace_durably(spool / FILE, f"{CURRENT}\n".encode())
+        with suppress(OSError):
+            files.replace_durably(spool / FILE, f"{CURRENT}\n".encode())
 
 
 def _read(spool: Path) -> int:

@@ -12,6 +12,7 @@ from construir_ftp.formats import FORMATS
 from construir_ftp.image.baseimage import Manifest
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
+from construir_ftp.jail.check import JailPart
 from construir_ftp.jobs.result import Environment
 from construir_ftp.machine import qemu
 from construir_ftp.machine.shape import Shape
@@ -36,12 +37,19 @@ def of(shape: Shape, codec: str) -> Environment:
 
 @functools.cache
 def jail_in_words() -> str:
-    """ "whole", or what the jails of this process lack."""
+    """What the jails of this process lack of what is required; else "whole", and which parts it is without."""
     try:
-        missing = jailcheck.missing(jailcheck.in_force(jail.host()))
+        parts = jailcheck.in_force(jail.host())
     except (ConstruirError, OSError):
         return _NOT_KNOWN
-    return f"lacks: {', '.join(part.name for part in missing)}" if missing else WHOLE_JAIL
+    if lacking := jailcheck.missing(parts):
+        return f"lacks: {_names(lacking)}"
+    without = [part for part in parts if not part.in_force]
+    return f"{WHOLE_JAIL}, without {_names(without)}" if without else WHOLE_JAIL
+
+
+def _names(parts: list[JailPart]) -> str:
+    return ", ".join(part.name for part in parts)
 
 
 def packages_sha256(manifest: Manifest) -> str:

@@ -23,6 +23,10 @@ _WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
     "passive ports": (lambda _: '[ftp]\npassive_ports = "50000"\n', 'such as "60000-60100"'),
     "masquerade address": (lambda _: '[ftp]\nmasquerade_address = "home"\n', "expected an IPv4 address"),
     "certificate and key": (lambda place: f'[tls]\ncertificate = "{place}/gone.pem"\n', "No such file"),
+    "news": (
+        lambda place: f'[notify]\nwebhook = "http://127.0.0.1:1"\nwebhook_secret_file = "{place}/gone"\n',
+        "gone",
+    ),
     "required jail": (lambda _: "", ""),  # test_appliance_that_must_have_a_jail_does_not_start_without_one
     "port": (lambda _: f"[ftp]\nport = {_TAKEN.getsockname()[1]}\n", "FTP can't listen on 127.0.0.1"),
 }
