@@ -12,11 +12,13 @@ from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
 from construir_ftp.cli.servers import Reach, reaching, server_option
+from construir_ftp.cli.trust import Brought
 from construir_ftp.client import destination, diff, fetch, jobs, status
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
 from construir_ftp.client.jobs import JobLine
+from construir_ftp.jobs.result import Result
 
 
 @click.command("jobs")
@@ -56,7 +58,9 @@ def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, 
     where = reach.address(job)
     with plainly(where), reach.as_anyone(where).session() as ftp:
         job_id = jobs.resolve(ftp, job, reach.memory)
-    click.echo(bring(reach, where, job_id, output or Path(job_id), only))
+    directory = output or Path(job_id)
+    bring(reach, where, job_id, directory, only)
+    click.echo(directory)
 
 
 @click.command("diff")
@@ -84,21 +88,24 @@ def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
 # -- bringing ------------------------------------------------------------------------------------------------
 
 
-def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tuple[str, ...]) -> Path:
+def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tuple[str, ...]) -> Result | None:
     """Bring a result, or what of it is wanted, into `directory`, which may have some of it already, and prove it.
 
-    Raises UsageError if it has another job's, UntrustedError if it can't be proved; what has come stays.
+    Returns what was proved of how the job ended, if the server signs that. Raises UsageError if the directory has
+    another job's, UntrustedError and DamagedError if it can't be proved; what has come stays.
     """
     destination.demand_own(directory, job_id)
     server = reach.as_anyone(where)
     with plainly(where), server.session() as ftp:
         found = fetch.contents(ftp, job_id)
         image = status.result(ftp, job_id).image if only else None
-    _bring(reach, where, job_id, directory, fetch.choose(found.items, only, image))
-    trust.prove(reach, where, job_id, directory)
+    items = fetch.choose(found.items, only, image)
+    _bring(reach, where, job_id, directory, items)
+    is_all = not only and not found.refused
+    proved = trust.prove(reach, where, job_id, Brought(directory, frozenset(item.name for item in items), is_all))
     if not only:
         fetch.demand_all(found.refused)
-    return directory
+    return proved
 
 
 def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: list[fetch.Item]) -> None:

@@ -24,7 +24,16 @@ from construir_ftp.client.history import Sent
 from construir_ftp.client.status import Standing
 from construir_ftp.client.submit import JobFile, Receipt
 from construir_ftp.client.watch import Event, Printed, Restarted, Watch
-from construir_ftp.errors import ConfigError, ConstruirError, MissingError, RefusedError, UsageError, exit_code_of
+from construir_ftp.errors import (
+    ConfigError,
+    ConstruirError,
+    DamagedError,
+    MissingError,
+    RefusedError,
+    UsageError,
+    exit_code_of,
+    one_line,
+)
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import Result
 from construir_ftp.pack import pack
@@ -226,11 +235,10 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
     """Show the job to its end, and then bring its result, if that is wanted; the exit code it comes to."""
     try:
         ended = _show(reach, where, job_id)
-        tell(f"{ended.status}: {ended.reason}")
-        if fetch is not None:
-            bring(reach, where, job_id, fetch, ())
-        else:
-            ended = trust.prove(reach, where, job_id) or ended
+        tell(one_line(f"{ended.status}: {ended.reason}"))
+        proved = trust.prove(reach, where, job_id) if fetch is None else bring(reach, where, job_id, fetch, ())
+        if proved and (proved.status, proved.exit_code) != (ended.status, ended.exit_code):
+            raise DamagedError(f"{where} has shown another end than the one that was signed: {proved.status}")
     except KeyboardInterrupt:
         more = f"{job_id}{reach.options()}"
         tell(f"detached; the job goes on. Look again: construir watch {more}; end it: construir cancel {more}")

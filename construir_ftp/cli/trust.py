@@ -4,15 +4,16 @@ import ftplib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from construir_ftp.cli.servers import Reach, tell
 from construir_ftp.client import evidence, history, known_keys
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import LOST
 from construir_ftp.client.known_keys import KnownKeys
-from construir_ftp.errors import ConfigError, DamagedError, UntrustedError
-from construir_ftp.jobs.result import Result
+from construir_ftp.errors import ConfigError, DamagedError, UntrustedError, one_line
+from construir_ftp.jobs import sums
+from construir_ftp.jobs.result import SIGNATURE, SUMS, Result
 from construir_ftp.trust import ed25519, keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
@@ -36,8 +37,16 @@ def trusted(key: Path | None) -> list[PublicKey]:
     return keys.read(text, str(key))
 
 
-def prove(reach: Reach, where: Address, job_id: str, place: Path | None = None) -> Result | None:
-    """Prove the result of a job by the key known of its server, and say so: what of it is in `place`, or how it ended.
+class Brought(NamedTuple):
+    """What was fetched of a result by its server's list of files: the names, and whether that is to be all there is."""
+
+    place: Path
+    names: frozenset[str]
+    is_all: bool
+
+
+def prove(reach: Reach, where: Address, job_id: str, brought: Brought | None = None) -> Result | None:
+    """Prove the result of a job by the key known of its server, and say so: what was brought of it, or how it ended.
 
     At the first use the server's key is taken for its own. Returns what the result says; nothing where the server signs
     none, or nothing here can check a signature. Raises UntrustedError where the key is another one, or a signature is
@@ -55,12 +64,26 @@ def prove(reach: Reach, where: Address, job_id: str, place: Path | None = None) 
             tell(f"not verified: {where} does not sign its results")
             return None
         try:
-            proof = verify.check(place or found, trusted, evidence=found, is_all=False)
+            proof = verify.check(brought.place if brought else found, trusted, evidence=found, is_all=False)
+            if brought:
+                _demand_signed(brought, found)
         except UntrustedError as error:
             raise _changed(error, where, job_id) from error
     demand_job(proof, job_id)
     tell(f"verified: signed by {proof.builder}, key {proof.key.fingerprint}")
     return proof.result
+
+
+def _demand_signed(brought: Brought, evidence: Path) -> None:
+    """Raises DamagedError unless the list of files that was followed is the one that was signed."""
+    listed = {*sums.parse((evidence / SUMS).read_bytes()), SUMS, SIGNATURE}
+    if added := brought.names - listed:
+        raise DamagedError(f"{one_line(min(added))} is no part of the result that was signed")
+    if brought.is_all and (missing := listed - brought.names):
+        raise DamagedError(f"{one_line(min(missing))} is part of the result that was signed, and did not come")
+    for name in brought.names & {SUMS, SIGNATURE}:
+        if (brought.place / name).read_bytes() != (evidence / name).read_bytes():
+            raise DamagedError(f"{name} is not the one that was signed")
 
 
 def demand_job(proof: Proof, job_id: str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from construir_ftp.client import remote_files, status
 from construir_ftp.client.history import Memory, matching
-from construir_ftp.errors import MissingError, UsageError, one_line
+from construir_ftp.errors import AnswerError, MissingError, UsageError, one_line
 
 _MOST_NAMED = 5
 
@@ -67,9 +67,11 @@ def resolve(ftp: ftplib.FTP, word: str, memory: Memory, *, prefer_live: bool = F
     """The id that `word` means: an id, what one begins with, or a job's name, as long as that is only one.
 
     Where there are several, those that were sent from here come first, and, if that is preferred, those that are not
-    done. Raises MissingError, and UsageError where several are meant.
+    done. Raises MissingError, UsageError where several are meant, and AnswerError where another one is answered for.
     """
     if (exact := status.look(ftp, word)) is not None:
+        if not matching(word, [exact.id]):
+            raise AnswerError(f"{ftp.host} answers for {one_line(exact.id)} where {one_line(word)} was asked for")
         return exact.id
     now = status.overview(ftp)
     live = {*now.queue, *(slot.job for slot in now.running)}

@@ -108,7 +108,8 @@ def made(result: Result, sums: dict[str, str]) -> list[str]:
 def builder(result: Result, host: str) -> str:
     """Who vouches: another one for each kind of machine, and for each jail that is not whole, of the same appliance."""
     jail = result.environment.jail if result.environment else ""
-    return f"construir://{host}/{result.accelerator or 'no-machine'}/{'jail' if jail.startswith(WHOLE_JAIL) else 'no-whole-jail'}"
+    wall = "jail" if jail.startswith(WHOLE_JAIL) else "no-whole-jail"
+    return f"construir://{host}/{result.accelerator or 'no-machine'}/{wall}"
 
 
 def _file(name: str, sums: dict[str, str]) -> Resource:

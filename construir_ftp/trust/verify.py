@@ -25,7 +25,7 @@ STATEMENTS = "equivalence.intoto.jsonl"
 _SIGNED_APART = (SUMS, SIGNATURE, STATEMENTS)
 # More than an appliance writes: a list of twenty thousand files, and of all packages there are.
 _MOST_BYTES = 64 * 2**20
-_SHOWN_CHARACTERS = 200
+_SHOWN_CHARACTERS, _MOST_NAMED = 200, 5
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     def builder(self) -> str:
         """The appliance, and what kind of machine and jail it ran the job in."""
         told = self.provenance.predicate
-        return str(told["runDetails"]["builder"]["id"])
+        return one_line(told["runDetails"]["builder"]["id"])[:_SHOWN_CHARACTERS]
 
 
 def check(place: Path, trusted: Sequence[PublicKey], *, evidence: Path | None = None, is_all: bool = True) -> Proof:
@@ -89,7 +89,7 @@ def content(path: Path) -> bytes:
 def _signed_list(place: Path, trusted: Sequence[PublicKey]) -> tuple[dict[str, str], PublicKey]:
     listed, signature = content(place / SUMS), sshsig.parse(content(place / SIGNATURE))
     if signature.key not in trusted:
-        known = ", ".join(key.fingerprint for key in trusted)
+        known = ", ".join(key.fingerprint for key in trusted[:_MOST_NAMED])
         raise UntrustedError(
             f"it is signed by {signature.key.fingerprint}, which is not known here"
             + (f"; known: {known}" if known else "; name a key that you have from its operator: --key FILE"),
