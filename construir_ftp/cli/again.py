@@ -44,9 +44,10 @@ def rerun_command(settings: Config, reach: Reach, what: Path, output: Path | Non
     It gets the same base image, layers and results, all compared by digest, and as much of a machine. Layers that are
     not here are brought from the server, if one is named, or installed again. It is run as it
     began where its upload is at hand, in the result or by --upload; else as it ended, from the image in the result.
+    A result that was changed since it was signed is not run.
     """
     place = _directory(what, settings)
-    wanted = recipe.of(_read(place / PROVENANCE))
+    wanted = recipe.of(_unchanged(place, settings))
     upload = upload or _kept_upload(place)
     if upload is not None:
         again.demand_upload(upload, wanted)
@@ -168,6 +169,15 @@ def _read(path: Path) -> statement.Statement:
 
 def _envelope(path: Path) -> Envelope:
     return dsse.parse(verify.content(path), PROVENANCE)[0]
+
+
+def _unchanged(place: Path, settings: Config) -> statement.Statement:
+    """The provenance of a result that is as it was signed, by whomever. Raises DamagedError, MissingError."""
+    signer = verify.signer(place)
+    proof = verify.check(place, [signer], is_all=False)
+    if signer not in _trusted(settings, None):
+        tell(f"{place} is signed by {signer.fingerprint}, which is not known here")
+    return proof.provenance
 
 
 def _proved(what: Path, place: Path, settings: Config, key: Path | None) -> statement.Statement:

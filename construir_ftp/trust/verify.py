@@ -77,6 +77,11 @@ def is_signed(place: Path) -> bool:
     return os.path.lexists(place / SIGNATURE)
 
 
+def signer(place: Path) -> PublicKey:
+    """The key that the result in a directory says it is signed by. Raises MissingError, DamagedError."""
+    return sshsig.parse(content(place / SIGNATURE)).key
+
+
 def content(path: Path) -> bytes:
     """A file of a stranger's: regular, and not long. Raises MissingError, DamagedError."""
     if not path.exists():

@@ -123,6 +123,19 @@ def test_a_key_that_has_changed_is_told_loudly_and_taken_when_told_so(
     assert run("verify", "three").returncode == 0
 
 
+def test_a_result_that_was_changed_is_not_run_again(run: Command, done: Path, seal: Seal, tmp_path: Path) -> None:
+    (done / "artifacts/greet.txt").unlink()
+    again = ("rerun", done, "--spool", tmp_path / "mine")
+    whole = run(*again)
+    stranger, _, why = whole.stderr.splitlines()
+    assert stranger == f"construir: {done} is signed by {seal.key.public.fingerprint}, which is not known here"
+    assert "had no machine, so there is nothing to run again" in why
+    (done / "greet.img.zst").write_bytes(b"another's")
+    changed = run(*again)
+    assert changed.returncode == 74
+    assert changed.stderr == "construir: greet.img.zst is not what was signed\n"
+
+
 def test_a_result_of_a_failed_job_is_verified_too(run: Command, house: House, seal: Seal) -> None:
     signed.result(house.spool, seal, status="failed")
     verified = run("verify", house.url(f"/done/{signed.ID}"))
