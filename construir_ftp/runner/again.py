@@ -14,7 +14,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.config import Config
-from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.errors import ConstruirError, MissingError, UsageError
 from construir_ftp.image import baseimage, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
@@ -73,7 +73,11 @@ def prepare(
 
 
 def demand_upload(upload: Path, recipe: Recipe) -> None:
-    """Raises UsageError unless this file is what was uploaded."""
+    """Raises UsageError unless this file is what was uploaded, MissingError where there is none."""
+    if upload.is_dir():
+        raise UsageError(f"{upload} is a directory; pack it: construir pack {upload}, and name the file that makes")
+    if not upload.exists():
+        raise MissingError(f"there is no {upload}; name the file that was uploaded: --upload FILE")
     if not upload.is_file() or files.sha256(upload) != recipe.upload_sha256:
         raise UsageError(f"{upload} is not what was uploaded for {recipe.run}: that had sha256 {recipe.upload_sha256}")
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from construir_ftp.config import Config, ImagesSection, SpoolSection
-from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.errors import ConstruirError, MissingError, UsageError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
 from construir_ftp.jobs.spool import Spool
@@ -191,3 +191,7 @@ def test_only_what_was_uploaded_is_taken_for_it(old: BaseImage, tmp_path: Path) 
     (tmp_path / "upload").write_bytes(b"another")
     with pytest.raises(UsageError, match="is not what was uploaded"):
         again.demand_upload(tmp_path / "upload", recipe_on(old))
+    with pytest.raises(MissingError, match=r"there is no .*/nofile; name the file that was uploaded: --upload FILE"):
+        again.demand_upload(tmp_path / "nofile", recipe_on(old))
+    with pytest.raises(UsageError, match=r"is a directory; pack it: construir pack"):
+        again.demand_upload(tmp_path, recipe_on(old))
