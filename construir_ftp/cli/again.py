@@ -17,7 +17,7 @@ from construir_ftp.errors import UnreachableError, UntrustedError, UsageError, e
 from construir_ftp.jobs.result import PROVENANCE, UPLOADED, Result
 from construir_ftp.layers import store
 from construir_ftp.runner import again, local
-from construir_ftp.trust import diffoscope, dsse, equivalence, key_place, recipe, statement, verify
+from construir_ftp.trust import diffoscope, dsse, equivalence, recipe, statement, verify
 from construir_ftp.trust.dsse import Envelope
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.recipe import Recipe
@@ -148,8 +148,7 @@ def _seal(settings: Config) -> Seal:
 
 def _trusted(settings: Config, key: Path | None) -> list[PublicKey]:
     """Those of servers met, of the appliance here, and of the file."""
-    here = key_place.known(settings.spool_path())
-    return [*trust.trusted(None), *here, *(trust.trusted(key) if key else ())]
+    return [*trust.trusted(None), *trust.of_here(settings), *(trust.trusted(key) if key else ())]
 
 
 def _directory(what: Path, settings: Config) -> Path:

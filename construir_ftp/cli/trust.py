@@ -1,8 +1,10 @@
 """What commands that fetch or follow say of a result's signature."""
 
 import ftplib
+import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -11,10 +13,11 @@ from construir_ftp.client import evidence, history, known_keys
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import LOST
 from construir_ftp.client.known_keys import KnownKeys
+from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError, DamagedError, UntrustedError, one_line
 from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import SIGNATURE, SUMS, Result
-from construir_ftp.trust import ed25519, keys, verify
+from construir_ftp.trust import ed25519, key_place, keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -35,6 +38,15 @@ def trusted(key: Path | None) -> list[PublicKey]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{key}: can't be read; name a file with a public key: {error}") from error
     return keys.read(text, str(key))
+
+
+def of_here(settings: Config) -> list[PublicKey]:
+    """The keys that the appliance on this computer, or `construir run`, has signed with; none where there are none."""
+    if not hasattr(os, "geteuid"):  # Windows has no spool
+        return []
+    with suppress(ConfigError):
+        return key_place.known(settings.spool_path())
+    return []
 
 
 class Brought(NamedTuple):

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from construir_ftp.cli import trust
-from construir_ftp.cli.options import PATH, printable
+from construir_ftp.cli.options import PATH, configured, printable
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.servers import Reach, reaching, server_option
 from construir_ftp.client import address, jobs
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
+from construir_ftp.config import Config
 from construir_ftp.errors import UntrustedError, UsageError
 from construir_ftp.trust import equivalence, verify
 from construir_ftp.trust.keys import PublicKey
@@ -32,18 +33,24 @@ _NOT_PROVED = (
 @click.option("--quorum", type=click.IntRange(1), default=1, help="So many keys have to vouch for every artifact.")
 @click.option("--accept", metavar="FINGERPRINT", help="Take the server's key with this fingerprint for its own.")
 @server_option
+@configured
 @reaching
-def verify_command(reach: Reach, what: str, key: Path | None, quorum: int, accept: str | None) -> None:
+def verify_command(
+    settings: Config, reach: Reach, what: str, key: Path | None, quorum: int, accept: str | None
+) -> None:
     """Say whether a result is as an appliance has signed it: a fetched directory, ftp://HOST/done/ID, or a job's ID.
 
-    Without --key the keys are those that were met when results were fetched. A directory is verified offline. With
-    --quorum others have to have made the same artifacts: see construir rebuild and cosign.
+    Without --key the keys are those that were met when results were fetched; of a directory, this computer's own, too.
+    A directory is verified offline. With --quorum others have to have made the same artifacts: see construir rebuild
+    and cosign.
     """
     place = Path(what)
     if place.is_dir():
-        proof = verify.check(place, trust.trusted(key))
-        _tell(proof, key)
-        _demand_quorum(place, proof, trust.trusted(key), quorum)
+        own = [] if key else trust.of_here(settings)
+        trusted = [*trust.trusted(key), *own]
+        proof = verify.check(place, trusted)
+        _tell(proof, _whose(proof, key, own))
+        _demand_quorum(place, proof, trusted, quorum)
         return
     where, job_id = _on_server(reach, what)
     if accept is not None:
@@ -54,7 +61,7 @@ def verify_command(reach: Reach, what: str, key: Path | None, quorum: int, accep
         known = trust.trusted(key) if key else trust.known().of(where)
         proof = verify.check(Path(name), known)
         trust.demand_job(proof, job_id)
-        _tell(proof, key)
+        _tell(proof, _whose(proof, key, []))
         _demand_quorum(Path(name), proof, known, quorum)
 
 
@@ -80,22 +87,24 @@ def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], quorum: in
         raise UntrustedError(f"{len(found)} of the keys known here vouch for every artifact, and not {quorum}")
 
 
-def _whose(proof: Proof, key: Path | None) -> str:
+def _whose(proof: Proof, key: Path | None, own: list[PublicKey]) -> str:
     if key is not None:
         return f"a key in {key}"
+    if proof.key in own:
+        return "this computer's own key"
     servers = [server.server for server in trust.known().every() if proof.key in server.keys]
     return f"known here as the key of {', '.join(servers)}"
 
 
-def _tell(proof: Proof, key: Path | None) -> None:
-    for line in _lines(proof, key):
+def _tell(proof: Proof, whose: str) -> None:
+    for line in _lines(proof, whose):
         click.echo(printable(line))
 
 
-def _lines(proof: Proof, key: Path | None) -> Iterator[str]:
+def _lines(proof: Proof, whose: str) -> Iterator[str]:
     result, base = proof.result, proof.result.base_image
     yield f"{result.id}: {result.status}{f': {result.reason}' if result.reason else ''}"
-    yield f"proved: it is signed by {proof.key.fingerprint}, {_whose(proof, key)}"
+    yield f"proved: it is signed by {proof.key.fingerprint}, {whose}"
     yield f"proved: its {len(proof.files)} files are what was signed, and none is missing or added"
     yield f"said by {proof.builder}:"
     yield f"  the upload had sha256 {result.upload_sha256}"

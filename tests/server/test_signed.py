@@ -136,6 +136,20 @@ def test_a_result_that_was_changed_is_not_run_again(run: Command, done: Path, se
     assert changed.stderr == "construir: greet.img.zst is not what was signed\n"
 
 
+def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
+    run: Command, house: House, done: Path, seal: Seal, tmp_path: Path
+) -> None:
+    mine = run("verify", done, "--spool", house.spool.path)
+    assert mine.returncode == 0, mine.stderr
+    told = f"proved: it is signed by {seal.key.public.fingerprint}, this computer's own key"
+    assert mine.stdout.splitlines()[1] == told
+    stranger = run("verify", done, "--spool", tmp_path / "elsewhere")
+    assert stranger.returncode == 79
+    (tmp_path / "others.pub").write_text(signed.seal(tmp_path / "others").key.public.line())
+    only = run("verify", done, "--spool", house.spool.path, "--key", tmp_path / "others.pub")
+    assert only.returncode == 79, "--key trusts no other"
+
+
 def test_a_result_of_a_failed_job_is_verified_too(run: Command, house: House, seal: Seal) -> None:
     signed.result(house.spool, seal, status="failed")
     verified = run("verify", house.url(f"/done/{signed.ID}"))
