@@ -18,6 +18,7 @@ from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
 from construir_ftp.client.jobs import JobLine
+from construir_ftp.errors import ConfigError
 from construir_ftp.jobs.result import Result
 
 
@@ -121,6 +122,12 @@ def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: li
 
 
 def _side(reach: Reach, word: str, directory: Path) -> Side:
+    if reach.is_nowhere(word):
+        what = "is a directory" if Path(word).is_dir() else "may be a job's ID"
+        raise ConfigError(
+            f"{printable(word)} {what}, but no server is named, and diff compares results on a server, by their IDs;"
+            " set CONSTRUIR_SERVER"
+        )
     where = reach.address(word)
     with plainly(where), reach.as_anyone(where).session() as ftp:
         job_id = jobs.resolve(ftp, word, reach.memory)

@@ -15,7 +15,9 @@ from construir_ftp.client import address, jobs
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.config import Config
-from construir_ftp.errors import UntrustedError, UsageError
+from construir_ftp.errors import MissingError, UntrustedError, UsageError
+from construir_ftp.jobs.result import SUMS
+from construir_ftp.pack.detect import RUN
 from construir_ftp.trust import equivalence, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
@@ -46,6 +48,7 @@ def verify_command(
     """
     place = Path(what)
     if place.is_dir():
+        _demand_result(place)
         own = [] if key else trust.of_here(settings)
         trusted = [*trust.trusted(key), *own]
         proof = verify.check(place, trusted)
@@ -65,14 +68,28 @@ def verify_command(
         _demand_quorum(Path(name), proof, known, quorum)
 
 
+def _demand_result(place: Path) -> None:
+    """Raises MissingError unless a directory has what a result has."""
+    if not (place / SUMS).exists():
+        what = "a job, and no result" if (place / RUN).exists() else "no result"
+        raise MissingError(
+            f"the directory {printable(str(place))} is {what}: it has no {SUMS}; name one that construir fetch or run"
+            " has made, or a job on a server by its ID"
+        )
+
+
 def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
-    """The server, and the id of the job there, that are meant. Raises UsageError, ConfigError."""
+    """The server, and the id of the job there, that are meant. Raises UsageError, MissingError, ConfigError."""
     parts = urlsplit(what)
     if parts.scheme:
         if not parts.path.startswith(_DONE) or not parts.path.strip("/").count("/") == 1:
             raise UsageError(f"{printable(what)} is not the address of a result: ftp://HOST:PORT/done/ID")
         where = address.parse(urlunsplit(parts._replace(path="")))
         return where, parts.path.strip("/").partition("/")[2]
+    if reach.is_nowhere(what):
+        raise MissingError(
+            f"there is no directory {printable(what)} here, and no server is named; set CONSTRUIR_SERVER"
+        )
     where = reach.address(what)
     with plainly(where), reach.as_anyone(where).session() as ftp:
         return where, jobs.resolve(ftp, what, reach.memory)

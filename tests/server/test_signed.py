@@ -11,7 +11,7 @@ import pytest
 from construir_ftp.jobs import sums
 from construir_ftp.trust import key_place
 from construir_ftp.trust.seal import Seal
-from tests.support import signed
+from tests.support import images, signed
 from tests.support.appliance import construir
 from tests.support.ftpclient import Control, House
 
@@ -148,6 +148,29 @@ def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
     (tmp_path / "others.pub").write_text(signed.seal(tmp_path / "others").key.public.line())
     only = run("verify", done, "--spool", house.spool.path, "--key", tmp_path / "others.pub")
     assert only.returncode == 79, "--key trusts no other"
+
+
+def test_what_is_no_result_is_named(run: Command, tmp_path: Path) -> None:
+    images.job_directory(tmp_path / "greet")
+    job = run("verify", "greet")
+    assert job.returncode == 66
+    assert "the directory greet is a job, and no result: it has no SHA256SUMS; name one that" in job.stderr
+    (tmp_path / "empty").mkdir()
+    assert "the directory empty is no result: it has no SHA256SUMS" in run("verify", "empty").stderr
+
+
+def test_without_a_server_a_directory_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "CONSTRUIR_"))}
+    env = {**kept, "HOME": str(tmp_path)}
+    nothing = construir("verify", "nofile", env=env, cwd=tmp_path)
+    assert nothing.returncode == 66
+    assert nothing.stderr == (
+        "construir: there is no directory nofile here, and no server is named; set CONSTRUIR_SERVER\n"
+    )
+    (tmp_path / "one").mkdir()
+    directories = construir("diff", "one", "one", env=env, cwd=tmp_path)
+    assert directories.returncode == 78
+    assert "one is a directory, but no server is named, and diff compares results on a server" in directories.stderr
 
 
 def test_a_result_of_a_failed_job_is_verified_too(run: Command, house: House, seal: Seal) -> None:
