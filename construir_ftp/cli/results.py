@@ -53,8 +53,8 @@ def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
 def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, ...]) -> None:
     """Bring the result of the job ID, and verify it as `construir verify` does; prints the directory.
 
-    What was brought before is left alone, what was cut goes on where it ended. A directory that holds another job's
-    result is refused.
+    What was brought before is left alone, what was cut goes on where it ended. With --only the files that prove it come
+    along, see construir verify --partial. A directory that holds another job's result is refused.
     """
     where = reach.address(job)
     with plainly(where), reach.as_anyone(where).session() as ftp:
@@ -100,7 +100,8 @@ def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tupl
     with plainly(where), server.session() as ftp:
         found = fetch.contents(ftp, job_id)
         image = status.result(ftp, job_id).image if only else None
-    items = fetch.choose(found.items, only, image)
+    wanted = [*fetch.choose(found.items, only, image), *fetch.proving(found.items)]
+    items = list({item.name: item for item in wanted}.values())
     _bring(reach, where, job_id, directory, items)
     is_all = not only and not found.refused
     proved = trust.prove(reach, where, job_id, Brought(directory, frozenset(item.name for item in items), is_all))

@@ -34,11 +34,12 @@ _NOT_PROVED = (
 @click.option("--key", type=PATH, help="File of the public keys to trust: construir.pub, or allowed_signers.")
 @click.option("--quorum", type=click.IntRange(1), default=1, help="So many keys have to vouch for every artifact.")
 @click.option("--accept", metavar="FINGERPRINT", help="Take the server's key with this fingerprint for its own.")
+@click.option("--partial", is_flag=True, help="Let files of a directory be missing, as after fetch --only.")
 @server_option
 @configured
 @reaching
 def verify_command(
-    settings: Config, reach: Reach, what: str, key: Path | None, quorum: int, accept: str | None
+    settings: Config, reach: Reach, what: str, key: Path | None, quorum: int, accept: str | None, *, partial: bool
 ) -> None:
     """Say whether a result is as an appliance has signed it: a fetched directory, ftp://HOST/done/ID, or a job's ID.
 
@@ -51,8 +52,8 @@ def verify_command(
         _demand_result(place)
         own = [] if key else trust.of_here(settings)
         trusted = [*trust.trusted(key), *own]
-        proof = verify.check(place, trusted)
-        _tell(proof, _whose(proof, key, own))
+        proof = verify.check(place, trusted, is_all=not partial)
+        _tell(proof, _whose(proof, key, own), partial=partial)
         _demand_quorum(place, proof, trusted, quorum)
         return
     where, job_id = _on_server(reach, what)
@@ -113,16 +114,23 @@ def _whose(proof: Proof, key: Path | None, own: list[PublicKey]) -> str:
     return f"known here as the key of {', '.join(servers)}"
 
 
-def _tell(proof: Proof, whose: str) -> None:
-    for line in _lines(proof, whose):
+def _tell(proof: Proof, whose: str, *, partial: bool = False) -> None:
+    for line in _lines(proof, whose, partial=partial):
         click.echo(printable(line))
 
 
-def _lines(proof: Proof, whose: str) -> Iterator[str]:
+def _extent(proof: Proof, *, partial: bool) -> str:
+    if partial:
+        here, every = len(proof.files), len(proof.files) + len(proof.missing)
+        return f"{here} of its {every} files are here, and are what was signed; what else is here was not looked at"
+    return f"its {len(proof.files)} files are what was signed, and none is missing or added"
+
+
+def _lines(proof: Proof, whose: str, *, partial: bool) -> Iterator[str]:
     result, base = proof.result, proof.result.base_image
     yield f"{result.id}: {result.status}{f': {result.reason}' if result.reason else ''}"
     yield f"proved: it is signed by {proof.key.fingerprint}, {whose}"
-    yield f"proved: its {len(proof.files)} files are what was signed, and none is missing or added"
+    yield f"proved: {_extent(proof, partial=partial)}"
     yield f"said by {proof.builder}:"
     yield f"  the upload had sha256 {result.upload_sha256}"
     if base is not None:

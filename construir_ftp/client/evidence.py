@@ -7,10 +7,12 @@ from construir_ftp.client import remote_files
 from construir_ftp.errors import MissingError, plainly
 from construir_ftp.jobs.result import PROVENANCE, RESULT, SIGNATURE, SUMS
 
+EVIDENCE = (SUMS, SIGNATURE, PROVENANCE, RESULT)
+
 
 def bring(ftp: ftplib.FTP, job_id: str, place: Path) -> bool:
     """Bring it into a directory; whether the result is signed. Raises MissingError where there is no result."""
-    for name in (SUMS, SIGNATURE, PROVENANCE, RESULT):
+    for name in EVIDENCE:
         content = remote_files.small(ftp, f"/done/{job_id}/{name}")
         if content is None and name == SUMS:
             raise MissingError(f"there is no result of {job_id} on {ftp.host}, or no longer; see: construir jobs")

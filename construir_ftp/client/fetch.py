@@ -20,6 +20,7 @@ import msgspec
 from construir_ftp.client import remote_files, status
 from construir_ftp.client.connection import LOST, Patience, Remote, said
 from construir_ftp.client.destination import RESULT
+from construir_ftp.client.evidence import EVIDENCE
 from construir_ftp.errors import (
     AnswerError,
     ConstruirError,
@@ -143,6 +144,11 @@ def choose(items: list[Item], only: tuple[str, ...], image: str | None) -> list[
             raise MissingError(f"the result has nothing for --only {word}; it holds {names}")
         chosen.update({item.name: item for item in found})
     return list(chosen.values())
+
+
+def proving(items: list[Item]) -> list[Item]:
+    """What proves a result, and any part of it."""
+    return [item for item in items if item.name in EVIDENCE]
 
 
 class Fetch:

@@ -150,6 +150,21 @@ def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
     assert only.returncode == 79, "--key trusts no other"
 
 
+def test_a_part_that_was_fetched_is_verified_again_offline(run: Command, done: Path, tmp_path: Path) -> None:
+    assert run("fetch", signed.ID, "--only", "artifacts", "-o", "part").returncode == 0
+    brought = {path.relative_to(tmp_path / "part").as_posix() for path in (tmp_path / "part").rglob("*.*")}
+    assert brought == {
+        *("SHA256SUMS.sig", "provenance.intoto.jsonl", "result.json", "artifacts/greet.deb", "artifacts/greet.txt")
+    }
+    assert "is missing; fetch it again" in run("verify", "part").stderr
+    offline = ("verify", "part", "--partial", "--server", "ftp://127.0.0.1:1")
+    part = run(*offline)
+    assert part.returncode == 0, part.stderr
+    assert part.stdout.splitlines()[2].startswith("proved: 4 of its ")
+    (tmp_path / "part/artifacts/greet.txt").write_bytes(b"hell0\n")
+    assert run(*offline).returncode == 74
+
+
 def test_what_is_no_result_is_named(run: Command, tmp_path: Path) -> None:
     images.job_directory(tmp_path / "greet")
     job = run("verify", "greet")
