@@ -52,7 +52,7 @@ def verify_command(
         _demand_result(place)
         own = [] if key else trust.of_here(settings)
         trusted = [*trust.trusted(key), *own]
-        proof = verify.check(place, trusted, is_all=not partial)
+        proof = _proved(place, trusted, is_key_named=key is not None, partial=partial)
         _tell(proof, _whose(proof, key, own), partial=partial)
         _demand_quorum(place, proof, trusted, quorum)
         return
@@ -77,6 +77,17 @@ def _demand_result(place: Path) -> None:
             f"the directory {printable(str(place))} is {what}: it has no {SUMS}; name one that construir fetch or run"
             " has made, or a job on a server by its ID"
         )
+
+
+def _proved(place: Path, trusted: list[PublicKey], *, is_key_named: bool, partial: bool) -> Proof:
+    """A directory proved. Raises UntrustedError, which says how another key is named, DamagedError, MissingError."""
+    try:
+        return verify.check(place, trusted, is_all=not partial)
+    except UntrustedError as error:
+        if is_key_named or not trusted:
+            raise
+        cure = "name a key that you have from its operator: --key FILE"
+        raise UntrustedError(f"{error}; {cure}", error.fingerprint) from error
 
 
 def _on_server(reach: Reach, what: str) -> tuple[Address, str]:

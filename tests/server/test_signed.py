@@ -145,6 +145,10 @@ def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
     assert mine.stdout.splitlines()[1] == told
     stranger = run("verify", done, "--spool", tmp_path / "elsewhere")
     assert stranger.returncode == 79
+    signed.seal(tmp_path / "another")
+    another = run("verify", done, "--spool", tmp_path / "another")
+    assert another.returncode == 79
+    assert another.stderr.endswith("; name a key that you have from its operator: --key FILE\n")
     (tmp_path / "others.pub").write_text(signed.seal(tmp_path / "others").key.public.line())
     only = run("verify", done, "--spool", house.spool.path, "--key", tmp_path / "others.pub")
     assert only.returncode == 79, "--key trusts no other"
