@@ -35,13 +35,29 @@ def watch(directory: Path) -> "Changes | Polled":
         return Polled(directory)
 
 
-class Polled:
+class Clock:
     """Whether a directory has changed, by its time."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
         self._seen_ns = 0
+
+    def has_changed(self) -> bool:
+        """Whether something may have come or gone since the last time that this was asked."""
+        changed_ns = self._directory.stat().st_mtime_ns
+        if changed_ns == self._seen_ns:
+            return False
+        # What changes within the same tick, after we looked, would not show.
+        self._seen_ns = changed_ns if time.time_ns() - changed_ns > _TICK_NS else 0
+        return True
+
+
+class Polled:
+    """The changes of a directory that has nothing but its time to tell of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._clock = Clock(directory)
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
         """Never becomes readable."""
@@ -49,12 +65,7 @@ class Polled:
 
     def read(self) -> set[str] | None:
         """None where something may have come or gone since the last time; else no names."""
-        changed_ns = self._directory.stat().st_mtime_ns
-        if changed_ns == self._seen_ns:
-            return set()
-        # What changes within the same tick, after we looked, would not show.
-        self._seen_ns = changed_ns if time.time_ns() - changed_ns > _TICK_NS else 0
-        return None
+        return None if self._clock.has_changed() else set()
 
     def close(self) -> None:
         """Look no more."""

@@ -8,7 +8,7 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +19,10 @@ import msgspec
 from construir_ftp import files
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
-from construir_ftp.image import baseimage
-from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import inquiry, service, tally
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob, Summary
-from construir_ftp.layers.store import Store
 from construir_ftp.site import changes, conditions, pages, plots, shelf, view
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.live import Logs
@@ -33,6 +30,7 @@ from construir_ftp.site.metrics import Metrics
 from construir_ftp.site.pages import Overview, Pages, Running
 from construir_ftp.site.plots import Sample
 from construir_ftp.site.shelf import Shelf
+from construir_ftp.site.stock import Stock
 from construir_ftp.site.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -121,6 +119,7 @@ class Publisher:
         # What was there before is on the index once all of it is known, or as the index gets old.
         has_changed = bool(came) or bool(self._dirty and not self._backlog)
         self._write_contributors()
+        self._write_images()
         self._write_overview(has_changed=has_changed)
         return not self._backlog
 
@@ -135,6 +134,7 @@ class Publisher:
         for gone in (self._shelf.ids() | self._tree.names("jobs", ".html")) - there - running:
             self._drop(gone)
         self._backlog = sorted(there - self._shelf.ids())
+        self._stock = Stock(self._config.images_path(), self._spool.state("layers"))
         # Somebody may have no result any more.
         self._dirty |= self._tree.names("contributors", ".html")
         self._is_behind = False
@@ -239,9 +239,11 @@ class Publisher:
     def _write_seldom(self) -> None:
         self._put_static()
         self._health = self._told.health()
-        bases = list(_base_images(self._config.images_path()))
-        layers = Store(self._spool.state("layers")).every()
-        self._tree.put("images.html", self._pages.images(bases, layers, self._config.images.default))
+
+    def _write_images(self) -> None:
+        if self._stock.has_changed():
+            bases, layers = self._stock.base_images(), self._stock.layers()
+            self._tree.put("images.html", self._pages.images(bases, layers, self._config.images.default))
 
     def _write_index(self, summary: Summary) -> None:
         now = summary.time or datetime.now(UTC)
@@ -292,13 +294,6 @@ def address(config: Config) -> str:
     """Where the world has the pages, with a slash at its end."""
     host = f"[{config.site.address}]" if ":" in config.site.address else config.site.address
     return config.site.url.rstrip("/") + "/" if config.site.url else f"http://{host}:{config.site.port}/"
-
-
-def _base_images(images: Path) -> Iterator[BaseImage]:
-    """Those that can be read; what is wrong with another one is for its operator, and for `check`."""
-    for name in baseimage.names(images):
-        with suppress(ConstruirError, FileNotFoundError):
-            yield baseimage.find(images, name)
 
 
 def _mark(path: Path) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Promises of the part that writes the site: what is in the spool is on the pages, and nothing that is not for all."""
 
 import os
+import shutil
 import socket
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.site import changes
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.publisher import Told
-from tests.support import sites
+from tests.support import baseimages, sites
 from tests.support.ftpclient import wait_until
 
 
@@ -45,6 +46,23 @@ def test_a_base_image_that_is_damaged_stops_nothing(spool: Spool, tmp_path: Path
         (tmp_path / "images" / name / baseimage.MANIFEST).write_bytes(content)
     with sites.publishing(spool, tmp_path):
         assert "There is none yet" in (spool.path / "site/images.html").read_text()
+
+
+def test_layers_and_base_images_that_come_and_go_are_on_their_page_at_the_next_look(
+    spool: Spool, tmp_path: Path
+) -> None:
+    page, images = spool.path / "site/images.html", tmp_path / "images"
+    with sites.publishing(spool, tmp_path) as publisher:
+        layer = sites.put_layer(spool, "make-1234")
+        sites.settle(publisher)
+        assert "make-1234" in page.read_text()
+        baseimages.publish(images, "trixie-amd64", {})
+        sites.settle(publisher)
+        assert "trixie-amd64" in page.read_text()
+        shutil.rmtree(layer.path)
+        sites.settle(publisher)
+        assert "make-1234" not in page.read_text()
+        assert "trixie-amd64" in page.read_text()
 
 
 def test_a_result_that_comes_is_on_all_pages_and_one_that_goes_on_none(spool: Spool, tmp_path: Path) -> None:
