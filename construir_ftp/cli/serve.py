@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import msgspec
@@ -50,6 +52,8 @@ _NEWS_EVERY_S = 1.0
 _LAST_WORDS_S = 3.0
 # A part that is started by itself only.
 WEB = "web"
+# So long it waits for the first pages, and looks for them so often.
+_PAGES_S, _PAGES_LOOK_S = 10.0, 0.2
 _TALLY_S = 5.0
 
 
@@ -187,10 +191,23 @@ def _serve_web(settings: Config, port: int | None) -> None:
     except ImportError as error:
         raise MissingLibraryError("construir serve web", "waitress") from error
     address, chosen = settings.site.address, settings.site.port if port is None else port
-    with supervisor.listening() as stop, server.listening(settings.site_path(), address, chosen) as web:
-        log.info("pages on %s", web.url)
-        Manager.of(os.environ).ready()
-        web.run(stop.socket)
+    with supervisor.listening() as stop:
+        with stop.interrupting():
+            _wait_for_pages(settings.site_path())
+        with server.listening(settings.site_path(), address, chosen) as web:
+            log.info("pages on %s", web.url)
+            Manager.of(os.environ).ready()
+            web.run(stop.socket)
+
+
+def _wait_for_pages(site: Path) -> None:
+    """Of an appliance that is just being started there are some soon."""
+    if site.is_dir():
+        return
+    log.info("no pages at %s yet; waiting %.0f s for construir serve to write them", site, _PAGES_S)
+    deadline_s = time.monotonic() + _PAGES_S
+    while not site.is_dir() and time.monotonic() < deadline_s:
+        time.sleep(_PAGES_LOOK_S)
 
 
 def _command(*words: str) -> list[str]:

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.site.tree import Tree
 from tests.support.appliance import Appliance, construir
-from tests.support.ftpclient import wait_until
+from tests.support.ftpclient import LONG_S, wait_until
 
 
 def test_a_part_that_was_killed_is_in_the_metrics_and_the_pages_go_on(tmp_path: Path, base: BaseImage) -> None:
@@ -34,7 +39,38 @@ def test_the_web_server_says_what_is_wrong_with_its_address(tmp_path: Path) -> N
 def test_the_web_server_says_where_pages_come_from_where_there_are_none(tmp_path: Path) -> None:
     said = construir("serve", "web", f"--spool={tmp_path}")
     assert said.returncode == 78
-    assert said.stderr == f"construir: there are no pages at {tmp_path}/site; they are written by: construir serve\n"
+    waits, ends = said.stderr.splitlines()
+    assert waits.endswith(f"no pages at {tmp_path}/site yet; waiting 10 s for construir serve to write them")
+    assert ends == f"construir: there are no pages at {tmp_path}/site; they are written by: construir serve"
+
+
+def test_the_web_server_waits_for_the_pages_of_an_appliance_that_is_being_started(tmp_path: Path) -> None:
+    with _web(tmp_path) as (web, log):
+        wait_until(lambda: "no pages at" in _text(log), "it waits")
+        Tree(tmp_path / "site").prepare(tmp_path / "done")  # as the part that writes them begins
+        wait_until(lambda: "pages on http://127.0.0.1:" in _text(log), "it serves")
+        web.send_signal(signal.SIGTERM)
+        assert web.wait(LONG_S) == 0
+
+
+def test_the_web_server_can_be_stopped_while_it_waits_for_pages(tmp_path: Path) -> None:
+    with _web(tmp_path) as (web, log):
+        wait_until(lambda: "no pages at" in _text(log), "it waits")
+        web.send_signal(signal.SIGTERM)
+        assert web.wait(LONG_S) == 0
+        assert "there are no pages" not in _text(log)
+
+
+@contextmanager
+def _web(spool: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """Our web server of a spool, on any free port, and the file that has its log."""
+    log = spool / "web.log"
+    argv = [sys.executable, "-m", "construir_ftp", "serve", "web", "--port=0", f"--spool={spool}"]
+    with log.open("wb") as file, subprocess.Popen(argv, stdout=file, stderr=file) as web:
+        try:
+            yield web, log
+        finally:
+            web.kill()
 
 
 def _text(path: Path) -> str:
