@@ -4,6 +4,7 @@ Each function returns the bytes of a file. Addresses are relative, so that the s
 """
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,13 @@ class Running(NamedTuple):
     part: float | None
 
 
+class Server(NamedTuple):
+    """The FTP server, as it is typed; where that isn't all known, `url` has a word in capitals in its place."""
+
+    url: str
+    is_known: bool
+
+
 class Overview(NamedTuple):
     """What the index shows."""
 
@@ -56,7 +64,7 @@ class Overview(NamedTuple):
 class Pages:
     """Of one site: `title` heads them, `url` is where the world has them, with a slash at its end."""
 
-    def __init__(self, title: str, url: str) -> None:
+    def __init__(self, title: str, url: str, server: Server) -> None:
         self._environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -75,11 +83,12 @@ class Pages:
             "sentence": lambda text: text[:1].upper() + text[1:],
             "status": view.status,
             "page_of": view.page_of,
+            "typed": shlex.quote,
         }
         self._environment.filters.update(filters)
         common = {"title": title, "url": url, "version": __version__, "count": words.count, "plot": plots}
-        self._environment.globals.update(common)
-        self._said = f"{title}\n{url}"
+        self._environment.globals.update(common, server=server.url, is_known=server.is_known)
+        self._said = f"{title}\n{url}\n{server.url}"
 
     def version(self) -> str:
         """What the pages are made by: another one makes others."""

@@ -27,7 +27,7 @@ from construir_ftp.site import changes, conditions, pages, plots, shelf, view
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.live import Logs
 from construir_ftp.site.metrics import Metrics
-from construir_ftp.site.pages import Overview, Pages, Running
+from construir_ftp.site.pages import Overview, Pages, Running, Server
 from construir_ftp.site.plots import Sample
 from construir_ftp.site.shelf import Shelf
 from construir_ftp.site.stock import Stock
@@ -61,7 +61,7 @@ class Publisher:
     def __init__(self, spool: Spool, config: Config, told: Told = Told()) -> None:  # noqa: B008 - it never changes
         self._spool, self._config, self._told = spool, config, told
         self._tree = Tree(config.site_path())
-        self._pages = Pages(config.site.title, address(config))
+        self._pages = Pages(config.site.title, address(config), ftp_server(config))
         self._shelf, self._metrics = Shelf(), Metrics()
         self._tree.prepare(spool.state("done"))
         self._logs = Logs(spool.state("running"), self._tree.path / "running")
@@ -294,6 +294,15 @@ def address(config: Config) -> str:
     """Where the world has the pages, with a slash at its end."""
     host = f"[{config.site.address}]" if ":" in config.site.address else config.site.address
     return config.site.url.rstrip("/") + "/" if config.site.url else f"http://{host}:{config.site.port}/"
+
+
+def ftp_server(config: Config) -> Server:
+    """What is configured. With a certificate a name is needed, which only those know who use it."""
+    ftp, is_anywhere = config.ftp, config.ftp.address in ("::", "0.0.0.0")  # noqa: S104 - compared
+    host = ftp.masquerade_address or ("" if is_anywhere else ftp.address)
+    host = "" if config.tls.certificate else host
+    shown = f"[{host}]" if ":" in host else host or "HOST"
+    return Server(f"ftp://{shown}:{ftp.port or 'PORT'}", is_known=bool(host and ftp.port))
 
 
 def _mark(path: Path) -> tuple[int, int, int]:

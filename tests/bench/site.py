@@ -18,7 +18,7 @@ from construir_ftp.config import Config
 from construir_ftp.jobs.result import Result, encode
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.site.pages import Pages
-from construir_ftp.site.publisher import Publisher, address
+from construir_ftp.site.publisher import Publisher, address, ftp_server
 from construir_ftp.site.tree import Tree
 from tests import bench
 from tests.bench import Line, Row
@@ -47,7 +47,7 @@ def fill(spool: Spool, config: Config, results: int) -> None:
     kinds.mkdir()
     tree = Tree(config.site_path())
     tree.prepare(spool.state("done"))
-    tree.note_version(Pages(config.site.title, address(config)).version())
+    tree.note_version(Pages(config.site.title, address(config), ftp_server(config)).version())
     for number in range(KINDS):
         (kinds / f"{number}.html").write_bytes(bytes(PAGE_BYTES))
         (kinds / f"{number}.json").write_bytes(encode(made_up(number)))

@@ -1,17 +1,24 @@
 """Signed results on a server, as a contributor's commands find them: changed, stripped, signed by another key."""
 
+import html
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from construir_ftp import process
 from construir_ftp.jobs import sums
+from construir_ftp.jobs.job import read_result
+from construir_ftp.jobs.spool import Job
+from construir_ftp.site.pages import Pages, Server
+from construir_ftp.site.tree import Tree
 from construir_ftp.trust import key_place
 from construir_ftp.trust.seal import Seal
-from tests.support import images, signed
+from tests.support import images, signed, sites
 from tests.support.appliance import construir
 from tests.support.ftpclient import Control, House
 
@@ -197,3 +204,25 @@ def test_a_result_of_a_failed_job_is_verified_too(run: Command, house: House, se
     verified = run("verify", house.url(f"/done/{signed.ID}"))
     assert verified.returncode == 0
     assert verified.stdout.startswith(f"{signed.ID}: failed")
+
+
+def test_the_commands_on_the_page_of_a_result_do_what_they_say(house: House, seal: Seal, tmp_path: Path) -> None:
+    image = images.pack("zstd", images.image("ext2", 2**20))
+    done, site = signed.result(house.spool, seal, image=image), tmp_path / "site"
+    Tree(site).prepare(house.spool.state("done"))
+    with sites.served(site) as port:
+        pages = Pages("Construir", f"http://127.0.0.1:{port}/", Server(house.url(""), is_known=True))
+        page = pages.result(read_result(Job(done)), done).decode()
+        commands = html.unescape(page.partition('aria-label="Commands">')[2].partition("</pre>")[0])
+        typed = [line for line in commands.splitlines() if not line.startswith("construir shell ")]
+        home = tmp_path / "home"
+        home.mkdir()
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        env = process.environment(HOME=str(home), PATH=path)
+        argv = ["bash", "-euc", "\n".join(typed)]
+        said = subprocess.run(argv, cwd=home, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert said.returncode == 0, (typed, said.stdout, said.stderr)
+    assert f"construir shell {signed.ID}\n" in commands
+    assert said.stdout.splitlines()[-1] == "result.json: OK"
+    assert (home / signed.ID / "greet.img.zst").read_bytes() == image
+    assert (home / f"{signed.ID}-files/run.sh").is_file()

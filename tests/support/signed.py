@@ -34,6 +34,7 @@ def result(
     made: dict[str, bytes] = MADE,
     status: Status = "success",
     upload: bytes = b"an upload",
+    image: bytes = b"an image",
 ) -> Path:
     """The directory, in done/, of a result with an image, logs and artifacts."""
     job = Job(spool.state("running") / job_id)
@@ -49,7 +50,7 @@ def result(
         received=datetime.now(UTC),
     )
     (job.path / "job.json").write_bytes(msgspec.json.encode(record))
-    others = {record.image_name(): b"an image", OUTPUT: b"hello\n", CONSOLE: b"Linux\n", WISHES: b'outputs = ["*"]\n'}
+    others = {record.image_name(): image, OUTPUT: b"hello\n", CONSOLE: b"Linux\n", WISHES: b'outputs = ["*"]\n'}
     for name, content in {**others, **{f"{ARTIFACTS}/{name}": content for name, content in made.items()}}.items():
         (job.path / name).write_bytes(content)
     files = [Artifact(name, name, len(what), hashlib.sha256(what).hexdigest()) for name, what in made.items()]

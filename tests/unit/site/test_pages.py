@@ -12,11 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from construir_ftp import schema
+from construir_ftp.config import Config, FtpSection, TlsSection
 from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Result, Used
 from construir_ftp.jobs.status import RunningJob, Summary
 from construir_ftp.site import plots, shelf, words
 from construir_ftp.site.conditions import Finding
-from construir_ftp.site.pages import Overview, Pages, Running
+from construir_ftp.site.pages import Overview, Pages, Running, Server
+from construir_ftp.site.publisher import ftp_server
 from construir_ftp.site.shelf import Shelf
 from tests.support import sites
 
@@ -66,7 +69,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages() -> Pages:
-    return Pages("Construir", URL)
+    return Pages("Construir", URL, Server("ftp://construir.example.org:2121", is_known=True))
 
 
 def of_result(pages: Pages, one: Result, place: Path, output: bytes = b"") -> Elements:
@@ -169,10 +172,42 @@ def test_a_feed_has_all_that_atom_demands(pages: Pages) -> None:
 def test_a_result_says_in_words_how_it_ended_what_came_of_it_and_how_to_fetch_it(pages: Pages, tmp_path: Path) -> None:
     one = sites.result(status="idle-timeout", reason="printed nothing for 30 min")
     page = of_result(pages, one, tmp_path / one.id, b"first\nlast\n")
-    commands = (f"construir fetch {one.id}", "sha256sum --check", f"construir shell {one.id}")
+    commands = (
+        f"construir fetch {one.id} --server ftp://construir.example.org:2121\n",
+        "sha256sum --check",
+        f"construir shell {one.id}",
+    )
     made = ("out/hello.txt", "make=4.3-4.1", "last", "1 min")
     for told in ("Fell silent", "printed nothing for 30 min", *made, *commands):
         assert told in page.text, told
+    assert "in place of" not in page.text
     hrefs = list(page.values("href"))
     assert f"../done/{one.id}/artifacts/hello.txt" in hrefs
     assert hrefs.index(f"../done/{one.id}/artifacts/hello.txt") < hrefs.index(f"../done/{one.id}/output.log")
+
+
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ({}, "ftp://127.0.0.1:2121"),
+        ({"address": "2001:db8::1", "port": 21}, "ftp://[2001:db8::1]:21"),
+        ({"address": "0.0.0.0", "masquerade_address": "192.0.2.7"}, "ftp://192.0.2.7:2121"),
+        ({"address": "0.0.0.0"}, "ftp://HOST:2121"),
+        ({"address": "::", "port": 0}, "ftp://HOST:PORT"),
+        ({"port": 0}, "ftp://127.0.0.1:PORT"),
+    ],
+)
+def test_a_page_names_the_server_or_says_that_it_has_to_be_named(
+    tmp_path: Path, section: dict[str, object], url: str
+) -> None:
+    found = ftp_server(Config(ftp=schema.convert(section, FtpSection)))
+    assert found == Server(url, is_known=not re.search("HOST|PORT", url))
+    page = of_result(Pages("Construir", URL, found), sites.result(), tmp_path / "20261122T104102Z-7f3a-hello")
+    assert f"--server {url}\n" in page.text
+    told = f"# in place of {url}: the address by which you reach the FTP server\n"
+    assert (told in page.text) == (not found.is_known)
+
+
+def test_a_server_with_a_certificate_is_reached_by_a_name_that_only_its_users_know() -> None:
+    config = Config(ftp=FtpSection(masquerade_address="192.0.2.7"), tls=TlsSection(certificate="/etc/x.pem"))
+    assert ftp_server(config) == Server("ftp://HOST:2121", is_known=False)
