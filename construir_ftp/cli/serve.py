@@ -244,16 +244,17 @@ def print_findings(settings: Config, *, as_json: bool = False) -> bool:
 def status_command(settings: Config, as_json: bool) -> None:
     """Say what waits and why, what runs, and how much room there is."""
     spool = Spool.find(settings.spool_path())
-    summary, done = inquiry.summary(spool, settings.spool.min_free), len(spool.names("done"))
+    summary = inquiry.summary(spool, settings.spool.min_free)
     runner, pid = inquiry.runner(spool), claim.holder(spool.path)
     if as_json:
+        done = len(spool.names("done"))
         print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner, "appliance": pid or None})
         return
     click.echo(_who_runs(spool, pid))
-    table = Table("state", "jobs", "first", box=None)
-    table.add_row("queue", str(summary.waiting), summary.queue[0] if summary.queue else "")
-    table.add_row("running", str(len(summary.running)), summary.running[0].job if summary.running else "")
-    table.add_row("done", str(done), "")
+    table = Table("state", "jobs", "oldest", box=None)
+    for state in ("queue", "running", "done"):
+        jobs = spool.names(state)
+        table.add_row(state, str(len(jobs)), jobs[0] if jobs else "")
     print_table(table)
     no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
     for line in filter(
@@ -271,7 +272,9 @@ def _decided(spool: Spool) -> str:
     decided = service.read(spool.path)
     if decided == Service():
         return ""
-    return f"it is {'out of service' if decided.runs_machines else 'paused'} until: construir resume"
+    paused = "" if decided.runs_machines else "paused"
+    out = "out of service" if decided.runs_machines or not decided.takes_uploads else ""
+    return f"it is {' and '.join(filter(None, (out, paused)))} until: construir resume"
 
 
 def _who_runs(spool: Spool, pid: int) -> str:

@@ -2,6 +2,7 @@
 
 import ftplib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def test_drained_appliance_ends_what_runs_and_takes_nothing_until_it_is_resumed(
     assert said.endswith("nothing runs, 1 wait; stop construir serve now, or go on with: construir resume\n")
     assert one_slot.wait(running)["status"] == "cancelled"
     status = operate(one_slot, "status")
+    assert re.search(rf"(?m)^ *state +jobs +oldest *\n *queue +1 +{waiting} *$", status), status
     assert "uploads are refused: the appliance is being taken out of service\n" in status
     assert "no job is taken at the moment: the appliance is being taken out of service\n" in status
     assert "it is out of service until: construir resume\n" in status
