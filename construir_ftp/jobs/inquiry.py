@@ -76,6 +76,15 @@ def job(spool: Spool, job_id: str) -> JobStatus | None:
     return None
 
 
+def is_done(spool: Spool, job_id: str) -> bool:
+    """Whether a job has ended, and its result is there."""
+    try:
+        names.check_name(job_id)
+    except RefusedError:
+        return False
+    return (spool.state("done") / job_id).is_dir()
+
+
 def place(spool: Spool, job_id: str) -> int:
     """A waiting job's place in the queue, the next one being 1; 0 if it doesn't wait."""
     return next((number for number, waiting in enumerate(spool.line(), 1) if waiting == job_id), 0)

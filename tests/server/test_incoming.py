@@ -541,7 +541,10 @@ def test_finished_job_is_not_cancelled(house: House, alice: Control) -> None:
         assert job is not None
         house.spool.finish(job, b"{}")
     assert alice.ask("DELE x.img").startswith(f"550 Job {job_id} has ended already")
-    assert alice.ask(f"DELE /queue/{job_id}").startswith("550")
+    with house.connect() as bob:
+        bob.log_in("bob")
+        assert bob.ask(f"DELE /queue/{job_id}") == f"550 Job {job_id} has ended already; see /done/{job_id}/"
+        assert bob.ask(f"DELE /queue/{job_id}x") == "550 No job of yours waits or runs by that name."
     assert sorted(path.name for path in (house.spool.state("done") / job_id).iterdir()) == ["job.json", "result.json"]
 
 

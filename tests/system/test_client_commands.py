@@ -176,7 +176,8 @@ def test_cancel_ends_a_job_and_watch_says_so_with_a_code_of_its_own(run: Command
     assert run("watch", job_id).returncode == 73
     again = run("cancel", job_id)
     assert again.returncode == 66
-    assert again.stderr.count("\n") == 1
+    ended = f"Job {job_id} has ended already; see /done/{job_id}/"
+    assert again.stderr == f"construir: {job_id} is not cancelled: {ended}\n"
 
 
 def test_retry_sends_the_same_again_or_says_why_it_cant(run: Command, tmp_path: Path) -> None:

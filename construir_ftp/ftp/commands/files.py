@@ -16,7 +16,7 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.intake.incoming import Partial
-from construir_ftp.jobs import names, reply
+from construir_ftp.jobs import inquiry, names, reply
 from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
@@ -145,9 +145,20 @@ def _delete(session: Session, partial: Partial) -> Reply:
 def _cancel(session: Session, queue: Queue, name: str) -> Reply | None:
     job_id = queue.job(name)
     if job_id is None:
-        return Reply(550, "No job of yours waits or runs by that name.")
-    session.answer_later(session.server.background.quick, lambda: _cancel_job(session, queue, job_id))
+        session.answer_later(session.server.background.quick, lambda: _nothing_to_cancel(session, name))
+    else:
+        session.answer_later(session.server.background.quick, lambda: _cancel_job(session, queue, job_id))
     return None
+
+
+def _nothing_to_cancel(session: Session, name: str) -> Reply:
+    if inquiry.is_done(session.intake.spool, name):
+        return _has_ended(name)
+    return Reply(550, "No job of yours waits or runs by that name.")
+
+
+def _has_ended(job_id: str) -> Reply:
+    return Reply(550, f"Job {job_id} has ended already; see /done/{job_id}/")
 
 
 def _cancel_job(session: Session, queue: Queue, job_id: str) -> Reply:
@@ -155,7 +166,7 @@ def _cancel_job(session: Session, queue: Queue, job_id: str) -> Reply:
         session.intake.spool.cancel(job_id)
     except FileNotFoundError:
         queue.note_gone(job_id)
-        return Reply(550, f"Job {job_id} has ended already; see /done/{job_id}/")
+        return _has_ended(job_id)
     queue.note_gone(job_id)
     log.info("%s: job %s: cancelled", session.who, job_id)
     return Reply(250, f"Job {job_id} is cancelled; its result will be in /done/{job_id}/")
