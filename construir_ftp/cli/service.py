@@ -13,9 +13,10 @@ from construir_ftp.config import Config
 from construir_ftp.errors import MissingError, UsageError
 from construir_ftp.jobs import inquiry, references, service
 from construir_ftp.jobs.job import OPERATOR
-from construir_ftp.jobs.service import DRAINED, PAUSED, Service
+from construir_ftp.jobs.service import DRAINED, Service
 from construir_ftp.jobs.spool import Job, Spool
 
+NOT_SERVED = "but no appliance runs here; start it with: construir serve"
 _LOOK_S = 0.5
 _LIVE, _DONE = ("queue", "running"), ("done",)
 
@@ -28,13 +29,16 @@ def drain_command(settings: Config, with_queue: bool, no_wait: bool) -> None:
     """Take the appliance out of service: no uploads are taken, no jobs are started, and those that run end.
 
     Jobs that wait stay in the queue. Results can still be fetched. Waits until nothing runs; Ctrl-C ends only the
-    waiting. The appliance stays so, also if it is started again, until `construir resume`.
+    waiting. The appliance stays so, also if it is started again, until `construir resume`. It ends a pause.
     """
     spool = Spool.find(settings.spool_path())
+    stood_still = not service.read(spool.path).runs_machines
     service.decide(spool.path, Service(takes_uploads=False, takes_jobs=with_queue, why=DRAINED))
     spool.wake()
-    click.echo("no uploads are taken, and no jobs started" if not with_queue else "no uploads are taken")
+    taken = "no uploads are taken" if with_queue else "no uploads are taken, and no jobs started"
+    click.echo(f"{taken}; machines go on, to end" if stood_still else taken)
     if no_wait:
+        _say_whether_it_runs(spool)
         return
     try:
         _wait_until_idle(spool, with_queue=with_queue)
@@ -49,7 +53,7 @@ def _wait_until_idle(spool: Spool, *, with_queue: bool) -> None:
     while True:
         running, waiting = len(spool.names("running")), len(spool.names("queue"))
         if not running and not (with_queue and waiting):
-            click.echo(f"nothing runs, {waiting} wait; stop construir serve now, or go on with: construir resume")
+            _say_idle(spool, waiting)
             return
         if inquiry.runner(spool) is None:
             click.echo(f"no runner is there: {running} would run at the next start, {waiting} wait")
@@ -60,22 +64,29 @@ def _wait_until_idle(spool: Spool, *, with_queue: bool) -> None:
         time.sleep(_LOOK_S)
 
 
+def _say_idle(spool: Spool, waiting: int) -> None:
+    if is_served(spool):
+        click.echo(f"nothing runs, {waiting} wait; stop construir serve now, or go on with: construir resume")
+    else:
+        click.echo(f"nothing runs, {waiting} wait; go on with: construir resume")
+        click.echo(NOT_SERVED)
+
+
 @click.command("pause")
 @configured
 def pause_command(settings: Config) -> None:
     """Have all machines stand still, and start no jobs; uploads are taken.
 
     The jobs that run lose nothing, and their time limits stand still, too. It stays so until `construir resume`; if the
-    appliance is stopped or started again meanwhile, they begin anew after that.
+    appliance is stopped or started again meanwhile, they begin anew after that. Uploads that `construir drain` has had
+    refused before stay refused.
     """
     spool = Spool.find(settings.spool_path())
-    decided = service.read(spool.path)
-    service.decide(
-        spool.path,
-        Service(takes_uploads=decided.takes_uploads, takes_jobs=False, runs_machines=False, why=PAUSED),
-    )
+    decided = service.read(spool.path).paused()
+    service.decide(spool.path, decided)
     spool.wake()
-    click.echo("machines stand still, and no jobs are started; go on with: construir resume")
+    uploads = "" if decided.takes_uploads else f"; uploads stay refused: {decided.refusal()}"
+    click.echo(f"machines stand still, and no jobs are started{uploads}; go on with: construir resume")
     _say_whether_it_runs(spool)
 
 
@@ -91,9 +102,14 @@ def resume_command(settings: Config) -> None:
     _say_whether_it_runs(spool)
 
 
+def is_served(spool: Spool) -> bool:
+    """Whether an appliance works on it, or a runner by itself."""
+    return bool(claim.holder(spool.path)) or inquiry.runner(spool) is not None
+
+
 def _say_whether_it_runs(spool: Spool) -> None:
-    if not claim.holder(spool.path) and inquiry.runner(spool) is None:
-        click.echo("but no appliance runs here; start it with: construir serve")
+    if not is_served(spool):
+        click.echo(NOT_SERVED)
 
 
 @click.command("delete")

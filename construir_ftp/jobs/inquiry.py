@@ -134,9 +134,8 @@ def _why_not_ready(spool: Spool, job_id: str) -> str:
 
 def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
     """Why an upload would be refused now, whatever it is; empty if it would not."""
-    decided = service.read(spool.path)
-    if not decided.takes_uploads:
-        return decided.why
+    if refusal := service.read(spool.path).refusal():
+        return refusal
     return "" if Room(spool, min_free_bytes).for_uploads() >= 0 else "there is not enough room on the disk"
 
 

@@ -21,17 +21,32 @@ PAUSED = "the operator has paused it"
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`why` is told to anyone, where something is not so."""
+    """`why` is told to anyone, where something is not so; of uploads `why_no_uploads`, if that is another reason."""
 
     takes_uploads: bool = True
     takes_jobs: bool = True
     runs_machines: bool = True
     why: str = ""
+    why_no_uploads: str = ""
+
+    def refusal(self) -> str:
+        """Why no uploads are taken; empty while they are."""
+        return "" if self.takes_uploads else self.why_no_uploads or self.why
+
+    def paused(self) -> "Service":
+        """The same, with machines that stand still; uploads are refused if they were, for the reason that they were."""
+        return Service(
+            takes_uploads=self.takes_uploads,
+            takes_jobs=False,
+            runs_machines=False,
+            why=PAUSED,
+            why_no_uploads=self.refusal(),
+        )
 
     def demand_uploads(self) -> None:
         """Raises RefusedError (452) while no uploads are taken."""
         if not self.takes_uploads:
-            raise RefusedError(f"no uploads are taken at the moment: {self.why}; try again later", 452)
+            raise RefusedError(f"no uploads are taken at the moment: {self.refusal()}; try again later", 452)
 
 
 def read(spool: Path) -> Service:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from construir_ftp.errors import RefusedError
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs import service
+from construir_ftp.jobs.spool import Spool
 from tests.support import images
 from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.ftpclient import LONG_S
@@ -89,6 +92,39 @@ def test_drained_appliance_ends_what_runs_and_takes_nothing_until_it_is_resumed(
         "nothing runs, 0 wait; stop construir serve now, or go on with: construir resume\n"
     )
     assert one_slot.wait(last)["status"] == "success", "what waited was run, too"
+
+
+def test_pause_and_drain_leave_of_each_other_what_they_say(tmp_path: Path) -> None:
+    there = Appliance(tmp_path)
+    spool = Spool.prepare(there.spool)
+    operate(there, "pause")
+    said = operate(there, "drain", "--no-wait")
+    assert said.startswith("no uploads are taken, and no jobs started; machines go on, to end\n")
+    assert service.read(spool.path).runs_machines
+    drained = "the appliance is being taken out of service"
+    for _ in range(2):
+        assert operate(there, "pause").startswith(
+            "machines stand still, and no jobs are started; "
+            f"uploads stay refused: {drained}; go on with: construir resume\n"
+        )
+    with pytest.raises(RefusedError, match=f"no uploads are taken at the moment: {drained}; try again later"):
+        service.read(spool.path).demand_uploads()
+    status = operate(there, "status")
+    assert f"uploads are refused: {drained}\n" in status
+    assert "it is out of service and paused until: construir resume\n" in status
+    operate(there, "resume")
+    assert service.read(spool.path) == service.Service()
+
+
+def test_drain_says_that_no_appliance_runs(tmp_path: Path) -> None:
+    there = Appliance(tmp_path)
+    Spool.prepare(there.spool)
+    begun, absent = (
+        "no uploads are taken, and no jobs started\n",
+        "but no appliance runs here; start it with: construir serve\n",
+    )
+    assert operate(there, "drain") == f"{begun}nothing runs, 0 wait; go on with: construir resume\n{absent}"
+    assert operate(there, "drain", "--no-wait") == begun + absent
 
 
 def test_uploads_under_temporary_names_become_no_jobs_while_it_is_drained(one_slot: Appliance, short: Path) -> None:
