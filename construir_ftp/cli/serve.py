@@ -31,6 +31,7 @@ from construir_ftp.cli.options import (
     print_table,
     printable,
 )
+from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.config import Config
 from construir_ftp.errors import MissingLibraryError
 from construir_ftp.ftp.users import Users
@@ -282,7 +283,7 @@ def _who_runs(spool: Spool, pid: int) -> str:
         return f"the appliance runs, as process {pid}"
     if alone := [part for part in supervisor.PARTS if claim.holder(spool.path, part)]:
         return f"the appliance runs, in parts: {', '.join(alone)}"
-    return "no appliance runs here; start it with: construir serve"
+    return NOT_SERVED
 
 
 @click.command("prune")

@@ -16,7 +16,7 @@ from construir_ftp.jobs.job import OPERATOR
 from construir_ftp.jobs.service import DRAINED, Service
 from construir_ftp.jobs.spool import Job, Spool
 
-NOT_SERVED = "but no appliance runs here; start it with: construir serve"
+NOT_SERVED = "no appliance runs here; start it with: construir serve"
 _LOOK_S = 0.5
 _LIVE, _DONE = ("queue", "running"), ("done",)
 
@@ -69,7 +69,7 @@ def _say_idle(spool: Spool, waiting: int) -> None:
         click.echo(f"nothing runs, {waiting} wait; stop construir serve now, or go on with: construir resume")
     else:
         click.echo(f"nothing runs, {waiting} wait; go on with: construir resume")
-        click.echo(NOT_SERVED)
+        click.echo(f"but {NOT_SERVED}")
 
 
 @click.command("pause")
@@ -109,7 +109,7 @@ def is_served(spool: Spool) -> bool:
 
 def _say_whether_it_runs(spool: Spool) -> None:
     if not is_served(spool):
-        click.echo(NOT_SERVED)
+        click.echo(f"but {NOT_SERVED}")
 
 
 @click.command("delete")

@@ -15,7 +15,7 @@ from rich.live import Live
 
 from construir_ftp.cli.options import PATH, DurationType, settings_of
 from construir_ftp.cli.panel import SORTS, Panel, Scene, plain
-from construir_ftp.cli.servers import Reach, reaching
+from construir_ftp.cli.servers import Reach, reaching, tell
 from construir_ftp.client import board as remote
 from construir_ftp.client.connection import plainly
 from construir_ftp.errors import ConstruirError
@@ -70,11 +70,14 @@ _Watching = Callable[[Callable[[], None], Show], None]
 
 def _here(config_path: Path | None, place: Path | None, last: int) -> tuple[str, _Watching]:
     # Imported here: contributors' commands work without what an appliance needs.
+    from construir_ftp.cli.service import NOT_SERVED, is_served
     from construir_ftp.jobs.spool import Spool
     from construir_ftp.jobs.spool_board import Looks
 
     settings = settings_of(config_path, place)
     spool = Spool.find(settings.spool_path())
+    if not is_served(spool):
+        tell(NOT_SERVED)
     looks = Looks(spool, settings.spool.min_free, last)
 
     def watch(pause: Callable[[], None], show: Show) -> None:

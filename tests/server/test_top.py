@@ -128,6 +128,8 @@ def test_without_a_terminal_it_prints_lines(house: House) -> None:
         counts, job = done.stdout.splitlines()
         assert " machines run, 0 wait, " in counts
         assert job.endswith("-0000-job1 success")
+        absent = "construir: no appliance runs here; start it with: construir serve\n"
+        assert done.stderr == (absent if where.startswith("--spool") else "")
 
 
 def test_a_server_that_was_never_there_is_told_in_a_line(tmp_path: Path) -> None:
