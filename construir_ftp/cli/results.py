@@ -11,7 +11,7 @@ from rich.text import Text
 from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
-from construir_ftp.cli.servers import Reach, reaching, server_option
+from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.cli.trust import Brought
 from construir_ftp.client import destination, diff, fetch, jobs, status
 from construir_ftp.client.address import Address
@@ -58,7 +58,7 @@ def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, 
     """
     where = reach.address(job)
     with plainly(where), reach.as_anyone(where).session() as ftp:
-        job_id = jobs.resolve(ftp, job, reach.memory)
+        job_id = jobs.resolve(ftp, job, reach.memory, tell=tell)
     directory = output or Path(job_id)
     bring(reach, where, job_id, directory, only)
     click.echo(directory)
@@ -131,7 +131,7 @@ def _side(reach: Reach, word: str, directory: Path) -> Side:
         )
     where = reach.address(word)
     with plainly(where), reach.as_anyone(where).session() as ftp:
-        job_id = jobs.resolve(ftp, word, reach.memory)
+        job_id = jobs.resolve(ftp, word, reach.memory, tell=tell)
         items, ended = fetch.contents(ftp, job_id).items, status.result(ftp, job_id)
     _bring(reach, where, job_id, directory, diff.wanted(items, ended))
     return Side(ended, directory)

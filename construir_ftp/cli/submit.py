@@ -17,7 +17,7 @@ from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.screen import Screen
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
-from construir_ftp.client import destination, jobs, submit
+from construir_ftp.client import destination, history, jobs, submit
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Remote, plainly
 from construir_ftp.client.history import Sent
@@ -126,11 +126,12 @@ def retry_command(reach: Reach, job: str, wait: bool, fetch: Path | None) -> int
 def watch_command(reach: Reach, job: str) -> int:
     """Follow the job ID: its place in the queue, then what it prints; exit with its own code.
 
-    ID may be the beginning of one, or the job's name, if that says which. Ctrl-C leaves the job alone.
+    ID may be the beginning of one, or the job's name: of several that were sent from here the newest is meant. Ctrl-C
+    leaves the job alone.
     """
     where = reach.address(job)
     with plainly(where), reach.as_anyone(where).session() as ftp:
-        job_id = jobs.resolve(ftp, job, reach.memory, prefer_live=True)
+        job_id = jobs.resolve(ftp, job, reach.memory, prefer_live=True, tell=tell)
     return _follow(reach, where, job_id, None)
 
 
@@ -223,9 +224,8 @@ def _remembered(reach: Reach, word: str) -> Sent:
     found = reach.memory.find(word)
     if not found:
         raise UsageError(f"no job {printable(word)} was sent from this computer; send its files: construir submit DIR")
-    if len(found) > 1:
-        raise UsageError(f"{printable(word)} may be any of {', '.join(job.id for job in found[-5:])}; say which")
-    return found[0]
+    history.newest(word, [job.id for job in found], tell)
+    return found[-1]
 
 
 # -- following -----------------------------------------------------------------------------------------------

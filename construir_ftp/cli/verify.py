@@ -10,7 +10,7 @@ import click
 from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, configured, printable
 from construir_ftp.cli.results import bring
-from construir_ftp.cli.servers import Reach, reaching, server_option
+from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import address, jobs
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
@@ -104,7 +104,7 @@ def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
         )
     where = reach.address(what)
     with plainly(where), reach.as_anyone(where).session() as ftp:
-        return where, jobs.resolve(ftp, what, reach.memory)
+        return where, jobs.resolve(ftp, what, reach.memory, tell=tell)
 
 
 def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], quorum: int) -> None:

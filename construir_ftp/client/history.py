@@ -9,7 +9,7 @@ can be followed and fetched by its id from anywhere.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -103,6 +103,13 @@ def matching(word: str, ids: list[str]) -> list[str]:
         or [job_id for job_id in ids if job_id.startswith(word)]
         or [job_id for job_id in ids if job_id.split("-", 2)[2:] == [word]]
     )
+
+
+def newest(word: str, ids: list[str], tell: Callable[[str], None]) -> str:
+    """The last of these ids of jobs that were sent from here, oldest first; where there are others, that is told."""
+    if len(ids) > 1:
+        tell(f"{word} may be any of {len(ids)} jobs that were sent from here; the newest is meant: {ids[-1]}")
+    return ids[-1]
 
 
 def _write(path: Path, what: msgspec.Struct) -> None:

@@ -1,13 +1,14 @@
 """The jobs of a server: what waits and why, what runs, what is done; and which of them were sent from here."""
 
 import ftplib
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 from construir_ftp.client import remote_files, status
-from construir_ftp.client.history import Memory, matching
+from construir_ftp.client.history import Memory, matching, newest
 from construir_ftp.errors import AnswerError, MissingError, UsageError, one_line
 
 _MOST_NAMED = 5
@@ -63,11 +64,14 @@ def _ended(ftp: ftplib.FTP, job_id: str, *, is_mine: bool) -> JobLine:
     )
 
 
-def resolve(ftp: ftplib.FTP, word: str, memory: Memory, *, prefer_live: bool = False) -> str:
-    """The id that `word` means: an id, what one begins with, or a job's name, as long as that is only one.
+def resolve(
+    ftp: ftplib.FTP, word: str, memory: Memory, *, prefer_live: bool = False, tell: Callable[[str], None] | None = None
+) -> str:
+    """The id that `word` means: an id, what one begins with, or a job's name.
 
     Where there are several, those that were sent from here come first, and, if that is preferred, those that are not
-    done. Raises MissingError, UsageError where several are meant, and AnswerError where another one is answered for.
+    done. If there is somebody to tell, the newest is meant of several that were sent from here. Raises MissingError,
+    UsageError where several are meant, and AnswerError where another one is answered for.
     """
     if (exact := status.look(ftp, word)) is not None:
         if not matching(word, [exact.id]):
@@ -78,10 +82,12 @@ def resolve(ftp: ftplib.FTP, word: str, memory: Memory, *, prefer_live: bool = F
     mine = {job.id for job in memory.all()}
     there = filter(status.is_name, {*live, *remote_files.names(ftp, "/done")})
     found = sorted(matching(word, list(there)))
-    for preferred in (live if prefer_live else set(), mine):
+    for preferred in (mine, live if prefer_live else set()):
         found = [job_id for job_id in found if job_id in preferred] or found
     if not found:
         raise MissingError(f"there is no job {one_line(word)} on {ftp.host}, or no longer; see: construir jobs")
+    if tell is not None and found[-1] in mine:
+        return newest(word, found, tell)
     if len(found) > 1:
         more = f", and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
         raise UsageError(f"{one_line(word)} may be any of {', '.join(found[-_MOST_NAMED:])}{more}; say which")

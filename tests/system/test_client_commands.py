@@ -180,7 +180,7 @@ def test_cancel_ends_a_job_and_watch_says_so_with_a_code_of_its_own(run: Command
     assert again.stderr == f"construir: {job_id} is not cancelled: {ended}\n"
 
 
-def test_retry_sends_the_same_again_or_says_why_it_cant(run: Command, tmp_path: Path) -> None:
+def test_retry_sends_the_same_again_or_says_why_it_cant(run: Command, home: dict[str, str], tmp_path: Path) -> None:
     image = tmp_path / "again.img.zst"
     run("pack", job(tmp_path / "again", "echo again"), "-o", image)
     first = run("submit", image).stdout.strip()
@@ -201,6 +201,20 @@ def test_retry_sends_the_same_again_or_says_why_it_cant(run: Command, tmp_path: 
         assert line in told.stdout.replace(" 0644", ""), told.stdout
     as_json = json.loads(run("diff", first, third, "--json").stdout)
     assert {file["path"] for file in as_json["files"]} == {"/made", "/run.sh"}
+
+    meant = f"again may be any of 3 jobs that were sent from here; the newest is meant: {third}\n"
+    watched = run("watch", "again")
+    assert (watched.returncode, watched.stdout) == (1, "different\n")
+    fetched = run("fetch", "again", "--only", "output")
+    assert (fetched.returncode, fetched.stdout) == (0, f"{third}\n")
+    ambiguous = run("cancel", "again")
+    assert (ambiguous.returncode, ambiguous.stdout) == (2, ""), "what is ended is said"
+    retried = run("retry", "again")
+    assert retried.returncode == 0
+    assert all(f"construir: {meant}" in said.stderr for said in (watched, fetched, retried))
+    elsewhere = construir("fetch", "again", env={**home, "XDG_STATE_HOME": str(tmp_path / "elsewhere")}, cwd=tmp_path)
+    assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+    assert elsewhere.stderr.endswith("; say which\n")
 
     changed = run("retry", first)
     assert (changed.returncode, changed.stdout) == (2, "")

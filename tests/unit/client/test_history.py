@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.client.history import Memory, Sent, matching
+from construir_ftp.client.history import Memory, Sent, matching, newest
 from construir_ftp.errors import ConstruirError
 from construir_ftp.pack.pack import Wrapping
 
@@ -39,6 +39,14 @@ def test_a_job_is_found_again_by_its_id_its_beginning_or_its_name(memory: Memory
 
 def test_an_id_counts_before_what_it_begins() -> None:
     assert matching("a", ["ab", "a"]) == ["a"]
+
+
+def test_of_several_jobs_the_newest_is_meant_and_told() -> None:
+    told: list[str] = []
+    assert newest("hello", [FIRST], told.append) == FIRST
+    assert told == []
+    assert newest("2026", [FIRST, SECOND], told.append) == SECOND
+    assert told == [f"2026 may be any of 2 jobs that were sent from here; the newest is meant: {SECOND}"]
 
 
 def test_what_was_begun_is_continued_only_if_it_is_the_same_for_the_same_server(memory: Memory) -> None:
