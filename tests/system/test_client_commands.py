@@ -207,11 +207,15 @@ def test_retry_sends_the_same_again_or_says_why_it_cant(run: Command, home: dict
     assert (watched.returncode, watched.stdout) == (1, "different\n")
     fetched = run("fetch", "again", "--only", "output")
     assert (fetched.returncode, fetched.stdout) == (0, f"{third}\n")
+    compared = run("diff", first, "again")
+    # Where no directory has that name.
+    verified = construir("verify", "again", env=home, cwd=tmp_path / "home")
+    assert (verified.returncode, compared.returncode, compared.stdout) == (0, 1, told.stdout)
     ambiguous = run("cancel", "again")
     assert (ambiguous.returncode, ambiguous.stdout) == (2, ""), "what is ended is said"
     retried = run("retry", "again")
     assert retried.returncode == 0
-    assert all(f"construir: {meant}" in said.stderr for said in (watched, fetched, retried))
+    assert all(f"construir: {meant}" in said.stderr for said in (watched, fetched, verified, compared, retried))
     elsewhere = construir("fetch", "again", env={**home, "XDG_STATE_HOME": str(tmp_path / "elsewhere")}, cwd=tmp_path)
     assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
     assert elsewhere.stderr.endswith("; say which\n")
