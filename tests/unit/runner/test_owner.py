@@ -42,7 +42,9 @@ def test_what_we_use_is_ours_also_when_it_has_ended(who: str) -> None:
 def stranger() -> Iterator[int]:
     """A process at work that nobody here has started: its parent has ended. Its pid."""
     loop = "import time; e = time.monotonic() + 120\nwhile time.monotonic() < e: pass"
-    script = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {loop!r}], stdout=2).pid)"
+    # Whoever captures what its parent says does not wait for it, too.
+    quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    script = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {loop!r}], {quiet}).pid)"
     started = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     try:
         yield int(started.stdout)
