@@ -20,9 +20,9 @@ def unit(path: Path) -> configparser.ConfigParser:
     return read
 
 
-def test_each_part_has_a_unit() -> None:
+def test_each_part_has_a_unit_and_so_has_the_web_server() -> None:
     started = [unit(path)["Service"]["ExecStart"] for path in SERVICES]
-    assert sorted(line.removeprefix(_SERVE) for line in started if line.startswith(_SERVE)) == sorted(PARTS)
+    assert sorted(line.removeprefix(_SERVE) for line in started if line.startswith(_SERVE)) == sorted([*PARTS, "web"])
 
 
 @pytest.mark.parametrize("part", PARTS)

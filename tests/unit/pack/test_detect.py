@@ -76,7 +76,7 @@ def test_what_is_written_for_each_kind_is_a_job(tmp_path: Path, kind: str) -> No
 
 def test_packages_of_every_kind_are_in_debian(tmp_path: Path) -> None:
     known = set(process.run(["apt-cache", "pkgnames"], timeout_s=60).split())
-    if "gcc" not in known:
+    if "0ad" not in known:  # the first of Debian's; what is installed is known without lists
         pytest.skip("apt knows no packages here; run: apt-get update")
     for number, (files, _, _) in enumerate(_KINDS.values()):
         sketch = detect.look(
