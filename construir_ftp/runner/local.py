@@ -115,8 +115,10 @@ def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket) -> 
             raise ConstruirError("stopped before the job had ended")
 
 
-def _wait_in_vain(_seconds: float) -> bool:
-    # Whoever runs a job by hand is told at once that the disk is full.
+def _wait_in_vain(_seconds: float, error: Exception) -> bool:
+    # Whoever runs a job by hand is told at once that the disk is full, or the key can't be used.
+    if isinstance(error, ConstruirError):
+        raise error
     return True
 
 

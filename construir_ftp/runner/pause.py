@@ -3,10 +3,15 @@
 import logging
 import time
 
+from construir_ftp.trust.seal import SigningError
+
 log = logging.getLogger("construir.runner")
 
 _FIRST_S = 1.0
 _LONGEST_S = 300.0
+# In words for anyone.
+LACKS_ROOM = "there is not enough room on the disk for it beside what runs"
+UNSIGNED = "results can't be signed"
 
 
 class Pause:
@@ -23,6 +28,13 @@ class Pause:
         self.why, self.detail = why, detail
         self._resume_at_s = time.monotonic() + self._pause_s
         log.error("%s; next try in %g s", detail, self._pause_s)
+
+    def begin_by(self, error: Exception) -> None:
+        """Take no job for a while, since none could be run, or none published; a pause that lasts is not made longer."""
+        if self.left_s:
+            return
+        why = UNSIGNED if isinstance(error, SigningError) else "no machine can be started"
+        self.begin(why, f"no job can be run: {error}")
 
     def forget(self) -> None:
         """All is well: the next pause is the shortest again."""

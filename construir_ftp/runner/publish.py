@@ -49,7 +49,8 @@ def publish(
 ) -> Published:
     """running -> done: write all that is said of a result, sign it, and have the job where anyone sees it.
 
-    `taken` is in artifacts/ already. Without a seal nothing is signed. Raises OSError, with the job still running.
+    `taken` is in artifacts/ already. Without a seal nothing is signed. Raises OSError and SigningError, with the job
+    still running.
     """
     result = describe(attempt, ended, taken)
     encoded = encode(result)

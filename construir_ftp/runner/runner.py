@@ -5,6 +5,7 @@ lost, by a slow scan. It takes no job when asked to stop, while the disk is near
 up; uploads are still accepted then.
 """
 
+import functools
 import logging
 import selectors
 import socket
@@ -30,15 +31,13 @@ from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.owner import Owner
-from construir_ftp.runner.pause import Pause
+from construir_ftp.runner.pause import LACKS_ROOM, UNSIGNED, Pause
 from construir_ftp.runner.resources import Resources, Supply
 from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.withdrawal import Withdrawal
-from construir_ftp.trust.seal import Seal
+from construir_ftp.trust.seal import Seal, SigningError
 
 log = logging.getLogger("construir.runner")
-
-_LACKS_ROOM = "there is not enough room on the disk for it beside what runs"
 
 
 class Runner:
@@ -165,7 +164,7 @@ class Runner:
                 self._installs.add(prepared)
             if not isinstance(error, ConstruirError | OSError):
                 raise  # such as a stop
-            self._pause.begin("no machine can be started", f"no job can be run: {error}")
+            self._pause.begin_by(error)
             return False
         # Asked once more: to make ready can take minutes, and an operator may have decided otherwise meanwhile.
         task = prepared or (self._spool.take(fits) if self._takes_jobs() else None)
@@ -190,10 +189,12 @@ class Runner:
         for cancelled in (*self._withdrawal.take(), *prepared):
             try:
                 self._note(worker.publish_cancelled(self._spool, self._seal, cancelled))
-            except OSError:
-                log.exception("job %s: cancelled, but its result can't be written; it is tried again", cancelled.id)
+            except (OSError, SigningError) as error:
+                log.warning("job %s: cancelled, and tried again: its result can't be written: %s", cancelled.id, error)
                 self._spool.requeue(cancelled)
                 self._withdrawal.hear()
+                if isinstance(error, SigningError):
+                    self._pause.begin_by(error)
 
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
@@ -205,7 +206,7 @@ class Runner:
                 *(status.RunningJob(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
                 *self._installs.report(),
             ),
-            pause=self._pause.why if is_paused else _LACKS_ROOM if self._waits_for_room else "",
+            pause=self._pause.why if is_paused else LACKS_ROOM if self._waits_for_room else "",
             pause_detail=self._pause.detail if is_paused else "",
             paused=self._stands_still,
             accelerator=self._latest.accelerator.accelerator if self._latest else None,
@@ -233,6 +234,7 @@ class Runner:
         return not self._waits_for_room
 
     def _ready_resources(self) -> Resources:
+        self._seal.demand_usable()
         resources = self._supply.get()
         if self._machines_fail:
             self._try_a_machine(resources)
@@ -255,8 +257,15 @@ class Runner:
         with self._catching(task.job if isinstance(task, Attempt) else task):
             prepared = task if isinstance(task, Attempt) else self._prepared(resources, task, killed)
             if isinstance(prepared, Attempt):
-                prepared = worker.run(resources, prepared, killed, self._stopping.wait, waiting)
+                prepared = worker.run(resources, prepared, killed, functools.partial(self._wait, prepared.job), waiting)
             self._note(prepared)
+
+    def _wait(self, job: Job, pause_s: float, error: Exception) -> bool:
+        """Between attempts to publish a job, in its slot's thread: true means stop waiting."""
+        if isinstance(error, SigningError):
+            self._pause.begin_by(error)
+            self._tell(job, UNSIGNED)
+        return self._stopping.wait(pause_s)
 
     def _prepare(self, resources: Resources, task: Attempt | Job, killed: socket.socket, _: Machine | None) -> None:
         """Have the packages of a job installed, in its place's thread."""
@@ -278,6 +287,9 @@ class Runner:
         except MachineUnavailableError as error:
             self._machines_fail = True
             self._pause.begin("no machine can be started", str(error))
+        except SigningError as error:
+            worker.give_back(self._spool, job)
+            self._pause.begin_by(error)
         except Exception:
             # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
             log.exception("job %s: left as it is until the next start", job.id)

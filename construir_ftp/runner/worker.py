@@ -28,14 +28,14 @@ from construir_ftp.runner.allocation import Allocation
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.publish import keep_upload, publish
 from construir_ftp.runner.resources import Resources
-from construir_ftp.trust.seal import Seal
+from construir_ftp.trust.seal import Seal, SigningError
 
 log = logging.getLogger("construir.runner")
 
 # With less than this free on the spool's disk a machine's lost write is the host's doing.
 _NO_ROOM_BYTES = 16 * 2**20
 
-Wait = Callable[[float], bool]
+Wait = Callable[[float, Exception], bool]
 Tell = Callable[[str], None]
 
 
@@ -46,7 +46,8 @@ def prepare(
 
     As soon as `stop` is readable it is requeued, or published as cancelled if that is why. `tell(doing)` is called with
     what keeps the job from its machine, in words for anyone, and with nothing once nothing does. Raises
-    MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted.
+    MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted. After a SigningError
+    it is still running; see give_back.
     """
     try:
         attempt = Attempt.of(job)
@@ -88,8 +89,9 @@ def run(
     """Run a job that was prepared. As soon as `stop` is readable its machine is killed, and it is requeued, or
     published as cancelled if that is why.
 
-    `wait(seconds)` is called between attempts to write a result to a full disk; true means stop waiting. `waiting` is a
-    machine of the usual shape that has been kept for it. Raises MachineUnavailableError as `prepare` does.
+    `wait(seconds, error)` is called between attempts to publish a result, while the disk is full or the key can't be
+    used; true means stop waiting. `waiting` is a machine of the usual shape that has been kept for it. Raises
+    MachineUnavailableError as `prepare` does.
     """
     allocation = attempt.allocation
     assert allocation is not None, "it was prepared"
@@ -108,9 +110,18 @@ def demand_empty_machine(resources: Resources, stop: socket.socket | None = None
 
 
 def publish_cancelled(spool: Spool, seal: Seal | None, job: Job) -> Published:
-    """Publish a job that was taken and is not to be run. After an OSError it is still running, as after any other."""
+    """Publish a job that was taken and is not to be run. After an OSError or a SigningError it is still running."""
     ended = Outcome("cancelled", f"cancelled by {job.cancelled_by()} before it ran")
     return publish(spool, seal, Attempt.of_any(job), ended)
+
+
+def give_back(spool: Spool, job: Job) -> None:
+    """running -> queue: a job without a machine whose result can't be signed. What it has lost is an attempt only if
+    that was its last one: it is not to be run again.
+    """
+    if 0 < job.attempts() < MAX_ATTEMPTS:
+        job.forgive_attempt()
+    spool.requeue(job)
 
 
 # -- the machine -----------------------------------------------------------------------------------------------
@@ -215,7 +226,9 @@ def _give_up(resources: Resources, attempt: Attempt, reason: str) -> Published:
 def _collect(
     resources: Resources, attempt: Attempt, allocation: Allocation, ended: Outcome, wait: Wait
 ) -> Published | Requeued:
-    """Pack and publish; a full disk is waited out, since the janitor, or anybody, may make room."""
+    """Pack and publish. A full disk is waited out, since the janitor, or anybody, may make room; so is a key that can't
+    be used, since the operator may put it back.
+    """
     job, pause_s, is_packed = attempt.job, 1.0, False
     ended = _verify(attempt, ended)
     while True:
@@ -226,11 +239,13 @@ def _collect(
             taken = artifacts.take(job.disk, allocation.wishes.outputs, job.path / ARTIFACTS, resources.artifact_limits)
             keep_upload(attempt, resources.keep_upload_bytes)
             return publish(resources.spool, resources.seal, attempt, ended, taken)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except (OSError, SigningError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOSPC:
                 raise
-            log.warning("job %s: no room for its result; trying again in %g s", job.id, pause_s)
-        if wait(pause_s):
+            why = error if isinstance(error, SigningError) else "no room for its result"
+            log.warning("job %s: %s; trying again in %g s", job.id, why, pause_s)
+            is_over = wait(pause_s, error)
+        if is_over:
             job.forgive_attempt()
             return Requeued(resources.spool.requeue(job), "")
         pause_s = min(60.0, pause_s * 2)

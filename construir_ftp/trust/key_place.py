@@ -8,12 +8,14 @@ The key is made where there is none. Whoever puts another one in its place has c
 the old one has signed is still known by its line.
 """
 
+import hashlib
 import os
 import socket
 import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -30,13 +32,25 @@ _MOST_BYTES = 2**20
 
 
 class PrivateKey(msgspec.Struct, frozen=True):
-    """A private key, by its file, and its public half."""
+    """A private key, by its file, as it was when it was opened, and its public half."""
 
     path: Path
     public: PublicKey
+    file_sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The one in a file. Raises ConfigError, CommandError, OSError."""
+        return cls(path, _public_half(path), _sha256(path))
+
+    def demand_usable(self) -> None:
+        """Raises ConfigError where the file is no longer what was opened, OSError where it can't be read."""
+        if _sha256(self.path) != self.file_sha256:
+            raise ConfigError(f"{self.path} has changed; put the key back, or start again for another one")
 
     def sign(self, message: bytes) -> bytes:
-        """The 64 bytes of its signature. Raises CommandError where openssl fails, OSError."""
+        """The 64 bytes of its signature. Raises ConfigError, CommandError where openssl fails, OSError."""
+        self.demand_usable()
         with tempfile.NamedTemporaryFile(prefix="construir-") as file:  # openssl asks for its length
             file.write(message)
             file.flush()
@@ -91,7 +105,7 @@ def open_key(spool: Path, section: TrustSection) -> PrivateKey:
             _make(path)
         if path.parent != Path(os.environ.get("CREDENTIALS_DIRECTORY", "")):
             demand_secret(path)
-        key = PrivateKey(path, _public_half(path))
+        key = PrivateKey.of(path)
         _publish(spool, key.public, name(section))
     except OSError as error:
         raise ConstruirError(f"the key that results are signed with: {error.filename}: {error.strerror}") from error
@@ -125,6 +139,10 @@ def demand_secret(path: Path) -> None:
     status = path.stat()
     if status.st_mode & 0o077 or status.st_uid != os.geteuid():
         raise ConfigError(f"{path}: others can read this key, or it is another user's; chmod 600, and chown it")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _public_half(path: Path) -> PublicKey:

@@ -1,12 +1,15 @@
 """The signatures of a result, made by the key of the appliance that ran it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from construir_ftp.config import TrustSection
+from construir_ftp.errors import ConstruirError, plainly
 from construir_ftp.jobs.result import Result
 from construir_ftp.trust import dsse, key_place, sshsig, statement
 from construir_ftp.trust.dsse import Envelope, EnvelopeSignature
@@ -15,6 +18,10 @@ from construir_ftp.trust.sshsig import Signature
 from construir_ftp.trust.statement import Statement
 
 log = logging.getLogger("construir.trust")
+
+
+class SigningError(ConstruirError):
+    """The key can't be used at the moment: the host's fault, never the job's."""
 
 
 class Seal(msgspec.Struct, frozen=True):
@@ -31,15 +38,32 @@ class Seal(msgspec.Struct, frozen=True):
         return cls(key, key_place.name(section))
 
     def provenance(self, result: Result, sums: dict[str, str], wishes: str) -> bytes:
-        """provenance.intoto.jsonl of a result; see statement.of_result. Raises CommandError, OSError."""
+        """provenance.intoto.jsonl of a result; see statement.of_result. Raises SigningError."""
         return self.envelope(statement.of_result(result, sums, wishes, self.host)).line()
 
     def envelope(self, told: Statement) -> Envelope:
-        """A statement, signed."""
+        """A statement, signed. Raises SigningError."""
         payload = told.encoded()
-        signature = self.key.sign(dsse.signed_bytes(payload))
+        signature = self._sign(dsse.signed_bytes(payload))
         return Envelope(payload, dsse.PAYLOAD_TYPE, (EnvelopeSignature(self.key.public.fingerprint, signature),))
 
     def signature(self, sums: bytes) -> bytes:
-        """SHA256SUMS.sig, for a SHA256SUMS of this content."""
-        return sshsig.armored(Signature(self.key.public, self.key.sign(sshsig.signed_bytes(sums))))
+        """SHA256SUMS.sig, for a SHA256SUMS of this content. Raises SigningError."""
+        return sshsig.armored(Signature(self.key.public, self._sign(sshsig.signed_bytes(sums))))
+
+    def demand_usable(self) -> None:
+        """Raises SigningError where the key is not the one that was opened, or can't be read; starts no program."""
+        with self._signing():
+            self.key.demand_usable()
+
+    def _sign(self, message: bytes) -> bytes:
+        with self._signing():
+            return self.key.sign(message)
+
+    @contextmanager
+    def _signing(self) -> Iterator[None]:
+        try:
+            with plainly(self.key.path):
+                yield
+        except ConstruirError as error:
+            raise SigningError(f"results can't be signed: {error}") from error

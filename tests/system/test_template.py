@@ -176,7 +176,7 @@ def run_job(resources: Resources, waiting: Machine | None = None) -> Published:
     with stop, other_end:
         prepared = worker.prepare(resources, job, stop)
         assert isinstance(prepared, Attempt)
-        outcome = worker.run(resources, prepared, stop, lambda _seconds: True, waiting)
+        outcome = worker.run(resources, prepared, stop, lambda _seconds, _error: True, waiting)
     assert isinstance(outcome, Published)
     return outcome
 
