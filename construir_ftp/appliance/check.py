@@ -228,12 +228,13 @@ def _key(config: Config) -> Iterator[Finding]:
     path = key_place.private(config.spool_path(), config.trust)
 
     def look() -> str:
+        key_place.demand_not_lost(config.spool_path(), path)
         if os.access(path, os.R_OK):
             key_place.demand_secret(path)
         signers = [key.fingerprint for key in key_place.known(config.spool_path())[:1]]
         return f"{path}; results are signed with {signers[0] if signers else 'it from the next start on'}"
 
-    if path.exists():
+    if path.exists() or key_place.known(config.spool_path()):
         yield attempt("key", "see docs/trust.md", look)
     else:
         yield Finding("key", "ok", f"{path} will be made by: construir serve")

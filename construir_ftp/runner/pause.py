@@ -30,7 +30,7 @@ class Pause:
         log.error("%s; next try in %g s", detail, self._pause_s)
 
     def begin_by(self, error: Exception) -> None:
-        """Take no job for a while, since none could be run, or none published; a pause that lasts is not made longer."""
+        """Take no job for a while, since none could be run, or published; a pause that lasts is not made longer."""
         if self.left_s:
             return
         why = UNSIGNED if isinstance(error, SigningError) else "no machine can be started"

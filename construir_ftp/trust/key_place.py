@@ -4,8 +4,8 @@
                   construir.pub      its public half
                   allowed_signers    a line for each key that has signed here, the newest first
 
-The key is made where there is none. Whoever puts another one in its place has changed it from the next start on; what
-the old one has signed is still known by its line.
+The key is made where neither it nor construir.pub is: one that was lost is not replaced by itself. Whoever puts another
+one in its place has changed it from the next start on; what the old one has signed is still known by its line.
 """
 
 import hashlib
@@ -94,13 +94,14 @@ def private(spool: Path, section: TrustSection) -> Path:
 
 
 def open_key(spool: Path, section: TrustSection) -> PrivateKey:
-    """The private key, made if it is missing; its public half is then where anyone finds it.
+    """The private key, made if there was never one; its public half is then where anyone finds it.
 
     Raises ConstruirError where it can't be used, or others can read it.
     """
     path = private(spool, section)
     try:
         _prepare(directory(spool))
+        demand_not_lost(spool, path)
         if not path.exists():
             _make(path)
         if path.parent != Path(os.environ.get("CREDENTIALS_DIRECTORY", "")):
@@ -132,6 +133,14 @@ def _make(path: Path) -> None:
     finally:
         draft.unlink(missing_ok=True)
     files.fsync(path.parent)
+
+
+def demand_not_lost(spool: Path, path: Path) -> None:
+    """Raises ConfigError where the private key is missing, although there was one."""
+    public = directory(spool) / PUBLIC
+    if public.exists() and not path.exists():
+        cure = f"put it back from the backup; if a new key is wanted, remove {public} as well, and tell contributors"
+        raise ConfigError(f"{path} is missing, the key that results are signed with: {cure}")
 
 
 def demand_secret(path: Path) -> None:

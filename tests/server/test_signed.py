@@ -111,7 +111,8 @@ def test_a_key_that_has_changed_is_told_loudly_and_taken_when_told_so(
     run: Command, house: House, seal: Seal, done: Path
 ) -> None:
     assert run("fetch", signed.ID, "-o", "one").returncode == 0
-    seal.key.path.unlink()
+    for half in (seal.key.path, seal.key.path.with_name("construir.pub")):
+        half.unlink()
     following = signed.seal(house.spool.path)
     signed.result(house.spool, following, OTHER_ID)
 

@@ -9,7 +9,7 @@ import pytest
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.trust import key_place, verify
-from tests.support import images
+from tests.support import images, signed
 from tests.support.appliance import CONFIG, Appliance, construir
 
 _SLEEPS = b"#!/bin/sh\necho begun\nsleep 12\n"
@@ -54,3 +54,19 @@ def test_jobs_wait_for_a_key_that_can_not_be_used(tmp_path: Path, base: BaseImag
         key.write_bytes(content)
         assert there.wait(following)["attempt"] == 1
         assert there.parts()["runner"] == runner
+
+
+def test_a_lost_key_is_told_in_a_line_and_not_replaced(tmp_path: Path, base: BaseImage) -> None:
+    there = Appliance(tmp_path)
+    key = signed.seal(there.spool).key.path
+    key.unlink()
+    options = (f"--config={there.config}", f"--spool={there.spool}")
+    refused = construir("serve", "--port=0", *options)
+    assert refused.returncode != 0
+    why = f"{key} is missing, the key that results are signed with: put it back from the backup"
+    assert (
+        f"construir: {why}; if a new key is wanted, remove {key.with_name('construir.pub')} as well" in refused.stderr
+    )
+    assert "Traceback" not in refused.stderr
+    assert not key.exists()
+    assert why in construir("check", *options).stdout

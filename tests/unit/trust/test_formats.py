@@ -123,6 +123,10 @@ def test_a_key_has_one_owner_and_old_ones_stay_known(spool: Spool, seal: Seal) -
     assert key_place.known(spool.path) == [seal.key.public]
 
     (place / "construir.key").unlink()
+    with pytest.raises(ConfigError, match="is missing, the key that results are signed with: put it back"):
+        signed.seal(spool.path)
+    assert not (place / "construir.key").exists()
+    (place / "construir.pub").unlink()
     following = signed.seal(spool.path)
     assert key_place.known(spool.path) == [following.key.public, seal.key.public], "the newest first"
     assert keys.read((place / "construir.pub").read_text(), "it") == [following.key.public]
