@@ -187,6 +187,11 @@ class TrustSection(Section, frozen=True):
     key: str = ""
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]*$")] = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key and not Path(self.key).is_absolute():
+            raise ValueError("`key`: expected an absolute path")
+
 
 class JailSection(Section, frozen=True):
     """What machines, and programs that read uploads, are locked into; see jail."""

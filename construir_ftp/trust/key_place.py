@@ -87,10 +87,14 @@ def private(spool: Path, section: TrustSection) -> Path:
     """Where the private key is to be: handed over by systemd (systemd.exec(5), LoadCredential=), as configured, or in
     the spool.
     """
-    handed = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere")) / PRIVATE
+    handed = _handed_over() / PRIVATE
     if handed.exists():
         return handed
     return Path(section.key) if section.key else directory(spool) / PRIVATE
+
+
+def _handed_over() -> Path:
+    return Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/nowhere")
 
 
 def open_key(spool: Path, section: TrustSection) -> PrivateKey:
@@ -104,7 +108,7 @@ def open_key(spool: Path, section: TrustSection) -> PrivateKey:
         demand_not_lost(spool, path)
         if not path.exists():
             _make(path)
-        if path.parent != Path(os.environ.get("CREDENTIALS_DIRECTORY", "")):
+        if path.parent != _handed_over():
             demand_secret(path)
         key = PrivateKey.of(path)
         _publish(spool, key.public, name(section))
@@ -164,7 +168,7 @@ def _public_half(path: Path) -> PublicKey:
 
 def _publish(spool: Path, key: PublicKey, host: str) -> None:
     place, before = directory(spool), published(spool)
-    old = [line for line in before.get(SIGNERS, b"").decode().splitlines() if key.line() not in line]
+    old = [line for line in before.get(SIGNERS, b"").decode(errors="replace").splitlines() if key.line() not in line]
     wanted = {
         SIGNERS: "\n".join([key.signer_line(host), *old, ""]).encode(),
         PUBLIC: f"{key.line(f'{keys.PRINCIPAL}@{host}')}\n".encode(),

@@ -178,6 +178,7 @@ def test_a_file_full_of_mistakes_is_refused_in_a_short_line_and_at_once() -> Non
         ("[ftp]\nport = true", "ftp.port: expected a whole number, got true or false"),
         ("[ftp]\nport = 1979-05-27", "ftp.port: expected a whole number, got a date"),
         ("[ftp]\nport = []", "ftp.port: expected a whole number, got a list"),
+        ('[trust]\nkey = "my.key"', "trust.key: expected an absolute path"),
         ("[ftp]\nusers = 5", "ftp.users: expected text in quotes, got a whole number"),
         ("ftp = 21", "ftp: expected a table, got a whole number"),
         ('[gate]\nfilesystems = "ext2"', "gate.filesystems: expected a list, got text in quotes"),

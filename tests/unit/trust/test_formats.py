@@ -136,6 +136,25 @@ def test_a_key_has_one_owner_and_old_ones_stay_known(spool: Spool, seal: Seal) -
         signed.seal(spool.path)
 
 
+def test_lines_of_signers_that_nobody_can_read_stop_nothing(spool: Spool, seal: Seal) -> None:
+    signers = key_place.directory(spool.path) / "allowed_signers"
+    signers.write_bytes(b"# J\xf6rg's\n" + signers.read_bytes())
+    assert signed.seal(spool.path).key == seal.key
+    assert key_place.known(spool.path) == [seal.key.public]
+
+
+def test_a_key_in_the_current_directory_is_not_one_that_systemd_hands_over(
+    spool: Spool, seal: Seal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "construir.key").write_bytes(seal.key.path.read_bytes())
+    (tmp_path / "construir.key").chmod(0o644)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "")
+    assert signed.seal(spool.path).key.path == seal.key.path
+    with pytest.raises(ConfigError, match="others can read this key"):
+        Seal.of(spool.path, TrustSection(key=str(tmp_path / "construir.key")))
+
+
 def test_a_key_of_another_kind_is_refused(spool: Spool, tmp_path: Path) -> None:
     other = tmp_path / "other.key"
     other.touch(mode=0o600)
