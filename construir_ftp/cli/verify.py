@@ -32,7 +32,9 @@ _NOT_PROVED = (
 @click.command("verify")
 @click.argument("what", metavar="DIR_OR_URL_OR_ID")
 @click.option("--key", type=PATH, help="File of the public keys to trust: construir.pub, or allowed_signers.")
-@click.option("--quorum", type=click.IntRange(1), default=1, help="So many keys have to vouch for every artifact.")
+@click.option(
+    "--quorum", type=click.IntRange(1), default=1, help="So many appliances have to vouch for every artifact."
+)
 @click.option("--accept", metavar="FINGERPRINT", help="Take the server's key with this fingerprint for its own.")
 @click.option("--partial", is_flag=True, help="Let files of a directory be missing, as after fetch --only.")
 @server_option
@@ -108,12 +110,13 @@ def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
 
 
 def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], quorum: int) -> None:
-    """Say who else vouches for the artifacts. Raises UntrustedError if those are too few."""
-    found = equivalence.vouching(place, proof, known)
+    """Say who else vouches for the artifacts, each server once. Raises UntrustedError if those are too few."""
+    servers = [server.keys for server in trust.known().every()]
+    found = equivalence.voices(equivalence.vouching(place, proof, known), servers)
     for key in found[1:]:
         click.echo(f"proved: {key.fingerprint} vouches for every artifact, too")
     if len(found) < quorum:
-        raise UntrustedError(f"{len(found)} of the keys known here vouch for every artifact, and not {quorum}")
+        raise UntrustedError(f"{len(found)} of the appliances known here vouch for every artifact, and not {quorum}")
 
 
 def _whose(proof: Proof, key: Path | None, own: list[PublicKey]) -> str:

@@ -79,6 +79,15 @@ def beside(place: Path) -> list[Envelope]:
     return dsse.parse(content(place / STATEMENTS), STATEMENTS) if (place / STATEMENTS).exists() else []
 
 
+def voices(found: Sequence[PublicKey], appliances: Sequence[Sequence[PublicKey]]) -> list[PublicKey]:
+    """Of these keys the first of each appliance. A key of none of these appliances stands for one of its own."""
+    kept: list[PublicKey] = []
+    for key in found:
+        same = {other for keys in appliances if key in keys for other in keys}
+        kept += [] if same.intersection(kept) else [key]
+    return kept
+
+
 def vouching(place: Path, proof: Proof, trusted: Sequence[PublicKey]) -> list[PublicKey]:
     """Of these keys those that vouch for every artifact of a result: its own, and those of statements beside it."""
     made = {name: digest for name, digest in proof.provenance.digests().items() if name.startswith(f"{ARTIFACTS}/")}

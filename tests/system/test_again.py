@@ -122,7 +122,7 @@ def test_what_is_rebuilt_alike_from_a_provenance_alone_is_stated_and_signed(
     assert own.returncode == 0, "this computer's own key is known to it"
     alone = run("verify", "same", "--quorum", "2", "--spool", tmp_path / "elsewhere")
     assert alone.returncode == 79
-    assert alone.stderr == "construir: 1 of the keys known here vouch for every artifact, and not 2\n"
+    assert alone.stderr == "construir: 1 of the appliances known here vouch for every artifact, and not 2\n"
     both = keys_of_both(world, tmp_path)
     two = run("verify", "same", "--quorum", "2", "--key", both)
     assert two.returncode == 0, two.stderr

@@ -1,0 +1,42 @@
+"""Who vouches for a result is counted by appliances, whatever keys each of them has had."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.client import address
+from construir_ftp.client.known_keys import KnownKeys
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.trust import equivalence, recipe, verify
+from tests.support import signed
+from tests.support.appliance import construir
+
+
+@pytest.mark.parametrize("key_file", [(), ("--key", "both")], ids=["met", "file"])
+def test_two_keys_of_one_server_are_one_voice(spool: Spool, tmp_path: Path, key_file: tuple[str, ...]) -> None:
+    first, second = signed.seal(spool.path), signed.seal(tmp_path / "other")
+    place = signed.result(spool, first)
+    run = recipe.of(verify.check(place, [first.key.public]).provenance)
+    equivalence.sign(place, second, equivalence.stated([run], equivalence.compare([run])))
+    both = [first.key.public, second.key.public]
+    (tmp_path / "both").write_text("".join(f"{key.line()}\n" for key in both))
+    state = tmp_path / "state"
+    env = {**os.environ, "XDG_STATE_HOME": str(state), "HOME": str(tmp_path)}
+    known = KnownKeys(state / "construir")
+
+    def voted() -> "subprocess.CompletedProcess[str]":
+        return construir("verify", place, "--quorum", "2", *key_file, env=env, cwd=tmp_path)
+
+    known.keep(address.parse("ftp://build.example.org"), both)
+    alone = voted()
+    assert alone.returncode == 79
+    assert alone.stderr == "construir: 1 of the appliances known here vouch for every artifact, and not 2\n"
+
+    known.path(address.parse("ftp://build.example.org")).unlink()
+    for name, key in zip(("build", "other"), both, strict=True):
+        known.keep(address.parse(f"ftp://{name}.example.org"), [key])
+    two = voted()
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.splitlines()[-1] == f"proved: {second.key.public.fingerprint} vouches for every artifact, too"
