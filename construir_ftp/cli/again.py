@@ -102,7 +102,7 @@ def cosign_command(settings: Config, what: Path, others: tuple[Path, ...], key: 
     """State and sign which artifacts of RESULT, made here, other appliances have made alike; 1 if any differs.
 
     Each result is verified before. Whoever else signs the same statement adds a signature to it: `construir verify
-    --quorum 2` then asks for two keys that vouch for every artifact.
+    --quorum 2` then asks for two appliances that vouch for every artifact.
     """
     seal = _seal(settings)
     places = [_directory(one, settings) for one in (what, *others)]
