@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from construir_ftp import __version__
+from construir_ftp.config import Config
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.status import Summary
@@ -142,6 +143,21 @@ class Pages:
 
 def _shown(value: object) -> object:
     return value if isinstance(value, Markup) else words.visible(str(value))
+
+
+def address(config: Config) -> str:
+    """Where the world has the pages, with a slash at its end."""
+    host = f"[{config.site.address}]" if ":" in config.site.address else config.site.address
+    return config.site.url.rstrip("/") + "/" if config.site.url else f"http://{host}:{config.site.port}/"
+
+
+def ftp_server(config: Config) -> Server:
+    """What is configured. With a certificate a name is needed, which only those know who use it."""
+    ftp, is_anywhere = config.ftp, config.ftp.address in ("::", "0.0.0.0")  # noqa: S104 - compared
+    host = ftp.masquerade_address or ("" if is_anywhere else ftp.address)
+    host = "" if config.tls.certificate else host
+    shown = f"[{host}]" if ":" in host else host or "HOST"
+    return Server(f"ftp://{shown}:{ftp.port or 'PORT'}", is_known=bool(host and ftp.port))
 
 
 def as_json(value: object) -> bytes:

@@ -4,32 +4,34 @@ Of results the kernel tells which came or went; all of done/ is read once, when 
 look that fails is logged; the next one compares everything with what is there.
 """
 
+import errno
 import logging
+import os
 import select
 import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from construir_ftp import files
 from construir_ftp.config import Config
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import ConstruirError, one_line
 from construir_ftp.jobs import inquiry, service, tally
 from construir_ftp.jobs.job import read_result
+from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob, Summary
 from construir_ftp.site import changes, conditions, pages, plots, shelf, view
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.live import Logs
 from construir_ftp.site.metrics import Metrics
-from construir_ftp.site.pages import Overview, Pages, Running, Server
+from construir_ftp.site.pages import Overview, Pages, Running
 from construir_ftp.site.plots import Sample
-from construir_ftp.site.shelf import Shelf
+from construir_ftp.site.shelf import Fact, Shelf
 from construir_ftp.site.stock import Stock
 from construir_ftp.site.tree import Tree
 
@@ -46,6 +48,10 @@ _AFTER_FAILURE_S = 10.0
 _BACKLOG_S = 0.25
 _ROOM_FILE, _ROOM_S = ".room.json", 3600.0
 _WEEK_S, _DAY_S = 7 * 86400, 86400
+# A name has 255 bytes (limits.h), of which that of a page's draft needs 15.
+_LONGEST_ID_BYTES = 240
+# What is no fault of the result that was to be read.
+_OF_THE_COMPUTER = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Told(NamedTuple):
@@ -61,7 +67,7 @@ class Publisher:
     def __init__(self, spool: Spool, config: Config, told: Told = Told()) -> None:  # noqa: B008 - it never changes
         self._spool, self._config, self._told = spool, config, told
         self._tree = Tree(config.site_path())
-        self._pages = Pages(config.site.title, address(config), ftp_server(config))
+        self._pages = Pages(config.site.title, pages.address(config), pages.ftp_server(config))
         self._shelf, self._metrics = Shelf(), Metrics()
         self._tree.prepare(spool.state("done"))
         self._logs = Logs(spool.state("running"), self._tree.path / "running")
@@ -70,6 +76,8 @@ class Publisher:
         self._written: set[str] = set()
         self._backlog: list[str] = []
         self._running: list[str] = []
+        # The results that have no page, each of which was told of in the log.
+        self._pageless: set[str] = set()
         # Whether a look has failed, so that anything may have been missed.
         self._is_behind = False
         self._dirty: set[str] = set()
@@ -155,23 +163,38 @@ class Publisher:
             self._drop(job_id)
 
     def _take(self, job_id: str, *, is_new: bool = False) -> None:
-        job = Job(self._spool.state("done") / job_id)
         if job_id in self._shelf:
             return
         try:
-            result = read_result(job)
-            page = None if job_id in self._written else self._pages.result(result, job.path)
-        except (ConstruirError, FileNotFoundError) as error:
-            log.warning("job %s has no page: %s", job_id, error)
+            result, known, page = self._read(Job(self._spool.state("done") / job_id))
+        except Exception as error:
+            # One odd result must not keep the others from their pages.
+            if isinstance(error, OSError) and error.errno in _OF_THE_COMPUTER:
+                raise
+            self._go_without(job_id, error)
             return
         if page is not None:
             self._tree.put_once(f"jobs/{job_id}.html", page)
-        self._shelf.add(shelf.fact(job_id, result))
+        self._shelf.add(known)
         self._dirty.add(result.contributor)
         if is_new:
             self._metrics.note_result(result)
 
+    def _read(self, job: Job) -> tuple[Result, Fact, bytes | None]:
+        """A result, what is remembered of it, and its page unless that is there."""
+        if len(os.fsencode(job.id)) > _LONGEST_ID_BYTES:
+            raise ConstruirError("its id is too long")
+        result = read_result(job)
+        page = None if job.id in self._written else self._pages.result(result, job.path)
+        return result, shelf.fact(job.id, result), page
+
+    def _go_without(self, job_id: str, error: Exception) -> None:
+        if job_id not in self._pageless:
+            log.warning("job %s has no page: %s", one_line(job_id), one_line(error))
+        self._pageless.add(job_id)
+
     def _drop(self, job_id: str) -> None:
+        self._pageless.discard(job_id)
         if (known := self._shelf.remove(job_id)) is not None:
             self._dirty.add(known.contributor)
         self._tree.remove(f"jobs/{job_id}.html")
@@ -226,7 +249,7 @@ class Publisher:
 
     def _write_overview(self, *, has_changed: bool) -> None:
         now_s = time.monotonic()
-        seen = [_mark(self._spool.path / name) for name in ("queue", "running", "runner.json", service.FILE)]
+        seen = [changes.mark(self._spool.path / name) for name in ("queue", "running", "runner.json", service.FILE)]
         fresh_s = _FRESH_S if self._running else _IDLE_FRESH_S
         if not has_changed and seen == self._seen and now_s - self._index_at_s < fresh_s:
             return
@@ -288,27 +311,3 @@ class Publisher:
         for file in pages.STATIC.iterdir():
             place = "" if file.name == "robots.txt" else "static/"
             self._tree.put(place + file.name, file.read_bytes())
-
-
-def address(config: Config) -> str:
-    """Where the world has the pages, with a slash at its end."""
-    host = f"[{config.site.address}]" if ":" in config.site.address else config.site.address
-    return config.site.url.rstrip("/") + "/" if config.site.url else f"http://{host}:{config.site.port}/"
-
-
-def ftp_server(config: Config) -> Server:
-    """What is configured. With a certificate a name is needed, which only those know who use it."""
-    ftp, is_anywhere = config.ftp, config.ftp.address in ("::", "0.0.0.0")  # noqa: S104 - compared
-    host = ftp.masquerade_address or ("" if is_anywhere else ftp.address)
-    host = "" if config.tls.certificate else host
-    shown = f"[{host}]" if ":" in host else host or "HOST"
-    return Server(f"ftp://{shown}:{ftp.port or 'PORT'}", is_known=bool(host and ftp.port))
-
-
-def _mark(path: Path) -> tuple[int, int, int]:
-    """What is another one once the file was replaced, or the directory has changed."""
-    try:
-        seen = path.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
-    return (seen.st_ino, seen.st_size, seen.st_mtime_ns)

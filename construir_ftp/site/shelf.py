@@ -15,6 +15,8 @@ from construir_ftp.jobs.result import Result
 # What of a reason a list shows.
 _REASON_CHARACTERS = 200
 BUCKET_S = 6 * 3600
+# The last second of the year 9999, UTC: no later time, and none before the year 1, is one that Python can write.
+_LATEST_S = 253402300799.0
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +42,7 @@ def fact(job_id: str, result: Result) -> Fact:
         contributor=sys.intern(result.contributor),
         status=sys.intern(result.status),
         reason=reason if len(reason) <= _REASON_CHARACTERS else reason[: _REASON_CHARACTERS - 1] + "…",
-        published_s=published.timestamp() if published else 0.0,
+        published_s=min(max(0.0, published.timestamp()), _LATEST_S) if published else 0.0,
         waited_s=_between(result.received, result.booted),
         ran_s=_between(result.started or result.booted, result.ended),
     )

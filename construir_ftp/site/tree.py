@@ -7,6 +7,7 @@
 A name that begins with a dot is no page: .version says what the pages were made by, .room.json how much room there was.
 """
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
@@ -61,7 +62,11 @@ class Tree:
         """Have files no more."""
         for name in names:
             self._digests.pop(name, None)
-            (self.path / name).unlink(missing_ok=True)
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:  # such a file there never was
+                    raise
 
     def names(self, directory: str, suffix: str) -> set[str]:
         """What is in a directory of pages, without that suffix."""

@@ -66,7 +66,7 @@ def page_of(contributor: str) -> str:
 
 def segment(name: str) -> str:
     """A name as one step of an address; those that lead elsewhere (RFC 3986, 5.2.4) are none that a file can have."""
-    return quote(name, safe="") if name not in ("", ".", "..") else "-"
+    return quote(os.fsencode(name), safe="") if name not in ("", ".", "..") else "-"
 
 
 def artifacts(result: Result) -> list[File]:

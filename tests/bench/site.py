@@ -17,8 +17,8 @@ from typing import Any
 from construir_ftp.config import Config
 from construir_ftp.jobs.result import Result, encode
 from construir_ftp.jobs.spool import Spool
-from construir_ftp.site.pages import Pages
-from construir_ftp.site.publisher import Publisher, address, ftp_server
+from construir_ftp.site.pages import Pages, address, ftp_server
+from construir_ftp.site.publisher import Publisher
 from construir_ftp.site.tree import Tree
 from tests import bench
 from tests.bench import Line, Row

@@ -18,8 +18,7 @@ from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Result
 from construir_ftp.jobs.status import RunningJob, Summary
 from construir_ftp.site import plots, shelf, words
 from construir_ftp.site.conditions import Finding
-from construir_ftp.site.pages import Overview, Pages, Running, Server
-from construir_ftp.site.publisher import ftp_server
+from construir_ftp.site.pages import Overview, Pages, Running, Server, ftp_server
 from construir_ftp.site.shelf import Shelf
 from tests.support import sites
 

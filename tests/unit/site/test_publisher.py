@@ -175,6 +175,37 @@ def test_a_name_that_no_page_can_have_gets_none_and_stops_nothing(spool: Spool, 
         assert not list(tmp_path.rglob("evil*"))
 
 
+def test_an_odd_result_keeps_no_other_from_its_page_and_is_told_of_once(
+    spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = sites.put(spool, sites.result("2026-core"))
+    Path(os.fsdecode(os.fsencode(job.path / "core") + b"\xff")).write_bytes(b"")
+    for number, time in enumerate(("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")):
+        sites.put(spool, sites.result(f"2026-then-{number}", published=datetime.fromisoformat(time)))
+    for name in ("2026-" + "l" * 236, "2026-" + "l" * 250):
+        sites.put(spool, sites.result(name))
+    sites.put(spool, sites.result("2026-c")).path.rename(os.fsdecode(bytes(spool.state("done")) + b"/2026-d\xff"))
+    sites.put(spool, sites.result("2026-c"))
+    site = spool.path / "site"
+    with sites.publishing(spool, tmp_path) as publisher:
+        assert "core%FF" in (site / "jobs/2026-core.html").read_text()
+        publisher.compare()
+        sites.settle(publisher)
+        shutil.rmtree(spool.state("done") / ("2026-" + "l" * 250))
+        sites.settle(publisher)
+        there = {
+            "2026-core.html",
+            "2026-then-0.html",
+            "2026-then-1.html",
+            "2026-c.html",
+            os.fsdecode(b"2026-d\xff.html"),
+        }
+        assert {path.name for path in (site / "jobs").iterdir()} == there
+        assert "2026-d%FF" in (site / "index.html").read_text()
+        assert "2026-then-0" in (site / "feed.xml").read_text()
+    assert [record.getMessage()[-27:] for record in caplog.records] == ["no page: its id is too long"] * 2
+
+
 def test_health_is_told_as_check_has_it_and_an_appliance_out_of_service_says_so(spool: Spool, tmp_path: Path) -> None:
     told = Told(lambda: [Finding("warning", "Certificate", "3 days left")], lambda: {"ftp": 2})
     service.decide(spool.path, Service(takes_uploads=False, takes_jobs=False, why="the disk is being replaced"))
