@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # The reply of a failed command is quoted in one line of an error; this much of its end is enough.
 _QUOTED_BYTES = 400
+# Where somebody else takes the output, so much of what a command complains of is kept.
+_KEPT_CHUNKS, _CHUNK_BYTES = 64, 4096
 # How often `meanwhile` is called.
 _LOOK_S = 0.05
 # What is to end does so within this, or is killed.
@@ -64,6 +66,8 @@ def run(
 ) -> str:
     """Run a command to its end; return what it printed on standard output (empty if `stdout` took it).
 
+    With `stdout` a command may talk without end: of its standard error, too, only the last 256 KiB are kept.
+
     Output that isn't UTF-8 comes with replacement characters. Raises CommandError if the command is missing,
     fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it. So it is if
     `meanwhile`, which is called again and again until it has ended, raises anything.
@@ -85,7 +89,7 @@ def run(
             "_timeout": timeout_s,
             "_cwd": str(cwd) if cwd else None,
             **_USUAL,
-            **({"_out": stdout} if stdout is not None else {}),
+            **(_taken_by(stdout) if stdout is not None else {}),
             **(_handed_over(lock) if lock is not None else {}),
         }
         try:
@@ -105,6 +109,11 @@ def run(
 
 def _search() -> list[str]:
     return environment()["PATH"].split(":")
+
+
+def _taken_by(stdout: IO[bytes]) -> dict[str, Any]:
+    """The options by which a file takes the output, and memory no more than the end of what is complained of."""
+    return {"_out": stdout, "_err_bufsize": _CHUNK_BYTES, "_internal_bufsize": _KEPT_CHUNKS}
 
 
 def _handed_over(descriptor: int) -> dict[str, Any]:

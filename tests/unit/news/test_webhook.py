@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,13 @@ def test_a_command_that_fails_or_is_missing_has_not_told() -> None:
         command.run(["/bin/sh", "-c", "echo no luck >&2; exit 3"], hello())
     with pytest.raises(UndeliveredError, match="not installed"):
         command.run(["no-such-program"], hello())
+
+
+def test_a_command_that_talks_without_end_fills_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(UndeliveredError, match="not done after 3 s"):
+            command.run(["/bin/sh", "-c", r"yes & yes >&2 & yes | tr -d '\n' >&2"], hello(), 3.0)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
