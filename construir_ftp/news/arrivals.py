@@ -24,7 +24,8 @@ class Arrivals:
         changed_ns = self._spool.state("done").stat().st_mtime_ns
         if changed_ns == self._seen_ns:
             return None
-        names = self._spool.names("done")
+        # What can't be printed, such as a name that is no UTF-8, is no id of a job.
+        names = [name for name in self._spool.names("done") if name.isprintable()]
         self._seen_ns = changed_ns if now_ns - changed_ns > _SETTLED_NS else 0
         return names
 

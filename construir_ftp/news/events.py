@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from construir_ftp.errors import one_line
-from construir_ftp.jobs.result import Result
+from construir_ftp.jobs.result import Moment, Result
 from construir_ftp.units import in_words
 
 Kind = Literal["job", "paused", "disk", "base-image", "base-image-old", "certificate", "restarted", "test"]
@@ -50,7 +50,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     kind: Kind
-    time: datetime
+    time: Moment
     subject: str
     text: str
     state: Literal["", "begins", "over"] = ""

@@ -193,15 +193,14 @@ class Herald:
             self._plan.carriers[kind_of(recipient)](message, recipient)
         except RejectedError as error:
             log.error("%s will never be told %r: %s", recipient, message.subject, error)  # noqa: TRY400
-        except UndeliveredError as error:
+        except Exception as error:
+            is_fault = not isinstance(error, UndeliveredError)
+            if is_fault:
+                log.exception("%s could not be told %r", recipient, message.subject)
             if due[-1].time > datetime.now(UTC) - _GIVEN_UP_AFTER:
-                self._rest(recipient, str(error))
+                self._rest(recipient, "a fault of ours" if is_fault else str(error))
                 return
             log.error("%s is not told %r any more: %s", recipient, message.subject, error)  # noqa: TRY400
-        except Exception:
-            log.exception("%s could not be told %r", recipient, message.subject)
-            self._rest(recipient, "a fault of ours")
-            return
         else:
             log.info("told %s: %s", recipient, message.subject)
         with self._changed:

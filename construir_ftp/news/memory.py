@@ -6,12 +6,12 @@ What is in it was seen; what is in no box any more was told. A crash between a m
 """
 
 import logging
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp import files
+from construir_ftp.jobs.result import Moment
 from construir_ftp.news.boxes import Box
 from construir_ftp.news.events import Kind
 
@@ -25,7 +25,7 @@ class Lasting(msgspec.Struct, frozen=True):
     """A condition that was told. `seen` is when it was last there."""
 
     kind: Kind
-    seen: datetime
+    seen: Moment
 
 
 class Memory(msgspec.Struct, kw_only=True):

@@ -50,6 +50,8 @@ _STEP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
 _THREADS, _MOST_CONNECTIONS, _IDLE_S = 4, 200, 30
 _MOST_BODY_BYTES = 1024
+# What open(2) says of what is no page; ENXIO of a socket.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.ENXIO)
 _PIECE_BYTES = 256 * 1024
 
 # It tells of each request that waits for a thread.
@@ -80,8 +82,7 @@ class Application:
         try:
             found = self._find(environment.get("PATH_INFO", ""))
         except OSError as error:
-            is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
-            return _plainly(start, "404 Not Found" if is_missing else "500 Internal Server Error")
+            return _plainly(start, "404 Not Found" if error.errno in _MISSING else "500 Internal Server Error")
         return _answer(environment, start, found)
 
     def _find(self, path: str) -> Found:

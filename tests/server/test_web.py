@@ -5,8 +5,11 @@ What jobs leave is never a page; of a job that runs there are its logs; nothing 
 
 import contextlib
 import gzip
+import os
 import socket
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -207,3 +210,10 @@ def test_monitors_find_the_metrics(web: Published) -> None:
     assert answer.kind.startswith("text/plain;version=0.0.4")
     body = gzip.decompress(answer.body) if answer.body[:2] == b"\x1f\x8b" else answer.body
     assert b'construir_jobs{state="running"} 1.0' in body
+
+
+def test_a_socket_in_a_result_is_no_page(tmp_path: Path, spool: Spool) -> None:
+    job = sites.put(spool, sites.result(ID))
+    with sites.publishing(spool, tmp_path), sites.served(spool.path / "site") as port:
+        os.mknod(job.path / "sock", stat.S_IFSOCK | 0o666)
+        assert ask(port, f"/done/{ID}/sock").status == 404

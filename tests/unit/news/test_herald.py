@@ -1,5 +1,6 @@
 """herald: at least once, in order for each recipient, remembered across any end; and nobody waits for another one."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -206,7 +207,47 @@ def test_what_ended_weeks_ago_is_no_news(spool: Spool) -> None:
     assert carrier.told == {"webhook": ["[host] job2: success"]}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"results": 3}', b"\xff"])
+def test_what_a_fault_of_ours_keeps_back_is_given_up_after_three_days(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier = Carrier()
+    carrier.failures = [ValueError("a fault of ours")]
+    with herald(spool, {"webhook": carrier}) as telling:
+        telling.look(NOTHING)
+        publish(spool, 1, published=datetime.now(UTC) - timedelta(days=4))
+        publish(spool, 2)
+        telling.look(NOTHING)
+        wait_until(carrier.has("webhook", 1), "the younger is told")
+    assert carrier.told == {"webhook": ["[host] job2: success"]}
+    assert "is not told '[host] job1: success' any more: a fault of ours" in caplog.text
+
+
+def test_an_id_that_is_no_utf8_silences_nobody(spool: Spool) -> None:
+    carrier = Carrier()
+    Path(os.fsdecode(bytes(spool.state("done")) + b"/\xff")).mkdir()
+    with herald(spool, {"webhook": carrier}) as telling:
+        telling.look(NOTHING)
+        publish(spool, 1)
+        telling.look(NOTHING)
+        wait_until(carrier.has("webhook", 1), "the other is told")
+
+
+NO_ZONE = b"2026-11-22T10:41:02"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"results": 3}',
+        b"\xff",
+        b'{"conditions": {"disk": {"kind": "disk", "seen": "%s"}}}' % NO_ZONE,
+        b'{"boxes": {"webhook": {"events": [{"id": "", "kind": "test", "time": "%s", "subject": "", "text": ""}]}}}'
+        % NO_ZONE,
+    ],
+)
 def test_a_damaged_memory_begins_anew_and_says_so(
     content: bytes, spool: Spool, caplog: pytest.LogCaptureFixture
 ) -> None:
