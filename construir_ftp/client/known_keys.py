@@ -6,7 +6,9 @@ A server's key that is another one later is never taken for it by itself.
 """
 
 import ftplib
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,16 +58,28 @@ class KnownKeys:
 
     def keep(self, where: Address, found: list[PublicKey]) -> None:
         """From now on these, and those before, are the keys of the server. Raises ConstruirError."""
-        path, every = self.path(where), dict.fromkeys([*found, *self.of(where)])
-        lines = [f"# {where.scheme}://{where.host}:{where.port}", *(key.signer_line(where.host) for key in every)]
+        path, head = self.path(where), f"# {where.scheme}://{where.host}:{where.port}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}")
-            draft.write_text("\n".join([*lines, ""]))
-            draft.replace(path)
+            # Another command may keep its own at the same time, and replace what is written here.
+            while not set(found) <= set(before := self.of(where)):
+                lines = [key.signer_line(where.host) for key in dict.fromkeys([*found, *before])]
+                _replace(path, "\n".join([head, *lines, ""]))
         except OSError as error:
             why = f"{error.filename or path}: {error.strerror}; the key of {where} can't be kept"
             raise ConstruirError(f"{why}; {home.CURE}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Give a file new content in one step, by a draft that nobody else has; `files` is for Linux alone."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink()
+        raise
 
 
 def ask(ftp: ftplib.FTP) -> list[PublicKey]:
