@@ -64,13 +64,11 @@ def run(
     meanwhile: Callable[[], None] | None = None,
     lock: int | None = None,
 ) -> str:
-    """Run a command to its end; return what it printed on standard output (empty if `stdout` took it).
+    """Run a command to its end; return what it printed on standard output, nothing where `stdout` took it.
 
-    With `stdout` a command may talk without end: of its standard error, too, only the last 256 KiB are kept.
-
-    Output that isn't UTF-8 comes with replacement characters. Raises CommandError if the command is missing,
-    fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it. So it is if
-    `meanwhile`, which is called again and again until it has ended, raises anything.
+    With `stdout` the last 256 KiB of its standard error are kept. What isn't UTF-8 is replaced. Raises CommandError if
+    the command is missing, fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it.
+    So it is if `meanwhile`, which is called again and again until it has ended, raises anything.
 
     With `lock`, a descriptor of a file that is locked by flock(2), the command holds the lock, too, and ends with the
     calling thread, even if that is killed: whoever gets the lock next is alone.

@@ -24,6 +24,7 @@ import waitress
 from waitress import wasyncore
 
 from construir_ftp.errors import ConfigError
+from construir_ftp.site.connections import Connection
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
@@ -217,6 +218,7 @@ class Web:
             max_request_body_size=_MOST_BODY_BYTES,
             clear_untrusted_proxy_headers=True,
         )
+        self._server.channel_class = Connection
 
     def run(self, stop: socket.socket) -> None:
         """Serve, in this thread, until `stop` is readable."""

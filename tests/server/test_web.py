@@ -16,8 +16,11 @@ import pytest
 
 from construir_ftp.jobs.result import Artifact
 from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.site.connections import MOST_OF_AN_ADDRESS, Connection, network
 from construir_ftp.site.publisher import Publisher
 from tests.support import sites, webservers
+from tests.support.ftpclient import wait_until
+from tests.support.sites import LONG_S
 from tests.support.webservers import ask
 
 ID = "20261122T104102Z-7f3a-hello"
@@ -217,3 +220,43 @@ def test_a_socket_in_a_result_is_no_page(tmp_path: Path, spool: Spool) -> None:
     with sites.publishing(spool, tmp_path), sites.served(spool.path / "site") as port:
         os.mknod(job.path / "sock", stat.S_IFSOCK | 0o666)
         assert ask(port, f"/done/{ID}/sock").status == 404
+
+
+def test_an_address_has_twenty_connections_and_keeps_nobody_else_out(tmp_path: Path, spool: Spool) -> None:
+    with sites.publishing(spool, tmp_path), sites.served(spool.path / "site") as port, contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            made = socket.create_connection(("127.0.0.1", port), LONG_S, source_address=("127.0.0.2", 0))
+            return stack.enter_context(made)
+
+        kept = [connect() for _ in range(MOST_OF_AN_ADDRESS)]
+        for _ in range(200):
+            assert connect().recv(1) == b""
+        assert ask(port, "/").status == 200
+        kept[0].sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert kept[0].recv(12) == b"HTTP/1.0 200"
+
+
+def test_a_request_that_comes_byte_by_byte_is_ended(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "request_s", 1.0)
+    with sites.publishing(spool, tmp_path), sites.served(spool.path / "site") as port:
+        with socket.create_connection(("127.0.0.1", port), LONG_S) as slow:
+            wait_until(lambda: not _goes_on(slow), "the server ends it")
+        assert ask(port, "/").status == 200
+
+
+def _goes_on(slow: socket.socket) -> bool:
+    """Whether one more byte of a request is taken."""
+    try:
+        slow.sendall(b"G")
+    except OSError:
+        return False
+    return True
+
+
+def test_an_address_is_counted_with_those_of_its_owner() -> None:
+    assert network("2001:db8::1") == network("2001:db8::2") != network("2001:db8:0:1::1")
+    assert network("::ffff:192.0.2.1") == network("192.0.2.1") != network("192.0.2.2")
+    assert (network("127.0.0.1"), network("::1")) == ("127.0.0.1/32", "::1/128")
