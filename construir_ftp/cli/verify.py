@@ -56,7 +56,7 @@ def verify_command(
         trusted = [*trust.trusted(key), *own]
         proof = _proved(place, trusted, is_key_named=key is not None, partial=partial)
         _tell(proof, _whose(proof, key, own), partial=partial)
-        _demand_quorum(place, proof, trusted, quorum)
+        _demand_quorum(place, proof, trusted, own, quorum)
         return
     where, job_id = _on_server(reach, what)
     if accept is not None:
@@ -68,7 +68,7 @@ def verify_command(
         proof = verify.check(Path(name), known)
         trust.demand_job(proof, job_id)
         _tell(proof, _whose(proof, key, []))
-        _demand_quorum(Path(name), proof, known, quorum)
+        _demand_quorum(Path(name), proof, known, [], quorum)
 
 
 def _demand_result(place: Path) -> None:
@@ -109,10 +109,10 @@ def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
         return where, jobs.resolve(ftp, what, reach.memory, tell=tell)
 
 
-def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], quorum: int) -> None:
-    """Say who else vouches for the artifacts, each server once. Raises UntrustedError if those are too few."""
-    servers = [server.keys for server in trust.known().every()]
-    found = equivalence.voices(equivalence.vouching(place, proof, known), servers)
+def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], own: list[PublicKey], quorum: int) -> None:
+    """Say who else vouches for the artifacts, each appliance once. Raises UntrustedError if those are too few."""
+    appliances = [own, *(server.keys for server in trust.known().every())]
+    found = equivalence.voices(equivalence.vouching(place, proof, known), appliances)
     for key in found[1:]:
         click.echo(f"proved: {key.fingerprint} vouches for every artifact, too")
     if len(found) < quorum:

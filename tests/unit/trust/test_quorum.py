@@ -40,3 +40,16 @@ def test_two_keys_of_one_server_are_one_voice(spool: Spool, tmp_path: Path, key_
     two = voted()
     assert two.returncode == 0, two.stderr
     assert two.stdout.splitlines()[-1] == f"proved: {second.key.public.fingerprint} vouches for every artifact, too"
+
+
+def test_two_keys_of_this_computer_are_one_voice(spool: Spool, tmp_path: Path) -> None:
+    first = signed.seal(spool.path)
+    place = signed.result(spool, first)
+    run = recipe.of(verify.check(place, [first.key.public]).provenance)
+    for half in ("construir.key", "construir.pub"):
+        (spool.path / "trust" / half).unlink()
+    equivalence.sign(place, signed.seal(spool.path), equivalence.stated([run], equivalence.compare([run])))
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "CONSTRUIR_SPOOL": str(spool.path)}
+    alone = construir("verify", place, "--quorum", "2", env=env, cwd=tmp_path)
+    assert alone.returncode == 79
+    assert alone.stderr == "construir: 1 of the appliances known here vouch for every artifact, and not 2\n"
