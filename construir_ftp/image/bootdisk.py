@@ -12,6 +12,7 @@ Sources: GRUB 2's util/setup.c, grub-core/boot/i386/pc/{boot,diskboot}.S for wha
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -72,17 +73,37 @@ def make(base: BaseImage, target: Path) -> None:
         raise ConstruirError(
             f"base image '{base.name}' is for {base.manifest.architecture}; amd64 boots by itself, only"
         )
+    epoch_s = int(base.manifest.date.timestamp()) if base.manifest.date else 0
+    tree = target.with_name("boot")
+    with rootdisk.opened(base.root) as root:
+        (tree / "grub").mkdir(parents=True)
+        (tree / "vmlinuz").write_bytes(root.read(f"/boot/vmlinuz-{base.manifest.kernel_release}"))
+        _write_drivers(root, base, target.with_name("drivers"), tree / "drivers.img", epoch_s)
+    (tree / "initrd.img").write_bytes(base.initrd.read_bytes())
+    (tree / "grub" / "grub.cfg").write_text(process.run([recipe.source() / "menu"], timeout_s=_TIMEOUT_S))
+    assemble(target, base.root, tree, epoch_s)
+
+
+def assemble(target: Path, root: Path, tree: Path, epoch_s: int, more_modules: Sequence[str] = ()) -> None:
+    """Write a disk of a root file system and of what is to be on the boot partition: `tree`, with GRUB's menu in it.
+
+    GRUB itself, with `more_modules`, is added to both. Files are of `epoch_s`, in seconds. Raises ConstruirError.
+    """
     _check_tools()
-    root_bytes = base.root.stat().st_size
-    root_mib = -(-root_bytes // _MIB)
+    root_mib = -(-root.stat().st_size // _MIB)
+    modules = (*_MODULES, *more_modules)
     try:
         with target.open("xb") as file:
             file.truncate((_ROOT_AT + root_mib + 1) * _MIB)
         _partition(target, root_mib)
-        core = _core_image(target.with_name("core.img"), "i386-pc", f"(,gpt{_BOOT_AT})/grub")
-        _put_boot_code(target, core)
-        files.put(_boot_partition(base, target), target, _BOOT_AT * _MIB)
-        files.put(base.root, target, ROOT_AT_BYTES)
+        _put_boot_code(target, _core_image(target, "i386-pc", f"(,gpt{_BOOT_AT})/grub", modules))
+        (tree / "EFI" / "BOOT").mkdir(parents=True)
+        loader = tree / "EFI" / "BOOT" / "BOOTX64.EFI"
+        loader.write_bytes(_core_image(target, "x86_64-efi", "/grub", modules))
+        files.put(
+            _fat(target.with_name("boot.img"), tree, (_ROOT_AT - _BOOT_AT) * _MIB, epoch_s), target, _BOOT_AT * _MIB
+        )
+        files.put(root, target, ROOT_AT_BYTES)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -111,10 +132,11 @@ def _partition(target: Path, root_mib: int) -> None:
     script.unlink()
 
 
-def _core_image(made: Path, platform: str, prefix: str) -> bytes:
-    """GRUB with all the modules it needs, which looks for its menu below `prefix`."""
+def _core_image(target: Path, platform: str, prefix: str, modules: Sequence[str]) -> bytes:
+    """GRUB with all the modules it needs, which looks for its menu below `prefix`; made beside `target`."""
+    made = target.with_name("core.img")
     bios = ("biosdisk",) if platform == "i386-pc" else ()
-    argv = ["grub-mkimage", f"--format={platform}", f"--prefix={prefix}", f"--output={made}", *bios, *_MODULES]
+    argv = ["grub-mkimage", f"--format={platform}", f"--prefix={prefix}", f"--output={made}", *bios, *modules]
     process.run(argv, timeout_s=_TIMEOUT_S)
     content = made.read_bytes()
     made.unlink()
@@ -136,24 +158,6 @@ def _put_boot_code(target: Path, core: bytes) -> None:
         file.write(loaded)
 
 
-def _boot_partition(base: BaseImage, target: Path) -> Path:
-    """A FAT file system with all that GRUB needs; beside `target`."""
-    made, tree = target.with_name("boot.img"), target.with_name("boot")
-    (tree / "grub").mkdir(parents=True)
-    (tree / "EFI" / "BOOT").mkdir(parents=True)
-    epoch_s = int(base.manifest.date.timestamp()) if base.manifest.date else 0
-    with rootdisk.opened(base.root) as root:
-        (tree / "vmlinuz").write_bytes(root.read(f"/boot/vmlinuz-{base.manifest.kernel_release}"))
-        _write_drivers(root, base, target.with_name("drivers"), tree / "drivers.img", epoch_s)
-    (tree / "initrd.img").write_bytes(base.initrd.read_bytes())
-    (tree / "grub" / "grub.cfg").write_text(process.run([recipe.source() / "menu"], timeout_s=_TIMEOUT_S))
-    (tree / "EFI" / "BOOT" / "BOOTX64.EFI").write_bytes(
-        _core_image(target.with_name("core.efi"), "x86_64-efi", "/grub")
-    )
-    _make_fat(made, tree, (_ROOT_AT - _BOOT_AT) * _MIB, epoch_s)
-    return made
-
-
 def _write_drivers(root: rootdisk.RootDisk, base: BaseImage, place: Path, target: Path, epoch_s: int) -> None:
     """What the kernel unpacks after the initramfs of our machines: drivers for all others, and `alone`."""
     found = drivers.collect(root, base.manifest.kernel_release, recipe.drivers())
@@ -165,7 +169,8 @@ def _write_drivers(root: rootdisk.RootDisk, base: BaseImage, place: Path, target
     initramfs.pack(place, target, epoch_s)
 
 
-def _make_fat(made: Path, tree: Path, size_bytes: int, epoch_s: int) -> None:
+def _fat(made: Path, tree: Path, size_bytes: int, epoch_s: int) -> Path:
+    """A FAT file system with a tree of files."""
     # FAT knows nothing before 1980, and notes local time.
     env = process.environment(SOURCE_DATE_EPOCH=str(max(epoch_s, 315532800)), TZ="UTC")
     for path in tree.rglob("*"):
@@ -175,3 +180,4 @@ def _make_fat(made: Path, tree: Path, size_bytes: int, epoch_s: int) -> None:
         ["mformat", "-C", "-i", made, *geometry, "-N", _SERIAL, "-v", _LABEL, "::"], timeout_s=_TIMEOUT_S, env=env
     )
     process.run(["mcopy", "-s", "-m", "-i", made, *sorted(tree.iterdir()), "::"], timeout_s=_TIMEOUT_S, env=env)
+    return made
