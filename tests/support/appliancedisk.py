@@ -1,0 +1,116 @@
+"""The appliance's disk in a QEMU as anyone would start it: a serial console, a network behind it, a port in front."""
+
+import ftplib
+import re
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.selfboot import UEFI
+
+# A whole Debian boots, under emulation, and beside other tests.
+BOOT_S = 1500
+
+
+class Console:
+    """What it shows on its serial port."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self._wire, self._read, self.said = wire, 0, ""
+
+    def expect(self, pattern: str, patience_s: float = BOOT_S) -> "re.Match[str]":
+        """Wait until it has shown something that was not waited for before."""
+        deadline = time.monotonic() + patience_s
+        while not (found := re.compile(pattern).search(self.said, self._read)):
+            ready, _, _ = select.select([self._wire], [], [], max(0, deadline - time.monotonic()))
+            block = self._wire.recv(65536) if ready else b""
+            assert block, f"it has not shown {pattern!r}: {self.said[-3000:]}"
+            self.said += block.decode(errors="replace")
+        self._read = found.end()
+        return found
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        self._wire.sendall(text.encode())
+
+    def answer(self, command: str) -> str:
+        """What a command prints, of somebody who has logged in."""
+        # What is typed is shown as well, and is not to be taken for the answer.
+        self.type(f"echo be''gun; {command}; echo en''ded\r")
+        return self.expect(r"begun\r\n((?:.|\n)*?)ended")[1].strip()
+
+    def log_in(self, password: str) -> None:
+        """As the administrator."""
+        self.type("\r")
+        self.expect("login: ")
+        self.type("root\r")
+        self.expect("Password: ")
+        self.type(f"{password}\r")
+        self.expect("# ")
+
+
+class Computer:
+    """One that is switched on; `port` leads to its port 21."""
+
+    def __init__(self, qemu: "subprocess.Popen[bytes]", console: Console, port: int) -> None:
+        self._qemu, self.console, self.port = qemu, console, port
+
+    def cut_power(self) -> None:
+        """End it at once."""
+        self._qemu.kill()
+        self._qemu.wait()
+
+
+class Active(ftplib.FTP):
+    """A client to which data connections come: from the computer's network to this one, which it knows as 10.0.2.2."""
+
+    def makeport(self) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(BOOT_S)
+        high, low = divmod(listener.getsockname()[1], 256)
+        self.sendcmd(f"PORT 10,0,2,2,{high},{low}")
+        return listener
+
+
+def send(computer: Computer, password: str, upload: Path) -> str:
+    """Send a job as the first contributor; the reply."""
+    with Active(timeout=BOOT_S) as ftp, upload.open("rb") as file:
+        ftp.connect("127.0.0.1", computer.port)
+        ftp.set_pasv(False)
+        ftp.login("first", password)
+        return ftp.storbinary(f"STOR /queue/{upload.name}", file)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def switched_on(disk: Path, *, uefi: bool = False) -> Iterator[Computer]:
+    """Start a computer with this disk (qcow2), which it may change; off at the end."""
+    port = _free_port()
+    ours, theirs = socket.socketpair()
+    argv: list[Any] = ["qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", "4096M", "-nodefaults"]
+    argv += ["-display", "none", *(["-bios", UEFI] if uefi else [])]
+    argv += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:21", "-device", "e1000,netdev=net"]
+    argv += [
+        "-chardev",
+        f"socket,id=serial,fd={theirs.fileno()}",
+        "-serial",
+        "chardev:serial",
+        "-drive",
+        f"file={disk},format=qcow2,if=virtio,cache=unsafe",
+    ]
+    with ExitStack() as stack:
+        stack.callback(ours.close)
+        with theirs:
+            qemu = stack.enter_context(subprocess.Popen(argv, pass_fds=[theirs.fileno()]))
+        stack.callback(qemu.kill)
+        yield Computer(qemu, Console(ours), port)
