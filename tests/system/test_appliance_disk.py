@@ -30,6 +30,7 @@ class Identity(msgspec.Struct, frozen=True):
     administrator: str
     machine_id: str
     root_hash: str
+    signing_key: str
 
 
 def build(place: Path) -> Path:
@@ -82,6 +83,7 @@ def identity(computer: Computer) -> Identity:
         administrator,
         console.answer("cat /etc/machine-id"),
         console.answer("grep ^root: /etc/shadow"),
+        console.answer("openssl pkey -in /etc/construir/construir.key -pubout"),
     )
 
 
@@ -92,8 +94,9 @@ def test_disk_is_small_and_holds_nothing_secret(packed: Path, disk: Path) -> Non
     shadow = selfboot.file_on_root(disk, "/etc/shadow").decode()
     assert {line.split(":")[1] for line in shadow.splitlines()} <= {"*", "!", "!*"}
     assert selfboot.file_on_root(disk, "/etc/construir/users.toml") == b""
-    with pytest.raises(Exception, match="there is no file"):
-        selfboot.file_on_root(disk, "/etc/construir/tls/key.pem")
+    for secret in ("tls/key.pem", "construir.key"):
+        with pytest.raises(Exception, match="there is no file"):
+            selfboot.file_on_root(disk, f"/etc/construir/{secret}")
 
 
 def test_it_is_made_alike_twice(packed: Path, tmp_path: Path) -> None:
