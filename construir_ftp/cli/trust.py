@@ -1,10 +1,8 @@
 """What commands that fetch or follow say of a result's signature."""
 
 import ftplib
-import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +15,7 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError, DamagedError, UntrustedError, one_line
 from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import SIGNATURE, SUMS, Result
-from construir_ftp.trust import ed25519, key_place, keys, verify
+from construir_ftp.trust import ed25519, keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -42,11 +40,13 @@ def trusted(key: Path | None) -> list[PublicKey]:
 
 def of_here(settings: Config) -> list[PublicKey]:
     """The keys that the appliance on this computer, or `construir run`, has signed with; none where there are none."""
-    if not hasattr(os, "geteuid"):  # Windows has no spool
-        return []
-    with suppress(ConfigError):
+    try:
+        # Imported here: a contributor's computer may have no spool, nor what one takes.
+        from construir_ftp.trust import key_place
+
         return key_place.known(settings.spool_path())
-    return []
+    except (ImportError, AttributeError, ConfigError):
+        return []
 
 
 class Brought(NamedTuple):
