@@ -13,6 +13,8 @@ from construir_ftp.jail.prisoner import Prisoner
 from construir_ftp.jobs.result import Usage
 
 _ACCOUNT_BYTES = 4096
+# The kernel counts resident pages for each processor apart, so that two readings of the same differ by some.
+_COUNTED_APART_BYTES = 16 * 2**20
 
 
 class Meter:
@@ -65,7 +67,8 @@ class Meter:
         # A program inherits what the process that started it had resident at most: execve(2) puts it into ru_maxrss
         # (setmax_mm_hiwater_rss, fs/exec.c). Up to there wait4 speaks of us; the last look does not.
         own_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return self._resident_bytes if self._resident_bytes and said_bytes <= own_bytes else said_bytes
+        is_ours = said_bytes <= own_bytes + _COUNTED_APART_BYTES
+        return self._resident_bytes if self._resident_bytes and is_ours else said_bytes
 
 
 def _written_bytes(account: str) -> int:

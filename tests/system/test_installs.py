@@ -90,7 +90,7 @@ def hostile(place: Path, base: BaseImage, layers: str) -> Iterator[tuple[Applian
 
 
 def wait_until_asked(server: HostileArchive, name: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while name not in server.asked:
         assert time.monotonic() < deadline, server.asked
         time.sleep(0.1)
