@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ from typing import IO
 # linux/falloc.h, fcntl.h
 _FALLOC_FL_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+
+# A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
+_TICK_NS = 20_000_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -192,6 +196,14 @@ def tree_bytes(path: Path) -> int:
 def free_bytes(path: Path) -> int:
     """Bytes an unprivileged process may still write on the file system that holds `path`."""
     return shutil.disk_usage(path).free
+
+
+def changed_ns(directory: Path) -> int | None:
+    """When something came into a directory or left it, the same number while nothing does; None where that is so short
+    ago that a change after this one may not show: its time is that of the clock's last tick.
+    """
+    changed = directory.stat().st_mtime_ns
+    return changed if time.time_ns() - changed > _TICK_NS else None
 
 
 def set_aside(descriptor: int, offset_bytes: int, size_bytes: int) -> None:

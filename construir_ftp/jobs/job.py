@@ -1,7 +1,6 @@
 """A job's directory and its record, whatever state the job is in. Which states there are, only the package knows."""
 
 import os
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -166,23 +165,19 @@ def read_result(job: Job) -> Result:
 # The records of all jobs that wait or run, each read once, for there may be ten thousand of them.
 
 
-# A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
-_TICK_NS = 20_000_000
-
-
 class Records:
     """Those of one spool. Safe to use from several threads."""
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        # By state; the number is when its directory was changed, or 0 if what was found there may be old by now.
-        self._found: dict[str, tuple[int, dict[str, Record | None]]] = {}
+        # By state; the number is when its directory was changed, or None if what was found there may be old by now.
+        self._found: dict[str, tuple[int | None, dict[str, Record | None]]] = {}
 
     def read(self, state: str) -> dict[str, Record | None]:
         """Those in `state`, oldest first; None where one is damaged. The same dictionary while nothing changes."""
         directory = self._spool / state
-        changed_at = directory.stat().st_mtime_ns
-        if (seen := self._found.get(state)) and seen[0] == changed_at:
+        changed_at = files.changed_ns(directory)
+        if (seen := self._found.get(state)) and changed_at is not None and seen[0] == changed_at:
             return seen[1]
         known = seen[1] if seen else {}
         found = {
@@ -190,9 +185,7 @@ class Records:
             for name in sorted(os.listdir(directory))  # noqa: PTH208 - not a Path for each of ten thousand
             if name in known or _is_job(directory, name)
         }
-        # A time is that of the clock's last tick: what changes within the same one, after we looked, would not show.
-        is_settled = time.time_ns() - changed_at > _TICK_NS
-        self._found = {**self._found, state: (changed_at if is_settled else 0, found)}
+        self._found = {**self._found, state: (changed_at, found)}
         return found
 
     def _first_seen(self, directory: Path, name: str) -> Record | None:

@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime
 
+from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job, Spool
 
-# A directory's time is that of the clock's last tick, a hundredth of a second: what changes within it doesn't show.
-_SETTLED_NS = 20_000_000
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -17,17 +16,15 @@ class Arrivals:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._seen_ns = 0
+        self._seen_ns: int | None = None
 
-    def look(self, now_ns: int) -> list[str] | None:
+    def look(self) -> list[str] | None:
         """The id of every result; None if nothing has changed since the last time."""
-        changed_ns = self._spool.state("done").stat().st_mtime_ns
-        if changed_ns == self._seen_ns:
+        before_ns, self._seen_ns = self._seen_ns, files.changed_ns(self._spool.state("done"))
+        if self._seen_ns is not None and self._seen_ns == before_ns:
             return None
         # What can't be printed, such as a name that is no UTF-8, is no id of a job.
-        names = [name for name in self._spool.names("done") if name.isprintable()]
-        self._seen_ns = changed_ns if now_ns - changed_ns > _SETTLED_NS else 0
-        return names
+        return [name for name in self._spool.names("done") if name.isprintable()]
 
     def read(self, job_ids: set[str]) -> list[tuple[str, Result]]:
         """The results of these ids in the order that they were published; what can't be read is no news."""

@@ -117,7 +117,7 @@ class Herald:
                 self._changed.notify_all()
 
     def _of_results(self, now: datetime) -> Iterable[Event]:
-        names = self._arrivals.look(time.time_ns())
+        names = self._arrivals.look()
         if names is None:
             return
         there, known = set(names), self._memory.results

@@ -7,8 +7,9 @@ import ctypes
 import logging
 import os
 import struct
-import time
 from pathlib import Path
+
+from construir_ftp import files
 
 # linux/inotify.h
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
@@ -16,9 +17,6 @@ _OVERFLOW = 0x4000
 _ONLY_DIRECTORY = 0x01000000
 _EVENT = struct.Struct("iIII")
 _BUFFER_BYTES = 256 * 1024
-
-# A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
-_TICK_NS = 20_000_000
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +47,12 @@ class Clock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._seen_ns = 0
+        self._seen_ns: int | None = None
 
     def has_changed(self) -> bool:
         """Whether something may have come or gone since the last time that this was asked."""
-        changed_ns = self._directory.stat().st_mtime_ns
-        if changed_ns == self._seen_ns:
-            return False
-        # What changes within the same tick, after we looked, would not show.
-        self._seen_ns = changed_ns if time.time_ns() - changed_ns > _TICK_NS else 0
-        return True
+        before_ns, self._seen_ns = self._seen_ns, files.changed_ns(self._directory)
+        return self._seen_ns is None or self._seen_ns != before_ns
 
 
 class Polled:
