@@ -1,6 +1,6 @@
 """The wish for the end of a job that waits or runs: the marker `cancel` in its directory, which says whose wish it is.
 
-Anyone may put it there; what comes of it, the holder of the spool's lock does. Nothing here moves a job.
+Anyone may put it there; what comes of it, a node does. Nothing here moves a job.
 """
 
 import errno
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from construir_ftp import files
-from construir_ftp.jobs import modes
+from construir_ftp.jobs import modes, places
 from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR
 
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -20,17 +20,38 @@ def ask(spool: Path, job_id: str, whose: str) -> None:
     """Ask for the end of a job; on return the wish survives a power cut. Raises FileNotFoundError if the job neither
     waits nor runs, or has come to its end meanwhile.
     """
+    while not _ask_once(spool, job_id, whose):
+        pass  # it was taken from a node meanwhile, and got another directory (see claims)
+
+
+def _ask_once(spool: Path, job_id: str, whose: str) -> bool:
+    """Whether it is the job's directory that was marked, and not one that it had before."""
     # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
     directory = _find(spool, job_id)
     try:
-        _mark(spool, directory, whose)
+        with suppress(FileNotFoundError):  # it was removed
+            _mark(spool, directory, whose)
         if (spool / "done" / job_id).exists():
             # Published just now, and perhaps after the spool had looked for the last time.
             with suppress(FileNotFoundError):
                 os.unlink(CANCEL, dir_fd=directory)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
+        return _is_at(spool, job_id, directory)
     finally:
         os.close(directory)
+
+
+def _is_at(spool: Path, job_id: str, directory: int) -> bool:
+    try:
+        current = _find(spool, job_id)
+    except FileNotFoundError:
+        if os.fstat(directory).st_nlink:  # it has just come to its end, perhaps by this
+            return True
+        raise
+    try:
+        return os.path.samestat(os.fstat(current), os.fstat(directory))
+    finally:
+        os.close(current)
 
 
 def _mark(spool: Path, directory: int, whose: str) -> None:
@@ -47,7 +68,8 @@ def _mark(spool: Path, directory: int, whose: str) -> None:
 
 def _find(spool: Path, job_id: str) -> int:
     """A descriptor of the directory of a job that waits or runs; it may move from one to the other meanwhile."""
-    for state in ("queue", "running", "queue"):
+    for state in ("queue", "running", "queue", "running"):
         with suppress(FileNotFoundError):
-            return os.open(spool / state / job_id, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
+            if place := places.find(spool, state, job_id):
+                return os.open(place, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)

@@ -79,10 +79,9 @@ class Room:
         return files.free_bytes(self._spool.path) - self._min_free
 
     def _for_running(self) -> int:
-        running = self._spool.records("running").items()
-        return sum(
-            self._may_yet_write(Job(self._spool.state("running") / name), record) for name, record in running if record
-        )
+        records = self._spool.records("running")
+        running = [(job, records.get(job.id)) for job in self._spool.jobs("running")]
+        return sum(self._may_yet_write(job, record) for job, record in running if record)
 
     def _may_yet_write(self, job: Job, record: Record) -> int:
         """The most that a job which runs may still write."""

@@ -100,8 +100,8 @@ def _waiting(spool: Spool, job_id: str) -> JobStatus | None:
 
 
 def _running(spool: Spool, job_id: str) -> JobStatus | None:
-    found = Job(spool.state("running") / job_id)
-    if not found.path.is_dir():
+    found = spool.find_job("running", job_id)
+    if found is None:
         return None
     report = runner(spool)
     slots = {slot.job: slot for slot in report.busy} if report else {}

@@ -1,7 +1,8 @@
 """A job's directory and its record, whatever state the job is in. Which states there are, only the package knows."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import msgspec
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.formats import FORMATS
-from construir_ftp.jobs import result
+from construir_ftp.jobs import places, result
 from construir_ftp.jobs.result import Result
 
 # The marker of a job that is to be cancelled.
@@ -18,7 +19,7 @@ CANCEL = "cancel"
 # Who may ask for that, as the marker has it, and a result's reason.
 CONTRIBUTOR, OPERATOR = "its contributor", "the operator"
 # What a job keeps whatever becomes of it, until it is done.
-_KEPT = ("upload", "job.json", "attempts", CANCEL)
+KEPT = ("upload", "job.json", "attempts", CANCEL)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -138,7 +139,7 @@ class Job:
     def strip(self) -> None:
         """Delete all that a run left, so that the job can run again."""
         for entry in self.path.iterdir():
-            if entry.name not in _KEPT:
+            if entry.name not in KEPT:
                 files.remove(entry)
 
 
@@ -170,28 +171,43 @@ class Records:
 
     def __init__(self, spool: Path) -> None:
         self._spool = spool
-        # By state; the number is when its directory was changed, or None if what was found there may be old by now.
-        self._found: dict[str, tuple[int | None, dict[str, Record | None]]] = {}
+        # By state; with the directories that were read, and when each was changed.
+        self._found: dict[str, tuple[_Marks, dict[str, Record | None]]] = {}
 
     def read(self, state: str) -> dict[str, Record | None]:
         """Those in `state`, oldest first; None where one is damaged. The same dictionary while nothing changes."""
-        directory = self._spool / state
-        changed_at = files.changed_ns(directory)
-        if (seen := self._found.get(state)) and changed_at is not None and seen[0] == changed_at:
+        marks = self._marks(state)
+        seen = self._found.get(state)
+        if seen and seen[0] == marks and None not in marks.values():
             return seen[1]
         known = seen[1] if seen else {}
-        found = {
-            name: known.get(name) or self._first_seen(directory, name)
-            for name in sorted(os.listdir(directory))  # noqa: PTH208 - not a Path for each of ten thousand
-            if name in known or _is_job(directory, name)
-        }
-        self._found = {**self._found, state: (changed_at, found)}
+        found = {name: record for place in marks for name, record in self._read_in(place, known)}
+        found = dict(sorted(found.items()))
+        self._found = {**self._found, state: (marks, found)}
         return found
+
+    def _marks(self, state: str) -> "_Marks":
+        marks: _Marks = {}
+        for directory in places.directories(self._spool, state):
+            with suppress(FileNotFoundError):  # of a node that has just ended
+                marks[str(directory)] = files.changed_ns(directory)
+        return marks
+
+    def _read_in(self, place: str, known: dict[str, Record | None]) -> Iterator[tuple[str, Record | None]]:
+        directory = Path(place)
+        with suppress(FileNotFoundError):
+            for name in os.listdir(directory):  # noqa: PTH208 - not a Path for each of ten thousand
+                if name in known or _is_job(directory, name):
+                    yield name, known.get(name) or self._first_seen(directory, name)
 
     def _first_seen(self, directory: Path, name: str) -> Record | None:
         """That of a job which has just come, perhaps from another state."""
         moved = (records[name] for _, records in self._found.values() if name in records)
         return next(moved, None) or read_record(directory / name)
+
+
+# Directories, and when each was changed; None where what was found there may be old by now.
+_Marks = dict[str, int | None]
 
 
 def read_record(job: Path) -> Record | None:
@@ -204,10 +220,4 @@ def read_record(job: Path) -> Record | None:
 
 def _is_job(directory: Path, name: str) -> bool:
     place = directory / name
-    return place.is_dir() and not place.is_symlink()
-
-
-def job_names(directory: Path) -> list[str]:
-    """The id of every job in a directory, oldest first. What isn't a directory, such as a symbolic link, is no job."""
-    with os.scandir(directory) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return not name.startswith(".") and place.is_dir() and not place.is_symlink()

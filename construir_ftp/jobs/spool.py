@@ -1,6 +1,6 @@
 """A job's states. The parent directory is the state, and every rename of a job happens here.
 
-    <spool>/incoming  queue  running  done  layers  trash   lock
+    <spool>/incoming  queue  running/NODE.BOOT  done  layers  trash   lock
                upload  job.json  attempts  cancel  disk.img  logs   result.json
     incoming     ?        ?         -         -        -       -         -
     queue        +        +         ?         ?        -       -         -
@@ -8,8 +8,8 @@
     done         -        +         -         -        -       +         +   (+ image, sums)
     trash      anything; only ever deleted
 
-`cancel` says that somebody wants no more of it (see cancellation). Anyone may put it there; what comes of it, the
-lock's holder does: it moves jobs, and nobody else moves one that was admitted.
+`cancel` says that somebody wants no more of it (see cancellation). Anyone may put it there. Only nodes, which run jobs,
+move one that was admitted (see claims); what else there is to be done for all nodes, the lock's holder does.
 
 A rename is followed by fsync of both parents before anyone is told. A crash may run a job twice; it
 never loses one and never publishes two results. The spool never opens an upload, and starts no program.
@@ -17,11 +17,9 @@ never loses one and never publishes two results. The spool never opens an upload
 
 import errno
 import os
-import re
 import secrets
 import socket
-import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -30,17 +28,15 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jobs import cancellation, fair_share, ipc, modes, names, spool_format
+from construir_ftp.jobs import cancellation, claims, drafts, fair_share, ipc, modes, names, places, spool_format
+from construir_ftp.jobs.claims import Claims
 from construir_ftp.jobs.fair_share import Turns
-from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR, Job, Record, Records, Wants, anyone, job_names, read_record
+from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR, Job, Record, Records, Wants, anyone, read_record
 
 __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
 
 STATES = ("incoming", "queue", "running", "done", "layers", "trash")
 MAX_ATTEMPTS = 3
-# A file beside the states that gets its name by a rename (files.replace, cancellation). That takes seconds.
-_DRAFT = re.compile(r"\.(cancel|format|(runner|service|tally|news)\.json|part-[a-z]+|turns)\.[0-9a-f]{8,}")
-_DRAFT_S = 3600.0
 
 
 class Staged(NamedTuple):
@@ -51,15 +47,18 @@ class Staged(NamedTuple):
 
 
 class Spool:
-    """The directory all parts meet in. Safe to use from several threads and processes."""
+    """The directory all parts meet in. Safe to use from several threads and processes; what is taken, is taken by
+    `node`.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, node: str = places.LOCAL) -> None:
         self.path = path
+        self.claims = Claims(path, node)
         self._turns = Turns(path / "turns")
         self._records = Records(path)
 
     @classmethod
-    def prepare(cls, path: Path) -> Self:
+    def prepare(cls, path: Path, node: str = places.LOCAL) -> Self:
         """The spool at `path`, its directories made where they are missing. Raises ConstruirError."""
         spool_format.check(path)
         try:
@@ -74,7 +73,7 @@ class Spool:
             raise ConstruirError(
                 f"spool {path}: {error.strerror}: {error.filename}; choose another with --spool, or make it writable"
             ) from error
-        return cls(path)
+        return cls(path, node)
 
     @classmethod
     def find(cls, path: Path) -> Self:
@@ -85,17 +84,21 @@ class Spool:
         return cls(path)
 
     def state(self, state: str) -> Path:
-        """The directory that holds every job in `state`."""
+        """The directory of a state; what runs is a level further down."""
         return self.path / state
 
     def names(self, state: str) -> list[str]:
         """The id of every job in `state`, oldest first. What isn't a directory, such as a symbolic link, is no job."""
-        return job_names(self.state(state))
+        return places.names(self.path, state)
 
     def jobs(self, state: str) -> list[Job]:
         """Every job in `state`, oldest first."""
-        directory = self.state(state)
-        return [Job(directory / name) for name in self.names(state)]
+        return [Job(path) for path in places.jobs(self.path, state)]
+
+    def find_job(self, state: str, job_id: str) -> Job | None:
+        """A job, if it is in `state`."""
+        path = places.find(self.path, state, job_id)
+        return Job(path) if path else None
 
     # -- incoming -> queue ---------------------------------------------------------------------------
 
@@ -174,24 +177,15 @@ class Spool:
         return fair_share.first(oldest, map(_sender, running.values()), self._turns.served())
 
     def take(self, wants: Wants = anyone) -> Job | None:
-        """queue -> running: the next job of those that are wanted, if one waits. Only for the holder of the lock.
+        """queue -> running: the next job of those that are wanted, if one waits.
 
-        A job may have been deleted since it was seen; then it is another one's turn.
+        It may have been deleted since it was seen, or another node has it; then it is another one's turn.
         """
         while (name := self.next_id(wants)) is not None:
-            if (taken := self._start(name)) is not None:
+            if (taken := self.claims.claim(name)) is not None:
                 self._turns.note(_sender(read_record(taken.path)))
                 return taken
         return None
-
-    def _start(self, name: str) -> Job | None:
-        job = Job(self.state("queue") / name)
-        try:
-            return self._move(job, "running")
-        except FileNotFoundError:
-            if job.path.exists():
-                raise
-            return None
 
     def withdraw(self) -> list[Job]:
         """queue -> running: all waiting jobs that are to be cancelled, out of turn. Only for the holder of the lock."""
@@ -201,7 +195,7 @@ class Spool:
             names = [name for name in self.names("queue") if os.access(f"{name}/{CANCEL}", os.F_OK, dir_fd=queue)]
         finally:
             os.close(queue)
-        return [job for job in map(self._start, names) if job is not None]
+        return [job for job in map(self.claims.claim, names) if job is not None]
 
     def cancel(self, job_id: str, whose: str = CONTRIBUTOR) -> None:
         """Ask for the end of a job that waits or runs; on return the wish survives a power cut, and whoever holds the
@@ -239,20 +233,32 @@ class Spool:
         return done
 
     def recover(self) -> list[Job]:
-        """After a crash: running/ with a result -> done/, otherwise back to queue/. Returns what was requeued.
+        """After a crash: what earlier starts of this node held goes to done/ if it has a result, otherwise back to
+        queue/. Returns what was requeued.
 
-        Only under the lock: nobody else may be running jobs of this spool.
+        Only for who knows that none of them lives.
         """
-        requeued = []
+        requeued: list[Job] = []
         for job in (*self.jobs("queue"), *self.jobs("running")):
             with suppress(FileNotFoundError):  # an older version left them open; one may be deleted meanwhile
                 job.path.chmod(modes.OURS_DIRECTORY)
-        for job in self.jobs("running"):
-            if job.result.exists():
-                self._publish(job)
-            else:
-                requeued.append(self.requeue(job))
+        self.claims.take_earlier(lambda job: requeued.extend(self._settle(job, self.requeue)))
         return requeued
+
+    def take_back(self, holding: Path) -> list[Job]:
+        """The same, of a node's start that is no longer trusted to live, and may do so all the same."""
+        requeued: list[Job] = []
+        self.claims.take_from(holding, lambda job: requeued.extend(self._settle(job, self._requeue_renewed)))
+        return requeued
+
+    def _requeue_renewed(self, job: Job) -> Job:
+        return self.requeue(self.claims.renewed(job))
+
+    def _settle(self, job: Job, requeue: Callable[[Job], Job]) -> list[Job]:
+        if not job.result.exists():
+            return [requeue(job)]
+        self._publish(job)
+        return []
 
     # -- anything -> trash ------------------------------------------------------------------------------
 
@@ -266,25 +272,14 @@ class Spool:
 
         What can't be removed stays for the next sweep.
         """
-        for entry in (*self.state("trash").iterdir(), *self._abandoned_drafts()):
+        for entry in (*self.state("trash").iterdir(), *drafts.abandoned(self.path)):
             with suppress(OSError):
                 files.remove(entry)
-
-    def _abandoned_drafts(self) -> Iterator[Path]:
-        oldest_s = time.time() - _DRAFT_S
-        for entry in self.path.iterdir():
-            with suppress(FileNotFoundError):  # renamed meanwhile
-                if _DRAFT.fullmatch(entry.name) and entry.lstat().st_mtime < oldest_s:
-                    yield entry
 
     # -- all of it ---------------------------------------------------------------------------------------
 
     def _move(self, job: Job, state: str, name: str | None = None) -> Job:
-        target = self.state(state) / (name or job.id)
-        job.path.rename(target)
-        files.fsync(target.parent)
-        files.fsync(job.path.parent)
-        return Job(target)
+        return claims.move(job, self.state(state) / (name or job.id))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -109,7 +109,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         if self.machine.accelerator == "uml" and _disks(wanted) > uml.MOST_READ_ONLY:
             raise RefusedError(f"{request.FILE}: dependencies: at most {uml.MOST_READ_ONLY} can be had here")
         for job_id in needs.results:
-            if not any((self.spool.state(state) / job_id).is_dir() for state in ("queue", "running", "done")):
+            if not any(self.spool.find_job(state, job_id) for state in ("queue", "running", "done")):
                 raise RefusedError(f"{request.FILE}: dependencies.results: there is no job {job_id}, or not any more")
         for name in needs.layers:
             if self.store().find(name) is None:

@@ -13,7 +13,7 @@ from construir_ftp.machine import accelerator, capacity
 from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.template import Templates
+from construir_ftp.machine.template import Template, Templates
 from construir_ftp.trust.seal import Seal
 
 log = logging.getLogger("construir.runner")
@@ -40,6 +40,10 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     def shape(self) -> Shape:
         """The machine that jobs get."""
         return Shape.of(self.machine, self.base, self.accelerator.accelerator, self.max_disk_bytes)
+
+    def template(self) -> Template | None:
+        """What they are cloned from, if there is one by now."""
+        return self.templates.find(self.shape()) if self.templates is not None else None
 
 
 class Supply:

@@ -17,21 +17,21 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import inquiry, job, service, status
+from construir_ftp.jobs import inquiry, job, service
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Wants
-from construir_ftp.jobs.result import moment
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport
 from construir_ftp.machine import brake, capacity
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
+from construir_ftp.runner import report as telling
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.owner import Owner
-from construir_ftp.runner.pause import LACKS_ROOM, UNSIGNED, Pause
+from construir_ftp.runner.pause import UNSIGNED, Pause
 from construir_ftp.runner.resources import Resources, Supply
 from construir_ftp.runner.slot import Slot
 from construir_ftp.runner.withdrawal import Withdrawal
@@ -69,6 +69,7 @@ class Runner:
         """
         with ExitStack() as stack:
             stack.enter_context(self._spool.lock())
+            stack.callback(self._spool.claims.close)
             self._report()
             wake = stack.enter_context(self._spool.listen())
             for end in (self._finished, self._finish):
@@ -103,9 +104,7 @@ class Runner:
         self._installs.start(self._prepare, lambda: self._finish.send(b"!"))
 
     def _template(self) -> Template | None:
-        if self._latest is None or self._latest.templates is None:
-            return None
-        return self._latest.templates.find(self._latest.shape())
+        return self._latest.template() if self._latest else None
 
     def _loop(self, stop: Stop, wake: socket.socket, watch: Watch) -> None:
         self._interrupting = stop.interrupting
@@ -198,19 +197,8 @@ class Runner:
 
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
-        is_paused = self._pause.left_s > 0
-        jobs = [(slot.job, slot.since, slot.doing or self._stands_still) for slot in self._all_slots]
-        report = RunnerReport(
-            slots=len(self._slots),
-            busy=(
-                *(status.RunningJob(job.id, moment(since), doing) for job, since, doing in jobs if job is not None),
-                *self._installs.report(),
-            ),
-            pause=self._pause.why if is_paused else LACKS_ROOM if self._waits_for_room else "",
-            pause_detail=self._pause.detail if is_paused else "",
-            paused=self._stands_still,
-            accelerator=self._latest.accelerator.accelerator if self._latest else None,
-            warm=self._template() is not None,
+        report = telling.of(
+            self._slots, self._installs, self._latest, self._pause, self._stands_still, waits=self._waits_for_room
         )
         if report != self._reported:
             inquiry.tell(self._spool, report)

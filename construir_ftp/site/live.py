@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from construir_ftp import files
+from construir_ftp.jobs.spool import Spool
 
 LOGS = ("output.log", "console.log")
 # What is copied of one log at a time; the rest is for the next look.
@@ -19,8 +20,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Logs:
     """Copies of the logs in the spool's running/, in the site's."""
 
-    def __init__(self, running: Path, copies: Path) -> None:
-        self._running, self._copies = running, copies
+    def __init__(self, spool: Spool, copies: Path) -> None:
+        self._spool, self._copies = spool, copies
         # The inode of each log that was copied: a job that is begun again has new ones.
         self._seen: dict[Path, int] = {}
 
@@ -29,10 +30,12 @@ class Logs:
         for gone in {path.name for path in self._copies.iterdir()} - set(jobs):
             files.remove(self._copies / gone)
         self._seen = {log: inode for log, inode in self._seen.items() if log.parent.name in jobs}
-        for job in jobs:
+        for job_id in jobs:
+            if (job := self._spool.find_job("running", job_id)) is None:
+                continue
             for log in LOGS:
                 with suppress(FileNotFoundError):  # there is none yet, or the job has just ended
-                    self._extend(self._running / job / log, self._copies / job / log)
+                    self._extend(job.path / log, self._copies / job_id / log)
 
     def _extend(self, log: Path, copy: Path) -> None:
         with _opened(log) as source:

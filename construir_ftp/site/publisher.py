@@ -20,7 +20,7 @@ import msgspec
 from construir_ftp import files
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, one_line
-from construir_ftp.jobs import inquiry, service, tally
+from construir_ftp.jobs import inquiry, places, service, tally
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job, Spool
@@ -70,7 +70,7 @@ class Publisher:
         self._pages = Pages(config.site.title, pages.address(config), pages.ftp_server(config))
         self._shelf, self._metrics = Shelf(), Metrics()
         self._tree.prepare(spool.state("done"))
-        self._logs = Logs(spool.state("running"), self._tree.path / "running")
+        self._logs = Logs(spool, self._tree.path / "running")
         self._changes = changes.watch(spool.state("done"))
         self._version = self._pages.version()
         self._written: set[str] = set()
@@ -249,7 +249,8 @@ class Publisher:
 
     def _write_overview(self, *, has_changed: bool) -> None:
         now_s = time.monotonic()
-        seen = [changes.mark(self._spool.path / name) for name in ("queue", "running", "runner.json", service.FILE)]
+        files_told = [self._spool.path / name for name in ("queue", "runner.json", service.FILE)]
+        seen = [changes.mark(path) for path in (*files_told, *places.directories(self._spool.path, "running"))]
         fresh_s = _FRESH_S if self._running else _IDLE_FRESH_S
         if not has_changed and seen == self._seen and now_s - self._index_at_s < fresh_s:
             return

@@ -148,10 +148,7 @@ def waiting(there: Appliance, upload: Path, count: int) -> Iterator[None]:
     """
     spool, content = Spool.find(there.spool), upload.read_bytes()
     job = there.submit(upload, "waits.img.zst")
-    place = next(
-        spool.state(state) / job for state in ("queue", "running", "done") if (spool.state(state) / job).is_dir()
-    )
-    record = Job(place).record()
+    record = next(filter(None, (spool.find_job(state, job) for state in ("queue", "running", "done")))).record()
 
     def put(number: int) -> None:
         received = spool.receive()

@@ -122,8 +122,8 @@ def test_follower_who_asks_for_the_status_again_and_again_causes_a_line(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "construir.ftp")
-    running = house.spool.state("running") / "a-job"
-    running.mkdir()
+    running = house.spool.state("running") / "local.00000000" / "a-job"
+    running.mkdir(parents=True)
     (running / "output.log").write_bytes(b"hello\n")
     with house.connect() as alice:
         alice.log_in()

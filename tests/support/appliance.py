@@ -11,13 +11,14 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
 from construir_ftp.appliance.supervisor import PARTS
+from construir_ftp.jobs import places
 from tests.support.ftpclient import users_text
 from tests.support.places import PROJECT
 
@@ -66,6 +67,11 @@ def send(ftp: ftplib.FTP, upload: Path, name: str | None = None) -> str:
     match = re.fullmatch(rf"226 Accepted as job (\S+), {place}; its result will be in /done/\1/", reply)
     assert match, reply
     return match[1]
+
+
+def running(spool: Path, job_id: str) -> Path:
+    """Where a job is while it runs; it need not be there yet, or any more."""
+    return places.find(spool, "running", job_id) or spool / "running" / "nobody" / job_id
 
 
 class Appliance:
@@ -139,11 +145,20 @@ class Appliance:
         with self.session(contributor) as ftp:
             return send(ftp, upload, name)
 
+    def place(self, job: str) -> Path:
+        """Where a job is while it runs."""
+        return running(self.spool, job)
+
+    def output(self, job: str) -> bytes:
+        """What a job that runs has printed; nothing of one that doesn't."""
+        with suppress(FileNotFoundError):
+            return (self.place(job) / "output.log").read_bytes()
+        return b""
+
     def wait_until_running(self, job: str) -> None:
         """Wait until the job has printed something."""
-        output = self.spool / "running" / job / "output.log"
         deadline = time.monotonic() + _RESULT_S
-        while not (output.exists() and output.read_bytes()):
+        while not self.output(job):
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 

@@ -37,7 +37,7 @@ def result(
     image: bytes = b"an image",
 ) -> Path:
     """The directory, in done/, of a result with an image, logs and artifacts."""
-    job = Job(spool.state("running") / job_id)
+    job = Job(spool.claims.path / job_id)
     (job.path / ARTIFACTS).mkdir(parents=True)
     record = Record(
         name="greet",

@@ -230,7 +230,7 @@ def test_job_that_kills_the_runner_three_times_is_lost(appliance: Appliance, han
     for _ in range(3):
         appliance.wait_until_running(job)
         os.kill(appliance.parts()["runner"], signal.SIGKILL)
-        while (appliance.spool / "running" / job / "output.log").exists():
+        while (appliance.place(job) / "output.log").exists():
             time.sleep(0.02)
     result = appliance.wait(job)
     assert (result["status"], result["exit_code"], result["attempt"]) == ("lost", None, 3)

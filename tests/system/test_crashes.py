@@ -205,6 +205,46 @@ def test_kill_9_during_recovery_loses_and_doubles_nothing(tmp_path: Path) -> Non
         assert ids(place, "done") == accepted
 
 
+TAKE_BACK = """
+import sys
+from pathlib import Path
+from construir_ftp.jobs import places
+from construir_ftp.jobs.spool import Spool
+spool = Spool(Path(sys.argv[1]))
+with spool.lock():
+    spool.recover()
+    for holding in places.directories(spool.path, "running"):
+        if places.node_of(holding) == "far":
+            spool.take_back(holding)
+"""
+
+
+def test_kill_9_while_jobs_are_taken_from_a_node_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    def held(path: Path) -> list[str]:
+        place, node = Spool.prepare(path), Spool(path, "far")
+        accepted = [send(place, after_s=second).id for second in range(2)]
+        for job in [node.take(), node.take()]:
+            assert job is not None
+            job.count_attempt()
+            (job.path / "output.log").write_bytes(b"hello")
+        node.jobs("running")[1].result.write_bytes(RESULT)
+        return accepted
+
+    held(tmp_path / "clean")
+    status, clean = strace(tmp_path / "clean", TAKE_BACK, CHANGES, "", tmp_path)
+    assert status == 0
+    assert len(clean) > 10
+    for number, fault in enumerate(kills(clean)):
+        accepted = held(tmp_path / str(number))
+        status, _ = strace(tmp_path / str(number), TAKE_BACK, CHANGES, fault, tmp_path)
+        assert status == -signal.SIGKILL
+        assert strace(tmp_path / str(number), TAKE_BACK, CHANGES, "", tmp_path)[0] == 0
+        place = Spool(tmp_path / str(number))
+        assert [job.attempts() for job in place.jobs("queue")] == [1]
+        holds(place, {"accepted": accepted, "finished": [accepted[1]]})
+        assert ids(place, "done") == accepted
+
+
 def test_a_job_with_a_result_is_published_by_recovery_not_run_again(place: Spool) -> None:
     send(place)
     taken = place.take()
@@ -277,9 +317,10 @@ spool.enqueue(spool.stage(Job(spool.state("incoming") / sys.argv[2]), record))
 FINISH = """
 import sys
 from pathlib import Path
-from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.jobs.spool import Spool
 spool = Spool(Path(sys.argv[1]))
-spool.finish(Job(spool.state("running") / sys.argv[2]), b"{}")
+(job,) = spool.jobs("running")
+spool.finish(job, b"{}")
 """
 
 
@@ -320,9 +361,10 @@ def test_result_json_is_written_after_all_else_is_synced_and_before_the_upload_g
     assert job is not None
     run(job)
     trace = "fsync,fdatasync,?rename,renameat,renameat2,?unlink,unlinkat"
-    status, lines = strace(place.path, FINISH, trace, "", tmp_path, (job.id,))
+    status, lines = strace(place.path, FINISH, trace, "", tmp_path)
     assert status == 0
-    told = [call.replace(f"running/{job.id}", "JOB") for call in calls(lines, place.path) if "ENOENT" not in call]
+    holding = f"running/{place.claims.path.name}"
+    told = [call.replace(f"{holding}/{job.id}", "JOB") for call in calls(lines, place.path) if "ENOENT" not in call]
     kept = ["attempts", "console.log", "hello.img.zst", "job.json", "output.log"]
     assert sorted(told[:5]) == [f"fsync JOB/{name}" for name in kept]
     draft = told[5].removeprefix("fsync ")
@@ -338,7 +380,7 @@ def test_result_json_is_written_after_all_else_is_synced_and_before_the_upload_g
         "fsync JOB",
         f"rename JOB -> done/{job.id}",
         "fsync done",
-        "fsync running",
+        f"fsync {holding}",
         f"unlink done/{job.id}/cancel",
     ]
 

@@ -77,7 +77,7 @@ def test_job_waits_for_room_beside_another_and_uploads_leave_both_theirs(
     with paused_runner(small_spool):
         first, second = small_spool.submit(hangs), small_spool.submit(hello)
     deadline = time.monotonic() + 60
-    while not (small_spool.spool / "running" / first / "output.log").exists():
+    while not (small_spool.place(first) / "output.log").exists():
         assert time.monotonic() < deadline, small_spool.log.read_text()
         time.sleep(0.05)
     assert small_spool.states()["queue"] == [second], "there is a slot, and no room"

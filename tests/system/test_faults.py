@@ -136,7 +136,7 @@ def test_machine_that_crashes_twice_is_the_jobs_doing_where_an_empty_one_comes_u
 
 def kill_machine_of(appliance: Appliance, job: str) -> None:
     """Kill QEMU, and return when the job has no output any more, or has ended."""
-    place = appliance.spool / "running" / job
+    place = appliance.place(job)
     for pid in descendants(appliance.parts()["runner"]):
         if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
             os.kill(pid, signal.SIGKILL)

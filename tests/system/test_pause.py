@@ -88,7 +88,7 @@ def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
         wait_until(lambda: standing(there.parts()["runner"]), there)
         wait_until(lambda: status(there)["paused"] == "the operator has paused it", there)
         time.sleep(1)  # what it printed last may be under way
-        output = there.spool / "running" / job / "output.log"
+        output = there.place(job) / "output.log"
         before, began_s = output.read_bytes(), time.monotonic()
         waiting = there.submit(counts)
         with there.session() as ftp:
@@ -185,7 +185,7 @@ def test_machines_stand_still_and_give_way_while_somebody_types(tmp_path: Path, 
     with there.running(("unshare", "--mount", "--propagation=private", "sh", "-c", _OWN_TERMINALS, "sh")):
         job = there.submit(counts)
         # At the lowest priority a machine takes long to come up where other tests run.
-        wait_until((there.spool / "running" / job / "output.log").exists, there)
+        wait_until((lambda: (there.place(job) / "output.log").exists()), there)
         assert "paused, machines stand still: it is being seen whether its computer is idle" in there.log.read_text()
         inside = ["nsenter", f"--target={there.parts()['runner']}", "--mount", sys.executable, "-c", _TYPES]
         with subprocess.Popen(inside, stdin=subprocess.PIPE):

@@ -95,7 +95,7 @@ def test_running_job_keeps_its_image_and_the_next_one_gets_the_new(
 ) -> None:
     first = serving.submit(packed(tmp_path, "slow", SLOW))
     deadline = time.monotonic() + 60
-    while not (serving.spool / "running" / first / "output.log").exists():
+    while not (serving.place(first) / "output.log").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
     with paused_runner(serving):  # it has the job's image until it has seen the job end

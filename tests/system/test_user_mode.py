@@ -174,7 +174,7 @@ def test_machine_that_is_killed_is_tried_once_more(working: Appliance, tmp_path:
     job = working.submit(image(tmp_path, "killed", HANGS))
     for _ in range(2):
         working.wait_until_running(job)
-        output = working.spool / "running" / job / "output.log"
+        output = working.place(job) / "output.log"
         for pid in programs(working):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -114,6 +114,8 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         """The names in a directory, in no order."""
         if path == "/":
             return [*self._states, *self._notices.at_root()]
+        if path == "/running":
+            return self._spool.names("running")
         with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as directory, os.scandir(directory) as entries:
             names = [entry.name for entry in entries if _is_shown(entry) and self._is_open(f"{path}/{entry.name}")]
         return [*names, virtual_files.STATUS] if self._notices.read(f"{path}/{virtual_files.STATUS}") else names
@@ -199,7 +201,16 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         names = [name for name in path.split("/") if name]
         if not self._is_open(path):
             raise _missing(path)
+        if names[:1] == ["running"] and len(names) > 1:
+            return [*self._place_of(names[1], path), *names[2:]]
         return names
+
+    def _place_of(self, job_id: str, path: str) -> tuple[str, ...]:
+        """The names to walk through to a job that runs, which is in a directory of its node."""
+        job = self._spool.find_job("running", job_id)
+        if job is None:
+            raise _missing(path)
+        return job.path.relative_to(self._spool.path).parts
 
     def _is_open(self, path: str) -> bool:
         """Whether this session may know of `path`, should it be there."""

@@ -178,8 +178,8 @@ def test_artifacts_count_and_go_with_their_result(place: Spool) -> None:
 
 
 def test_waiting_and_running_jobs_are_never_touched(place: Spool) -> None:
-    for state in ("queue", "running", "layers"):
-        (place.state(state) / "20000101T000000Z-0000-old").mkdir()
+    for state in ("queue", "running/local.00000000", "layers"):
+        (place.state(state) / "20000101T000000Z-0000-old").mkdir(parents=True)
     publish(place, 40)
     publish(place, 1)
     janitor.prune(place, limits(max_results=1, max_total=0), Size(2**60), NOON, dry_run=False)

@@ -30,7 +30,8 @@ def record(image_bytes: int) -> Record:
 
 
 def put(spool: Spool, state: str, name: str, image_bytes: int) -> Job:
-    job = Job(spool.state(state) / name)
+    spool.claims.begin()
+    job = Job((spool.claims.path if state == "running" else spool.state(state)) / name)
     job.path.mkdir()
     job.upload.touch()
     (job.path / "job.json").write_bytes(msgspec.json.encode(record(image_bytes)))

@@ -81,12 +81,12 @@ def test_layer_a_job_asks_for_stays_and_so_do_those_below_it(spool: Spool, store
     put(store, "below", 9)
     put(store, "asked", 8, under=("below",))
     put(store, "other", 1)
-    job = wait(spool, '[dependencies]\nlayers = ["asked"]')
+    wait(spool, '[dependencies]\nlayers = ["asked"]')
     if runs:
         assert spool.take() is not None
     collect(spool, NO_ROOM, NOON)
     assert left(store) == ["asked", "below"]
-    spool.delete(Job(spool.state("running" if runs else "queue") / job.id))
+    spool.delete(*spool.jobs("running" if runs else "queue"))
     collect(spool, NO_ROOM, NOON)
     assert left(store) == []
 

@@ -55,7 +55,8 @@ def test_openssl_that_fails_or_is_missing_is_told_so(
 def test_a_job_whose_end_can_not_be_signed_goes_back_and_is_not_run_once_too_often(
     spool: Spool, attempts: int, left: int
 ) -> None:
-    job = Job(spool.state("running") / signed.ID)
+    spool.claims.begin()
+    job = Job(spool.claims.path / signed.ID)
     job.path.mkdir()
     for _ in range(attempts):
         job.count_attempt()

@@ -1,0 +1,130 @@
+"""The jobs that one start of a node holds: it claims each by a rename into running/NODE.BOOT/, and of several that try
+the same job one has it.
+
+Whoever is no longer trusted to hold jobs loses them the same way: each is renamed out of its directory, so that it can
+neither publish them nor give them back. Nothing here runs a job, and nothing here ends one but by what its directory
+says.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from construir_ftp import files
+from construir_ftp.jobs import modes, places
+from construir_ftp.jobs.job import KEPT, Job
+
+_FRESH = ".fresh-"
+
+
+class Claims:
+    """Those of one start of a node, of one spool. Its directory is made once: when that is gone, so is the right."""
+
+    def __init__(self, spool: Path, node: str) -> None:
+        self._spool, self._node = spool, node
+        self.path = spool / "running" / places.new_holding(node)
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Have the directory. Only once."""
+        if not self._has_begun:
+            self.path.mkdir()
+            self.path.chmod(modes.EVERYONES_DIRECTORY)
+            files.fsync(self.path.parent)
+            self._has_begun = True
+
+    def close(self) -> None:
+        """Leave nothing of it, if it holds no job."""
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def are_lost(self) -> bool:
+        """Whether they were taken from us: whatever we still do to our jobs comes to nothing."""
+        return self._has_begun and not self.path.is_dir()
+
+    def claim(self, job_id: str) -> Job | None:
+        """queue -> running; None if it is no longer there to be had. Raises FileNotFoundError where claims are lost."""
+        self.begin()
+        return self._claim(Job(self._spool / "queue" / job_id))
+
+    def _claim(self, job: Job) -> Job | None:
+        try:
+            return move(job, self.path / job.id)
+        except FileNotFoundError:
+            if job.path.exists():
+                raise
+            return None
+
+    def take_earlier(self, settle: Callable[[Job], None]) -> None:
+        """The same as `take_from`, of what other starts of this node have left, and of what we hold ourselves."""
+        self.begin()
+        running = self.path.parent
+        mine = [path for path in places.directories(self._spool, "running") if places.node_of(path) == self._node]
+        for holding in mine:
+            if holding != self.path:
+                self.take_from(holding, settle)
+        # An older version had them here.
+        for entry in running.iterdir() if self._node == places.LOCAL else ():
+            if entry.is_dir() and not entry.is_symlink() and not places.node_of(entry):
+                self._claim(Job(entry))
+        for job_id in places.names_in(self.path):
+            settle(Job(self.path / job_id))
+
+    def take_from(self, holding: Path, settle: Callable[[Job], None]) -> None:
+        """Take all jobs of a node's start away from it, and `settle` each, which is ours then. On return it has none,
+        and never will have any.
+
+        A crash in the midst of it leaves them with us, for our next start.
+        """
+        self.begin()
+        for entry in sorted(holding.iterdir()):
+            if entry.name.startswith(_FRESH):
+                self._finish_fresh(entry)
+            elif (job := self._claim(Job(entry))) is not None:
+                settle(job)
+        with suppress(OSError):  # one came in the meantime; the next look is for it
+            holding.rmdir()
+        files.fsync(holding.parent)
+
+    # -- another directory for the same job ------------------------------------------------------------------------
+
+    # A node that was cut off may still hold the directory open, by way of a network file system. So what it writes
+    # there must not come among what others write.
+
+    def renewed(self, job: Job) -> Job:
+        """The job in a directory that nobody else knows of, without what a run has left. The other goes to trash/."""
+        fresh = self.path / f"{_FRESH}{job.id}"
+        with suppress(FileNotFoundError):
+            files.remove(fresh)
+        fresh.mkdir(mode=modes.OURS_DIRECTORY)
+        os.link(job.upload, fresh / job.upload.name)  # which nobody writes to
+        for name in set(KEPT) - {job.upload.name}:
+            with suppress(FileNotFoundError):
+                files.copy(job.path / name, fresh / name)
+                (fresh / name).chmod(modes.OURS)
+                files.fsync(fresh / name)
+        files.fsync(fresh)
+        files.fsync(self.path)
+        old = move(job, self._spool / "trash" / f"{job.id}.{secrets.token_hex(4)}")
+        ours = move(Job(fresh), job.path)
+        with suppress(OSError):  # the next sweep is for it
+            files.remove(old.path)
+        return ours
+
+    def _finish_fresh(self, fresh: Path) -> None:
+        """After a crash: it is whole if the one that it was made from is gone."""
+        job_id = fresh.name.removeprefix(_FRESH)
+        if (fresh.parent / job_id).exists():
+            files.remove(fresh)
+        else:
+            move(Job(fresh), self._spool / "queue" / job_id)
+
+
+def move(job: Job, target: Path) -> Job:
+    """Rename a job; on return that survives a power cut."""
+    job.path.rename(target)
+    files.fsync(target.parent)
+    files.fsync(job.path.parent)
+    return Job(target)
