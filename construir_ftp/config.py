@@ -12,13 +12,13 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from construir_ftp import home
-from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Positive, Section, parse_section, read_text
+from construir_ftp.schema import Count, Port, Positive, Section, parse_section, read_text
+from construir_ftp.surroundings import NodesSection, NotifySection, SiteSection
 from construir_ftp.units import Duration, Hours, Size
 
 # Base images of an appliance that runs as root, or came as a Debian package.
 APPLIANCE_IMAGES = Path("/var/lib/construir/images")
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Filesystems = Annotated[tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...], msgspec.Meta(min_length=1)]
 
 
@@ -215,54 +215,6 @@ class JanitorSection(Section, frozen=True):
     incoming_age: Duration = Duration.parse("6h")
 
 
-class NotifySection(Section, frozen=True):
-    """Who is told of what, and how; see news."""
-
-    shapes: ClassVar = {"operators": ADDRESS, "sender": ADDRESS, "smtp": HOST_AND_PORT, "webhook": WEB_ADDRESS}
-
-    operators: tuple[str, ...] = ()
-    smtp: str = ""
-    smtp_tls: Literal["starttls", "tls", "none"] = "starttls"
-    smtp_user: str = ""
-    smtp_password_file: str = ""
-    sendmail: str = ""
-    sender: str = ""
-    webhook: str = ""
-    webhook_secret_file: str = ""
-    command: tuple[str, ...] = ()
-    jobs: bool = True
-    max_per_hour: Positive = 10
-    image_age: Duration = Duration.parse("30d")
-    server: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.smtp and self.sendmail:
-            raise ValueError("`sendmail`: expected no notify.smtp beside it")
-        if self.operators and not self.tells_by_mail():
-            raise ValueError("`operators`: expected notify.smtp or notify.sendmail beside it")
-        if self.smtp_user and self.smtp_tls == "none":
-            raise ValueError("`smtp_user`: expected TLS (notify.smtp_tls): a password never goes in clear")
-
-    def tells_by_mail(self) -> bool:
-        """Whether there is a way for mail."""
-        return bool(self.smtp or self.sendmail)
-
-    def tells(self) -> bool:
-        """Whether anybody is told anything."""
-        return bool(self.tells_by_mail() or self.webhook or self.command)
-
-
-class SiteSection(Section, frozen=True):
-    """The pages, and where `construir serve web` has them; see site."""
-
-    path: str = ""
-    title: str = "Construir"
-    url: str = ""
-    address: str = "127.0.0.1"
-    port: Port = 8021
-
-
 class Config(Section, frozen=True):
     """The whole of construir.toml."""
 
@@ -281,6 +233,7 @@ class Config(Section, frozen=True):
     janitor: JanitorSection = JanitorSection()
     notify: NotifySection = NotifySection()
     site: SiteSection = SiteSection()
+    nodes: NodesSection = NodesSection()
 
     def spool_path(self) -> Path:
         """The spool's directory: as configured, /var/lib/construir as root, else under XDG_STATE_HOME."""

@@ -22,6 +22,7 @@ from construir_ftp.units import Duration, Hours, Size, is_mail_address
 _MOST = 2**31 - 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 # int() takes 4300 digits, and str() gives no more (Python's "Integer string conversion length limitation").
 _MANY_DIGITS = re.compile(r"[0-9][0-9_]{4000,}")

@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from construir_ftp.config import Config, NotifySection
+from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.job import read_result
@@ -13,6 +13,7 @@ from construir_ftp.news import command, mail, webhook
 from construir_ftp.news.delivery import RejectedError, UndeliveredError
 from construir_ftp.news.events import Message
 from construir_ftp.news.herald import Carry, Plan
+from construir_ftp.surroundings import NotifySection
 
 _MOST_SECRET_BYTES = 4096
 

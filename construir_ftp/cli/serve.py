@@ -22,6 +22,7 @@ from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.cli import logs
+from construir_ftp.cli.nodes import serve_node
 from construir_ftp.cli.options import (
     as_json_option,
     configured,
@@ -51,26 +52,32 @@ log = logging.getLogger("construir")
 _NEWS_EVERY_S = 1.0
 # What is being sent has so long when the part is told to stop.
 _LAST_WORDS_S = 3.0
-# A part that is started by itself only.
-WEB = "web"
+# Parts that are started by themselves only.
+WEB, NODE = "web", "node"
 # So long it waits for the first pages, and looks for them so often.
 _PAGES_S, _PAGES_LOOK_S = 10.0, 0.2
 _TALLY_S = 5.0
 
 
 @click.command("serve")
-@click.argument("part", type=click.Choice((*supervisor.PARTS, WEB)), required=False)
+@click.argument("part", type=click.Choice((*supervisor.PARTS, NODE, WEB)), required=False)
 @click.option("--port", type=click.IntRange(0, 65535), help="FTP port, or that of web; 0 takes any that is free.")
+@click.option("--name", help="What the node is called; small letters, digits and -.")
 @click.option("--parent", type=int, hidden=True, help="Pid of the supervisor that started this part.")
 @configured
-def serve_command(settings: Config, part: str | None, port: int | None, parent: int | None) -> None:
+def serve_command(settings: Config, part: str | None, port: int | None, name: str | None, parent: int | None) -> None:
     """Run the appliance until SIGTERM: FTP server, runner, janitor, pages and news, or only the PART named.
 
-    The part "web" is never among them: it publishes the pages on site.port where no other web server does.
+    Two parts are never among them. "web" publishes the pages on site.port where no other web server does; "node" runs
+    jobs of an appliance on another computer, by the spool that they share.
     """
     logs.begin(logging.INFO, "%(asctime)s %(name)s: %(message)s")
     if part == WEB:
         _serve_web(settings, port)
+        return
+    if part == NODE:
+        demands.check(settings, "runner")
+        serve_node(settings, name)
         return
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))

@@ -58,23 +58,21 @@ class Claims:
             return None
 
     def take_earlier(self, settle: Callable[[Job], None]) -> None:
-        """The same as `take_from`, of what other starts of this node have left, and of what we hold ourselves."""
+        """Take what earlier starts of this node have left, and what we hold ourselves, and `settle` each job of it."""
         self.begin()
-        running = self.path.parent
+        if self._node == places.LOCAL:
+            for job_id in places.names_of_before(self._spool):
+                self._claim(Job(self._spool / "running" / job_id))
+        for holding in self._of_this_node():
+            self.take_from(holding, settle)
+
+    def _of_this_node(self) -> list[Path]:
         mine = [path for path in places.directories(self._spool, "running") if places.node_of(path) == self._node]
-        for holding in mine:
-            if holding != self.path:
-                self.take_from(holding, settle)
-        # An older version had them here.
-        for entry in running.iterdir() if self._node == places.LOCAL else ():
-            if entry.is_dir() and not entry.is_symlink() and not places.node_of(entry):
-                self._claim(Job(entry))
-        for job_id in places.names_in(self.path):
-            settle(Job(self.path / job_id))
+        return sorted(mine, key=lambda path: path == self.path)  # ours comes last
 
     def take_from(self, holding: Path, settle: Callable[[Job], None]) -> None:
-        """Take all jobs of a node's start away from it, and `settle` each, which is ours then. On return it has none,
-        and never will have any.
+        """Take all jobs of a node's start away from it, and `settle` each, which is ours then. If it is not our own, it
+        has none on return, and never will have any.
 
         A crash in the midst of it leaves them with us, for our next start.
         """
@@ -84,9 +82,10 @@ class Claims:
                 self._finish_fresh(entry)
             elif (job := self._claim(Job(entry))) is not None:
                 settle(job)
-        with suppress(OSError):  # one came in the meantime; the next look is for it
-            holding.rmdir()
-        files.fsync(holding.parent)
+        if holding != self.path:
+            with suppress(OSError):  # one came in the meantime; the next look is for it
+                holding.rmdir()
+            files.fsync(holding.parent)
 
     # -- another directory for the same job ------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What is going on in a spool, and why a job waits: put together from the spool and what the runner says of itself.
 
-runner.json    in the spool: slots, what is in them, why no job is taken. Replaced in one step at every change, and
+runner.json    of each node: slots, what is in them, why no job is taken. Replaced in one step at every change, and
                old news while nobody holds the spool's lock. Nothing depends on it but what people are told.
 """
 
@@ -11,7 +11,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.jobs import names, service
+from construir_ftp.jobs import names, nodes, places, service, status
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
@@ -21,18 +21,23 @@ from construir_ftp.jobs.status import JobStatus, RunnerReport, RunningJob, Summa
 _MOST_LISTED = 1000
 
 
-def tell(spool: Spool, report: RunnerReport) -> None:
-    """Replace runner.json. For the lock's holder; what a full disk costs is that people are told old news."""
+def tell(spool: Spool, report: RunnerReport, node: str = places.LOCAL) -> None:
+    """Replace the runner.json of a node; what a full disk costs is that people are told old news."""
     with suppress(OSError):
-        files.replace(spool.path / "runner.json", msgspec.json.encode(report))
+        files.replace(nodes.place(spool.path, node) / "runner.json", msgspec.json.encode(report))
 
 
 def runner(spool: Spool) -> RunnerReport | None:
-    """What the runner says of itself; None where there is none."""
-    if not spool.is_locked():
-        return None
+    """What the runners of all nodes that live say of themselves; None where there is none."""
+    living = nodes.living(spool.path)
+    return status.together({name: of_node(spool, name) for name in living}) if living else None
+
+
+def of_node(spool: Spool, name: str) -> RunnerReport:
+    """What one of them says."""
     try:
-        return msgspec.json.decode((spool.path / "runner.json").read_bytes(), type=RunnerReport)
+        told = (spool.path / nodes.DIRECTORY / name / "runner.json").read_bytes()
+        return msgspec.json.decode(told, type=RunnerReport)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return RunnerReport(slots=0)
 

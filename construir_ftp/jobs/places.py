@@ -9,10 +9,20 @@ import secrets
 from pathlib import Path
 
 # No id begins with a letter, so that no job that an older version left in running/ is taken for a node.
-NODE = r"[a-z][a-z0-9-]{0,62}"
-_HOLDING = re.compile(rf"({NODE})\.[0-9a-f]{{8}}")
+_NODE = r"[a-z][a-z0-9-]{0,62}"
+_HOLDING = re.compile(rf"({_NODE})\.[0-9a-f]{{8}}")
 # The node that the appliance itself is.
 LOCAL = "local"
+
+
+def names_of_before(spool: Path) -> list[str]:
+    """The jobs that an older version had in running/ itself."""
+    return [name for name in names_in(spool / "running") if not _HOLDING.fullmatch(name)]
+
+
+def is_node_name(name: str) -> bool:
+    """Whether a node can be called that."""
+    return re.fullmatch(_NODE, name) is not None
 
 
 def new_holding(node: str) -> str:

@@ -76,12 +76,12 @@ class Spool:
         return cls(path, node)
 
     @classmethod
-    def find(cls, path: Path) -> Self:
+    def find(cls, path: Path, node: str = places.LOCAL) -> Self:
         """The spool at `path`, which has to be there. Raises ConstruirError."""
         if not (path / "queue").is_dir():
             raise ConstruirError(f"no spool at {path}; name it with --spool, or make one with: construir serve")
         spool_format.check(path)
-        return cls(path)
+        return cls(path, node)
 
     def state(self, state: str) -> Path:
         """The directory of a state; what runs is a level further down."""

@@ -5,6 +5,7 @@ What is true is for inquiry to find out.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -17,12 +18,14 @@ from construir_ftp.jobs.reply import Reply
 class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job that has a machine, or is about to have one, and since when, if that is known.
 
-    `doing` is what keeps it from its machine, or its machine from running; empty if nothing does.
+    `doing` is what keeps it from its machine, or its machine from running; empty if nothing does. `node` is where it
+    is; empty where there is one node only.
     """
 
     job: str
     since: datetime | None
     doing: str = ""
+    node: str = ""
 
 
 class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,22 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     paused: str = ""
     accelerator: str | None = None
     warm: bool = False
+
+
+def together(reports: Mapping[str, RunnerReport]) -> RunnerReport:
+    """What several nodes say, as if they were one runner: it takes no job only if none of them does."""
+    if len(reports) == 1:
+        return next(iter(reports.values()))
+    busy = [msgspec.structs.replace(job, node=name) for name, report in reports.items() for job in report.busy]
+    serving = [report for report in reports.values() if not (report.pause or report.paused)]
+    said = next(iter(serving or reports.values()))
+    return msgspec.structs.replace(
+        said,
+        slots=sum(report.slots for report in reports.values()),
+        busy=tuple(busy),
+        pause_detail="; ".join(f"{name}: {report.pause_detail}" for name, report in reports.items() if report.pause),
+        warm=any(report.warm for report in reports.values()),
+    )
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,10 +17,10 @@ from email.utils import format_datetime
 from typing import NamedTuple
 
 from construir_ftp import process
-from construir_ftp.config import NotifySection
 from construir_ftp.errors import CommandError, one_line
 from construir_ftp.news.delivery import RejectedError, UndeliveredError, deadline
 from construir_ftp.news.events import Message
+from construir_ftp.surroundings import NotifySection
 
 
 class Patience(NamedTuple):

@@ -17,11 +17,10 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import inquiry, job, service
+from construir_ftp.jobs import job, places, service
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Wants
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.jobs.status import RunnerReport
 from construir_ftp.machine import brake, capacity
 from construir_ftp.machine.template import Template, Templates
 from construir_ftp.machine.vm import Machine
@@ -30,21 +29,22 @@ from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
 from construir_ftp.runner.installs import Installs
+from construir_ftp.runner.node import Node
 from construir_ftp.runner.owner import Owner
 from construir_ftp.runner.pause import UNSIGNED, Pause
 from construir_ftp.runner.resources import Resources, Supply
 from construir_ftp.runner.slot import Slot
-from construir_ftp.runner.withdrawal import Withdrawal
 from construir_ftp.trust.seal import Seal, SigningError
 
 log = logging.getLogger("construir.runner")
 
 
 class Runner:
-    """All of it, for one spool, with the key that results are signed with. `serve` holds the spool's lock."""
+    """All of it, for one node of one spool, with the key that results are signed with."""
 
-    def __init__(self, spool: Spool, config: Config) -> None:
+    def __init__(self, spool: Spool, config: Config, name: str = places.LOCAL) -> None:
         self._spool, self._config = spool, config
+        self._node = Node(spool, name, config.nodes, config.runner.scan_every)
         self._slots = [Slot() for _ in range(config.runner.slots or capacity.slots(config.machine))]
         self._installs = Installs(config.layers.installs)
         self._all_slots = (*self._slots, *self._installs.places)
@@ -54,33 +54,36 @@ class Runner:
         self._supply = Supply(spool, config, self._templates, len(self._slots), self._seal)
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = self._machines_fail = False
-        self._withdrawal = Withdrawal(spool, config.runner.scan_every)
         self._stopping, self._pause = threading.Event(), Pause()
         self._finished, self._finish = socket.socketpair()
-        self._reported: RunnerReport | None = None
         self._owner = Owner(config.runner)
         self._stands_still = ""
         self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def serve(self, stop: Stop, watch: Watch = UNWATCHED) -> None:
-        """Run jobs until told to stop. On return no machine runs, and what was running is back in queue/.
+        """Run jobs until told to stop, or until they were taken from it. On return no machine runs, and what was
+        running is back in queue/.
 
-        Raises ConstruirError if another runner has the spool.
+        Raises ConstruirError if another runner has the spool, or the node's name.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._spool.lock())
-            stack.callback(self._spool.claims.close)
+            wake = stack.enter_context(self._node.hold())
             self._report()
-            wake = stack.enter_context(self._spool.listen())
             for end in (self._finished, self._finish):
                 stack.callback(end.close)
             stack.callback(brake.resume)
             stack.callback(self._templates.close)
+            stack.enter_context(self._node.living(lambda: self._finish.send(b"!")))
             stack.callback(self._drain, stop)
             with stop.interrupting():
                 self._begin()
             watch.ready()
             self._loop(stop, wake, watch)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended because its jobs were taken from it: another one is to start."""
+        return self._node.is_lost
 
     def _begin(self) -> None:
         if self._config.runner.priority == "low":
@@ -111,7 +114,7 @@ class Runner:
         with selectors.DefaultSelector() as selector:
             for source in (stop.told, wake, self._finished):
                 selector.register(source, selectors.EVENT_READ)
-            while True:
+            while not self._node.look_lost():
                 self._end_cancelled()
                 self._heed_owner()
                 self._fill_slots()
@@ -121,10 +124,10 @@ class Runner:
                 if stop.told in ready:
                     return
                 heard = {source: source.recv(4096) for source in (wake, self._finished) if source in ready}
-                self._withdrawal.hear(heard.get(wake, b""))
+                self._node.hear(heard.get(wake, b""))
 
     def _patience_s(self) -> float:
-        scan_s = self._config.runner.scan_every
+        scan_s = self._node.scan_every_s
         return min(scan_s, self._pause.left_s or scan_s, self._owner.patience_s())
 
     def _heed_owner(self) -> None:
@@ -152,7 +155,7 @@ class Runner:
         fits = self._room.for_results(wants)
         prepared = None if slot in self._installs.places else self._installs.take()
         following = None if prepared else self._spool.next_id(fits)
-        if prepared is None and (following is None or not self._takes_jobs() or not self._has_room(following)):
+        if prepared is None and (following is None or not self._node.takes_jobs() or not self._has_room(following)):
             return False
         try:
             # Looked at before each job: the image may have been built, replaced or damaged since the last one.
@@ -166,7 +169,7 @@ class Runner:
             self._pause.begin_by(error)
             return False
         # Asked once more: to make ready can take minutes, and an operator may have decided otherwise meanwhile.
-        task = prepared or (self._spool.take(fits) if self._takes_jobs() else None)
+        task = prepared or (self._take(fits) if self._node.takes_jobs() else None)
         if task is None:
             return False
         taken = task.job if isinstance(task, Attempt) else task
@@ -175,8 +178,13 @@ class Runner:
         slot.give(resources, task)
         return True
 
-    def _takes_jobs(self) -> bool:
-        return service.read(self._spool.path).takes_jobs
+    def _take(self, wants: Wants) -> Job | None:
+        try:
+            return self._spool.take(wants)
+        except FileNotFoundError:
+            if self._node.look_lost():
+                return None
+            raise
 
     def _end_cancelled(self) -> None:
         """Have the machines of cancelled jobs killed, and give those that wait their result, whatever else is wrong."""
@@ -185,13 +193,13 @@ class Runner:
             if running is not None and running.is_cancelled():
                 slot.kill()
         prepared = [attempt.job for attempt in self._installs.take_cancelled()]
-        for cancelled in (*self._withdrawal.take(), *prepared):
+        for cancelled in (*self._node.withdrawn(), *prepared):
             try:
                 self._note(worker.publish_cancelled(self._spool, self._seal, cancelled))
             except (OSError, SigningError) as error:
                 log.warning("job %s: cancelled, and tried again: its result can't be written: %s", cancelled.id, error)
                 self._spool.requeue(cancelled)
-                self._withdrawal.hear()
+                self._node.hear()
                 if isinstance(error, SigningError):
                     self._pause.begin_by(error)
 
@@ -200,9 +208,7 @@ class Runner:
         report = telling.of(
             self._slots, self._installs, self._latest, self._pause, self._stands_still, waits=self._waits_for_room
         )
-        if report != self._reported:
-            inquiry.tell(self._spool, report)
-            self._reported = report
+        self._node.report(report)
 
     def _tell(self, job: Job, doing: str) -> None:
         """Have it reported what a job's slot does; called in the slot's thread."""
@@ -279,6 +285,9 @@ class Runner:
             worker.give_back(self._spool, job)
             self._pause.begin_by(error)
         except Exception:
+            if self._node.look_lost():
+                log.info("job %s: others have it", job.id)
+                return
             # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
             log.exception("job %s: left as it is until the next start", job.id)
             self._pause.begin("a job could not be finished", "a job could not be finished")
@@ -300,9 +309,10 @@ class Runner:
         self._templates.stop()
         running = [slot.job.id for slot in self._all_slots if slot.job is not None]
         # What stands still does not end by itself.
-        grace_s = 0.0 if self._stands_still else self._config.runner.grace
+        grace_s = 0.0 if self._stands_still or self._node.is_lost else self._config.runner.grace
         log.info("stopping; %d jobs run, and have %g s to end: %s", len(running), grace_s, ", ".join(running) or "none")
         drain((*self._installs.places, *self._slots), grace_s, stop)
         while (prepared := self._installs.take()) is not None:
-            prepared.job.forgive_attempt()
-            self._spool.requeue(prepared.job)
+            with self._catching(prepared.job):
+                prepared.job.forgive_attempt()
+                self._spool.requeue(prepared.job)

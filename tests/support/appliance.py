@@ -187,7 +187,7 @@ class Appliance:
     def states(self) -> dict[str, list[str]]:
         """What is in each directory of the spool."""
         names = ("incoming", "queue", "running", "done")
-        return {name: sorted(path.name for path in (self.spool / name).iterdir()) for name in names}
+        return {name: places.names(self.spool, name) for name in names}
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp.config import Config, SiteSection, SpoolSection
+from construir_ftp.config import Config, SpoolSection
 from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Measured, Result, Used, encode
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.site import server
 from construir_ftp.site.publisher import Publisher, Told
+from construir_ftp.surroundings import SiteSection
 
 BEGIN = datetime(2026, 11, 22, 10, 41, 2, tzinfo=UTC)
 LONG_S = 120

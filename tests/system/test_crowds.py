@@ -81,7 +81,7 @@ def test_job_waits_for_room_beside_another_and_uploads_leave_both_theirs(
         assert time.monotonic() < deadline, small_spool.log.read_text()
         time.sleep(0.05)
     assert small_spool.states()["queue"] == [second], "there is a slot, and no room"
-    assert "there is not enough room on the disk for it" in (small_spool.spool / "runner.json").read_text()
+    assert "there is not enough room on the disk for it" in (small_spool.spool / "nodes/local/runner.json").read_text()
     with pytest.raises(ftplib.error_temp, match="452 Refused: no room"):
         small_spool.submit(hello)
     with small_spool.session() as ftp:

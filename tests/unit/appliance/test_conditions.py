@@ -8,11 +8,12 @@ import pytest
 
 from construir_ftp import files
 from construir_ftp.appliance.conditions import Conditions
-from construir_ftp.config import Config, ImagesSection, NotifySection, SpoolSection, TlsSection
+from construir_ftp.config import Config, ImagesSection, SpoolSection, TlsSection
 from construir_ftp.image import baseimage
 from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import RunnerReport
+from construir_ftp.surroundings import NotifySection
 from construir_ftp.units import Duration, Size
 from tests.support.baseimages import publish
 from tests.support.tlsclient import make_certificate

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp.jobs import inquiry
+from construir_ftp.jobs import inquiry, nodes
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob
 
@@ -105,7 +105,7 @@ def test_what_is_no_job_has_no_status(place: Spool, name: str) -> None:
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"slots": "x"}', b"\xff", b"[" * 100_000, None])
 def test_damaged_news_of_the_runner_are_no_news(place: Spool, damage: bytes | None) -> None:
     if damage is not None:
-        (place.path / "runner.json").write_bytes(damage)
+        (nodes.place(place.path, "local") / "runner.json").write_bytes(damage)
     sent = send(place)
     with place.lock():
         assert inquiry.runner(place) == RunnerReport(slots=0)
@@ -151,7 +151,7 @@ def test_readers_never_see_half_of_what_the_runner_says(place: Spool) -> None:
 
     def read() -> None:
         while not stop.is_set():
-            told = json.loads((place.path / "runner.json").read_bytes())
+            told = json.loads((place.path / "nodes/local/runner.json").read_bytes())
             seen.add(told["slots"])
 
     inquiry.tell(place, RunnerReport(slots=1))
@@ -165,5 +165,5 @@ def test_readers_never_see_half_of_what_the_runner_says(place: Spool) -> None:
         reader.join()
     assert seen <= {1, 2}
     assert sorted(path.name for path in place.path.iterdir()) == sorted(
-        ["done", "format", "incoming", "layers", "queue", "runner.json", "running", "trash"]
+        ["done", "format", "incoming", "layers", "nodes", "queue", "running", "trash"]
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.config import NotifySection
 from construir_ftp.jobs.result import Result
 from construir_ftp.news import events, mail
 from construir_ftp.news.delivery import RejectedError, UndeliveredError
 from construir_ftp.news.events import Message
+from construir_ftp.surroundings import NotifySection
 from tests.support.receivers import REFUSED, smtp_server, stuck_server
 from tests.unit.news.test_events import HOSTILE, NOON
 

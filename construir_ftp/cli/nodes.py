@@ -1,0 +1,128 @@
+"""`construir serve node`, `construir nodes` and `node`: other computers that run jobs of an appliance, by its spool."""
+
+import os
+from collections.abc import Iterator
+
+import click
+import msgspec
+from rich.table import Table
+
+from construir_ftp.appliance import supervisor
+from construir_ftp.appliance.notify import Manager
+from construir_ftp.cli.options import as_json_option, configured, print_json, print_table, printable
+from construir_ftp.cli.service import NOT_SERVED
+from construir_ftp.config import Config
+from construir_ftp.errors import UsageError
+from construir_ftp.jobs import inquiry, nodes
+from construir_ftp.jobs.nodes import Machines, Offered, Pulse
+from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.status import RunnerReport
+from construir_ftp.runner.drain import Stop, Watch
+from construir_ftp.runner.runner import Runner
+
+_DIGEST_CHARACTERS = 12
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A node, as it is told of."""
+
+    name: str
+    state: str
+    report: RunnerReport
+    offered: Offered | None
+    pulse: Pulse | None
+
+
+def serve_node(settings: Config, name: str | None) -> None:
+    """Run jobs as the node of that name until told to stop; anew, if others were given its jobs."""
+    if name is None:
+        raise UsageError("construir serve node: give the node a name: --name NAME")
+    nodes.check_name(name)
+    manager = Manager.of(os.environ)
+    watch = Watch(manager.ready, manager.alive, manager.alive_every_s)
+    with supervisor.listening() as stop:
+        while True:
+            runner = Runner(Spool.find(settings.spool_path(), name), settings, name)
+            runner.serve(Stop(stop.socket, stop.interrupting), watch)
+            if not runner.is_lost:
+                return
+
+
+@click.command("nodes")
+@as_json_option
+@configured
+def nodes_command(settings: Config, as_json: bool) -> None:
+    """Say which computers run jobs of this appliance, what can be had there, and what they do."""
+    spool = Spool.find(settings.spool_path())
+    found = list(_every(spool))
+    if as_json:
+        print_json(found)
+        return
+    table = Table("node", "state", "busy", "slots", "cpus", "memory", "load", "machines", box=None)
+    for told in found:
+        table.add_row(*_row(told))
+    print_table(table)
+    if not nodes.living(spool.path):
+        click.echo(f"which of them live, nobody knows: {NOT_SERVED}")
+
+
+def _every(spool: Spool) -> Iterator[Told]:
+    living = nodes.living(spool.path)
+    for name in nodes.names(spool.path):
+        report = inquiry.of_node(spool, name)
+        yield Told(
+            name=name,
+            state=_state(spool, name, report) if name in living else "gone",
+            report=report,
+            offered=nodes.offered(spool.path, name),
+            pulse=nodes.pulse(spool.path, name),
+        )
+
+
+def _state(spool: Spool, name: str, report: RunnerReport) -> str:
+    if why := nodes.why_drained(spool.path, name):
+        return f"drained: {why}"
+    return report.paused or report.pause or "there"
+
+
+def _row(told: Told) -> list[str]:
+    name, state, busy, slots = told.name, printable(told.state), len(told.report.busy), told.report.slots
+    if told.offered is None or told.state == "gone":
+        return [name, state, "", "", "", "", "", ""]
+    load = f"{told.pulse.load:.1f}" if told.pulse else ""
+    memory = f"{told.offered.memory_bytes >> 20} MiB"
+    machines = ", ".join(f"{base} {_in_words(kind)}" for base, kind in sorted(told.offered.bases.items()))
+    return [name, state, str(busy), str(slots), str(told.offered.processors), memory, load, printable(machines)]
+
+
+def _in_words(kind: Machines) -> str:
+    digest = kind.digest.removeprefix("sha256:")[:_DIGEST_CHARACTERS]
+    return f"{digest} ({kind.accelerator})" if kind.accelerator else digest
+
+
+@click.group("node")
+def node_group() -> None:
+    """One of the computers that run jobs of this appliance."""
+
+
+@node_group.command("drain")
+@click.argument("name")
+@click.option("--why", default="by the operator", help="What is told of it.")
+@configured
+def drain_node(settings: Config, name: str, why: str) -> None:
+    """Have a node take no more jobs; those that it has come to their end. It stays so, also if it starts again."""
+    spool = Spool.find(settings.spool_path())
+    nodes.drain(spool.path, name, why)
+    spool.wake()
+    click.echo(f"{name} takes no more jobs; go on with: construir node resume {name}")
+
+
+@node_group.command("resume")
+@click.argument("name")
+@configured
+def resume_node(settings: Config, name: str) -> None:
+    """Have a node take jobs again."""
+    spool = Spool.find(settings.spool_path())
+    nodes.resume(spool.path, name)
+    spool.wake()
+    click.echo(f"{name} takes jobs")

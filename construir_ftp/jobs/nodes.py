@@ -1,0 +1,204 @@
+"""Nodes: whoever runs jobs of a spool. What each says of itself, and which of them live.
+
+    <spool>/nodes/NAME/lock          held by the node as long as it lives
+                       alive         its directory in running/, and a number that it raises every few seconds
+                       offer.json    what jobs can have there
+                       runner.json   what it does (see inquiry)
+                       drained       there while the operator wants it to take no more jobs; says why
+    <spool>/nodes.json               which nodes live, by the word of the front, which holds the spool's lock
+
+No time of a file is looked at: it is another host's clock. Nothing here moves a job.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from construir_ftp import files
+from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.jobs import ipc, modes, places
+from construir_ftp.jobs.request import Terms
+
+DIRECTORY, JUDGED = "nodes", "nodes.json"
+# Whoever takes jobs back from silent nodes holds them under this name meanwhile.
+FRONT = "front"
+_RESERVED = (places.LOCAL, FRONT)
+_LOOK_S = 0.2
+
+_T = TypeVar("_T")
+
+
+class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+    """alive."""
+
+    holding: str
+    count: int
+    load: float = 0.0
+
+
+class Machines(msgspec.Struct, frozen=True, kw_only=True):
+    """What machines of one base image are on a node. `accelerator` is empty as long as it isn't known."""
+
+    digest: str
+    architecture: str
+    accelerator: str
+    least_memory_bytes: int = 0
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """offer.json: what jobs can have on a node."""
+
+    version: int = 1
+    program: str
+    architecture: str
+    processors: int
+    memory_bytes: int
+    slots: int
+    default_base: str
+    bases: dict[str, Machines]
+    terms: Terms
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError where no node can be called that."""
+    if not places.is_node_name(name) or name in _RESERVED:
+        raise UsageError(
+            f"{name!a}: a node's name is 1 to 63 small letters, digits and -, and begins with a letter; "
+            f"{' and '.join(_RESERVED)} are taken"
+        )
+
+
+def place(spool: Path, name: str) -> Path:
+    """The directory of a node, made where it is missing."""
+    path = spool / DIRECTORY / name
+    path.mkdir(mode=modes.EVERYONES_DIRECTORY, parents=True, exist_ok=True)
+    return path
+
+
+def names(spool: Path) -> list[str]:
+    """All that have ever said anything, and were not forgotten."""
+    with suppress(FileNotFoundError):
+        return sorted(path.name for path in (spool / DIRECTORY).iterdir() if places.is_node_name(path.name))
+    return []
+
+
+@contextmanager
+def hold(spool: Path, name: str, patience_s: float = 0.0) -> Iterator[None]:
+    """Be the node of that name. Raises ConstruirError where another one is, and still is after so long.
+
+    The lock of one whose host has died ends when the file server has noticed that.
+    """
+    lock, deadline_s = place(spool, name) / "lock", time.monotonic() + patience_s
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(ipc.hold(lock))
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline_s:
+                    raise ConstruirError(
+                        f"another node {name} works on {spool}; stop it, or choose another name with --name"
+                    ) from error
+            time.sleep(_LOOK_S)
+        yield
+
+
+# -- what a node says --------------------------------------------------------------------------------------------
+
+
+def offer(spool: Path, name: str, offered: Offered) -> None:
+    """Replace offer.json; what a full disk costs is that others are told old news."""
+    with suppress(OSError):
+        files.replace(place(spool, name) / "offer.json", msgspec.json.encode(offered))
+
+
+def beat(spool: Path, name: str, pulse: Pulse) -> None:
+    """Say that the node lives. Raises OSError."""
+    files.replace(place(spool, name) / "alive", msgspec.json.encode(pulse))
+
+
+def leave(spool: Path, name: str) -> None:
+    """Say that it ends: nobody need wait for it."""
+    for file in ("alive", "offer.json"):
+        with suppress(OSError):
+            (spool / DIRECTORY / name / file).unlink()
+
+
+def forget(spool: Path, name: str) -> None:
+    """Remove all that is known of it."""
+    with suppress(OSError):
+        shutil.rmtree(spool / DIRECTORY / name)
+
+
+def pulse(spool: Path, name: str) -> Pulse | None:
+    """What it has said last; None where it has left, or never said anything."""
+    return _read(spool / DIRECTORY / name / "alive", Pulse)
+
+
+def offered(spool: Path, name: str) -> Offered | None:
+    """What jobs can have there, by its own word."""
+    return _read(spool / DIRECTORY / name / "offer.json", Offered)
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+
+
+# -- what the front says -----------------------------------------------------------------------------------------
+
+
+def judge(spool: Path, living: list[str]) -> None:
+    """Have everyone know which nodes live beside the appliance's own."""
+    with suppress(OSError):
+        files.replace(spool / JUDGED, msgspec.json.encode(living))
+
+
+def living(spool: Path) -> list[str]:
+    """The nodes that live, the appliance's own first; none while there is no front, which would know."""
+    if not ipc.is_held(spool / "lock"):
+        return []
+    return [places.LOCAL, *(_read(spool / JUDGED, list[str]) or [])]
+
+
+# -- what the operator says --------------------------------------------------------------------------------------
+
+
+def drain(spool: Path, name: str, why: str) -> None:
+    """Have it take no more jobs; on return that survives a power cut. Raises ConstruirError if there is none."""
+    _demand(spool, name)
+    files.replace_durably(place(spool, name) / "drained", why.encode(), modes.EVERYONES)
+
+
+def resume(spool: Path, name: str) -> None:
+    """Have it take jobs again. Raises ConstruirError if there is none."""
+    _demand(spool, name)
+    with suppress(FileNotFoundError):
+        (spool / DIRECTORY / name / "drained").unlink()
+    files.fsync(spool / DIRECTORY / name)
+
+
+def why_drained(spool: Path, name: str) -> str:
+    """Why it is to take no more jobs; empty if it is to take them."""
+    with suppress(OSError):
+        return (spool / DIRECTORY / name / "drained").read_text(errors="replace") or "by the operator"
+    return ""
+
+
+def _demand(spool: Path, name: str) -> None:
+    if name not in names(spool):
+        there = ", ".join(names(spool)) or "none"
+        raise ConstruirError(f"there is no node {name!a}; there are: {there}")
+
+
+def load() -> float:
+    """What the host has to do, as its kernel counts it over a minute."""
+    return os.getloadavg()[0]

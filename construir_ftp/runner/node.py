@@ -1,0 +1,122 @@
+"""A node: what a runner is to others. It says that it lives, and notices when that was not believed.
+
+The appliance's own, "local", is the front as well: it holds the spool's lock, hears the bell and judges the others.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from construir_ftp.jobs import inquiry, ipc, nodes, places, service
+from construir_ftp.jobs.nodes import Offered, Pulse
+from construir_ftp.jobs.spool import Job, Spool
+from construir_ftp.jobs.status import RunnerReport
+from construir_ftp.runner.front import Front
+from construir_ftp.runner.withdrawal import Withdrawal
+from construir_ftp.surroundings import NodesSection
+
+log = logging.getLogger("construir.runner")
+
+# No datagram comes from another computer: so often a node there looks for work.
+_LOOK_S = 1.5
+# How long it waits for the end of an earlier node of its name, whose computer may have died.
+_PATIENCE_S = 150.0
+
+
+class Node:
+    """One start of it. `spool` takes jobs in its name."""
+
+    def __init__(self, spool: Spool, name: str, section: NodesSection, scan_every_s: float) -> None:
+        self.name, self._spool, self._section = name, spool, section
+        self.is_front = name == places.LOCAL
+        self.scan_every_s = scan_every_s if self.is_front else min(scan_every_s, _LOOK_S)
+        self.is_lost = False
+        self._withdrawal = Withdrawal(spool, scan_every_s)
+        self._count = 0
+        self._reported: RunnerReport | None = None
+        self._offered: Offered | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[socket.socket]:
+        """Be this node; gives what becomes readable when there is work. Raises ConstruirError where another is."""
+        path = self._spool.path
+        with ExitStack() as stack:
+            if self.is_front:
+                stack.enter_context(self._spool.lock())
+            stack.enter_context(nodes.hold(path, self.name, 0.0 if self.is_front else _PATIENCE_S))
+            stack.callback(self._spool.claims.close)
+            if self.is_front:
+                yield stack.enter_context(self._spool.listen())
+            else:
+                never, other = socket.socketpair()
+                with never, other:
+                    yield never
+
+    @contextmanager
+    def living(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Say all the time, in a thread of its own, that it lives; `tell` is called once its jobs were taken."""
+        over = threading.Event()
+        self._beat()
+        thread = threading.Thread(target=self._beat_until, args=(over, tell), name="node")
+        thread.start()
+        try:
+            with ExitStack() as stack:
+                if self.is_front:
+                    stack.enter_context(Front(self._spool.path, self._section.lease).judging())
+                yield
+        finally:
+            over.set()
+            thread.join()
+            nodes.leave(self._spool.path, self.name)
+
+    def _beat_until(self, over: threading.Event, tell: Callable[[], object]) -> None:
+        while not over.wait(self._section.renew):
+            try:
+                if self.look_lost():
+                    tell()
+                    return
+                self._beat()
+            except OSError as error:
+                log.warning("node %s can't say that it lives: %s", self.name, error)
+
+    def _beat(self) -> None:
+        self._count += 1
+        holding = self._spool.claims.path.name
+        nodes.beat(self._spool.path, self.name, Pulse(holding=holding, count=self._count, load=nodes.load()))
+
+    def look_lost(self) -> bool:
+        """Whether its jobs were taken from it: it is to end all that it does, and to start anew."""
+        if not self.is_lost and self._spool.claims.are_lost():
+            log.error(
+                "node %s has been silent for too long: its jobs were given to others, and it starts anew", self.name
+            )
+            self.is_lost = True
+        return self.is_lost
+
+    # -- what it says, and hears ---------------------------------------------------------------------------------
+
+    def report(self, report: RunnerReport) -> None:
+        """Let everyone know what is going on here, if it has changed; see status."""
+        if report != self._reported:
+            inquiry.tell(self._spool, report, self.name)
+            self._reported = report
+
+    def offer(self, offered: Offered) -> None:
+        """Let everyone know what can be had here, if it has changed."""
+        if offered != self._offered:
+            nodes.offer(self._spool.path, self.name, offered)
+            self._offered = offered
+
+    def takes_jobs(self) -> bool:
+        """Whether the operator lets it."""
+        return service.read(self._spool.path).takes_jobs and not nodes.why_drained(self._spool.path, self.name)
+
+    def hear(self, datagram: bytes = ipc.CANCELLED) -> None:
+        """What the bell says, or what it would."""
+        self._withdrawal.hear(datagram)
+
+    def withdrawn(self) -> list[Job]:
+        """The waiting jobs that are to be cancelled: the front's business."""
+        return self._withdrawal.take() if self.is_front else []

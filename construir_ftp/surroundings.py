@@ -1,0 +1,72 @@
+"""The sections of construir.toml for what is around an appliance: people, browsers, other computers.
+
+As those of config, which puts them together, they say what can be set, and do nothing.
+"""
+
+from typing import ClassVar, Literal
+
+from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Port, Positive, Section
+from construir_ftp.units import Duration
+
+
+class NotifySection(Section, frozen=True):
+    """Who is told of what, and how; see news."""
+
+    shapes: ClassVar = {"operators": ADDRESS, "sender": ADDRESS, "smtp": HOST_AND_PORT, "webhook": WEB_ADDRESS}
+
+    operators: tuple[str, ...] = ()
+    smtp: str = ""
+    smtp_tls: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    sendmail: str = ""
+    sender: str = ""
+    webhook: str = ""
+    webhook_secret_file: str = ""
+    command: tuple[str, ...] = ()
+    jobs: bool = True
+    max_per_hour: Positive = 10
+    image_age: Duration = Duration.parse("30d")
+    server: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.smtp and self.sendmail:
+            raise ValueError("`sendmail`: expected no notify.smtp beside it")
+        if self.operators and not self.tells_by_mail():
+            raise ValueError("`operators`: expected notify.smtp or notify.sendmail beside it")
+        if self.smtp_user and self.smtp_tls == "none":
+            raise ValueError("`smtp_user`: expected TLS (notify.smtp_tls): a password never goes in clear")
+
+    def tells_by_mail(self) -> bool:
+        """Whether there is a way for mail."""
+        return bool(self.smtp or self.sendmail)
+
+    def tells(self) -> bool:
+        """Whether anybody is told anything."""
+        return bool(self.tells_by_mail() or self.webhook or self.command)
+
+
+class SiteSection(Section, frozen=True):
+    """The pages, and where `construir serve web` has them; see site."""
+
+    path: str = ""
+    title: str = "Construir"
+    url: str = ""
+    address: str = "127.0.0.1"
+    port: Port = 8021
+
+
+class NodesSection(Section, frozen=True):
+    """What nodes owe the front, and where those of other computers have the disks of their jobs; see nodes."""
+
+    above_zero: ClassVar = ("lease", "renew")
+
+    lease: Duration = Duration.parse("1min")
+    renew: Duration = Duration.parse("5s")
+    scratch: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.renew * 3 > self.lease:
+            raise ValueError("`renew`: expected a third of nodes.lease at most")

@@ -1,0 +1,206 @@
+"""Promises of nodes: however one ends, each job has exactly one result, and nobody is mistaken about who lives."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from construir_ftp.errors import ConstruirError
+from construir_ftp.jobs import nodes
+from construir_ftp.jobs.spool import Spool
+from tests.support import machines
+from tests.support.appliance import Appliance, construir
+from tests.support.farm import FARM, Node, node, results, wait_until
+from tests.support.images import job_directory, run
+
+# It ends once it is let, so that it is seen where a job is.
+SLEEPS = b"#!/bin/sh\necho begun\nsleep 3\necho done\n"
+HANGS = b"#!/bin/sh\necho begun\nsleep 1000\n"
+
+
+@pytest.fixture(params=machines.KINDS, ids=["default", "user-mode"])
+def front(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Appliance]:
+    request.getfixturevalue("uml_base" if request.param else "base")
+    with Appliance(tmp_path, machines.config(request.param, FARM)).running() as appliance:
+        yield appliance
+
+
+def image(place: Path, name: str, script: bytes, size: str = "4M") -> Path:
+    file = place / f"{name}.img"
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", job_directory(place / name, script), file, size)
+    return file
+
+
+def drain(front: Appliance, name: str) -> None:
+    """Have jobs go elsewhere."""
+    construir("node", "drain", name, f"--spool={front.spool}", check=True)
+
+
+def has_begun(job: Path) -> bool:
+    output = job / "output.log"
+    return output.exists() and b"begun" in output.read_bytes()
+
+
+@pytest.mark.parametrize("front", [""], indirect=True, ids=["default"])
+def test_jobs_run_wherever_a_slot_is_free_and_everybody_is_told_where(front: Appliance, tmp_path: Path) -> None:
+    hangs = image(tmp_path, "hangs", HANGS)
+    with node(front) as far:
+        jobs = [front.submit(hangs) for _ in range(3)]
+        wait_until(lambda: len(front.states()["running"]) == 2, front.log.read_text)
+        (there,) = far.jobs()
+        wait_until(lambda: has_begun(there), front.log.read_text)
+        with front.session() as ftp:
+            said: list[str] = []
+            ftp.retrlines(f"RETR /running/{there.name}/output.log", said.append)
+            assert said == ["begun"]
+            assert sorted(ftp.nlst("/running")) == sorted(front.states()["running"])
+            assert ftp.sendcmd(f"SITE STATUS {there.name}").startswith(f"211 {there.name} is running since ")
+            assert "every machine is busy (2 of 2)" in ftp.sendcmd(f"SITE STATUS {jobs[2]}")
+        told = json.loads(construir("status", "--json", f"--spool={front.spool}", check=True).stdout)
+        assert {slot["node"] for slot in told["running"]} == {"far", "local"}
+        for job in jobs:
+            Spool(front.spool).cancel(job)
+        for job in jobs:
+            assert front.wait(job)["status"] == "cancelled"
+        assert far.stop() == 0
+        front.wait_until_logged("node far is gone")
+    assert far.holding() == []
+    assert not list((front.spool / "running").glob("far.*"))
+
+
+def test_job_of_a_node_that_is_killed_runs_elsewhere_once_its_lease_is_over(front: Appliance, tmp_path: Path) -> None:
+    drain(front, "local")
+    with node(front) as far:
+        job = front.submit(image(tmp_path, "sleeps", SLEEPS))
+        far.wait_for_job(has_begun)
+        far.stop(signal.SIGKILL)
+        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        result = front.wait(job)
+    assert (result["status"], result["attempt"]) == ("success", 2)
+    assert results(front) == [job]
+    assert f"job {job}: node far says nothing any more, back in the queue" in front.log.read_text()
+
+
+def test_job_that_was_claimed_and_not_begun_is_not_lost(front: Appliance, tmp_path: Path) -> None:
+    drain(front, "local")
+    with node(front) as far:
+        job = front.submit(image(tmp_path, "sleeps", SLEEPS))
+        far.wait_for_job()
+        far.stop(signal.SIGKILL)
+        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        assert front.wait(job)["status"] == "success"
+    assert results(front) == [job]
+
+
+def test_node_that_is_killed_while_it_publishes_leaves_one_result(front: Appliance, tmp_path: Path) -> None:
+    drain(front, "local")
+    fills = b"#!/bin/sh\nhead -c 100M /dev/urandom >noise\n"
+    with node(front) as far:
+        job = front.submit(image(tmp_path, "fills", fills, "160M"))
+        far.wait_for_job(lambda job: (job / "fills.img").exists())
+        far.stop(signal.SIGKILL)
+        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        assert front.wait(job)["status"] == "success"
+    assert results(front) == [job]
+
+
+def test_node_that_starts_again_gives_back_its_own_jobs_at_once(front: Appliance, tmp_path: Path) -> None:
+    drain(front, "local")
+    with node(front) as far:
+        job = front.submit(image(tmp_path, "sleeps", SLEEPS))
+        far.wait_for_job(has_begun)
+        far.stop(signal.SIGKILL)
+        far.start()
+        result = front.wait(job)
+        assert (result["status"], result["attempt"]) == ("success", 2)
+        assert f"job {job}: found unfinished, back in the queue" in far.log.read_text()
+    assert "says nothing any more" not in front.log.read_text()
+    assert results(front) == [job]
+
+
+def test_node_that_comes_back_after_its_lease_publishes_nothing_and_starts_anew(
+    front: Appliance, tmp_path: Path
+) -> None:
+    drain(front, "local")
+    with node(front) as far:
+        job = front.submit(image(tmp_path, "sleeps", SLEEPS))
+        before = far.wait_for_job(has_begun)
+        far.send(signal.SIGSTOP)
+        front.wait_until_logged(f"job {job}: node far says nothing any more, back in the queue")
+        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        assert front.wait(job)["attempt"] == 2
+        far.send(signal.SIGCONT)
+        far.wait_until_logged("its jobs were given to others, and it starts anew")
+        front.wait_until_logged("node far is there", 2)
+        assert [path.name for path in far.holding()] != [before.parent.name]
+        drain(front, "local")
+        after = front.submit(image(tmp_path, "after", SLEEPS))
+        assert front.wait(after)["status"] == "success"
+        assert f"job {after} of alice: taken, to run" in far.log.read_text()
+    assert results(front) == sorted([job, after])
+
+
+def test_nodes_go_on_while_the_front_is_dead_and_nobody_loses_jobs_by_its_absence(
+    front: Appliance, tmp_path: Path
+) -> None:
+    drain(front, "local")
+    with node(front) as far:
+        job, later = (front.submit(image(tmp_path, name, SLEEPS)) for name in ("first", "later"))
+        far.wait_for_job(has_begun)
+        front.stop(signal.SIGKILL)
+        wait_until(lambda: results(front) == sorted([job, later]), far.log.read_text)
+        again = front.config.with_name("again.log")
+        front.log = again
+        front.start()
+        front.wait_until_logged("node far is there")
+        assert all(front.wait(done)["attempt"] == 1 for done in (job, later))
+
+
+def test_drained_node_ends_its_job_and_takes_no_more(front: Appliance, tmp_path: Path) -> None:
+    drain(front, "local")
+    sleeps = image(tmp_path, "sleeps", SLEEPS)
+    with node(front) as far:
+        first = front.submit(sleeps)
+        far.wait_for_job(has_begun)
+        drain(front, "far")
+        second = front.submit(sleeps)
+        assert front.wait(first)["attempt"] == 1
+        told = construir("nodes", f"--spool={front.spool}", check=True).stdout
+        assert [line.split()[:2] for line in told.splitlines()[1:]] == [["far", "drained:"], ["local", "drained:"]]
+        time.sleep(3)  # it looks for work more than once in it
+        assert front.states()["queue"] == [second]
+        construir("node", "resume", "far", f"--spool={front.spool}", check=True)
+        assert front.wait(second)["status"] == "success"
+
+
+@pytest.mark.parametrize("front", [""], indirect=True, ids=["default"])
+def test_node_has_a_name_that_nobody_else_has(front: Appliance) -> None:
+    for name in ("local", "front", "Far", "7th", "a.b"):
+        refused = construir("serve", "node", f"--name={name}", f"--spool={front.spool}")
+        assert (refused.returncode, "a node's name is" in refused.stderr) == (2, True)
+    with node(front) as far:
+        other = Node(front, "far")
+        with pytest.raises(ConstruirError, match="another node far works on"), nodes.hold(front.spool, "far"):
+            pass
+        assert other.holding() == far.holding() != []
+
+
+@pytest.mark.slow("forty machines")
+def test_each_of_forty_jobs_on_two_nodes_has_exactly_one_result(front: Appliance, tmp_path: Path) -> None:
+    script = b"#!/bin/sh\nexit 0\n"
+    images = [image(tmp_path, f"job-{number}", script) for number in range(40)]
+    with node(front, "one") as one, node(front, "two") as two:
+        jobs = [front.submit(file) for file in images]
+        killed = one.wait_for_job()
+        one.stop(signal.SIGKILL)
+        one.start()
+        statuses = [front.wait(job, 1200)["status"] for job in jobs]
+        assert statuses == ["success"] * len(jobs)
+        assert results(front) == sorted(jobs)
+        took = {name: log.read_text().count("to run") for name, log in (("one", one.log), ("two", two.log))}
+        assert min(took.values()) > 0
+        assert killed.name in jobs
+    assert front.states()["running"] == []
