@@ -1,20 +1,18 @@
-"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, locks, holes, free space, and
-directories for work whose outcome goes elsewhere.
+"""What has to be said to a file system so that it keeps its word: fsync, atomic writes, holes, free space, and what
+other hosts have done to it.
 
 Nothing here knows what a job is.
 """
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +23,15 @@ _SYNC_FILE_RANGE_WRITE = 2
 # A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
 _TICK_NS = 20_000_000
 
+# linux/magic.h, and what ZFS and bcachefs say: ext2 to ext4, XFS, Btrfs, tmpfs, overlay, F2FS, ZFS, bcachefs.
+_LOCAL_KINDS = {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E}
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+# What NFS calls a file that is deleted and open (the kernel's fs/nfs/unlink.c).
+_STILL_OPEN = ".nfs"
 
 _BLOCK = 64 * 1024
 _ZEROS = bytes(_BLOCK)
@@ -38,6 +44,19 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """Rename a directory, or a file; on return that is on stable storage.
+
+    It is looked at first: of a directory that another host has moved since this one saw it NFS has to correct its
+    picture, which it can't in the midst of a rename, and fails with ESTALE (the kernel's fs/dcache.c, __d_unalias).
+    """
+    with suppress(FileNotFoundError):
+        source.lstat()
+    source.rename(target)
+    fsync(target.parent)
+    fsync(source.parent)
 
 
 def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -73,23 +92,6 @@ def replace(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
-    """An exclusive flock(2) on a file or directory; gives its descriptor.
-
-    It ends with this process, unless a child inherits the descriptor: then with the last that has it.
-
-    What is to be replaced by a rename has to be locked by its directory: the lock stays with the file that was there.
-    Without `wait` raises BlockingIOError where it is locked.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:
@@ -176,10 +178,16 @@ def _digest_zeros(digest: "hashlib._Hash", count: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a symbolic link (never what it points to), or a directory and all below it."""
+    """Remove a file, a symbolic link (never what it points to), or a directory and all below it.
+
+    On NFS a file that is open on this host gets another name until it is closed, and its directory stays with it: that
+    is no error, and the next attempt removes both.
+    """
     if path.is_symlink() or not path.is_dir():
         path.unlink()
-    else:
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists() and not all(entry.is_dir() or entry.name.startswith(_STILL_OPEN) for entry in path.rglob("*")):
         shutil.rmtree(path)
 
 
@@ -198,12 +206,78 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def changed_ns(directory: Path) -> int | None:
-    """When something came into a directory or left it, the same number while nothing does; None where that is so short
-    ago that a change after this one may not show: its time is that of the clock's last tick.
+# -- what others do ----------------------------------------------------------------------------------------------
+
+# On a network file system stat(2) tells what was so up to a minute ago, of names that aren't there, too. To open a
+# directory asks the server: what is looked up in it afterwards is so by now (nfs(5), DATA AND METADATA COHERENCE).
+
+
+def ask_anew(directory: Path) -> None:
+    """From now on what is looked up in a directory is what is there by now. Raises FileNotFoundError."""
+    os.close(os.open(directory, _DIRECTORY))
+
+
+def read_anew(path: Path) -> bytes:
+    """What a file that others replace holds by now. Raises FileNotFoundError, or another OSError."""
+    ask_anew(path.parent)
+    return path.read_bytes()
+
+
+def is_there(path: Path, levels: int = 1) -> bool:
+    """Whether there is something at `path` by now; a symbolic link is, wherever it leads.
+
+    `levels`: of the directories above it, how many may have been moved or removed, too.
     """
-    changed = directory.stat().st_mtime_ns
-    return changed if time.time_ns() - changed > _TICK_NS else None
+    return _look(path, levels) is not None
+
+
+def is_still(path: Path, descriptor: int, levels: int = 1) -> bool:
+    """Whether a file that was opened is what is at `path` by now."""
+    seen = _look(path, levels)
+    return seen is not None and os.path.samestat(seen, os.fstat(descriptor))
+
+
+def _look(path: Path, levels: int) -> os.stat_result | None:
+    try:
+        for parent in reversed(path.parents[:levels]):
+            ask_anew(parent)
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+
+
+def is_local(path: Path) -> bool:
+    """Whether nobody but this kernel changes the file system that holds `path`, as far as is known of its kind."""
+    # struct statfs begins with the kind (statfs(2)), and has 120 bytes.
+    found = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(os.fsencode(path), found))
+    return ctypes.c_long.from_buffer(found).value in _LOCAL_KINDS
+
+
+# When each directory that was asked for had changed, and when that was seen first (monotonic).
+_changes: dict[Path, tuple[int, int]] = {}
+
+
+def changed_ns(directory: Path) -> int | None:
+    """When something came into a directory or left it, the same number while nothing does; None where a change after
+    this one may not show: the time is that of the last tick of a clock, the file server's, if there is one.
+
+    So a time counts once it has been seen for longer than a tick. Raises FileNotFoundError.
+    """
+    now_ns = time.monotonic_ns()
+    descriptor = os.open(directory, _DIRECTORY)
+    try:
+        changed = os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)
+    seen = _changes.get(directory)
+    if seen is None or seen[0] != changed:
+        _changes[directory] = (changed, time.monotonic_ns())
+        return None
+    return changed if now_ns - seen[1] > _TICK_NS else None
+
+
+# -- what is asked of the disk -----------------------------------------------------------------------------------
 
 
 def set_aside(descriptor: int, offset_bytes: int, size_bytes: int) -> None:
@@ -228,58 +302,3 @@ def _check(result: int) -> None:
     if result:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-# -- scratch directories -----------------------------------------------------------------------------------------
-
-# Not /tmp, which is often memory: a job's disk can be large.
-_SCRATCH = Path("/var/tmp")  # noqa: S108 - mkdtemp takes names that nobody has, for their owner only
-_SCRATCH_PREFIX = "construir-work-"
-
-
-@contextmanager
-def scratch_directory(parent: Path = _SCRATCH, prefix: str = _SCRATCH_PREFIX) -> Iterator[Path]:
-    """A new, empty directory of one's own; on leaving the context it is gone with all that is in it.
-
-    It is locked (flock(2)) as long as whoever made it lives. One that is not was left by a kill -9, and goes when the
-    next is made. systemd-tmpfiles, too, leaves a locked directory alone, however old it is (tmpfiles.d(5)).
-    """
-    _sweep(parent, prefix)
-    place, lock = _make_locked(parent, prefix)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place)
-        os.close(lock)
-
-
-def _make_locked(parent: Path, prefix: str) -> tuple[Path, int]:
-    while True:
-        place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        with suppress(FileNotFoundError):
-            lock = _lock(place, fcntl.LOCK_EX)
-            if place.exists():
-                return place, lock
-            os.close(lock)  # swept before it was locked
-
-
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove what this user's commands have left when they were killed."""
-    for place in parent.glob(f"{prefix}*"):
-        with suppress(OSError):  # somebody works in it, or it is gone
-            if place.lstat().st_uid == os.geteuid():
-                lock = _lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                try:
-                    shutil.rmtree(place)
-                finally:
-                    os.close(lock)
-
-
-def _lock(place: Path, how: int) -> int:
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

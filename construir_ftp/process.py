@@ -70,7 +70,7 @@ def run(
     the command is missing, fails, or is not done after `timeout_s` seconds; whatever it started is then killed with it.
     So it is if `meanwhile`, which is called again and again until it has ended, raises anything.
 
-    With `lock`, a descriptor of a file that is locked by flock(2), the command holds the lock, too, and ends with the
+    With `lock`, a descriptor of a file that is locked (locks), the command holds the lock, too, and ends with the
     calling thread, even if that is killed: whoever gets the lock next is alone.
     """
     try:

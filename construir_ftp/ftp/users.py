@@ -20,7 +20,7 @@ from pathlib import Path
 import argon2
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, locks
 from construir_ftp.errors import ConfigError, MissingError, UsageError, one_line
 from construir_ftp.units import is_mail_address
 
@@ -140,7 +140,7 @@ class Users:
         """Read, change, write: two at once wait for each other. On return the file is on stable storage."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with files.locked(self.path.parent):
+            with locks.held(self.path.with_name(f".{self.path.name}.lock")):
                 contributors = _read(self.path)
                 change(contributors)
                 _replace(self.path, _text(contributors))

@@ -5,7 +5,6 @@ kernel, initrd.img, perhaps uml/, and manifest.json, which holds the digest of e
 one is made is build's business; how another takes its name, while machines still run on it, that of versions.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, locks
 from construir_ftp.config import APPLIANCE_IMAGES
 from construir_ftp.errors import ConstruirError, UsageError
 
@@ -175,8 +174,8 @@ def hold(base: BaseImage) -> int:
         descriptor = os.open(base.root, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise _gone(base) from error
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if os.fstat(descriptor).st_nlink == 0:
+    locks.take(descriptor, shared=True)
+    if not files.is_still(base.root, descriptor, levels=2):
         os.close(descriptor)
         raise _gone(base)
     return descriptor

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files, process
+from construir_ftp import files, locks, process
 from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, recipe, uml, versions
@@ -37,7 +37,7 @@ def _quietly(_step: str) -> None:
     """For whoever doesn't watch."""
 
 
-_WORKPLACE = Path("/var/tmp"), "construir-build-"  # noqa: S108 - not /tmp, which is often memory; the name is mkdtemp's
+_WORKPLACE = Path("/var/tmp"), "construir-build-"  # noqa: S108 - not /tmp, which is often memory; names nobody can know
 
 
 def is_current(images: Path, wanted: Recipe) -> bool:
@@ -99,10 +99,10 @@ def _workplace() -> Iterator[Path]:
     # An ordinary user's build runs under subordinate ids (subuid(5)), which own what they make: they have to be able
     # to reach this directory, to write to out/, and only they can remove what is in root/.
     place, prefix = _WORKPLACE
-    for abandoned in place.glob(f"{prefix}*"):
-        with suppress(OSError), files.locked(abandoned, wait=False):
+    for abandoned in locks.directories(place, prefix):
+        with suppress(OSError), locks.abandoned(abandoned):
             _clear(abandoned)
-    with versions.claimed(place, prefix) as work:
+    with locks.claimed(place, prefix) as work:
         try:
             work.chmod(0o711)
             (work / "out").mkdir()
@@ -115,8 +115,9 @@ def _workplace() -> Iterator[Path]:
 def _clear(work: Path) -> None:
     # What the builder made only the builder can remove; the directories around it are ours.
     emptied = [place for place in (work / "root", work / "uml", work / "out") if place.exists()]
-    with suppress(CommandError):
-        process.run([*_as_builder(), "find", *emptied, "-mindepth", "1", "-delete"], timeout_s=_TIMEOUT_S)
+    if emptied:  # else find(1) would take the directory that it is started in
+        with suppress(CommandError):
+            process.run([*_as_builder(), "find", *emptied, "-mindepth", "1", "-delete"], timeout_s=_TIMEOUT_S)
     shutil.rmtree(work, ignore_errors=True)
 
 

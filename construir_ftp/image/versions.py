@@ -8,20 +8,20 @@ What makes a version live is one rename(2) of the link, so that a crash leaves t
 use is locked (image.hold), and is not removed.
 """
 
+import errno
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from construir_ftp import files
+from construir_ftp import files, locks
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 
 _STORE = ".versions"
-_NEW, _DRAFT, _DOOMED = ".new-", ".draft-", ".doomed-"
+_LOCK, _DRAFT, _DOOMED = ".lock", ".draft-", ".doomed-"
 _DIGEST_CHARACTERS = 16
 
 
@@ -62,7 +62,7 @@ def draft(images: Path, name: str) -> Iterator[Path]:
         with suppress(FileExistsError):
             place.mkdir()
             place.chmod(0o755)
-    with claimed(store(images, name), _DRAFT) as place:
+    with locks.claimed(store(images, name), _DRAFT) as place:
         try:
             yield place
         finally:
@@ -77,7 +77,7 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
     """
     manifest = baseimage.read(finished, name).manifest
     version = store(images.resolve(), name) / manifest.digest().removeprefix("sha256:")[:_DIGEST_CHARACTERS]
-    with files.locked(version.parent):
+    with locks.held(version.parent / _LOCK):
         is_new = _keep(finished, version, name)
         base = baseimage.read(version, name)
         try:
@@ -103,7 +103,7 @@ def _keep(finished: Path, version: Path, name: str) -> bool:
         try:
             baseimage.verify(baseimage.read(version, name))
         except ConstruirError:
-            _discard_now(version)
+            shutil.rmtree(_put_aside(version))
         else:
             files.replace_durably(version / baseimage.MANIFEST, (finished / baseimage.MANIFEST).read_bytes(), 0o444)
             return False
@@ -136,48 +136,53 @@ def discard(version: Path, link: Path | None = None) -> bool:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(_lock(version), wait=False))
+            stack.enter_context(_taken(version))
         except BlockingIOError:
             return False
         except FileNotFoundError:
             pass  # without a root disk it is of no use to anybody
         if link is not None:
             link.unlink()
-        _discard_now(version)
+        doomed = _put_aside(version)
+    shutil.rmtree(doomed)
     return True
+
+
+@contextmanager
+def _taken(version: Path) -> Iterator[None]:
+    """Keep others from using a version, or a draft. Raises BlockingIOError where somebody does."""
+    if _is_unfinished(version):
+        with locks.abandoned(version):
+            yield
+    elif is_held(version):
+        raise BlockingIOError(errno.EAGAIN, "in use", str(version))
+    else:
+        root = version / baseimage.ROOT
+        root.chmod(0o644)  # who locks it has to have it open for writing, whoever they are
+        with root.open("r+b") as file:
+            locks.take(file.fileno(), wait=False)
+            yield
 
 
 def is_held(version: Path) -> bool:
     """Whether somebody uses a version, or builds a draft."""
-    try:
-        with files.locked(_lock(version), wait=False):
-            return False
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
+    return locks.is_claimed(version) if _is_unfinished(version) else locks.is_held(version / baseimage.ROOT)
 
 
-def _lock(version: Path) -> Path:
-    return version if version.name.startswith(".") else version / baseimage.ROOT
+def _is_unfinished(version: Path) -> bool:
+    return version.name.startswith(".")
 
 
-def _discard_now(version: Path) -> None:
-    # Out of the way in one step: a version is there whole, or not at all.
+def _put_aside(version: Path) -> Path:
+    # Out of the way in one step: a version is there whole, or not at all. It is deleted when it is no longer open: on a
+    # network file system what is open keeps its directory.
     doomed = version.with_name(f"{_DOOMED}{secrets.token_hex(4)}")
     version.rename(doomed)
     baseimage.proof(version).unlink(missing_ok=True)
-    shutil.rmtree(doomed)
+    return doomed
 
 
 def leftovers(images: Path) -> list[Path]:
     """What interrupted builds and removals left."""
-    return sorted(path for prefix in (_NEW, _DRAFT, _DOOMED) for path in (images / _STORE).glob(f"*/{prefix}*"))
-
-
-@contextmanager
-def claimed(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new directory below `parent` that is locked from the moment it has its name, `prefix` and random characters."""
-    fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=parent))
-    with files.locked(fresh):
-        yield fresh.rename(parent / f"{prefix}{fresh.name.removeprefix(_NEW)}")
+    stores = list((images / _STORE).iterdir()) if (images / _STORE).is_dir() else []
+    return sorted(path for prefix in (_DRAFT, _DOOMED) for place in stores for path in locks.directories(place, prefix))

@@ -31,6 +31,7 @@ _LATER_S = 10.0
 # What is taken out of the base image, to be seen by apt.
 _STATE = "var/lib/dpkg/status"
 _SETTINGS = ("etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d", "etc/apt/preferences.d")
+_LOCK = ".lock"
 # Where the files grow that apt fetches.
 _GROWING = ("lists", "lists/partial", "archives", "archives/partial")
 
@@ -100,7 +101,7 @@ class AptDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         late = f"something is being fetched for {self._base.name}; try again later"
-        with waiting.locked(self.path, self._stop, patience_s, late) as lock:
+        with waiting.locked(self.path / _LOCK, self._stop, patience_s, late) as lock:
             yield lock
 
     def is_prepared(self) -> bool:

@@ -10,14 +10,14 @@ or runs asks for, nor one that another layer which stays, or is being made, lies
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from construir_ftp import files
+from construir_ftp import files, locks
 from construir_ftp.jobs import references
 from construir_ftp.jobs.request import Dependencies
 from construir_ftp.jobs.spool import Spool
-from construir_ftp.layers import store as layerstore
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.units import Size
 
@@ -98,7 +98,8 @@ def _removed(store: Store, layer: Layer) -> bool:
 def _leftovers(place: Path, now_s: float) -> Iterator[tuple[Path, str]]:
     for pattern in _LEFTOVERS:
         for path in place.glob(pattern):
-            if path.lstat().st_mtime < now_s - _LEFTOVER_S and not (path.is_file() and layerstore.is_held(path)):
+            is_held = locks.is_held if path.is_file() else locks.is_claimed
+            if path.lstat().st_mtime < now_s - _LEFTOVER_S and not is_held(path):
                 yield path, "left by an interrupted command"
     for path in place.glob(f"{ARCHIVES}/*/archives/*.deb"):
         # apt gives a file the time it was made at; it was changed last when it was put here.
@@ -108,8 +109,16 @@ def _leftovers(place: Path, now_s: float) -> Iterator[tuple[Path, str]]:
 
 def _deleted(path: Path) -> bool:
     try:
-        files.remove(path)
+        if path.match(".lock-*") or path.suffix == ".lock":
+            _remove_lock(path)
+        else:
+            files.remove(path)
     except OSError as error:
         log.error("%s can't be deleted: %s; see to its permissions", path.name, error)  # noqa: TRY400 - no bug of ours
         return False
     return True
+
+
+def _remove_lock(path: Path) -> None:
+    with suppress(BlockingIOError), locks.held(path, wait=False):
+        path.unlink()

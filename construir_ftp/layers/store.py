@@ -8,7 +8,6 @@ was published last. A layer never changes; a name that begins with a dot is a dr
 Nothing here reads a layer's content.
 """
 
-import fcntl
 import os
 import shutil
 import socket
@@ -17,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, locks
 from construir_ftp.errors import ConstruirError
 from construir_ftp.layers import waiting
 
@@ -116,7 +115,7 @@ class Store:
 
         After a kill -9 it stays until the next one is made.
         """
-        with files.scratch_directory(self.path, ".draft-") as draft:
+        with locks.scratch_directory(self.path, ".draft-") as draft:
             yield draft
 
     def put(self, draft: Path, manifest: LayerManifest) -> Layer:
@@ -154,8 +153,10 @@ class Store:
 
     def remove(self, layer: Layer) -> bool:
         """Delete it, unless somebody holds it; machines that run keep it open. Raises OSError."""
-        with (layer.path / MANIFEST).open("rb") as file:
-            if not _lock_now(file):
+        with (layer.path / MANIFEST).open("r+b") as file:
+            try:
+                locks.take(file.fileno(), wait=False)
+            except BlockingIOError:
                 return False
             outgoing = Path(tempfile.mkdtemp(prefix=".outgoing-", dir=self.path))
             name = versionless(layer.name)
@@ -163,31 +164,30 @@ class Store:
                 (self.path / name).rename(outgoing / name)
             layer.path.rename(outgoing / layer.name)
             files.fsync(self.path)
-            shutil.rmtree(outgoing, ignore_errors=True)
+        shutil.rmtree(outgoing, ignore_errors=True)
         return True
 
     @contextmanager
     def hold(self, layers: list[Layer]) -> Iterator[None]:
-        """Keep layers from being removed (flock(2)). Raises ConstruirError if one is gone already."""
+        """Keep layers from being removed (locks). Raises ConstruirError if one is gone already."""
         with ExitStack() as stack:
             for layer in layers:
                 try:
                     file = stack.enter_context((layer.path / MANIFEST).open("rb"))
-                    fcntl.flock(file, fcntl.LOCK_SH)
-                    (layer.path / MANIFEST).stat()
                 except FileNotFoundError as error:
-                    raise ConstruirError(f"layer {layer.name} has just been deleted; try again") from error
+                    raise _deleted(layer) from error
+                locks.take(file.fileno(), shared=True)
+                if not files.is_still(layer.path / MANIFEST, file.fileno(), levels=2):
+                    raise _deleted(layer)
             yield
 
     @contextmanager
     def alone(self, name: str, stop: socket.socket | None = None) -> Iterator[None]:
-        """Hold the right to make the layer `name` (flock(2)); whoever else wants to, waits until told to stop.
+        """Hold the right to make the layer `name` (locks); whoever else wants to, waits until told to stop.
 
         Raises StoppedError.
         """
-        lock = self.path / f".lock-{name}"
-        lock.touch()
-        with waiting.locked(lock, stop):
+        with waiting.locked(self.path / f".lock-{name}", stop):
             yield
 
 
@@ -196,15 +196,5 @@ def versionless(name: str) -> str:
     return name.partition("@")[0]
 
 
-def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock of Store.alone whose file this is."""
-    with path.open("rb") as file:
-        return not _lock_now(file)
-
-
-def _lock_now(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _deleted(layer: Layer) -> ConstruirError:
+    return ConstruirError(f"layer {layer.name} has just been deleted; try again")

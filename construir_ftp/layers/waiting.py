@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from construir_ftp import files
+from construir_ftp import locks
 from construir_ftp.errors import CommandError, StoppedError
 
 _LOOK_S = 0.1
@@ -31,7 +31,7 @@ def demand_not_stopped(stop: socket.socket | None) -> None:
 
 @contextmanager
 def locked(path: Path, stop: socket.socket | None, patience_s: float = math.inf, late: str = "") -> Iterator[int]:
-    """Hold a lock; gives its descriptor (files.locked).
+    """Hold a lock; gives its descriptor (locks.held).
 
     Raises StoppedError; CommandError, with the words `late`, after that patience.
     """
@@ -40,7 +40,7 @@ def locked(path: Path, stop: socket.socket | None, patience_s: float = math.inf,
         while True:
             demand_not_stopped(stop)
             try:
-                lock = stack.enter_context(files.locked(path, wait=False))
+                lock = stack.enter_context(locks.held(path, wait=False))
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline_s:

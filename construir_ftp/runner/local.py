@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, locks
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage
@@ -58,7 +58,7 @@ def run(
     base = base or baseimage.find(config.images_path(), config.images.default)
     # Layers and earlier results are those of the appliance here, if there is one.
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
-    with files.scratch_directory() as place:
+    with locks.scratch_directory() as place:
         spool = Spool.prepare(place)
         tell(request.read(_admit(spool, source, config, offer, asks).record().construir_toml).dependencies)
         resources = Resources(

@@ -14,7 +14,7 @@ from typing import get_args
 
 import msgspec
 
-from construir_ftp import files, formats
+from construir_ftp import formats, locks
 from construir_ftp.config import Config
 from construir_ftp.diskimage import codec
 from construir_ftp.errors import ConstruirError, MachineUnavailableError, UsageError
@@ -150,7 +150,7 @@ def prepared(subject: Subject, config: Config, stop: socket.socket) -> Iterator[
             stack.callback(os.close, descriptor)
             return descriptor
 
-        with files.scratch_directory() as place:
+        with locks.scratch_directory() as place:
             job = Job(place)
             needs.unpack(subject.image, subject.found, job)
             layers = [layer.image for layer in needs.layers]

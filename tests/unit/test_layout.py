@@ -26,7 +26,7 @@ def words(text: str) -> frozenset[str]:
 
 
 # The modules that any room may import, and that import no room.
-GROUND = words("errors units schema home surroundings config files process formats architecture")
+GROUND = words("errors units schema home surroundings config files locks process formats architecture")
 
 # The import rule: what each room may import beside itself and the ground.
 RULE: dict[str, frozenset[str]] = {
@@ -79,7 +79,7 @@ STARTERS = {
 FORKS = {"intake.judge_server": {"fork"}}
 
 MOST_LINES = 320
-MOST_ROOT_FILES = 13
+MOST_ROOT_FILES = 14
 MOST_PAGE_LINES = 130
 
 TOP_LEVEL = words(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,39 @@ def test_fsync_takes_files_and_directories_and_leaks_nothing(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError):
         files.fsync(tmp_path / "gone")
     assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+# -- what others do --------------------------------------------------------------------------------------------
+
+
+def test_directory_has_one_time_while_nothing_changes_and_none_right_after_a_change(tmp_path: Path) -> None:
+    """Whatever the clock here says: the times of directories are a file server's."""
+    os.utime(tmp_path, (2**33, 2**33))  # far in the future
+    assert files.changed_ns(tmp_path) is None
+    time.sleep(0.05)
+    settled = files.changed_ns(tmp_path)
+    assert settled is not None
+    assert files.changed_ns(tmp_path) == settled
+    (tmp_path / "new").touch()
+    assert files.changed_ns(tmp_path) is None
+
+
+def test_what_is_there_is_known_by_its_name(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "b"
+    assert not files.is_there(place, levels=2)
+    place.parent.mkdir()
+    assert not files.is_there(place)
+    place.symlink_to("nowhere")
+    assert files.is_there(place)
+    place.unlink()
+    place.write_text("old")
+    with place.open("rb") as old:
+        assert files.is_still(place, old.fileno())
+        files.replace(place, b"new")
+        assert not files.is_still(place, old.fileno())
+    assert files.read_anew(place) == b"new"
+
+
+def test_file_systems_of_this_kernel_are_told_from_others(tmp_path: Path) -> None:
+    assert files.is_local(tmp_path)
+    assert not files.is_local(Path("/proc"))

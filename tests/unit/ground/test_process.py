@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import files, process
+from construir_ftp import locks, process
 from construir_ftp.errors import CommandError, StoppedError
 
 LONG_S = 60.0
@@ -159,8 +159,8 @@ def test_failed_command_leaves_nothing_running(tmp_path: Path) -> None:
 IMMORTAL = """
 import sys
 from pathlib import Path
-from construir_ftp import files, process
-with files.locked(Path(sys.argv[1])) as lock:
+from construir_ftp import locks, process
+with locks.held(Path(sys.argv[1])) as lock:
     process.run(["sh", "-c", sys.argv[2]], timeout_s=300, lock=lock)
 """
 
@@ -168,21 +168,21 @@ with files.locked(Path(sys.argv[1])) as lock:
 def test_a_command_with_a_lock_ends_with_a_starter_that_is_killed_and_holds_the_lock_until_then(tmp_path: Path) -> None:
     script = f"trap '' TERM; sleep 300 & echo $! >{tmp_path}/child; echo $$ >{tmp_path}/new; "
     script += f"mv {tmp_path}/new {tmp_path}/parent; wait"
-    with process.spawn([sys.executable, "-c", IMMORTAL, tmp_path, script]) as starter:
+    with process.spawn([sys.executable, "-c", IMMORTAL, tmp_path / "lock", script]) as starter:
         deadline = time.monotonic() + LONG_S
         while not (tmp_path / "parent").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         starter.kill()
-    with pytest.raises(BlockingIOError), files.locked(tmp_path, wait=False):
+    with pytest.raises(BlockingIOError), locks.held(tmp_path / "lock", wait=False):
         pass
-    with files.locked(tmp_path):
+    with locks.held(tmp_path / "lock"):
         for name in ("parent", "child"):
             wait_until_dead(int((tmp_path / name).read_text()))
 
 
 def test_a_lock_changes_nothing_of_what_a_command_gets_and_how_it_fails(tmp_path: Path) -> None:
-    with files.locked(tmp_path) as lock:
+    with locks.held(tmp_path / "lock") as lock:
         names = {line.partition("=")[0] for line in process.run(["env"], timeout_s=LONG_S, lock=lock).splitlines()}
         assert names == {"PATH", "LC_ALL"}
         with pytest.raises(CommandError, match=r"^no-such-program: not installed$"):
@@ -192,7 +192,7 @@ def test_a_lock_changes_nothing_of_what_a_command_gets_and_how_it_fails(tmp_path
         with pytest.raises(CommandError, match=r"^not done after 1 s: sleep 300$"):
             process.run(["sleep", "300"], timeout_s=1, lock=lock)
         assert not os.get_inheritable(lock)
-    with files.locked(tmp_path):  # what was killed gives it back a moment later
+    with locks.held(tmp_path / "lock"):  # what was killed gives it back a moment later
         pass
 
 

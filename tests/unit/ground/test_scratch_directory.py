@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import files
+from construir_ftp import locks
 from tests.support.places import PROJECT
 
 WORK = """
 import sys, time
-from construir_ftp import files
-with files.scratch_directory() as place:
+from construir_ftp import locks
+with locks.scratch_directory() as place:
     (place / "disk.img").write_text("large")
     print(place, flush=True)
     sys.stdin.read()
@@ -41,14 +41,14 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 
 def test_place_is_its_owners_alone_and_gone_with_all_that_is_in_it() -> None:
-    with files.scratch_directory() as place:
+    with locks.scratch_directory() as place:
         assert place.stat().st_mode & 0o777 == 0o700
         (place / "a" / "b").mkdir(parents=True)
     assert not place.exists()
 
 
 def test_place_is_gone_after_an_error_too() -> None:
-    with pytest.raises(ZeroDivisionError), files.scratch_directory() as place:
+    with pytest.raises(ZeroDivisionError), locks.scratch_directory() as place:
         raise ZeroDivisionError
     assert not place.exists()
 
@@ -58,7 +58,7 @@ def test_place_of_a_killed_command_goes_when_the_next_is_made() -> None:
     killed.kill()
     end(killed)
     assert (left / "disk.img").exists()
-    with files.scratch_directory() as place:
+    with locks.scratch_directory() as place:
         assert place != left
         assert not left.exists()
 
@@ -66,7 +66,7 @@ def test_place_of_a_killed_command_goes_when_the_next_is_made() -> None:
 def test_place_that_is_worked_in_stays() -> None:
     busy, kept = worker()
     try:
-        with files.scratch_directory():
+        with locks.scratch_directory():
             pass
         assert (kept / "disk.img").exists()
     finally:
@@ -76,12 +76,12 @@ def test_place_that_is_worked_in_stays() -> None:
 
 @pytest.mark.root("only root can make what belongs to another")
 def test_place_of_another_user_is_left_alone() -> None:
-    with files.scratch_directory() as own:
+    with locks.scratch_directory() as own:
         foreign = own.with_name(f"{own.name}-foreign")
         foreign.mkdir()
         os.chown(foreign, 65534, 65534)
         try:
-            with files.scratch_directory():
+            with locks.scratch_directory():
                 assert foreign.exists()
         finally:
             foreign.rmdir()
@@ -89,11 +89,11 @@ def test_place_of_another_user_is_left_alone() -> None:
 
 def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
-    with files.scratch_directory() as own:
+    with locks.scratch_directory() as own:
         planted = own.with_name(f"{own.name}-link")
         planted.symlink_to(tmp_path)
         try:
-            with files.scratch_directory():
+            with locks.scratch_directory():
                 assert (tmp_path / "precious").exists()
         finally:
             planted.unlink()

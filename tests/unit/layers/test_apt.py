@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp import files, process
+from construir_ftp import locks, process
 from construir_ftp.errors import CommandError, RefusedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
@@ -165,7 +165,7 @@ def test_what_a_killed_one_was_fetching_has_ended_before_another_fetches(tmp_pat
             wait_for(lambda: "Packages" in hostile.asked)
             assert {"apt-get", "http"} <= set(fetchers(archive))
             killed.kill()
-        with files.locked(archive.place):
+        with locks.held(archive.place / ".lock"):
             assert "apt-get" not in fetchers(archive)
             wait_for(lambda: fetchers(archive) == [])
 
@@ -185,7 +185,7 @@ def test_old_lists_do_while_the_archive_fails_or_another_one_fetches(archive: Ar
         for _ in range(2):
             os.utime(archive.place / "refreshed", (two_days_ago, two_days_ago))
             archive.refresh()
-        with files.locked(archive.place):
+        with locks.held(archive.place / ".lock"):
             archive.refresh(at_the_door=True)
         assert archive.resolve(("gcc",)).versions() == ["gcc:all=1.0"]
     finally:
@@ -196,6 +196,6 @@ def test_old_lists_do_while_the_archive_fails_or_another_one_fetches(archive: Ar
 
 
 def test_lists_that_are_new_are_used_whoever_holds_the_directory(archive: Archive) -> None:
-    with files.locked(archive.place):
+    with locks.held(archive.place / ".lock"):
         archive.refresh()
         archive.refresh(at_the_door=True)
