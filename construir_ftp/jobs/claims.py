@@ -123,7 +123,5 @@ class Claims:
 
 def move(job: Job, target: Path) -> Job:
     """Rename a job; on return that survives a power cut."""
-    job.path.rename(target)
-    files.fsync(target.parent)
-    files.fsync(job.path.parent)
+    files.move_durably(job.path, target)
     return Job(target)

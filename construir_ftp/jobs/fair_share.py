@@ -64,7 +64,7 @@ class Turns:
     def served(self) -> list[str]:
         """The contributors that had turns, latest last. A missing or damaged file is nobody."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[str])
+            return msgspec.json.decode(files.read_anew(self._path), type=list[str])
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
             return []
 

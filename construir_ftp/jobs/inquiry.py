@@ -36,7 +36,7 @@ def runner(spool: Spool) -> RunnerReport | None:
 def of_node(spool: Spool, name: str) -> RunnerReport:
     """What one of them says."""
     try:
-        told = (spool.path / nodes.DIRECTORY / name / "runner.json").read_bytes()
+        told = files.read_anew(spool.path / nodes.DIRECTORY / name / "runner.json")
         return msgspec.json.decode(told, type=RunnerReport)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return RunnerReport(slots=0)

@@ -108,7 +108,7 @@ class Job:
 
     def is_cancelled(self) -> bool:
         """Whether somebody has asked for its end; see cancellation."""
-        return (self.path / CANCEL).exists()
+        return files.is_there(self.path / CANCEL)
 
     def cancelled_by(self) -> str:
         """Who has asked for its end."""

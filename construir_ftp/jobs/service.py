@@ -52,7 +52,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def read(spool: Path) -> Service:
     """What is decided of the appliance with that spool."""
     with suppress(OSError, ValueError, msgspec.MsgspecError):
-        return msgspec.json.decode((spool / FILE).read_bytes(), type=Service)
+        return msgspec.json.decode(files.read_anew(spool / FILE), type=Service)
     return Service()
 
 

@@ -62,7 +62,7 @@ class Tally(msgspec.Struct, kw_only=True):
 def read(spool: Path) -> Tally:
     """What was told last; nothing, if nothing was."""
     with suppress(OSError, ValueError, msgspec.MsgspecError):
-        tally = msgspec.json.decode((spool / FILE).read_bytes(), type=Tally)
+        tally = msgspec.json.decode(files.read_anew(spool / FILE), type=Tally)
         if len(tally.checks) == len(CHECK_BUCKETS_S) + 1:
             return tally
     return Tally()

@@ -25,6 +25,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def watch(directory: Path) -> "Changes | Polled":
     """Of the names in one directory, from now on; to be closed."""
+    if not files.is_local(directory):
+        return Polled(directory)  # the kernel tells nothing of what other hosts do
     try:
         return Changes(directory)
     except OSError as error:

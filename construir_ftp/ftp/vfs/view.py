@@ -139,7 +139,8 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         """
         if not _is_result(path):
             return None
-        with self._opened(path, os.O_PATH) as directory:
+        # One that is a directory is opened to be read, so that its time is that by now (see files.changed_ns).
+        with self._opened(path, os.O_RDONLY | os.O_NONBLOCK) as directory:
             status = os.fstat(directory)
         return (status.st_dev, status.st_ino), status.st_mtime_ns
 
