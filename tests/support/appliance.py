@@ -77,12 +77,12 @@ def running(spool: Path, job_id: str) -> Path:
 class Appliance:
     """A running appliance, its spool, and its address."""
 
-    def __init__(self, place: Path, config: str = CONFIG) -> None:
+    def __init__(self, place: Path, config: str = CONFIG, up_s: float = _UP_S) -> None:
         self.spool = place / "spool"
         self.config = place / "construir.toml"
         self.config.write_text(config)
         self.log = place / "appliance.log"
-        self.port = 0
+        self.port, self._up_s = 0, up_s
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, within: Sequence[str] = ()) -> None:
@@ -100,7 +100,7 @@ class Appliance:
 
     def find_port(self, log_bytes: int) -> None:
         """Wait until the log says, after its first `log_bytes`, where the FTP server listens."""
-        deadline = time.monotonic() + _UP_S
+        deadline = time.monotonic() + self._up_s
         while not (found := re.search(rb"FTP on 127\.0\.0\.1 port (\d+)", self.log.read_bytes()[log_bytes:])):
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()

@@ -1,0 +1,395 @@
+"""Two hosts share a spool by NFS, with the attribute caches that are there by default; each has a mount of its own.
+
+What one has done the other knows when it looks, and what only one may do only one does. See docs/nodes.md.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from construir_ftp import files, locks
+from construir_ftp.errors import ConstruirError
+from construir_ftp.intake.file_writer import FileWriter, Flusher
+from construir_ftp.jobs import ipc
+from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
+from construir_ftp.news.arrivals import Arrivals
+from construir_ftp.site import changes
+from tests.support import nfs
+from tests.support.appliance import Appliance
+from tests.support.images import job_directory, run
+from tests.support.nfs import Checks, inside
+from tests.support.places import PROJECT
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+UPLOAD = b"what the contributor sent"
+RESULT = b'{"version": 1}'
+LONG_S = 300.0
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def both_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checks]:
+    with nfs.hosts(tmp_path_factory.mktemp("hosts")) as machine:
+        yield machine
+
+
+def spools(front: Path, node: Path) -> tuple[Spool, Spool]:
+    """One spool, as each host sees it."""
+    return Spool.prepare(front / "spool"), Spool.find(node / "spool")
+
+
+def send(to: Spool, after_s: int = 0) -> Job:
+    job = to.receive()
+    job.upload.write_bytes(UPLOAD)
+    record = Record(
+        name="hello.ext2",
+        contributor="ann",
+        codec="raw",
+        filesystem="ext2",
+        upload_bytes=len(UPLOAD),
+        image_bytes=len(UPLOAD),
+        upload_sha256="",
+        received=NOON + timedelta(seconds=after_s),
+    )
+    return to.enqueue(to.stage(job, record))
+
+
+def take(spool: Spool) -> Job:
+    job = spool.take()
+    assert job is not None
+    return job
+
+
+# -- a job's way -----------------------------------------------------------------------------------------------
+
+
+@inside
+def test_what_becomes_of_a_job_on_one_host_the_other_knows_at_once(front: Path, node: Path) -> None:
+    """Each looks before every step, so that whatever it may keep is what was so before."""
+    at_front, at_node = spools(front, node)
+
+    def seen(state: str) -> list[str]:
+        names = at_front.names(state)
+        assert at_node.names(state) == names
+        assert list(at_node.records(state)) == list(at_front.records(state)) == names
+        return names
+
+    for number in range(3):
+        assert seen("queue") == []
+        job_id = send(at_front, number).id
+        assert seen("queue") == [job_id]
+        taken = take(at_node)
+        assert (seen("queue"), seen("running")) == ([], [job_id])
+        assert at_front.take() is None
+        at_node.requeue(taken)
+        assert (seen("queue"), seen("running")) == ([job_id], [])
+        taken = take(at_node)
+        at_node.finish(taken, RESULT)
+        assert (seen("queue"), seen("running"), at_front.names("done")) == ([], [], [job_id])
+        assert (at_front.state("done") / job_id / "result.json").read_bytes() == RESULT
+        at_front.delete(Job(at_front.state("done") / job_id))
+        assert at_node.names("done") == []
+
+
+@inside
+def test_a_job_that_came_right_after_another_is_seen(front: Path, node: Path) -> None:
+    """Within one tick of the clock that the times of directories are of."""
+    at_front, at_node = spools(front, node)
+    for number in range(300):
+        sent = send(at_front, number).id
+        assert sent in at_node.records("queue"), number
+
+
+@inside
+def test_results_that_come_are_told_to_who_waits_for_them(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    arrivals, watched = Arrivals(at_front), changes.watch(at_front.state("done"))
+    for number in range(20):
+        arrivals.look()
+        watched.read()
+        job_id = send(at_front, number).id
+        at_node.finish(take(at_node), RESULT)
+        assert job_id in (arrivals.look() or [])
+        assert watched.read() is None, "all of it is to be looked at"
+    watched.close()
+
+
+@inside
+def test_wish_for_a_jobs_end_is_known_to_the_host_that_runs_it(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    for number in range(3):
+        send(at_front, number)
+        taken = take(at_node)
+        assert not taken.is_cancelled()
+        at_front.cancel(taken.id)
+        assert taken.is_cancelled()
+        at_node.finish(taken, RESULT)
+        with pytest.raises(FileNotFoundError):
+            at_front.cancel(taken.id)
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from construir_ftp.jobs.spool import Spool
+spool = Spool.find(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+while (job := spool.take()) is not None:
+    print(job.id, flush=True)
+"""
+JOBS_A_TIME = 50
+
+
+def claimants(places: tuple[Path, Path]) -> list["subprocess.Popen[str]"]:
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM, str(place)],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for place in places
+    ]
+
+
+def claimed_by_both(front: Path, node: Path, count: int) -> list[str]:
+    """Have two processes, one of each host, take the jobs that wait, at the same time; what they took, of both."""
+    at_front, _ = spools(front, node)
+    sent = {send(at_front, number).id for number in range(count)}
+    both = claimants((front / "spool", node / "spool"))
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=LONG_S)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert at_front.names("queue") == []
+    assert set(at_front.names("running")) >= sent
+    return [name for names in said for name in names]
+
+
+@inside
+def test_of_two_hosts_that_take_the_same_jobs_one_has_each(front: Path, node: Path) -> None:
+    found = claimed_by_both(front, node, JOBS_A_TIME)
+    assert len(found) == len(set(found)) == JOBS_A_TIME
+
+
+@pytest.mark.slow("a thousand jobs that two hosts both try to take")
+@inside
+def test_of_two_hosts_that_take_the_same_thousand_jobs_one_has_each(front: Path, node: Path) -> None:
+    for place in map(str, range(1000 // JOBS_A_TIME)):
+        (front / place).mkdir()
+        found = claimed_by_both(front / place, node / place, JOBS_A_TIME)
+        assert len(found) == len(set(found)) == JOBS_A_TIME
+
+
+# -- all of it -------------------------------------------------------------------------------------------------
+
+WHOLE = """
+[spool]
+min_free = "64MiB"
+[images]
+path = "/var/lib/construir/images"
+[machine]
+warm = false
+accelerator = "tcg"
+memory = "256MiB"
+scratch = "256MiB"
+timeout = "10min"
+boot_timeout = "5min"
+[runner]
+slots = 1
+"""
+SCRIPT = b"#!/bin/sh\necho hello from $(uname -n)\necho made >made\n"
+
+
+@pytest.mark.slow("QEMU emulates a machine inside a user-mode kernel: minutes")
+@inside
+def test_job_by_ftp_has_its_result_where_the_spool_of_an_appliance_is_on_nfs(front: Path, node: Path) -> None:
+    with Appliance(front, WHOLE, up_s=LONG_S).running() as appliance:
+        image = image_of(job_directory(Path("/root/job"), SCRIPT))
+        job_id = appliance.submit(image)
+        result = appliance.wait(job_id, LONG_S)
+        assert (result["status"], result["attempt"]) == ("success", 1), result
+        assert appliance.fetch(job_id, "output.log").startswith(b"hello from ")
+        there = Spool.find(node / "spool")
+        assert there.is_locked()
+        assert there.names("done") == [job_id]
+    assert not there.is_locked()
+    assert appliance.log.read_text().count("WARNING") == 0
+
+
+def image_of(tree: Path) -> Path:
+    file = tree.with_name("hello.img")
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "8M")
+    return file
+
+
+# -- locks -----------------------------------------------------------------------------------------------------
+
+
+@inside
+def test_a_lock_is_one_hosts_at_a_time(front: Path, node: Path) -> None:
+    for ours, theirs in ((front / "lock", node / "lock"), (node / "lock", front / "lock")):
+        with locks.held(ours):
+            assert locks.is_held(theirs)
+            with pytest.raises(BlockingIOError), locks.held(theirs, wait=False):
+                pass
+        assert not locks.is_held(theirs)
+        with locks.held(theirs, wait=False):
+            pass
+
+
+@inside
+def test_a_spool_has_one_runner_of_both_hosts(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    with at_front.lock():
+        assert at_node.is_locked()
+        with pytest.raises(ConstruirError, match="another runner already works on "), at_node.lock():
+            pass
+    with at_node.lock(), pytest.raises(BlockingIOError), ipc.hold(at_front.path / "lock"):
+        pass
+
+
+@inside
+def test_a_lock_that_its_holder_removes_is_not_taken_for_the_new_one(front: Path, node: Path) -> None:
+    for _ in range(20):
+        with locks.held(front / "lock"):
+            (front / "lock").unlink()
+            with locks.held(node / "lock", wait=False):
+                assert locks.is_held(front / "lock")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from construir_ftp import locks
+with locks.scratch_directory(Path(sys.argv[1]), "work-") as place:
+    (place / "disk.img").write_text("large")
+    print(place.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def worker(place: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A process that works in a directory below `place`, and what that is called."""
+    argv = [sys.executable, "-c", HOLD, str(place)]
+    with subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+
+
+@inside
+def test_place_that_is_worked_in_on_one_host_the_other_leaves_alone_until_its_owner_is_killed(
+    front: Path, node: Path
+) -> None:
+    with worker(node) as (process, name):
+        with locks.scratch_directory(front, "work-"):
+            assert (front / name / "disk.img").exists()
+        process.kill()
+    with locks.scratch_directory(front, "work-"):
+        assert not files.is_there(node / name)
+    assert list(front.iterdir()) == []
+
+
+# -- layers ----------------------------------------------------------------------------------------------------
+
+
+def put(store: Store, name: str) -> Layer:
+    manifest = LayerManifest(
+        name=name,
+        kind="published",
+        base="sha256:base",
+        architecture="amd64",
+        contents=[],
+        under=[],
+        bytes=MIB,
+        installed_bytes=MIB,
+        sha256="0" * 64,
+        created=NOON,
+    )
+    with store.draft() as draft:
+        (draft / IMAGE).write_bytes(name.encode())
+        return store.put(draft, manifest)
+
+
+@inside
+def test_layer_that_one_host_uses_the_other_does_not_remove(front: Path, node: Path) -> None:
+    at_front, at_node = Store(front), Store(node)
+    put(at_front, "tool")
+    ours, theirs = at_front.find("tool"), at_node.find("tool")
+    assert ours is not None
+    assert theirs is not None
+    with at_node.hold([theirs]):
+        with at_front.hold([ours]):
+            pass
+        assert not at_front.remove(ours)
+    assert at_front.remove(ours)
+    with pytest.raises(ConstruirError, match="layer tool has just been deleted"), at_node.hold([theirs]):
+        pass
+    assert list(node.iterdir()) == []
+
+
+# -- files -----------------------------------------------------------------------------------------------------
+
+
+@inside
+def test_upload_for_which_no_room_can_be_set_aside_is_whole_on_the_other_host(front: Path, node: Path) -> None:
+    flusher, size_bytes = Flusher(), 0
+    writer = FileWriter(front / "upload", os.O_CREAT | os.O_EXCL, flusher)
+    digest = hashlib.sha256()
+    for number in range(40):
+        piece = bytes([number]) * MIB
+        digest.update(piece)
+        writer.write(piece, 100 * MIB)
+        size_bytes += MIB
+    writer.settle(durable=True)
+    flusher.close()
+    assert (node / "upload").stat().st_size == size_bytes
+    assert files.sha256(node / "upload") == digest.hexdigest()
+
+
+@inside
+def test_result_that_is_deleted_while_it_is_read_is_gone_from_done_and_soon_for_good(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    send(at_front)
+    done = at_node.finish(take(at_node), RESULT)
+    with done.result.open("rb") as reader:
+        at_node.delete(done)
+        assert at_front.names("done") == at_node.names("done") == []
+        assert reader.read() == RESULT
+        at_node.sweep_trash()
+    at_node.sweep_trash()
+    assert list(at_front.state("trash").iterdir()) == []
+
+
+@inside
+def test_result_that_one_host_deletes_while_the_other_reads_it_is_gone(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    send(at_front)
+    done = at_node.finish(take(at_node), RESULT)
+    with done.result.open("rb"):
+        at_front.delete(Job(at_front.state("done") / done.id))
+        assert at_node.names("done") == []
+        assert list(at_front.state("trash").iterdir()) == []
+
+
+@inside
+def test_what_one_host_replaces_the_other_reads_whole_and_new(front: Path, node: Path) -> None:
+    for number in range(50):
+        files.replace(front / "status.json", f"{number}".encode() * 1000)
+        assert files.read_anew(node / "status.json") == f"{number}".encode() * 1000
