@@ -51,7 +51,7 @@ class Server(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """What the index shows."""
+    """What the index shows. `keys` are the fingerprints of those that results are signed with, that of today first."""
 
     summary: Summary
     running: list[Running]
@@ -60,6 +60,7 @@ class Overview(NamedTuple):
     day: int
     week: list[Plot]
     health: list[Finding]
+    keys: list[str]
 
 
 class Pages:

@@ -25,7 +25,7 @@ from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob, Summary
-from construir_ftp.site import changes, conditions, pages, plots, shelf, view
+from construir_ftp.site import changes, conditions, pages, plots, shelf, signers, view
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.live import Logs
 from construir_ftp.site.metrics import Metrics
@@ -282,6 +282,7 @@ class Publisher:
             day=self._shelf.count_since(now.timestamp() - _DAY_S),
             week=plots.week(self._shelf, self._note_room(now.timestamp(), summary.free_bytes), now.timestamp()),
             health=[*conditions.look(self._spool.path, summary, report), *self._health],
+            keys=signers.put(self._tree, self._spool.path),
         )
         self._tree.put("index.html", self._pages.index(overview))
         self._tree.put("status.json", pages.as_json(summary))

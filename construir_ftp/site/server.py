@@ -1,6 +1,6 @@
 """The site's directory over HTTP, for whoever has no other web server: read-only, and by waitress.
 
-    /NAME.html /static/NAME ...   our own pages, with the types that they have
+    /NAME.html /static/NAME ...   our own pages, with the types that they have; the public keys as text
     /done/ID/NAME                 what jobs have left: text, or a stream of bytes; never a page
     /running/ID/NAME.log          logs that grow: text, to be followed by Range requests
     /metrics                      metrics.prom
@@ -25,6 +25,7 @@ from waitress import wasyncore
 
 from construir_ftp.errors import ConfigError
 from construir_ftp.site.connections import Connection
+from construir_ftp.trust.key_place import SIGNERS
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
@@ -43,6 +44,7 @@ _OURS = {
     ".xml": "application/atom+xml; charset=utf-8",
     ".txt": _TEXT,
     ".prom": "text/plain; version=0.0.4; charset=utf-8",
+    ".pub": _TEXT,
 }
 _STRANGERS = ("done", "running")
 _READABLE = re.compile(r".*\.(log|txt|toml|json|jsonl)|SHA256SUMS(\.sig)?")
@@ -122,7 +124,7 @@ def _headers(names: list[str], status: os.stat_result) -> _Headers:
     if names[0] in _STRANGERS:
         kind, policy = _TEXT if _READABLE.fullmatch(name) and len(names) == 3 else _BYTES, SANDBOX
     else:
-        kind, policy = _OURS.get(Path(name).suffix, _BYTES), POLICY
+        kind, policy = _TEXT if name == SIGNERS else _OURS.get(Path(name).suffix, _BYTES), POLICY
     return [
         ("Content-Type", kind),
         ("Content-Security-Policy", policy),

@@ -1,6 +1,7 @@
 """The site's directory: each file is replaced in one step, and only if it has changed.
 
     index.html images.html contributors.html   feed.xml   status.json   metrics.prom   robots.txt
+    construir.pub allowed_signers
     jobs/ID.html   contributors/NAME.html, NAME.xml   running/ID/output.log   static/
     done           a symbolic link to the spool's done/
 

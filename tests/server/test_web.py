@@ -18,7 +18,8 @@ from construir_ftp.jobs.result import Artifact
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.site.connections import MOST_OF_AN_ADDRESS, Connection, network
 from construir_ftp.site.publisher import Publisher
-from tests.support import sites, webservers
+from construir_ftp.trust import key_place
+from tests.support import signed, sites, webservers
 from tests.support.ftpclient import wait_until
 from tests.support.sites import LONG_S
 from tests.support.webservers import ask
@@ -56,6 +57,7 @@ def web(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     (done.path / "evil.html").write_bytes(SCRIPT)
     (done.path / "link.txt").symlink_to("/etc/passwd")
     (done.path / ".hidden").write_bytes(b"hidden")
+    signed.seal(spool.path)
     running = sites.start(spool, "runs")
     (running.path / "output.log").write_bytes(b"<b>0123456789</b>")
     running.disk.write_bytes(b"disk")
@@ -83,6 +85,7 @@ def policy(path: str, web: Published) -> str:
         ("/static/icon.svg", "image/svg+xml"),
         ("/status.json", "application/json"),
         ("/robots.txt", "text/plain"),
+        ("/construir.pub", "text/plain"),
     ],
 )
 def test_our_own_pages_are_what_they_are_and_run_our_own_script_alone(web: Published, path: str, kind: str) -> None:
@@ -94,6 +97,15 @@ def test_our_own_pages_are_what_they_are_and_run_our_own_script_alone(web: Publi
     assert "default-src 'none'" in told
     assert "script-src 'self'" in told
     assert "frame-ancestors 'none'" in told
+
+
+@pytest.mark.parametrize("name", ["construir.pub", "allowed_signers"])
+def test_the_public_keys_are_text_as_ftp_has_them(web: Published, name: str) -> None:
+    answer = ask(web.port, f"/{name}")
+    assert (answer.status, answer.kind) == (200, "text/plain;charset=utf-8")
+    assert answer.body == key_place.published(web.spool.path)[name]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert ask(web.port, "/construir.key").status == 404
 
 
 @pytest.mark.parametrize("name", STRANGERS)

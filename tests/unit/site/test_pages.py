@@ -145,6 +145,7 @@ def test_lists_plots_and_feeds_whatever_jobs_are_called_are_whole(pages: Pages, 
         1,
         plots.week(known, [], now.timestamp()),
         [Finding("problem", why, why)],
+        ["SHA256:a", "SHA256:b"],
     )
     assert_harmless(Elements(pages.index(overview)))
     assert_harmless(Elements(pages.contributor("alice", 3, facts)))

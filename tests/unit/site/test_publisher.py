@@ -18,7 +18,8 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.site import changes
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.publisher import Told
-from tests.support import baseimages, sites
+from construir_ftp.trust import key_place, keys
+from tests.support import baseimages, signed, sites
 from tests.support.ftpclient import wait_until
 
 
@@ -260,3 +261,28 @@ def test_a_job_is_expected_to_take_as_long_as_the_last_one_of_its_name(spool: Sp
     sites.start(spool, "hello")
     with sites.publishing(spool, tmp_path):
         assert "of usually 1 h." in (spool.path / "site/index.html").read_text()
+
+
+def test_the_public_keys_are_on_the_site_and_an_old_one_stays_when_there_is_a_new_one(
+    spool: Spool, tmp_path: Path
+) -> None:
+    site, place = spool.path / "site", key_place.directory(spool.path)
+    with sites.publishing(spool, tmp_path) as publisher:
+        assert not {"construir.pub", "allowed_signers"} & files(site), "there is no key yet"
+        seals = [signed.seal(spool.path)]
+        sites.put(spool, sites.result())
+        sites.settle(publisher)
+        assert (site / "construir.pub").read_bytes() == (place / "construir.pub").read_bytes()
+        for half in (seals[0].key.path, place / "construir.pub"):
+            half.unlink()
+        seals.append(signed.seal(spool.path))
+        sites.put(spool, sites.result("20261122T104103Z-7f3a-hello"))
+        sites.settle(publisher)
+        old, new = (seal.key.public for seal in seals)
+        assert (site / "construir.pub").read_text().startswith(new.line())
+        assert keys.read((site / "allowed_signers").read_text(), "it") == [new, old]
+        index = (site / "index.html").read_text()
+        assert f'Results are signed with the key <span class="sum">{new.fingerprint}</span>' in index
+        assert 'href="construir.pub"' in index
+        assert 'href="allowed_signers"' in index
+        assert "all 2 keys so far" in index
