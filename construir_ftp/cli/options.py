@@ -51,6 +51,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
+def on_one_line(text: str) -> str:
+    """The same where there is one line for it, as in a table."""
+    return " ".join(printable(text).split())
+
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 

@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from construir_ftp.cli.options import printable
+from construir_ftp.cli.options import on_one_line, printable
 from construir_ftp.jobs.board import Board, Line
 from construir_ftp.units import in_words
 
@@ -73,7 +73,7 @@ def _cut(text: Text, width: int) -> Text:
 
 def _title(scene: Scene, width: int) -> Text:
     clock = f"{scene.board.summary.time or scene.now:%H:%M:%S} UTC " if scene.board.summary.time or scene.now else ""
-    name = Text(f" construir top  {_one_line(scene.where)}")
+    name = Text(f" construir top  {on_one_line(scene.where)}")
     name.truncate(max(0, width - len(clock) - 1), overflow="ellipsis")
     name.pad_right(max(0, width - len(clock) - cell_len(name.plain)))
     return Text.assemble(name, clock, style=Style(color="black", bgcolor="cyan", bold=True), no_wrap=True)
@@ -94,7 +94,7 @@ def _meters(board: Board, width: int) -> Text:
             (str(summary.waiting), "bold yellow" if summary.waiting else "bold"),
             "   free ",
             (_gibibytes(summary.free_bytes), "bold" if summary.accepts_uploads else "bold red"),
-            f" (keeps {_gibibytes(summary.kept_free_bytes)})   {_one_line(how)}",
+            f" (keeps {_gibibytes(summary.kept_free_bytes)})   {on_one_line(how)}",
         ),
         width,
     )
@@ -108,11 +108,11 @@ def _troubles(scene: Scene, width: int) -> Iterable[Text]:
     """What is not as usual, a line each."""
     summary = scene.board.summary
     if scene.problem:
-        yield _cut(Text(f" {_one_line(scene.problem)}", "bold red"), width)
+        yield _cut(Text(f" {on_one_line(scene.problem)}", "bold red"), width)
     if summary.why_no_uploads:
-        yield _cut(Text(f" uploads are refused: {_one_line(summary.why_no_uploads)}", "bold red"), width)
+        yield _cut(Text(f" uploads are refused: {on_one_line(summary.why_no_uploads)}", "bold red"), width)
     if summary.why:
-        yield _cut(Text(f" {_one_line(summary.why)}", "yellow"), width)
+        yield _cut(Text(f" {on_one_line(summary.why)}", "yellow"), width)
 
 
 def _tables(scene: Scene, width: int, height: int) -> Iterable[Text | Table]:
@@ -153,9 +153,9 @@ def _table(scene: Scene, state: str, lines: list[Line], width: int) -> Table:
 def _columns(scene: Scene, state: str, width: int) -> list[tuple[str, Callable[[Line], Text]]]:
     """What a table has, by the name of each column: few of them where the terminal is narrow."""
     most = _job_width(scene, width)
-    job = (" job".ljust(most), lambda line: Text(f" {_end_of(_one_line(line.id), most - 1)}"))
+    job = (" job".ljust(most), lambda line: Text(f" {_end_of(on_one_line(line.id), most - 1)}"))
     is_told = width >= _NARROW and any(line.contributor for line in scene.lines(state))
-    who = [("contributor", lambda line: _cut(Text(_one_line(line.contributor)), _MOST_NAME))] if is_told else []
+    who = [("contributor", lambda line: _cut(Text(on_one_line(line.contributor)), _MOST_NAME))] if is_told else []
     if state == "running":
         return [job, *who, ("runs for", lambda line: _since(scene, line)), ("", _why)]
     if state == "waiting":
@@ -166,7 +166,7 @@ def _columns(scene: Scene, state: str, width: int) -> list[tuple[str, Callable[[
 
 def _job_width(scene: Scene, width: int) -> int:
     """The same in all tables: as wide as ids are, but two fifths of the screen at most."""
-    longest = max((cell_len(_one_line(line.id)) for line in scene.board.lines), default=0)
+    longest = max((cell_len(on_one_line(line.id)) for line in scene.board.lines), default=0)
     return min(longest + 1, max(12, width * 2 // 5))
 
 
@@ -191,7 +191,7 @@ def _clock(seconds: float) -> str:
 
 
 def _why(line: Line) -> Text:
-    return Text(_one_line(line.why), "yellow")
+    return Text(on_one_line(line.why), "yellow")
 
 
 def _ended(line: Line) -> Text:
@@ -204,13 +204,9 @@ def _took(line: Line) -> Text:
 
 def _status(line: Line) -> Text:
     kind = line.status.partition(",")[0]
-    told = Text(_one_line(line.status), _COLOURS.get(kind, "yellow"))
+    told = Text(on_one_line(line.status), _COLOURS.get(kind, "yellow"))
     says_more = line.why and kind != "success" and not line.why.startswith("run.sh ended with exit status")
-    return told.append(f"  {_one_line(line.why)}", "bright_black") if says_more else told
-
-
-def _one_line(text: str) -> str:
-    return " ".join(printable(text).split())
+    return told.append(f"  {on_one_line(line.why)}", "bright_black") if says_more else told
 
 
 def _keys(scene: Scene, width: int) -> Text:
@@ -249,4 +245,4 @@ def _plain_line(line: Line) -> str:
     if line.state == "done":
         took = f" after {in_words(line.took_s)}" if line.took_s is not None else ""
         return f"{line.status}{took}"
-    return " ".join(filter(None, [line.state, _one_line(line.why)]))
+    return " ".join(filter(None, [line.state, on_one_line(line.why)]))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from construir_ftp.cli import trust
-from construir_ftp.cli.options import PATH, as_json_option, print_json, print_table, printable
+from construir_ftp.cli.options import PATH, as_json_option, on_one_line, print_json, print_table, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.cli.trust import Brought
@@ -19,7 +19,8 @@ from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
 from construir_ftp.client.jobs import JobLine
 from construir_ftp.errors import ConfigError
-from construir_ftp.jobs.result import Result
+from construir_ftp.trust.keys import PublicKey
+from construir_ftp.trust.verify import Proof
 
 
 @click.command("jobs")
@@ -89,11 +90,18 @@ def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
 # -- bringing ------------------------------------------------------------------------------------------------
 
 
-def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tuple[str, ...]) -> Result | None:
+def bring(
+    reach: Reach,
+    where: Address,
+    job_id: str,
+    directory: Path,
+    only: tuple[str, ...],
+    keys: list[PublicKey] | None = None,
+) -> Proof | None:
     """Bring a result, or what of it is wanted, into `directory`, which may have some of it already, and prove it.
 
-    Returns what was proved of how the job ended, if the server signs that. Raises UsageError if the directory has
-    another job's, UntrustedError and DamagedError if it can't be proved; what has come stays.
+    Returns what was proved, if the server signs its results; see trust.prove, of `keys` as well. Raises UsageError if
+    the directory has another job's, UntrustedError and DamagedError if it can't be proved; what has come stays.
     """
     destination.demand_own(directory, job_id)
     server = reach.as_anyone(where)
@@ -104,7 +112,8 @@ def bring(reach: Reach, where: Address, job_id: str, directory: Path, only: tupl
     items = list({item.name: item for item in wanted}.values())
     _bring(reach, where, job_id, directory, items)
     is_all = not only and not found.refused
-    proved = trust.prove(reach, where, job_id, Brought(directory, frozenset(item.name for item in items), is_all))
+    brought = Brought(directory, frozenset(item.name for item in items), is_all)
+    proved = trust.prove(reach, where, job_id, brought, keys)
     if not only:
         fetch.demand_all(found.refused)
     return proved
@@ -146,11 +155,7 @@ def _print_table(lines: list[JobLine]) -> None:
         since = f"{line.since:%Y-%m-%d %H:%M}" if line.since else ""
         cells = "*" if line.mine else "", line.id, _state(line), since
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    print_table(table, ["", *(_on_one_line(_why(line)) for line in lines)])
-
-
-def _on_one_line(text: str) -> str:
-    return " ".join(printable(text).split())
+    print_table(table, ["", *(on_one_line(_why(line)) for line in lines)])
 
 
 def _state(line: JobLine) -> str:

@@ -2,7 +2,7 @@
 
 import ftplib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -10,11 +10,12 @@ from construir_ftp.cli.servers import Reach, tell
 from construir_ftp.client import evidence, history, known_keys
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import LOST
+from construir_ftp.client.history import Sent
 from construir_ftp.client.known_keys import KnownKeys
 from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError, DamagedError, UntrustedError, one_line
 from construir_ftp.jobs import sums
-from construir_ftp.jobs.result import SIGNATURE, SUMS, Result
+from construir_ftp.jobs.result import SIGNATURE, SUMS
 from construir_ftp.trust import ed25519, keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
@@ -57,12 +58,15 @@ class Brought(NamedTuple):
     is_all: bool
 
 
-def prove(reach: Reach, where: Address, job_id: str, brought: Brought | None = None) -> Result | None:
+def prove(
+    reach: Reach, where: Address, job_id: str, brought: Brought | None = None, keys: list[PublicKey] | None = None
+) -> Proof | None:
     """Prove the result of a job by the key known of its server, and say so: what was brought of it, or how it ended.
 
-    At the first use the server's key is taken for its own. Returns what the result says; nothing where the server signs
-    none, or nothing here can check a signature. Raises UntrustedError where the key is another one, or a signature is
-    missing that should be there, and DamagedError.
+    At the first use the server's key is taken for its own; `keys`, if there are any, are those to trust in its place.
+    Returns nothing where the server signs none, or nothing here can check a signature. Raises UntrustedError where the
+    key is another one, or a signature is missing that should be there, and DamagedError, also where the upload is
+    another one than was sent from here.
     """
     if not ed25519.can_verify():
         # Looked at before anything of the server's is: nothing that it sends can bring this about.
@@ -70,7 +74,9 @@ def prove(reach: Reach, where: Address, job_id: str, brought: Brought | None = N
         return None
     with tempfile.TemporaryDirectory(prefix="construir-") as name:
         found = Path(name)
-        is_signed, trusted = _asked(reach, where, lambda ftp: (evidence.bring(ftp, job_id, found), _keys(ftp, where)))
+        is_signed, trusted = _asked(
+            reach, where, lambda ftp: (evidence.bring(ftp, job_id, found), _keys(ftp, where) if keys is None else keys)
+        )
         if not is_signed:
             _demand_no_key(where, trusted)
             tell(f"not verified: {where} does not sign its results")
@@ -80,10 +86,11 @@ def prove(reach: Reach, where: Address, job_id: str, brought: Brought | None = N
             if brought:
                 _demand_signed(brought, found)
         except UntrustedError as error:
-            raise _changed(error, where, job_id) from error
-    demand_job(proof, job_id)
+            raise (_changed(error, where, job_id) if keys is None else error) from error
+    _demand_job(proof, job_id)
+    _demand_upload(proof, where, reach.memory.all())
     tell(f"verified: signed by {proof.builder}, key {proof.key.fingerprint}")
-    return proof.result
+    return proof
 
 
 def _demand_signed(brought: Brought, evidence: Path) -> None:
@@ -98,10 +105,21 @@ def _demand_signed(brought: Brought, evidence: Path) -> None:
             raise DamagedError(f"{name} is not the one that was signed")
 
 
-def demand_job(proof: Proof, job_id: str) -> None:
+def _demand_job(proof: Proof, job_id: str) -> None:
     """Raises DamagedError unless what was proved is the result of this job."""
     if proof.result.id != job_id:
         raise DamagedError(f"the result of {job_id} that has come is that of another job, {proof.result.id}")
+
+
+def _demand_upload(proof: Proof, where: Address, sent: Iterable[Sent]) -> None:
+    """Raises DamagedError where this job was sent from here, and the result is signed as that of other bytes."""
+    made_of = proof.result.upload_sha256
+    for job in sent:
+        if (job.id, job.server) == (proof.result.id, str(where)) and job.sha256 != made_of:
+            raise DamagedError(
+                f"{where} has signed a result of another upload than was sent from here: its sha256 is {made_of}, and"
+                f" that of what was sent {job.sha256}"
+            )
 
 
 def accept(reach: Reach, where: Address, fingerprint: str) -> None:

@@ -55,20 +55,18 @@ def verify_command(
         own = [] if key else trust.of_here(settings)
         trusted = [*trust.trusted(key), *own]
         proof = _proved(place, trusted, is_key_named=key is not None, partial=partial)
-        _tell(proof, _whose(proof, key, own), partial=partial)
-        _demand_quorum(place, proof, trusted, own, quorum)
+        _tell(proof, _whose(proof, key, own), _vouching(place, proof, trusted, own, quorum), partial=partial)
         return
     where, job_id = _on_server(reach, what)
     if accept is not None:
         trust.accept(reach, where, accept)
     with tempfile.TemporaryDirectory(prefix="construir-") as name:
-        # Its key is met, or found to be another one, here.
-        bring(reach, where, job_id, Path(name), ())
-        known = trust.trusted(key) if key else trust.known().of(where)
-        proof = verify.check(Path(name), known)
-        trust.demand_job(proof, job_id)
-        _tell(proof, _whose(proof, key, []))
-        _demand_quorum(Path(name), proof, known, [], quorum)
+        named = trust.trusted(key) if key else None
+        proved = bring(reach, where, job_id, Path(name), (), named)
+        known = trust.known().of(where) if named is None else named
+        # Where that has proved nothing, for want of a signature or of what checks one, this says so.
+        proof = proved or verify.check(Path(name), known)
+        _tell(proof, _whose(proof, key, []), _vouching(Path(name), proof, known, [], quorum))
 
 
 def _demand_result(place: Path) -> None:
@@ -109,14 +107,13 @@ def _on_server(reach: Reach, what: str) -> tuple[Address, str]:
         return where, jobs.resolve(ftp, what, reach.memory, tell=tell)
 
 
-def _demand_quorum(place: Path, proof: Proof, known: list[PublicKey], own: list[PublicKey], quorum: int) -> None:
-    """Say who else vouches for the artifacts, each appliance once. Raises UntrustedError if those are too few."""
+def _vouching(place: Path, proof: Proof, known: list[PublicKey], own: list[PublicKey], quorum: int) -> list[PublicKey]:
+    """Who else vouches for the artifacts, each appliance once. Raises UntrustedError if those are too few."""
     appliances = [own, *(server.keys for server in trust.known().every())]
     found = equivalence.voices(equivalence.vouching(place, proof, known), appliances)
-    for key in found[1:]:
-        click.echo(f"proved: {key.fingerprint} vouches for every artifact, too")
     if len(found) < quorum:
         raise UntrustedError(f"{len(found)} of the appliances known here vouch for every artifact, and not {quorum}")
+    return found[1:]
 
 
 def _whose(proof: Proof, key: Path | None, own: list[PublicKey]) -> str:
@@ -128,9 +125,12 @@ def _whose(proof: Proof, key: Path | None, own: list[PublicKey]) -> str:
     return f"known here as the key of {', '.join(servers)}"
 
 
-def _tell(proof: Proof, whose: str, *, partial: bool = False) -> None:
+def _tell(proof: Proof, whose: str, others: list[PublicKey], *, partial: bool = False) -> None:
+    """All of it once it is known; who vouches beside the signer comes last."""
     for line in _lines(proof, whose, partial=partial):
         click.echo(printable(line))
+    for key in others:
+        click.echo(f"proved: {key.fingerprint} vouches for every artifact, too")
 
 
 def _extent(proof: Proof, *, partial: bool) -> str:

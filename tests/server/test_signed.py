@@ -20,7 +20,7 @@ from construir_ftp.trust import key_place
 from construir_ftp.trust.seal import Seal
 from tests.support import images, signed, sites
 from tests.support.appliance import construir
-from tests.support.ftpclient import Control, House
+from tests.support.ftpclient import PASSWORD, Control, House
 
 OTHER_ID = "20261129T120001Z-0000-other"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -95,6 +95,23 @@ def test_the_result_of_another_job_in_its_place_is_noticed(run: Command, house: 
     assert swapped.stderr.splitlines()[-1] == (
         f"construir: the result of {signed.ID} that has come is that of another job, {OTHER_ID}"
     )
+
+
+def test_the_result_of_another_upload_than_was_sent_is_noticed(
+    run: Command, house: House, seal: Seal, tmp_path: Path
+) -> None:
+    """The key is the server's, and so is the job's id; what it says was run is not what was sent from here."""
+    (tmp_path / ".netrc").touch(mode=0o600)
+    (tmp_path / ".netrc").write_text(f'machine 127.0.0.1 login alice password "{PASSWORD}"\n')
+    sent = run("submit", images.job_directory(tmp_path / "greet"))
+    assert sent.returncode == 0, sent.stderr
+    job_id = sent.stdout.strip()
+    house.spool.delete(Job(house.spool.state("queue") / job_id))
+    signed.result(house.spool, seal, job_id)
+    for words in (("watch", job_id), ("fetch", job_id, "-o", "it"), ("verify", job_id)):
+        noticed = run(*words)
+        assert noticed.returncode == 74, (words, noticed.stderr)
+        assert "has signed a result of another upload than was sent from here: its sha256 is " in noticed.stderr
 
 
 def test_a_server_without_a_key_is_put_up_with_and_told(run: Command, house: House) -> None:
