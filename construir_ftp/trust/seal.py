@@ -1,6 +1,8 @@
 """The signatures of a result, made by the key of the appliance that ran it."""
 
 import logging
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +21,22 @@ from construir_ftp.trust.statement import Statement
 
 log = logging.getLogger("construir.trust")
 
+# For so long what has signed once is taken to sign again. A trial takes a few milliseconds.
+_FRESH_S = 10.0
+_TRIAL = b"no result, nor a statement"
+
 
 class SigningError(ConstruirError):
     """The key can't be used at the moment: the host's fault, never the job's."""
+
+
+class _Last(msgspec.Struct):
+    """When a key has signed last, by the monotonic clock; never, if the last time failed."""
+
+    signed_s: float = -math.inf
+
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.signed_s < _FRESH_S
 
 
 class Seal(msgspec.Struct, frozen=True):
@@ -29,6 +44,7 @@ class Seal(msgspec.Struct, frozen=True):
 
     key: PrivateKey
     host: str
+    _last: _Last = msgspec.field(default_factory=_Last)
 
     @classmethod
     def of(cls, spool: Path, section: TrustSection) -> Self:
@@ -52,13 +68,20 @@ class Seal(msgspec.Struct, frozen=True):
         return sshsig.armored(Signature(self.key.public, self._sign(sshsig.signed_bytes(sums))))
 
     def demand_usable(self) -> None:
-        """Raises SigningError where the key is not the one that was opened, or can't be read; starts no program."""
+        """Raises SigningError where a result can't be signed: the key is not the one that was opened, or can't be read,
+        or, where nothing was signed for ten seconds, a trial fails.
+        """
         with self._signing():
             self.key.demand_usable()
+        if not self._last.is_fresh():
+            self._sign(_TRIAL)
 
     def _sign(self, message: bytes) -> bytes:
         with self._signing():
-            return self.key.sign(message)
+            self._last.signed_s = -math.inf
+            signature = self.key.sign(message)
+            self._last.signed_s = time.monotonic()
+            return signature
 
     @contextmanager
     def _signing(self) -> Iterator[None]:

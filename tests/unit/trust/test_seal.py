@@ -51,6 +51,22 @@ def test_openssl_that_fails_or_is_missing_is_told_so(
         seal.signature(b"")
 
 
+def test_that_nothing_can_be_signed_is_known_before_a_job_is_run(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the key is as it was, and openssl alone fails."""
+    seal = signed.seal(spool.path)
+    seal.demand_usable()
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        with pytest.raises(SigningError, match="openssl: not installed"):
+            seal.signature(b"")
+        for _ in range(2):
+            with pytest.raises(SigningError, match="results can't be signed: openssl: not installed"):
+                seal.demand_usable()
+    seal.demand_usable()
+
+
 @pytest.mark.parametrize(("attempts", "left"), [(0, 0), (1, 0), (MAX_ATTEMPTS, MAX_ATTEMPTS)])
 def test_a_job_whose_end_can_not_be_signed_goes_back_and_is_not_run_once_too_often(
     spool: Spool, attempts: int, left: int
