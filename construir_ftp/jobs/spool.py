@@ -263,9 +263,9 @@ class Spool:
     # -- anything -> trash ------------------------------------------------------------------------------
 
     def delete(self, job: Job) -> None:
-        """Any state -> trash for good, then removed; a crash between the two leaves it to sweep_trash."""
+        """Any state -> trash for good, under a name that fits, then removed; a crash in between is for sweep_trash."""
         with suppress(FileNotFoundError):
-            files.remove(self._move(job, "trash", f"{job.id}.{secrets.token_hex(4)}").path)
+            files.remove(self._move(job, "trash", secrets.token_hex(8)).path)
 
     def sweep_trash(self) -> None:
         """Remove what an interrupted delete, or a process killed while it wrote a file of the spool, has left.

@@ -537,6 +537,14 @@ def test_a_symlink_planted_in_a_state_is_never_a_job(place: Spool, outside: Path
     assert list(place.state("trash").iterdir()) == []
 
 
+def test_a_result_with_the_longest_name_there_can_be_is_deleted(place: Spool) -> None:
+    longest = Job(place.state("done") / ("x" * 255))
+    longest.path.mkdir()
+    place.delete(longest)
+    assert ids(place, "done") == []
+    assert list(place.state("trash").iterdir()) == []
+
+
 def test_deleting_a_symlink_deletes_nothing_else(place: Spool, outside: Path) -> None:
     link = place.state("queue") / "planted"
     link.symlink_to(outside)
