@@ -6,8 +6,10 @@ Nothing here knows what a job is.
 
 import ctypes
 import errno
+import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -20,6 +22,8 @@ from typing import IO
 _FALLOC_FL_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 
+# What is written has its name within seconds.
+_DRAFT, _DRAFT_S = re.compile(r"\.[0-9a-f]+"), 3600.0
 # A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
 _TICK_NS = 20_000_000
 
@@ -74,7 +78,11 @@ def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def replace_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Give `path` new content in one step: a reader, or a crash, sees the old or the new, never a part."""
+    """Give `path` new content in one step: a reader, or a crash, sees the old or the new, never a part.
+
+    What another writer of `path` left that was killed goes before.
+    """
+    sweep_drafts(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         write_durably(draft, content, mode)
@@ -82,6 +90,15 @@ def replace_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
     finally:
         draft.unlink(missing_ok=True)
     fsync(path.parent)
+
+
+def sweep_drafts(path: Path) -> None:
+    """Remove what writers of `path` left that were killed: .<name>.<hexadecimal digits>, older than an hour."""
+    oldest_s = time.time() - _DRAFT_S
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            if _DRAFT.fullmatch(draft.suffix) and draft.lstat().st_mtime < oldest_s:
+                draft.unlink()
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -278,6 +295,15 @@ def changed_ns(directory: Path) -> int | None:
 
 
 # -- what is asked of the disk -----------------------------------------------------------------------------------
+
+
+def mark(path: Path) -> tuple[int, int, int]:
+    """What is another one once a file was replaced or written, or a directory has changed; zeros for nothing there."""
+    try:
+        seen = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
 
 def set_aside(descriptor: int, offset_bytes: int, size_bytes: int) -> None:

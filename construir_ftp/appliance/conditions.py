@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from construir_ftp import files
 from construir_ftp.appliance import lives
 from construir_ftp.config import Config
 from construir_ftp.errors import CommandError, ConstruirError
@@ -64,7 +65,7 @@ class Conditions:
 
     def _problem_of(self, base: BaseImage) -> str:
         """What is wrong with the files of a base image, which are read once for each state that they are in."""
-        marks = [(part, _mark(base.path / part)) for part in baseimage.parts_in(base.path)]
+        marks = [(part, files.mark(base.path / part)) for part in baseimage.parts_in(base.path)]
         if self._proved[0] != marks:
             try:
                 baseimage.prove(base)
@@ -100,8 +101,3 @@ class Conditions:
                 ends = None
             self._expiry = (time.monotonic(), ends)
         return ends
-
-
-def _mark(path: Path) -> tuple[int, int, int]:
-    seen = path.stat()
-    return (seen.st_ino, seen.st_size, seen.st_mtime_ns)

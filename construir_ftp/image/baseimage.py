@@ -227,20 +227,12 @@ def note_proof(base: BaseImage) -> None:
 
 
 def _marks(base: BaseImage) -> str:
-    return repr([_mark(base.path / name) for name in parts_in(base.path)])
+    return repr([files.mark(base.path / name) for name in parts_in(base.path)])
 
 
 def proof(path: Path) -> Path:
     """Where it is noted that the base image in the directory `path` was proved."""
     return path.with_name(f".proved-{path.name}")
-
-
-def _mark(path: Path) -> tuple[int, int, int]:
-    try:
-        seen = path.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
-    return (seen.st_ino, seen.st_size, seen.st_mtime_ns)
 
 
 def measure(path: Path) -> Part:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from construir_ftp import architecture, process
+from construir_ftp import architecture, files, process
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import MachineSection
 from construir_ftp.image.baseimage import ROOT, BaseImage
@@ -63,8 +63,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         kernel line, sizes. The state of one can only be given to another of the same key.
         """
         found = process.find(self.program)
-        stat = Path(found).stat() if found else None
-        mark = (found, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else None
+        mark = (found, *files.mark(Path(found))) if found else None
         sizes = (self.memory_bytes, self.cpus, self.max_disk_bytes, self.read_only_disks)
         line = guest.kernel_line(self.architecture, self.accelerator)
         return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))

@@ -35,15 +35,6 @@ def watch(directory: Path) -> "Changes | Polled":
         return Polled(directory)
 
 
-def mark(path: Path) -> tuple[int, int, int]:
-    """What is another one once the file was replaced, or the directory has changed."""
-    try:
-        seen = path.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
-    return (seen.st_ino, seen.st_size, seen.st_mtime_ns)
-
-
 class Clock:
     """Whether a directory has changed, by its time."""
 

@@ -250,7 +250,7 @@ class Publisher:
     def _write_overview(self, *, has_changed: bool) -> None:
         now_s = time.monotonic()
         files_told = [self._spool.path / name for name in ("queue", "nodes/local/runner.json", service.FILE)]
-        seen = [changes.mark(path) for path in (*files_told, *places.directories(self._spool.path, "running"))]
+        seen = [files.mark(path) for path in (*files_told, *places.directories(self._spool.path, "running"))]
         fresh_s = _FRESH_S if self._running else _IDLE_FRESH_S
         if not has_changed and seen == self._seen and now_s - self._index_at_s < fresh_s:
             return

@@ -128,6 +128,7 @@ def _prepare(place: Path) -> None:
 
 def _make(path: Path) -> None:
     """Have a new key there, whole from the moment it is there; one that somebody else makes meanwhile stays."""
+    files.sweep_drafts(path)
     made = process.capture(["openssl", "genpkey", "-algorithm", "ed25519"], timeout_s=_PATIENCE_S)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -216,3 +216,26 @@ def test_what_is_there_is_known_by_its_name(tmp_path: Path) -> None:
 def test_file_systems_of_this_kernel_are_told_from_others(tmp_path: Path) -> None:
     assert files.is_local(tmp_path)
     assert not files.is_local(Path("/proc"))
+def test_what_a_killed_writer_left_goes_with_the_next_one_and_nothing_else(tmp_path: Path) -> None:
+    target, hour_s = tmp_path / "manifest[1].json", 3600
+    names = {
+        ".manifest[1].json.0123abcd": 2 * hour_s,
+        ".manifest[1].json.89ef0123": hour_s // 2,
+        ".manifest[1].json.backup": 2 * hour_s,
+        ".manifest1.json.0123abcd": 2 * hour_s,
+    }
+    for name, age_s in names.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    files.replace_durably(target, b"whole")
+    assert target.read_bytes() == b"whole"
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, *list(names)[1:]}
+
+
+def test_a_mark_is_another_one_once_a_file_was_replaced(tmp_path: Path) -> None:
+    assert files.mark(tmp_path / "file") == (0, 0, 0)
+    files.replace(tmp_path / "file", b"one")
+    before = files.mark(tmp_path / "file")
+    assert before == files.mark(tmp_path / "file")
+    files.replace(tmp_path / "file", b"two")
+    assert files.mark(tmp_path / "file") != before
