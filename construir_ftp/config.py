@@ -35,6 +35,7 @@ class ImagesSection(Section, frozen=True):
     path: str = ""
     default: str = "bookworm-amd64"
     keep: tuple[str, ...] = ()
+    keep_for_results: Count = 3
     mirror: str = ""
     keyring: str = ""
     ubuntu_mirror: str = ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from construir_ftp.cli import trial
+from construir_ftp.cli import kept, trial
 from construir_ftp.cli.options import PATH, configured
 from construir_ftp.config import Config
 from construir_ftp.image import baseimage, bootdisk, export, importer
@@ -43,6 +43,12 @@ def image_import(settings: Config, file: Path, name: str | None) -> None:
 
     images = settings.images_path()
     base = importer.adopt(
-        images, file, name, trial.of(settings), trial.memory_of(settings), most_bytes=settings.machine.scratch
+        images,
+        file,
+        name,
+        trial.of(settings),
+        trial.memory_of(settings),
+        most_bytes=settings.machine.scratch,
+        kept=kept.for_results(settings),
     )
     click.echo(f"{base.name} {base.manifest.digest()}")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from construir_ftp import architecture
 from construir_ftp.appliance import supervisor
-from construir_ftp.cli import disks, run, trial
+from construir_ftp.cli import disks, kept, run, trial
 from construir_ftp.cli.options import (
     Commands,
     as_json_option,
@@ -97,7 +97,8 @@ def image_build(
             _make_disk(images, baseimage.find(images, name))
         return
     with supervisor.on_stop(_stop), steps(name, len(imagebuild.STEPS)) as tell_step:
-        base = imagebuild.build(images, wanted, trial.of(settings, skip=force), trial.memory_of(settings), tell_step)
+        approve, measure, stay = trial.of(settings, skip=force), trial.memory_of(settings), kept.for_results(settings)
+        base = imagebuild.build(images, wanted, approve, measure, tell_step, stay)
     _tell(base, built)
     if with_disk:
         _make_disk(images, base)
@@ -216,12 +217,14 @@ def image_gc(settings: Config, with_names: bool, dry_run: bool, as_json: bool) -
     """Remove what nothing needs: old versions, and rests of builds.
 
     The live version of an image stays, whether anything names it or not; with --names one that nothing names goes, too.
-    What a machine or a template uses stays in any case.
+    What a machine or a template uses stays in any case, and so do the versions that results in done/ were made on, up
+    to images.keep_for_results.
     """
     images = settings.images_path()
     named = {settings.images.default, *settings.images.keep, *_asked_for(settings)}
     needed = named if with_names else set(versions.names(images))
-    gone = gc.plan(images, needed) if dry_run else gc.collect(images, needed)
+    stay = kept.for_results(settings)
+    gone = gc.plan(images, needed, stay) if dry_run else gc.collect(images, needed, stay)
     told = [(one.what, f"{one.reason}; {one.size_bytes // 2**20} MiB") for one in gone]
     print_gone(told, "remove", dry_run=dry_run, as_json=as_json)
     for name in sorted(needed - named):

@@ -7,7 +7,7 @@ image's date is that of its newest package, which changes when there is a newer 
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,9 @@ import msgspec
 from construir_ftp import files, locks, process
 from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
-from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, recipe, uml, versions
+from construir_ftp.image import baseimage, emulation, gc, initramfs, kernel, past, recipe, uml, versions
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.image.past import Past
 from construir_ftp.image.recipe import Recipe
 
 _TIMEOUT_S = 3600
@@ -54,8 +55,11 @@ def build(
     approve: Callable[[BaseImage], None] = lambda base: None,
     measure: Callable[[BaseImage], int] = lambda base: 0,
     tell: Tell = _quietly,
+    kept: Collection[str] = (),
 ) -> BaseImage:
     """Build the image and make it the live one of its name. Raises ConstruirError; then nothing has changed.
+
+    Of older versions the one before stays, and those whose digests are in `kept`.
 
     `approve` has a look at it before, if it is to take the place of another; see versions.publish. `measure` says how
     many bytes of memory a machine of it needs. `tell` is called with each of STEPS as it begins.
@@ -72,14 +76,29 @@ def build(
         is_first = wanted.name not in baseimage.names(images)
         base = versions.publish(images, wanted.name, draft, (lambda base: None) if is_first else try_out)
     baseimage.note_proof(base)  # its digests were taken a moment ago
-    gc.trim(images, wanted.name)
+    gc.trim(images, wanted.name, kept)
     return base
 
 
-def _fill(draft: Path, wanted: Recipe, tell: Tell) -> None:
+def build_again(images: Path, digest: str, was: Past, wanted: Recipe, tell: Tell = _quietly) -> BaseImage:
+    """Build an image as it was, and keep it as a version of its name that is not live; see past.
+
+    Raises ConstruirError, with nothing changed, where that can't be had, or has another digest.
+    """
+    with versions.draft(images, wanted.name) as draft:
+        _fill(draft, wanted, tell, was)
+        manifest = baseimage.read(draft, wanted.name).manifest
+        if manifest.digest() != digest:
+            raise past.difference(was, manifest, digest)
+        base = versions.keep(images, wanted.name, draft)
+    baseimage.note_proof(base)
+    return base
+
+
+def _fill(draft: Path, wanted: Recipe, tell: Tell, was: Past | None = None) -> None:
     with _workplace() as work:
         exported = work / "out"
-        _export(work / "root", exported, wanted, tell)
+        _export(work, exported, wanted, tell, was)
         tell(BOOT)
         epoch_s = int((exported / "date").read_text())
         kernel.extract(exported / "vmlinuz", draft / baseimage.KERNEL)
@@ -126,16 +145,27 @@ def _as_builder() -> list[str | Path]:
     return [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
 
 
-def _export(root: Path, out: Path, wanted: Recipe, tell: Tell) -> None:
-    # No initrd: ours is made below.
-    env = process.environment(INITRD="No", HOME=str(out), TMPDIR=str(out))
+def _epoch(was: Past | None) -> str:
+    """The image's date in seconds since 1970, where it is not that of its newest package. Raises UsageError."""
     told = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if was is not None and was.date is not None:
+        told = str(int(was.date.timestamp()))
     if told and not told.isdecimal():
         raise UsageError(f"SOURCE_DATE_EPOCH is '{told}'; expected seconds since 1970, as date +%s prints them")
+    return told
+
+
+def _export(work: Path, out: Path, wanted: Recipe, tell: Tell, was: Past | None) -> None:
+    # No initrd: ours is made below.
+    env = process.environment(INITRD="No", HOME=str(out), TMPDIR=str(out))
+    root, told = work / "root", _epoch(was)
+    options = past.options(was, work) if was else []
     # Before the packages are there their date is not known. What scripts note of it is as reproducible with any other.
     tell(PACKAGES)
     process.run(
-        recipe.mmdebstrap_argv(root, wanted), timeout_s=_TIMEOUT_S, env=env | {"SOURCE_DATE_EPOCH": told or "1"}
+        recipe.mmdebstrap_argv(root, wanted, options),
+        timeout_s=_TIMEOUT_S,
+        env=env | {"SOURCE_DATE_EPOCH": told or "1"},
     )
     tell(DISK)
     builder = emulation.prefix(wanted.architecture, recipe.source() / "emulate") or _as_builder()

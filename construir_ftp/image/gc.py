@@ -22,13 +22,17 @@ class Doomed(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-def plan(images: Path, needed: Collection[str]) -> list[Doomed]:
-    """What can go when the images called `needed` are all that is to stay; nothing is touched."""
+def plan(images: Path, needed: Collection[str], kept: Collection[str] = ()) -> list[Doomed]:
+    """What can go when the images called `needed`, and the versions whose digests are in `kept`, are all that is to
+    stay; nothing is touched.
+    """
     doomed = [_doom(path, "rest of a build", "it was interrupted") for path in versions.leftovers(images)]
     for name in versions.names(images):
         live = versions.live(images, name)
         for version in versions.every(images, name):
             what = f"{name}@{version.path.name}"
+            if version.manifest.digest() in kept:
+                continue
             if version.path.resolve() != live:
                 doomed.append(_doom(version.path, what, "it is not the live version"))
             elif name not in needed:
@@ -40,10 +44,10 @@ def _doom(path: Path, what: str, reason: str) -> Doomed:
     return Doomed(path, what, reason, files.tree_bytes(path))
 
 
-def collect(images: Path, needed: Collection[str]) -> list[Doomed]:
+def collect(images: Path, needed: Collection[str], kept: Collection[str] = ()) -> list[Doomed]:
     """Remove what plan says; returns what is gone."""
     gone = []
-    for entry in plan(images, needed):
+    for entry in plan(images, needed, kept):
         link = images / entry.path.parent.name
         if versions.discard(entry.path, link if entry.path.resolve() == link.resolve() else None):
             gone.append(entry)
@@ -62,9 +66,12 @@ def remove(images: Path, name: str) -> None:
     files.fsync(images)
 
 
-def trim(images: Path, name: str) -> None:
-    """Of the versions of a name keep the live one and the one before, which it can be compared with."""
+def trim(images: Path, name: str, kept: Collection[str] = ()) -> None:
+    """Of the versions of a name keep the live one, the one before, which it can be compared with, and those whose
+    digests are in `kept`.
+    """
     live = versions.live(images, name)
-    old = [version.path for version in versions.every(images, name) if version.path.resolve() != live]
+    old = [version for version in versions.every(images, name) if version.path.resolve() != live]
     for version in old[1:]:
-        versions.discard(version)
+        if version.manifest.digest() not in kept:
+            versions.discard(version.path)

@@ -7,7 +7,7 @@ initramfs are read out of its file system, and whether it does what a worker has
 import hashlib
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,9 +42,11 @@ def adopt(
     approve: Callable[[BaseImage], None],
     measure: Callable[[BaseImage], int] = lambda base: 0,
     most_bytes: int = MachineSection().scratch,
+    kept: Collection[str] = (),
 ) -> BaseImage:
     """Make of the image `file` (see premade) the live base image of a name, if `approve` has nothing against it.
-    `measure` says how many bytes of memory a machine of it needs.
+    `measure` says how many bytes of memory a machine of it needs; of older versions the one before stays, and those
+    whose digests are in `kept`.
 
     What is changed on a root disk is kept in memory, so a root of more than `most_bytes` is made smaller.
     Raises ConstruirError, saying what is wrong with it; then nothing has changed.
@@ -64,7 +66,7 @@ def adopt(
         baseimage.note_least_memory(draft, name, measure)
         base = versions.publish(images, name, draft, approve)
     baseimage.note_proof(base)  # its digests were taken a moment ago
-    gc.trim(images, name)
+    gc.trim(images, name, kept)
     return base
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -138,8 +139,8 @@ def kernel_package(suite: str, architecture_name: str) -> str:
     raise ConstruirError(f"no kernel is known for {suite} on {architecture_name}; name one in {source() / 'kernels'}")
 
 
-def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
-    """The command that makes the tree `root`; see mmdebstrap(1)."""
+def mmdebstrap_argv(root: Path, recipe: Recipe, options: Sequence[str] = ()) -> list[str | Path]:
+    """The command that makes the tree `root`, with further options, whose hooks come last; see mmdebstrap(1)."""
     packages = [*lines("packages"), kernel_package(recipe.suite, recipe.architecture), *recipe.include]
     emulated = emulation.prefix(recipe.architecture, source() / "emulate")
     return [
@@ -155,6 +156,7 @@ def mmdebstrap_argv(root: Path, recipe: Recipe) -> list[str | Path]:
         *(f"--dpkgopt={source() / name}" for name in ("dpkg.cfg", "dpkg-base.cfg")),
         *([f"--keyring={recipe.keyring}"] if recipe.keyring else []),
         *(f'--customize-hook={shlex.quote(str(hook))} "$1"' for hook in sorted((source() / "hooks").iterdir())),
+        *options,
         recipe.suite,
         root,
         *recipe.sources(),

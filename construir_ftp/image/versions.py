@@ -30,6 +30,11 @@ def store(images: Path, name: str) -> Path:
     return images / _STORE / name
 
 
+def stored_as(name: str, digest: str) -> Path:
+    """Where a version of a name is below the images."""
+    return Path(_STORE) / name / digest.removeprefix("sha256:")[:_DIGEST_CHARACTERS]
+
+
 def every(images: Path, name: str) -> list[BaseImage]:
     """All versions of a name that can be read, the newest first."""
     found = []
@@ -75,8 +80,7 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
     `approve` is called with it before, unless it is what is live already, and raises what is to be raised if it may not
     become so: then it is removed, and nothing has changed.
     """
-    manifest = baseimage.read(finished, name).manifest
-    version = store(images.resolve(), name) / manifest.digest().removeprefix("sha256:")[:_DIGEST_CHARACTERS]
+    version = images.resolve() / stored_as(name, baseimage.read(finished, name).manifest.digest())
     with locks.held(version.parent / _LOCK):
         is_new = _keep(finished, version, name)
         base = baseimage.read(version, name)
@@ -90,6 +94,14 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
                 discard(version)
             raise
     return base
+
+
+def keep(images: Path, name: str, finished: Path) -> BaseImage:
+    """Have a finished draft among the versions of a name, whichever is live; on return that is on stable storage."""
+    version = images.resolve() / stored_as(name, baseimage.read(finished, name).manifest.digest())
+    with files.locked(version.parent):
+        _keep(finished, version, name)
+        return baseimage.read(version, name)
 
 
 def _keep(finished: Path, version: Path, name: str) -> bool:

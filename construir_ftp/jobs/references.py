@@ -5,9 +5,11 @@ Read from their records; nothing is kept of it, so a job that is gone needs noth
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.jobs import request
+from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Dependencies, Wishes
 from construir_ftp.jobs.spool import Record, Spool
 
@@ -28,6 +30,16 @@ def dependencies(spool: Spool) -> list[Dependencies]:
 def bases(spool: Spool) -> set[str]:
     """The names of the base images that jobs ask for."""
     return {asked.base for asked in _wishes(spool) if asked.base}
+
+
+def bases_of_results(spool: Spool, most: int) -> list[str]:
+    """The digests of the base images that results in done/ were made on, of the newest result first; `most` of them."""
+    found: dict[str, None] = {}
+    for job in reversed(spool.jobs("done")):
+        with suppress(ConstruirError):
+            if len(found) < most and (used := read_result(job).base_image):
+                found[used.digest] = None
+    return list(found)
 
 
 def _wishes(spool: Spool) -> Iterator[Wishes]:

@@ -1,8 +1,8 @@
 """A job that has a result, to be run here once more: on the same base image, with the same layers and results.
 
-What is here is compared by digest. A layer that is missing is brought from a server; one of packages that can't be is
-made again, of the same packages in the same versions. Its bytes are others then, since installing notes the time, and
-that is told.
+What is here is compared by digest. A base image that is missing is built again, of the same packages. A layer that is
+missing is brought from a server; one of packages that can't be is made again, of the same packages in the same
+versions. Its bytes are others then, since installing notes the time, and that is told.
 """
 
 import logging
@@ -15,7 +15,7 @@ import msgspec
 from construir_ftp import files
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MissingError, UsageError
-from construir_ftp.image import baseimage, versions
+from construir_ftp.image import baseimage, build, past, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
 from construir_ftp.jobs.result import SUMS
@@ -56,7 +56,7 @@ def prepare(
     """
     if recipe.base is None:
         raise UsageError(f"{recipe.run} had no machine, so there is nothing to run again")
-    base = _base(recipe.base, config.images_path())
+    base = _base(recipe.base, config, tell)
     offer = Offer.of(Spool.prepare(config.spool_path()), config)
     _demand_results(recipe.results, offer.spool)
     for wanted in recipe.layers:
@@ -82,18 +82,19 @@ def demand_upload(upload: Path, recipe: Recipe) -> None:
         raise UsageError(f"{upload} is not what was uploaded for {recipe.run}: that had sha256 {recipe.upload_sha256}")
 
 
-def _base(wanted: Resource, images: Path) -> BaseImage:
-    """The base image of that digest, under any name, live or not, proved."""
-    digest = f"sha256:{_sha256(wanted)}"
+def _base(wanted: Resource, config: Config, tell: Tell) -> BaseImage:
+    """The base image of that digest, under any name, live or not, proved; one that is not here is built again."""
+    images, digest = config.images_path(), f"sha256:{_sha256(wanted)}"
     older = (version for name in versions.names(images) for version in versions.every(images, name))
     for base in (*baseimage.every(images), *older):
         if base.manifest.digest() == digest:
             baseimage.prove(base)
             return base
-    raise ConstruirError(
-        f"base image {wanted.name}, {digest}, is not here: bring it from where the job ran, by construir image export"
-        " and import, or build that day's: construir image build --snapshot"
-    )
+    was = past.read(wanted.annotations, wanted.name)
+    recipe = past.recipe_of(was, wanted.name, digest, config.images)
+    where = f"the archive as it was at {recipe.snapshot}" if recipe.snapshot else "today's archive"
+    tell(f"base image {wanted.name}, {digest}, is not here: building it again, of the same packages, from {where}")
+    return build.build_again(images, digest, was, recipe)
 
 
 def _demand_results(wanted: tuple[Resource, ...], spool: Spool) -> None:

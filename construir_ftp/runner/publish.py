@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from construir_ftp.errors import one_line
+from construir_ftp.image import past
 from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import (
     ARTIFACTS,
@@ -145,6 +147,14 @@ def _digests(job: Job, record: Record) -> Iterator[tuple[str, str]]:
                 yield name, hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _made_of(attempt: Attempt) -> dict[str, Any]:
+    """What the base image can be built again by, where there was one."""
+    if attempt.allocation is None:
+        return {}
+    told: dict[str, Any] = msgspec.to_builtins(past.of(attempt.allocation.shape.base.manifest))
+    return told
+
+
 def _sign(seal: Seal | None, attempt: Attempt, result: Result, known: dict[str, str]) -> None:
     """Write SHA256SUMS, and with a seal the provenance, which is in it, and the signature of it."""
     place = attempt.job.path
@@ -152,7 +162,8 @@ def _sign(seal: Seal | None, attempt: Attempt, result: Result, known: dict[str, 
         (place / SUMS).write_bytes(sums.render(known))
         return
     wishes = place / WISHES
-    told = seal.provenance(result, known, wishes.read_text() if wishes.exists() else "")
+    asked = wishes.read_text() if wishes.exists() else ""
+    told = seal.provenance(result, known, asked, _made_of(attempt))
     (place / PROVENANCE).write_bytes(told)
     content = sums.render({**known, PROVENANCE: hashlib.sha256(told).hexdigest()})
     (place / SUMS).write_bytes(content)

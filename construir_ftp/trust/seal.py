@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -53,9 +53,9 @@ class Seal(msgspec.Struct, frozen=True):
         log.info("results are signed with %s, as %s", key.public.fingerprint, key_place.name(section))
         return cls(key, key_place.name(section))
 
-    def provenance(self, result: Result, sums: dict[str, str], wishes: str) -> bytes:
+    def provenance(self, result: Result, sums: dict[str, str], wishes: str, made_of: dict[str, Any]) -> bytes:
         """provenance.intoto.jsonl of a result; see statement.of_result. Raises SigningError."""
-        return self.envelope(statement.of_result(result, sums, wishes, self.host)).line()
+        return self.envelope(statement.of_result(result, sums, wishes, self.host, made_of)).line()
 
     def envelope(self, told: Statement) -> Envelope:
         """A statement, signed. Raises SigningError."""

@@ -16,6 +16,7 @@ from construir_ftp.trust.dsse import Envelope
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
 BUILD_TYPE, FAILED_BUILD_TYPE = "urn:construir:job:v1", "urn:construir:job-without-success:v1"
 WHOLE_JAIL = "whole"
+_NOTHING: dict[str, Any] = {}
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -61,9 +62,11 @@ def read(envelope: Envelope, source: str) -> Statement:
     return found
 
 
-def of_result(result: Result, sums: dict[str, str], wishes: str, host: str) -> Statement:
+def of_result(
+    result: Result, sums: dict[str, str], wishes: str, host: str, made_of: dict[str, Any] = _NOTHING
+) -> Statement:
     """The provenance of a result: `sums` are the digests of its files, `wishes` the construir.toml it was run by,
-    `host` is what the appliance is called.
+    `host` is what the appliance is called, `made_of` what the base image is built again by.
     """
     names = made(result, sums)
     return Statement(
@@ -82,7 +85,7 @@ def of_result(result: Result, sums: dict[str, str], wishes: str, host: str) -> S
                     "construir.toml": wishes,
                 },
                 "internalParameters": _machine(result),
-                "resolvedDependencies": list(_dependencies(result)),
+                "resolvedDependencies": list(_dependencies(result, made_of)),
             },
             "runDetails": {
                 "builder": {"id": builder(result, host), "version": {"construir": result.construir}},
@@ -121,15 +124,16 @@ def _machine(result: Result) -> dict[str, Any]:
     return {**told, "environment": result.environment}
 
 
-def _dependencies(result: Result) -> Iterator[Resource]:
+def _dependencies(result: Result, made_of: dict[str, Any]) -> Iterator[Resource]:
     yield Resource("upload", Digest(result.upload_sha256))
     if result.base_image:
         base = result.base_image
-        yield Resource(base.name, Digest(base.digest.removeprefix("sha256:")), f"construir:base-image/{base.name}")
+        digest = Digest(base.digest.removeprefix("sha256:"))
+        yield Resource(base.name, digest, f"construir:base-image/{base.name}", made_of)
     used = result.used
     for layer in used.layers if used else ():
         what = {"contents": layer.contents}
         yield Resource(layer.name, Digest(layer.sha256), f"construir:layer/{layer.name}", what)
     for job_id in used.results if used else ():
-        digest = (used.results_sha256 if used else {}).get(job_id)
-        yield Resource(job_id, Digest(digest) if digest else None, f"construir:result/{job_id}")
+        known = (used.results_sha256 if used else {}).get(job_id)
+        yield Resource(job_id, Digest(known) if known else None, f"construir:result/{job_id}")

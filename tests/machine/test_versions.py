@@ -14,7 +14,9 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, gc, versions
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.result import BaseImageUsed
 from construir_ftp.jobs.spool import Record, Spool
+from tests.support import sites
 from tests.support.appliance import construir
 from tests.support.baseimages import publish
 from tests.support.places import PROJECT
@@ -149,6 +151,39 @@ def test_the_version_before_the_live_one_is_kept_by_a_build_and_no_other(tmp_pat
     gc.trim(tmp_path, "worker")
     assert {base.path for base in versions.every(tmp_path, "worker")} == {old.path, live.path}
     assert not oldest.path.exists()
+
+
+def test_the_versions_that_the_newest_results_were_made_on_stay_and_no_more_of_them(tmp_path: Path) -> None:
+    images, spool = tmp_path / "images", Spool.prepare(tmp_path / "spool")
+    first, second, third, fourth, _live = (publish(images, "worker", {"a": content}) for content in "abcde")
+    for number, base in enumerate((third, second, second, first)):
+        used = BaseImageUsed("worker", base.manifest.digest())
+        sites.put(spool, sites.result(f"2026112{number}T104102Z-7f3a-hello", base_image=used))
+    (spool.state("done") / "20261129T104102Z-7f3a-damaged").mkdir()
+    options = (f"--images={images}", f"--spool={spool.path}", f"--config={tmp_path / 'construir.toml'}")
+    for most, gone in ((3, [fourth]), (2, [third]), (0, [first, second])):
+        (tmp_path / "construir.toml").write_text(f"[images]\nkeep_for_results = {most}\n")
+        said = construir("image", "gc", *options, check=True).stdout
+        assert {line.split()[1] for line in said.splitlines()} == {f"worker@{base.path.name}:" for base in gone}
+
+
+def test_a_build_keeps_the_versions_that_results_need(tmp_path: Path) -> None:
+    oldest, older, before, live = (publish(tmp_path, "worker", {"a": content}) for content in "abcd")
+    gc.trim(tmp_path, "worker", {oldest.manifest.digest()})
+    assert {base.path for base in versions.every(tmp_path, "worker")} == {oldest.path, before.path, live.path}
+    assert not older.path.exists()
+
+
+def test_a_version_that_comes_back_is_not_live(tmp_path: Path) -> None:
+    old, live = publish(tmp_path, "worker", OLD), publish(tmp_path, "worker", NEW)
+    with versions.draft(tmp_path, "worker") as draft:
+        for part in (*baseimage.PARTS, baseimage.MANIFEST):
+            files.copy(old.path / part, draft / part)
+        gc.collect(tmp_path, {"worker"})
+        assert not old.path.exists()
+        assert versions.keep(tmp_path, "worker", draft) == old
+    baseimage.verify(old)
+    assert baseimage.find(tmp_path, "worker") == live
 
 
 def test_gc_removes_what_nothing_names_and_says_so_first(tmp_path: Path) -> None:

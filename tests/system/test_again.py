@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.config import Config
+from construir_ftp.image import baseimage, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.trust import key_place
@@ -91,11 +93,6 @@ def test_a_result_is_run_again_as_it_began_and_as_it_ended(run: Command, world: 
     assert wrong.returncode == 2
     assert "is not what was uploaded" in wrong.stderr
 
-    (tmp_path / "none").mkdir()
-    nowhere = run("rerun", "same", CONSTRUIR_IMAGES=str(tmp_path / "none"))
-    assert nowhere.returncode == 1
-    assert "is not here: bring it from where the job ran" in nowhere.stderr
-
 
 def keys_of_both(world: World, place: Path) -> Path:
     """A file with the keys of the appliance and of who has rebuilt."""
@@ -166,6 +163,32 @@ def test_two_appliances_vote(run: Command, world: World, tmp_path: Path) -> None
     assert "equivalence.intoto.jsonl: 2 of 2 have signed" in second.stderr
     assert run("verify", "same", "--quorum", "2", "--key", both).returncode == 0
     assert run("verify", "same", "--quorum", "3", "--key", both).returncode == 79
+
+
+@pytest.mark.slow("a base image is built, which takes minutes")
+def test_a_base_image_that_is_not_here_is_built_again_and_is_the_same(
+    run: Command, world: World, base: BaseImage, tmp_path: Path
+) -> None:
+    """The archive may have changed since the image was built; then what it lacks is named, and nothing is run."""
+    images_here = tmp_path / "none"
+    rebuilt = run("rebuild", "same", "-o", "again", CONSTRUIR_IMAGES=str(images_here))
+    digest, stored = base.manifest.digest(), versions.stored_as(base.name, base.manifest.digest())
+    told = f"base image {base.name}, {digest}, is not here: building it again, of the same packages, from today's"
+    assert told in rebuilt.stderr
+    if rebuilt.returncode == 1:
+        assert re.search(
+            r"no longer has the version: \S+ \S+ \(there is .*; set images.snapshot_mirror", rebuilt.stderr
+        )
+        assert f"copy the directory {stored} of the images from where the job ran" in rebuilt.stderr
+        assert versions.names(images_here) == []
+        pytest.skip(
+            f"the archive has changed since {base.manifest.created:%Y-%m-%d}: {rebuilt.stderr.splitlines()[-1]}"
+        )
+    assert (rebuilt.returncode, rebuilt.stdout) == (0, "same: artifacts/same.txt\n"), rebuilt.stderr
+    (again,) = versions.every(images_here, base.name)
+    assert again.manifest.digest() == digest
+    assert again.path == images_here / stored
+    assert baseimage.names(images_here) == [], "it is not live"
 
 
 @pytest.mark.slow("the package is installed twice, in a machine each time")

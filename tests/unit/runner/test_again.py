@@ -1,9 +1,11 @@
 """What a job is run on once more is what it ran on, by digest; what is another one, or missing, is told."""
 
 import hashlib
+import re
 import shutil
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,7 +13,9 @@ import pytest
 
 from construir_ftp.config import Config, ImagesSection, SpoolSection
 from construir_ftp.errors import ConstruirError, MissingError, UsageError
+from construir_ftp.image import past
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.image.recipe import ingredients
 from construir_ftp.jobs import request
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
@@ -112,10 +116,57 @@ def test_the_version_it_ran_on_is_found_though_another_one_is_live(prepare: Prep
     assert prepare.told == []
 
 
-def test_a_base_image_that_is_missing_is_named_with_what_to_do(prepare: Prepared, old: BaseImage) -> None:
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"suite": None}, "what is told of base image worker is not enough to build it again"),
+        ({"imported": "ab"}, "base image worker was imported, so it can't be built again"),
+        ({"recipe_files": "ab"}, "made by another version of Construir, whose base-image/ differs: use that version"),
+        ({"suite": "nowhere"}, "'nowhere' is no release of Debian or Ubuntu"),
+        ({"sources": ["deb [trusted=yes] http://archive.example.org/ bookworm main"]}, "is not enough to build it"),
+        ({"sources": ["deb http://archive.example.org/ bookworm main\ndeb [trusted=yes] x y"]}, "is not enough"),
+        ({"packages": {"bash": "5.2-1\nPin-Priority: 1"}}, "is not enough to build it again"),
+        ({"packages": {"bash; true": "5.2-1"}}, "is not enough to build it again"),
+        ({"include": ["--hook-dir=/tmp"]}, "is not enough to build it again"),
+        ({"root_bytes": 2**50}, "is not enough to build it again"),
+    ],
+)
+def test_a_base_image_that_is_missing_is_not_built_of_what_would_be_another_one_or_harm(
+    prepare: Prepared, old: BaseImage, changes: dict[str, object], why: str
+) -> None:
     shutil.rmtree(old.path)
-    with pytest.raises(ConstruirError, match=r"base image worker, sha256:[0-9a-f]{64}, is not here: bring it from"):
-        prepare(recipe_on(old))
+    manifest = msgspec.structs.replace(old.manifest, ingredients=ingredients(), date=old.manifest.created)
+    told = {**msgspec.to_builtins(past.of(manifest)), **changes}
+    recipe = recipe_on(old)
+    assert recipe.base is not None
+    made_of = msgspec.structs.replace(recipe.base, annotations=told)
+    with pytest.raises(ConstruirError, match=re.escape(why)):
+        prepare(msgspec.structs.replace(recipe, base=made_of))
+    assert prepare.told == [], "nothing was begun"
+
+
+def test_what_an_archive_no_longer_has_is_named_with_what_to_do(old: BaseImage) -> None:
+    was = past.of(msgspec.structs.replace(old.manifest, packages={"bash": "5.2-1", "sed": "4.9-1", "tar": "1.34"}))
+    found = msgspec.structs.replace(old.manifest, packages={"bash": "5.2-2", "sed": "4.9-1"})
+    digest = old.manifest.digest()
+    assert str(past.difference(was, found, digest)) == (
+        "base image worker can't be built as it was: of 2 of its 3 packages the archive no longer has the version: bash"
+        " 5.2-1 (there is 5.2-2), tar 1.34 (there is none); set images.snapshot_mirror, or copy the directory"
+        f" .versions/worker/{old.path.name} of the images from where the job ran"
+    )
+    same = msgspec.structs.replace(found, packages=was.packages)
+    assert "comes out as another one, of the same packages; copy the" in str(past.difference(was, same, digest))
+
+
+def test_with_a_mirror_of_snapshots_the_archive_is_that_of_the_day_the_image_was_built(old: BaseImage) -> None:
+    day = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
+    manifest = msgspec.structs.replace(old.manifest, ingredients=ingredients(), date=day, created=day)
+    mirror = ImagesSection(snapshot_mirror="http://snapshot.example.org/archive")
+    for given, then in (("", "20260131T123000Z"), ("20260130T000000Z", "20260130T000000Z")):
+        was = past.of(msgspec.structs.replace(manifest, snapshot=given))
+        wanted = past.recipe_of(was, "worker", old.manifest.digest(), mirror)
+        assert (wanted.snapshot, wanted.root_bytes) == (then, old.manifest.parts["root.img"].bytes)
+        assert wanted.sources()[0].endswith(f"archive/debian/{then} bookworm main")
 
 
 def test_layers_are_those_it_had_and_lie_as_they_lay(prepare: Prepared, old: BaseImage, store: Store) -> None:
