@@ -125,7 +125,11 @@ def _run(
     with supervisor.stop_signal() as stop:
         bring = functools.partial(_bring_layer, reach, settings)
         pinned = again.prepare(wanted, settings, stop, tell, from_upload=from_upload, bring=bring)
-        return local.run(source, output, settings, stop, pinned.base, asks=pinned.asks)
+        new, result = local.run(source, output, settings, stop, pinned.base, asks=pinned.asks)
+    if (new / PROVENANCE).exists():
+        for difference in wanted.other_machine(recipe.of(_read(new / PROVENANCE))):
+            tell(f"the machine was not the same, {difference}")
+    return new, result
 
 
 def _bring_layer(reach: Reach, settings: Config, name: str, place: Path) -> bool:

@@ -56,7 +56,8 @@ def admit(
     with full_is_refused():
         found = check.conclude(job.upload.stat().st_size, wanted)
         if asks is not None:
-            found = msgspec.structs.replace(found, construir_toml=asks)
+            # It has all that the job was run by before, the date as well if it had one.
+            found = msgspec.structs.replace(found, construir_toml=asks, newest_s=0)
         record = _record(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
         staged = spool.stage(job, record)
         try:
@@ -91,6 +92,7 @@ def _record(name: str, contributor: str, found: Verdict, wanted: Wishes, most_ar
         artifacts_bytes=min(found.image_bytes + int(wanted.space or 0), most_artifacts) if wanted.outputs else 0,
         after=list(wanted.dependencies.results),
         installs=bool(wanted.dependencies.packages),
+        newest_s=found.newest_s,
     )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from construir_ftp import formats
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import extfs, other_kinds, superblock
+from construir_ftp.diskimage.newest import NewestFile
 from construir_ftp.diskimage.replay import Replay
 from construir_ftp.diskimage.stream import Stream, UploadReader
 from construir_ftp.diskimage.superblock import Volume
@@ -77,11 +78,13 @@ def _judge(codec: str, upload: UploadReader, limits: GateSection) -> Verdict:
     volume = _volume(codec, bytes(memoryview(begin)[: superblock.HEAD_BYTES]))
     _check_limits(volume, limits)
     _check_upload(codec, volume, upload, limits)
-    rest = _Rest(volume, limits)
+    rest, newest = _Rest(volume, limits), NewestFile()
     rest.add(begin, 0)
+    newest.add(begin, 0)
     seen_bytes = len(begin)
     for block in unpacked:
         rest.add(block, seen_bytes)
+        newest.add(block, seen_bytes)
         seen_bytes += len(block)
         if len(begin) < _REMEMBERED_BYTES:
             begin += block
@@ -99,6 +102,7 @@ def _judge(codec: str, upload: UploadReader, limits: GateSection) -> Verdict:
         objection=inside.objection.replace("IMAGE", "FILE") if codec == "raw" else inside.objection,
         needs=inside.need.what if inside.need else "",
         needed_as=inside.need.role if inside.need else "",
+        newest_s=0 if inside.is_debian_source else newest.seconds,
     )
 
 
@@ -225,13 +229,14 @@ def _in_units(size_bytes: int) -> str:
 
 
 class _Inside(NamedTuple):
-    """What was found in an image: the text of construir.toml, why it can't be a job although it is one, and what its
-    program needs of the machine. Each may be missing.
+    """What was found in an image: the text of construir.toml, why it can't be a job although it is one, what its
+    program needs of the machine, and whether it is a source of Debian's. Each may be missing.
     """
 
     construir_toml: str = ""
     objection: str = ""
     need: Need | None = None
+    is_debian_source: bool = False
 
 
 def _look_inside(volume: Volume, image: Replay) -> _Inside:
@@ -253,9 +258,18 @@ def _look_inside(volume: Volume, image: Replay) -> _Inside:
     except RefusedError:
         return _Inside(text)  # for admission to say
     try:
-        return _Inside(text, need=_program(files, wanted))
+        return _Inside(text, need=_program(files, wanted), is_debian_source=_is_debian_source(files))
     except RefusedError as error:
         return _Inside(text, str(error))
+
+
+def _is_debian_source(files: extfs.Image) -> bool:
+    """Whether the tools that build it go by a date of its own: that of its changelog (dpkg-buildpackage(1))."""
+    try:
+        names = (name for name, _ in files.entries_by_place(files.inode(extfs.ROOT), b".dsc"))
+        return files.find(b"debian", b"changelog") is not None or any(name.endswith(b".dsc") for name in names)
+    except ConstruirError:
+        return False  # of damage the machine tells
 
 
 def _program(files: extfs.Image, wanted: Wishes) -> Need | None:

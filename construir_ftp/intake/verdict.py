@@ -27,7 +27,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `construir_toml` is the text of that file in it, which nobody has looked into yet. `objection`, if there is one, is
     why it must not be admitted all the same: what it asks for can't be told, or it could not be run. It can be
     unpacked, and looked at. `padding_bytes` zeros follow the stream. `needs` is what the job's program needs of the
-    machine's root, a path or a name on PATH, and `needed_as` what for (program.Need).
+    machine's root, a path or a name on PATH, and `needed_as` what for (program.Need). `newest_s` is when its newest
+    file was changed, in seconds since 1970; 0 where that is not told.
     """
 
     codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
@@ -40,6 +41,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     padding_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     needs: Annotated[str, msgspec.Meta(max_length=200, pattern="^[!-~]*$")] = ""
     needed_as: Literal["", "interpreter", "loader", "target"] = ""
+    newest_s: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
 
     def naming(self, name: str) -> "Verdict":
         """The same, with the upload's name in the cure."""

@@ -27,8 +27,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `name` is what the result is called by, `filename` what the upload was called, `space_bytes` by how much its
     image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
-    needs, `installs` whether it needs Debian packages. `padding_bytes`
-    zeros follow the stream in the upload.
+    needs, `installs` whether it needs Debian packages. `padding_bytes` zeros follow the stream in the upload.
+    `newest_s` is when the newest file in it was changed, in seconds since 1970, 0 where that is not to be told.
     """
 
     version: int = 1
@@ -47,6 +47,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     artifacts_bytes: int = 0
     after: list[str] = []
     installs: bool = False
+    newest_s: int = 0
 
     def image_name(self) -> str:
         """What the result's image is called: <name>.img and the suffix of the codec it came in."""

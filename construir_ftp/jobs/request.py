@@ -29,6 +29,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The kernel takes no longer path (PATH_MAX), and it begins with /job/.
 _PROGRAM = re.compile(r"(?!.{4091})(\./)?[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
 _MOST_ENV_BYTES = 16 * 1024
+EPOCH = "SOURCE_DATE_EPOCH"
 
 
 def _expect(key: str, values: tuple[str, ...], pattern: re.Pattern[str], expected: str) -> None:
@@ -123,6 +124,18 @@ def of_job(text: str, filesystem: str) -> Wishes:
     if wanted.space and not filesystem.startswith("ext"):
         raise RefusedError(f"{FILE}: space: only ext2, ext3 and ext4 images can grow, not {filesystem}")
     return wanted
+
+
+def dated(wanted: Wishes, newest_s: int) -> Wishes:
+    """The same with SOURCE_DATE_EPOCH in its environment, as of its newest file, unless that is not known, or there is
+    one already (reproducible-builds.org/specs/source-date-epoch).
+    """
+    if not newest_s or EPOCH in wanted.env:
+        return wanted
+    try:
+        return msgspec.structs.replace(wanted, env={**wanted.env, EPOCH: str(newest_s)})
+    except ValueError:  # there is no room for one more variable
+        return wanted
 
 
 def render(wanted: Wishes) -> str:

@@ -59,7 +59,7 @@ def prepare(
         return _give_up(resources, attempt, f"given up after {job.attempts()} attempts; see the appliance's log")
     job.count_attempt()
     try:
-        wanted = request.read(attempt.record.construir_toml)
+        wanted = request.dated(request.read(attempt.record.construir_toml), attempt.record.newest_s)
         attempt.allocation = Allocation.settle(resources.offer, resources.shape(), wanted, stop, tell)
         tell("")
     except DependencyError as error:

@@ -8,12 +8,13 @@ from construir_ftp.errors import DamagedError
 from construir_ftp.jobs.result import ARTIFACTS, PROVENANCE
 from construir_ftp.trust.statement import Resource, Statement
 
+_NOTICED = ("accelerator", "processor", "cpus", "memory_bytes", "guest_kernel")
 _BASE, _LAYER, _RESULT = "construir:base-image/", "construir:layer/", "construir:result/"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `run` is the job's id and which of its machines; `wishes` the construir.toml it was run by, `made` the
-    digests of its artifacts by their names.
+    digests of its artifacts by their names, `machine` what its machine was, as provenance has it.
     """
 
     run: str
@@ -24,6 +25,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Resource, ...]
     results: tuple[Resource, ...]
     made: dict[str, str]
+    machine: dict[str, str] = {}
+
+    def other_machine(self, here: "Recipe") -> list[str]:
+        """In words, in what the machine of another run was not the same."""
+        return [
+            f"{what}: {self.machine[what]!a} where it ran first, {here.machine[what]!a} here"
+            for what in sorted(self.machine.keys() & here.machine.keys())
+            if self.machine[what] != here.machine[what]
+        ]
 
 
 def of(told: Statement) -> Recipe:
@@ -40,10 +50,17 @@ def of(told: Statement) -> Recipe:
             layers=tuple(one for one in used if one.uri.startswith(_LAYER)),
             results=tuple(one for one in used if one.uri.startswith(_RESULT)),
             made={name: digest for name, digest in told.digests().items() if name.startswith(f"{ARTIFACTS}/")},
+            machine=_machine(definition.get("internalParameters", {})),
         )
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise DamagedError(f"{PROVENANCE} is not that of a job: {error}") from error
     return recipe
+
+
+def _machine(told: dict[str, Any]) -> dict[str, str]:
+    """What a program may notice of its machine."""
+    known = {**told, **(told.get("environment") or {})}
+    return {what: str(known[what]) for what in _NOTICED if known.get(what) is not None}
 
 
 def _resources(told: Any) -> list[Resource]:

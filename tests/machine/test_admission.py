@@ -1,5 +1,6 @@
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +54,27 @@ def test_a_job_in_every_codec_passes_with_its_digest_and_sizes(tmp_path: Path, c
         upload_sha256=hashlib.sha256(data).hexdigest(),
         needs="/bin/sh",
         needed_as="interpreter",
+        newest_s=found.newest_s,
     )
+    assert abs(found.newest_s - time.time()) < 86400, "the image was made by these tests"
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+@pytest.mark.parametrize(
+    ("file", "is_told"),
+    [("notes", True), ("debian/control", True), ("debian/changelog", False), ("greet_1.0.dsc", False)],
+)
+def test_the_newest_file_is_told_unless_its_tools_know_a_date_of_their_own(
+    tmp_path: Path, codec: str, file: str, is_told: bool
+) -> None:
+    job = images.job_directory(tmp_path / "job")
+    (job / file).parent.mkdir(exist_ok=True)
+    (job / file).write_bytes(b"")
+    for path, changed_s in ((job / "run.sh", 1_600_000_000), (job / file, 1_700_000_000)):
+        os.utime(path, (changed_s, changed_s))
+    image = images.of_directory(job, tmp_path / "image").read_bytes()
+    found = checked(written(tmp_path / "upload", images.pack(codec, image)))
+    assert found.newest_s == (1_700_000_000 if is_told else 0)
 
 
 def test_btrfs_and_xfs_pass_where_they_are_configured(tmp_path: Path) -> None:

@@ -20,18 +20,21 @@ from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.debarchive import DebArchive
 from tests.support.ftpclient import LONG_S
 
-# What it makes is the same each time, but for one file; what it was made of tells whether it begins or has ended.
+# What it makes is the same each time, but for one file; what it was made of tells whether it begins or has ended. Of its
+# machine it sees what is no default, two processors. The time is that which construir pack gives.
 SCRIPT = b"""#!/bin/sh
 if [ -e same.txt ]; then echo "it had ended"; else echo "it begins"; fi
+echo "$(uname -n) $PWD $(nproc) $SOURCE_DATE_EPOCH"
 echo made >same.txt
 cat /proc/sys/kernel/random/uuid >random.id
 """
+SEES = "greet /job 2 315619200\n"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def packed(place: Path, outputs: str, script: bytes = SCRIPT, more: str = "") -> Path:
     job = images.job_directory(place / "greet", script)
-    (job / "construir.toml").write_text(f"outputs = {outputs}\nmemory = '384MiB'\n{more}")
+    (job / "construir.toml").write_text(f"outputs = {outputs}\nmemory = '384MiB'\ncpus = 2\n{more}")
     upload = place / "greet.img.zst"
     assert construir("pack", job, "-o", upload).returncode == 0
     return upload
@@ -79,15 +82,21 @@ def run(world: World, tmp_path: Path) -> Command:
 
 def test_a_result_is_run_again_as_it_began_and_as_it_ended(run: Command, world: World, tmp_path: Path) -> None:
     began = run("rerun", "same", "-o", "began")
-    assert (began.returncode, began.stdout) == (0, "it begins\n"), began.stderr
+    assert (began.returncode, began.stdout) == (0, f"it begins\n{SEES}"), began.stderr
+    assert (tmp_path / "same/output.log").read_text() == began.stdout, "it was so at first, too"
+    assert "the machine was not the same" not in began.stderr
     assert f"running {world.ids['same']}/1 again, as it began" in began.stderr
     told = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("same", "began")]
-    for key in ("upload_sha256", "base_image", "memory_bytes", "cpus", "used"):
+    for key in ("upload_sha256", "base_image", "memory_bytes", "cpus", "used", "accelerator"):
         assert told[0][key] == told[1][key], key
+    assert told[0]["environment"]["processor"] == told[1]["environment"]["processor"]
+    wishes = [(tmp_path / name / "construir.toml").read_text() for name in ("same", "began")]
+    assert 'SOURCE_DATE_EPOCH = "315619200"' in wishes[0]
+    assert wishes[1].splitlines()[-1] == wishes[0].splitlines()[-1]
 
     shutil.rmtree(tmp_path / "same/uploaded")
     ended = run("rerun", "same", "-o", "ended")
-    assert (ended.returncode, ended.stdout) == (0, "it had ended\n"), ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, f"it had ended\n{SEES}"), ended.stderr
 
     wrong = run("rerun", "same", "--upload", tmp_path / "same/greet.img.zst")
     assert wrong.returncode == 2
