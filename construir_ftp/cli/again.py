@@ -25,6 +25,8 @@ from construir_ftp.trust.seal import Seal
 
 _key_option = click.option("--key", type=PATH, help="File of the public keys to trust, beside those known here.")
 _upload_option = click.option("--upload", type=PATH, help="What was uploaded; needless if the result has it.")
+# Of artifacts that differ; each may take diffoscope minutes.
+_MOST_LOOKED_INTO = 10
 _LAYER_FILES = (store.IMAGE, store.MANIFEST)
 _output_option = click.option(
     "-o", "output", type=PATH, help="Directory for the new result; named by its id if not given."
@@ -209,5 +211,11 @@ def _tell_differences(found: equivalence.Comparison, old: Path, new: Path) -> No
         click.echo(f"same: {printable(name)}")
     for name in found.different:
         click.echo(f"different: {printable(name)}")
+    if found.different and not diffoscope.is_installed():
+        tell(f"diffoscope would say in what; it is in Debian's package {diffoscope.PACKAGE}")
+        return
+    for name in found.different[:_MOST_LOOKED_INTO]:
         for line in diffoscope.lines(old / name, new / name):
-            click.echo(printable(line))
+            click.echo(printable(f"  {line}"))
+    if len(found.different) > _MOST_LOOKED_INTO:
+        tell(f"diffoscope has looked into the first {_MOST_LOOKED_INTO} of these {len(found.different)}")

@@ -97,11 +97,16 @@ def image_build(
             _make_disk(images, baseimage.find(images, name))
         return
     with supervisor.on_stop(_stop), steps(name, len(imagebuild.STEPS)) as tell_step:
-        approve, measure, stay = trial.of(settings, skip=force), trial.memory_of(settings), kept.for_results(settings)
-        base = imagebuild.build(images, wanted, approve, measure, tell_step, stay)
+        base = _build(settings, wanted, tell_step, skip_trial=force)
     _tell(base, built)
     if with_disk:
         _make_disk(images, base)
+
+
+def _build(settings: Config, wanted: recipe.Recipe, tell_step: imagebuild.Tell, *, skip_trial: bool) -> BaseImage:
+    approve, measure = trial.of(settings, skip=skip_trial), trial.memory_of(settings)
+    stay = kept.for_results(settings)
+    return imagebuild.build(settings.images_path(), wanted, approve, measure, tell_step, stay)
 
 
 def _tell(base: BaseImage, before: baseimage.Manifest | None) -> None:

@@ -1,10 +1,12 @@
 """A result made once more: run again, rebuilt and compared, and signed by two who made the same."""
 
+import gzip
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,13 +22,13 @@ from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.debarchive import DebArchive
 from tests.support.ftpclient import LONG_S
 
-# What it makes is the same each time, but for one file; what it was made of tells whether it begins or has ended. Of its
-# machine it sees what is no default, two processors. The time is that which construir pack gives.
+# What it makes is the same each time, but for one file; what it was made of tells whether it begins or has ended. Two
+# processors are no default. The time is that which construir pack gives.
 SCRIPT = b"""#!/bin/sh
 if [ -e same.txt ]; then echo "it had ended"; else echo "it begins"; fi
 echo "$(uname -n) $PWD $(nproc) $SOURCE_DATE_EPOCH"
 echo made >same.txt
-cat /proc/sys/kernel/random/uuid >random.id
+date +%s.%N | gzip --no-name >when.gz
 """
 SEES = "greet /job 2 315619200\n"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -47,7 +49,7 @@ class World:
         self.appliance, self.place = appliance, place
         self.upload = packed(place, '["*.txt"]')
         (place / "varied").mkdir()
-        varied = packed(place / "varied", '["*.txt", "*.id"]')
+        varied = packed(place / "varied", '["*.txt", "*.gz"]')
         self.ids = {name: appliance.submit(upload) for name, upload in (("same", self.upload), ("varied", varied))}
         for job_id in self.ids.values():
             assert appliance.wait(job_id)["status"] == "success"
@@ -142,9 +144,14 @@ def test_what_is_rebuilt_alike_from_a_provenance_alone_is_stated_and_signed(
 
 
 def test_what_is_not_alike_is_named(run: Command, world: World, tmp_path: Path) -> None:
-    rebuilt = run("rebuild", "varied", "-o", "again")
+    # diffoscope is one of the tests' own programs.
+    rebuilt = run("rebuild", "varied", "-o", "again", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert rebuilt.returncode == 1
-    assert rebuilt.stdout.splitlines()[:2] == ["same: artifacts/same.txt", "different: artifacts/random.id"]
+    same, different, *told = rebuilt.stdout.splitlines()
+    assert (same, different) == ("same: artifacts/same.txt", "different: artifacts/when.gz")
+    assert told[0].endswith("varied/artifacts/when.gz")
+    when = [gzip.decompress((tmp_path / name / "artifacts/when.gz").read_bytes()) for name in ("varied", "again")]
+    assert told[-2:] == [f"  │ -{when[0].decode().strip()}", f"  │ +{when[1].decode().strip()}"]
     assert "not 2" in run("verify", "varied", "--quorum", "2", "--key", keys_of_both(world, tmp_path)).stderr
 
     changed = tmp_path / "varied/output.log"

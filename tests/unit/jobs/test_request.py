@@ -256,3 +256,12 @@ def test_all_mistakes_are_told_at_once_as_far_as_a_reply_holds_them() -> None:
     with pytest.raises(RefusedError) as refused:
         request.read("".join(f"{'k' * 70}{number} = 1\n" for number in range(150)))
     assert len(str(refused.value)) < 600
+
+
+def test_a_date_is_given_to_who_has_none_and_finds_room() -> None:
+    assert request.dated(Wishes(), 1_700_000_000).env == {"SOURCE_DATE_EPOCH": "1700000000"}
+    assert request.dated(Wishes(), 0).env == {}
+    own = Wishes(env={"SOURCE_DATE_EPOCH": ""})
+    assert request.dated(own, 1_700_000_000) == own
+    full = Wishes(env={"A": "x" * (16 * 1024 - 2)})
+    assert request.dated(full, 1_700_000_000) == full

@@ -246,3 +246,10 @@ def test_only_what_was_uploaded_is_taken_for_it(old: BaseImage, tmp_path: Path) 
         again.demand_upload(tmp_path / "nofile", recipe_on(old))
     with pytest.raises(UsageError, match=r"is a directory; pack it: construir pack"):
         again.demand_upload(tmp_path, recipe_on(old))
+
+
+def test_in_what_the_machine_is_another_one_is_told(old: BaseImage) -> None:
+    first = msgspec.structs.replace(recipe_on(old), machine={"accelerator": "kvm", "processor": "A", "cpus": "1"})
+    here = msgspec.structs.replace(first, machine={"accelerator": "tcg", "processor": "A"})
+    assert first.other_machine(first) == []
+    assert first.other_machine(here) == ["accelerator: 'kvm' where it ran first, 'tcg' here"]
