@@ -96,11 +96,11 @@ def bring(
     job_id: str,
     directory: Path,
     only: tuple[str, ...],
-    keys: list[PublicKey] | None = None,
+    named: list[PublicKey] | None = None,
 ) -> Proof | None:
     """Bring a result, or what of it is wanted, into `directory`, which may have some of it already, and prove it.
 
-    Returns what was proved, if the server signs its results; see trust.prove, of `keys` as well. Raises UsageError if
+    Returns what was proved, if the server signs its results; see trust.prove, of `named` as well. Raises UsageError if
     the directory has another job's, UntrustedError and DamagedError if it can't be proved; what has come stays.
     """
     destination.demand_own(directory, job_id)
@@ -113,7 +113,7 @@ def bring(
     _bring(reach, where, job_id, directory, items)
     is_all = not only and not found.refused
     brought = Brought(directory, frozenset(item.name for item in items), is_all)
-    proved = trust.prove(reach, where, job_id, brought, keys)
+    proved = trust.prove(reach, where, job_id, brought, named)
     if not only:
         fetch.demand_all(found.refused)
     return proved

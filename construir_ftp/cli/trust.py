@@ -16,7 +16,7 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError, DamagedError, UntrustedError, one_line
 from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import SIGNATURE, SUMS
-from construir_ftp.trust import ed25519, keys, verify
+from construir_ftp.trust import ed25519, equivalence, keys, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -59,11 +59,11 @@ class Brought(NamedTuple):
 
 
 def prove(
-    reach: Reach, where: Address, job_id: str, brought: Brought | None = None, keys: list[PublicKey] | None = None
+    reach: Reach, where: Address, job_id: str, brought: Brought | None = None, named: list[PublicKey] | None = None
 ) -> Proof | None:
     """Prove the result of a job by the key known of its server, and say so: what was brought of it, or how it ended.
 
-    At the first use the server's key is taken for its own; `keys`, if there are any, are those to trust in its place.
+    At the first use the server's key is taken for its own; `named`, if there are any, are those to trust in its place.
     Returns nothing where the server signs none, or nothing here can check a signature. Raises UntrustedError where the
     key is another one, or a signature is missing that should be there, and DamagedError, also where the upload is
     another one than was sent from here.
@@ -74,8 +74,14 @@ def prove(
         return None
     with tempfile.TemporaryDirectory(prefix="construir-") as name:
         found = Path(name)
-        is_signed, trusted = _asked(
-            reach, where, lambda ftp: (evidence.bring(ftp, job_id, found), _keys(ftp, where) if keys is None else keys)
+        is_signed, trusted, stated = _asked(
+            reach,
+            where,
+            lambda ftp: (
+                evidence.bring(ftp, job_id, found),
+                _keys(ftp, where) if named is None else named,
+                evidence.statements(ftp, job_id) if brought else None,
+            ),
         )
         if not is_signed:
             _demand_no_key(where, trusted)
@@ -86,11 +92,21 @@ def prove(
             if brought:
                 _demand_signed(brought, found)
         except UntrustedError as error:
-            raise (_changed(error, where, job_id) if keys is None else error) from error
+            raise (_changed(error, where, job_id) if named is None else error) from error
     _demand_job(proof, job_id)
     _demand_upload(proof, where, reach.memory.all())
+    if brought and stated is not None:
+        _take(brought.place, stated)
     tell(f"verified: signed by {proof.builder}, key {proof.key.fingerprint}")
     return proof
+
+
+def _take(place: Path, stated: bytes) -> None:
+    """Put what others state of a result beside it; what is no statement is left alone, and told."""
+    try:
+        equivalence.take(place, stated)
+    except DamagedError as error:
+        tell(f"what the server shows as others' statements is left out: {error}")
 
 
 def _demand_signed(brought: Brought, evidence: Path) -> None:

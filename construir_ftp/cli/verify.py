@@ -66,7 +66,9 @@ def verify_command(
         known = trust.known().of(where) if named is None else named
         # Where that has proved nothing, for want of a signature or of what checks one, this says so.
         proof = proved or verify.check(Path(name), known)
-        _tell(proof, _whose(proof, key, []), _vouching(Path(name), proof, known, [], quorum))
+        # Others' statements beside it count by the keys that are known of other servers.
+        every = [*known, *(trust.trusted(None) if named is None else ())]
+        _tell(proof, _whose(proof, key, []), _vouching(Path(name), proof, every, [], quorum))
 
 
 def _demand_result(place: Path) -> None:

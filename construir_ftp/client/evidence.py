@@ -6,6 +6,7 @@ from pathlib import Path
 from construir_ftp.client import remote_files
 from construir_ftp.errors import MissingError, plainly
 from construir_ftp.jobs.result import PROVENANCE, RESULT, SIGNATURE, SUMS
+from construir_ftp.trust.verify import STATEMENTS
 
 EVIDENCE = (SUMS, SIGNATURE, PROVENANCE, RESULT)
 
@@ -21,3 +22,8 @@ def bring(ftp: ftplib.FTP, job_id: str, place: Path) -> bool:
         with plainly(place):
             (place / name).write_bytes(content)
     return True
+
+
+def statements(ftp: ftplib.FTP, job_id: str) -> bytes | None:
+    """What others state of a result, which is no part of it; None where nobody does."""
+    return remote_files.small(ftp, f"/done/{job_id}/{STATEMENTS}")

@@ -3,6 +3,7 @@
 The statement is the same, byte for byte, whoever makes it of the same runs, so that signatures can be collected on one.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,13 +66,30 @@ def sign(place: Path, seal: "Seal", told: Statement, others: Sequence[Path] = ()
     What others have signed of the very same statement, there or beside the results in `others`, is collected.
     """
     ours = seal.envelope(told)
-    known = [envelope for where in (place, *others) for envelope in beside(where)]
-    same = [signature for one in known if one.payload == ours.payload for signature in one.signatures]
-    signatures = {signature.keyid: signature for signature in (*same, *ours.signatures)}
-    collected = msgspec.structs.replace(ours, signatures=tuple(signatures[keyid] for keyid in sorted(signatures)))
-    kept = [envelope for envelope in beside(place) if envelope.payload != ours.payload]
-    (place / STATEMENTS).write_bytes(b"".join(envelope.line() for envelope in (*kept, collected)))
-    return collected
+    same = [envelope for where in others for envelope in beside(where) if envelope.payload == ours.payload]
+    return _put(place, [*beside(place), ours, *same])[ours.payload]
+
+
+def take(place: Path, shown: bytes) -> None:
+    """Put what somebody shows as statements beside the result in a directory, with those that are there already.
+
+    Whether they are signed by anybody is not looked at. Raises DamagedError where it is nothing of the kind.
+    """
+    _put(place, [*beside(place), *dsse.parse(shown, STATEMENTS)])
+
+
+def _put(place: Path, envelopes: Sequence[Envelope]) -> dict[bytes, Envelope]:
+    """Write them in one step, each statement once, with all of its signatures; returns them by what they state."""
+    found: dict[bytes, Envelope] = {}
+    for one in envelopes:
+        known = found[one.payload].signatures if one.payload in found else ()
+        every = sorted({*known, *one.signatures}, key=lambda signature: (signature.keyid, signature.sig))
+        found[one.payload] = msgspec.structs.replace(one, signatures=tuple(every))
+    draft = place / f".{STATEMENTS}.{os.getpid():x}"
+    draft.write_bytes(b"".join(envelope.line() for envelope in found.values()))
+    draft.chmod(0o644)
+    draft.replace(place / STATEMENTS)
+    return found
 
 
 def beside(place: Path) -> list[Envelope]:

@@ -114,6 +114,14 @@ def test_the_result_of_another_upload_than_was_sent_is_noticed(
         assert "has signed a result of another upload than was sent from here: its sha256 is " in noticed.stderr
 
 
+def test_what_is_no_statement_beside_a_result_is_left_out_and_told(run: Command, done: Path, tmp_path: Path) -> None:
+    (done / "equivalence.intoto.jsonl").write_bytes(b"nonsense\n")
+    fetched = run("fetch", signed.ID, "-o", "it")
+    assert fetched.returncode == 0, fetched.stderr
+    assert "construir: what the server shows as others' statements is left out: " in fetched.stderr
+    assert not (tmp_path / "it/equivalence.intoto.jsonl").exists()
+
+
 def test_a_server_without_a_key_is_put_up_with_and_told(run: Command, house: House) -> None:
     signed.result(house.spool, None)
     fetched = run("fetch", signed.ID)

@@ -4,10 +4,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from construir_ftp.client import address
 from construir_ftp.client.known_keys import KnownKeys
+from construir_ftp.errors import DamagedError
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.trust import equivalence, recipe, verify
 from tests.support import signed
@@ -53,3 +55,23 @@ def test_two_keys_of_this_computer_are_one_voice(spool: Spool, tmp_path: Path) -
     alone = construir("verify", place, "--quorum", "2", env=env, cwd=tmp_path)
     assert alone.returncode == 79
     assert alone.stderr == "construir: 1 of the appliances known here vouch for every artifact, and not 2\n"
+
+
+def test_what_somebody_shows_takes_no_signature_away(spool: Spool, tmp_path: Path) -> None:
+    """A statement that a server shows, with a signature in another's name that is none, stands beside the good one."""
+    first, second = signed.seal(spool.path), signed.seal(tmp_path / "other")
+    place, both = signed.result(spool, first), [first.key.public, second.key.public]
+    proof = verify.check(place, both)
+    run = recipe.of(proof.provenance)
+    good = equivalence.sign(place, second, equivalence.stated([run], equivalence.compare([run])))
+    (signature,) = good.signatures
+    forged = msgspec.structs.replace(good, signatures=(msgspec.structs.replace(signature, sig=bytes(64)),))
+    for _ in range(2):
+        equivalence.take(place, forged.line())
+    (kept,) = equivalence.beside(place)
+    assert len(kept.signatures) == 2
+    assert equivalence.vouching(place, proof, both) == both
+    verify.check(place, both)
+    with pytest.raises(DamagedError):
+        equivalence.take(place, b"nonsense\n")
+    assert equivalence.beside(place) == [kept]
