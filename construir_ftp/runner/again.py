@@ -14,7 +14,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.config import Config
-from construir_ftp.errors import ConstruirError, MissingError, UsageError
+from construir_ftp.errors import ConstruirError, MissingError, RefusedError, UsageError
 from construir_ftp.image import baseimage, build, past, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
@@ -30,6 +30,9 @@ from construir_ftp.trust.recipe import Recipe
 from construir_ftp.trust.statement import Resource
 
 log = logging.getLogger(__name__)
+
+_MOST_NAMED = 5
+_BRING_LAYER = "if the appliance that has run the job still has it, name that: --server"
 
 Tell = Callable[[str], None]
 # Brings the files of a layer, by its name, into a directory; whether it could.
@@ -142,9 +145,13 @@ def _made(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop:
         )
     tell(f"installing the packages of layer {wanted.name} again")
     archive = offer.archive(base, stop)
-    plan = offer.plan(archive, tuple(_name_and_version(label) for label in contents))
-    if plan.versions() != contents:
-        raise ConstruirError(f"layer {wanted.name}: its packages come to others in today's archive")
+    try:
+        plan = offer.plan(archive, tuple(_name_and_version(label) for label in contents))
+    except RefusedError as error:
+        raise ConstruirError(f"layer {wanted.name} can't be made again: {error}; {_BRING_LAYER}") from error
+    if others := sorted(set(plan.versions()) ^ set(contents)):
+        named = ", ".join(others[:_MOST_NAMED])
+        raise ConstruirError(f"layer {wanted.name}: its packages come to others today: {named}; {_BRING_LAYER}")
     choice = accelerator.choose(config.machine, config.images_path(), base)
     shape = Shape.of(config.machine, base, choice.accelerator, offer.max_image_bytes)
     return Workshop(offer.store(), archive, shape, config.layers.timeout, stop).ensure(plan)

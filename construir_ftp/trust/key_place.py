@@ -106,6 +106,7 @@ def open_key(spool: Path, section: TrustSection) -> PrivateKey:
     try:
         _prepare(directory(spool))
         demand_not_lost(spool, path)
+        files.sweep_drafts(path)  # one may hold a key, or be another name of this one
         if not path.exists():
             _make(path)
         if path.parent != _handed_over():
@@ -128,7 +129,6 @@ def _prepare(place: Path) -> None:
 
 def _make(path: Path) -> None:
     """Have a new key there, whole from the moment it is there; one that somebody else makes meanwhile stays."""
-    files.sweep_drafts(path)
     made = process.capture(["openssl", "genpkey", "-algorithm", "ed25519"], timeout_s=_PATIENCE_S)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -16,6 +16,8 @@ from construir_ftp.config import Config
 from construir_ftp.image import baseimage, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.apt import Archive
+from construir_ftp.layers.store import ARCHIVES
 from construir_ftp.trust import key_place
 from tests.support import images
 from tests.support.appliance import CONFIG, Appliance, construir
@@ -233,6 +235,14 @@ def test_packages_that_are_not_here_are_installed_again_or_brought(
     assert other["sha256"] != layer["sha256"]
 
     shutil.rmtree(world.spool / "layers" / layer["name"])
+    (tmp_path / "empty").mkdir()
+    DebArchive(tmp_path / "empty/archive").serve(world.spool, base)
+    (Archive(world.spool / "layers" / ARCHIVES, base).place / "refreshed").unlink()
+    gone = run("rebuild", "first", "-o", "none", CONSTRUIR_SERVER="")
+    assert gone.returncode == 1
+    assert f"layer {layer['name']} can't be made again: dependencies.packages: " in gone.stderr
+    assert "if the appliance that has run the job still has it, name that: --server" in gone.stderr
+
     assert run("rebuild", "first", "-o", "third").returncode == 0
     (brought,) = json.loads((tmp_path / "third/result.json").read_text())["used"]["layers"]
     assert brought == layer, "the server has it"
