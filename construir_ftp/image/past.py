@@ -58,8 +58,10 @@ def of(manifest: Manifest) -> Past:
     )
 
 
-def read(told: dict[str, Any], name: str) -> Past:
+def read(told: dict[str, Any], name: str, digest: str) -> Past:
     """What somebody tells of an image, in plain types. Raises ConstruirError where it makes no sense."""
+    if not told:
+        raise ConstruirError(f"nothing says what base image {name} was made of; {_cure(name, digest)}")
     try:
         return msgspec.convert(told, Past)
     except msgspec.ValidationError as error:

@@ -36,8 +36,10 @@ def bases_of_results(spool: Spool, most: int) -> list[str]:
     """The digests of the base images that results in done/ were made on, of the newest result first; `most` of them."""
     found: dict[str, None] = {}
     for job in reversed(spool.jobs("done")):
+        if len(found) >= most:
+            break
         with suppress(ConstruirError):
-            if len(found) < most and (used := read_result(job).base_image):
+            if used := read_result(job).base_image:
                 found[used.digest] = None
     return list(found)
 

@@ -93,11 +93,11 @@ def _base(wanted: Resource, config: Config, tell: Tell) -> BaseImage:
         if base.manifest.digest() == digest:
             baseimage.prove(base)
             return base
-    was = past.read(wanted.annotations, wanted.name)
+    was = past.read(wanted.annotations, wanted.name, digest)
     recipe = past.recipe_of(was, wanted.name, digest, config.images)
     where = f"the archive as it was at {recipe.snapshot}" if recipe.snapshot else "today's archive"
     tell(f"base image {wanted.name}, {digest}, is not here: building it again, of the same packages, from {where}")
-    return build.build_again(images, digest, was, recipe)
+    return build.build_again(images, digest, was, recipe, tell)
 
 
 def _demand_results(wanted: tuple[Resource, ...], spool: Spool) -> None:

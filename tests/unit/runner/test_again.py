@@ -143,6 +143,10 @@ def test_a_base_image_that_is_missing_is_not_built_of_what_would_be_another_one_
     with pytest.raises(ConstruirError, match=re.escape(why)):
         prepare(msgspec.structs.replace(recipe, base=made_of))
     assert prepare.told == [], "nothing was begun"
+    with pytest.raises(
+        ConstruirError, match=r"nothing says what base image worker was made of; copy the directory \.v"
+    ):
+        prepare(recipe_on(old))
 
 
 def test_what_an_archive_no_longer_has_is_named_with_what_to_do(old: BaseImage) -> None:
