@@ -99,7 +99,7 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
 def keep(images: Path, name: str, finished: Path) -> BaseImage:
     """Have a finished draft among the versions of a name, whichever is live; on return that is on stable storage."""
     version = images.resolve() / stored_as(name, baseimage.read(finished, name).manifest.digest())
-    with files.locked(version.parent):
+    with locks.held(version.parent / _LOCK):
         _keep(finished, version, name)
         return baseimage.read(version, name)
 
