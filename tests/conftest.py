@@ -24,8 +24,11 @@ from tests.support.tlsclient import make_certificate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--all: what takes minutes is done in full, such as fuzzing; --write-compatibility: see test_compatibility."""
+    """--all: what takes minutes is done in full, such as fuzzing; --write-compatibility: see test_compatibility;
+    --user-mode: see test_popular_packages.
+    """
     parser.addoption("--write-compatibility", action="store_true", help="write docs/compatibility.md")
+    parser.addoption("--user-mode", action="store_true", help="install popular packages in user-mode machines")
     parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a thousand or more")
 
 

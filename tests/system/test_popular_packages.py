@@ -1,6 +1,7 @@
 """Packages that people build with, out of Debian's archive: each set is installed into a layer, and a job uses it.
 
-tests/packages/ has the jobs; docs/dependencies.md has a table of them.
+tests/packages/ has the jobs; docs/dependencies.md has a table of them. With --user-mode they run in user-mode machines,
+which are quicker where there is no KVM.
 """
 
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from construir_ftp.image.baseimage import BaseImage
+from tests.support import machines
 from tests.support.appliance import construir
 from tests.support.places import PROJECT
 
@@ -26,10 +27,11 @@ ASKS = "# packages: "
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A configuration, and a spool, so that a set can use the layer of another."""
     made = tmp_path_factory.mktemp("popular")
-    (made / "construir.toml").write_text(CONFIG)
+    kind = "uml" if request.config.getoption("--user-mode") else ""
+    (made / "construir.toml").write_text(machines.config(kind, CONFIG))
     return made
 
 
