@@ -108,13 +108,22 @@ class UntrustedError(ConstruirError):
         self.fingerprint = fingerprint
 
 
-class MissingLibraryError(MachineUnavailableError):
-    """`what` needs a Python library that is not installed, or is not to be had on this system."""
+# The package on PyPI that has a module, where it is called otherwise.
+_PACKAGES = {
+    "argon2": "argon2-cffi",
+    "elftools": "pyelftools",
+    "magic": "python-magic",
+    "prometheus_client": "prometheus-client",
+}
 
-    def __init__(self, what: str, library: str) -> None:
+
+class MissingLibraryError(MachineUnavailableError):
+    """`what` needs a Python module that is not installed, or is not to be had on this system; `extra` brings it."""
+
+    def __init__(self, what: str, module: str, extra: str = "appliance") -> None:
         super().__init__(
-            f"{what} needs all of Construir, which works on Linux, and here {library} is missing;"
-            " in a checkout of Construir, run: pip install '.[appliance]'"
+            f"{what} needs Construir's part for appliances, which works on Linux, and here"
+            f" {_PACKAGES.get(module, module)} is missing; in a checkout of Construir, run: pip install '.[{extra}]'"
         )
 
 
@@ -122,6 +131,14 @@ class ConfigError(ConstruirError):
     """A configuration file, or the environment, says something impossible."""
 
     exit_code = 78
+
+
+class BaseImageError(ConstruirError):
+    """A base image is not there, or not whole. `remedy` begins with the command that builds it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; run: {remedy}")
+        self.what, self.remedy = what, remedy
 
 
 class CommandError(ConstruirError):

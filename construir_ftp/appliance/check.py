@@ -16,9 +16,10 @@ from construir_ftp.appliance import completeness, demands, exposure
 from construir_ftp.appliance.finding import Finding, State, attempt
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import BaseImageError, ConstruirError
 from construir_ftp.formats import FORMATS
 from construir_ftp.image import baseimage, emulation, uml
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.jail import check as jailcheck
@@ -96,10 +97,10 @@ def _other_architectures(config: Config) -> Iterator[Finding]:
 def _machines_of(kind: Architecture, is_wanted: bool) -> Finding:
     """Whether images of another architecture can be run here, and built."""
     if not process.find(kind.qemu):
-        state: State = "problem" if is_wanted else "ok"
-        return Finding(
-            f"machines of {kind.name}", state, f"none: {kind.qemu} is missing", f"apt install {kind.package}"
-        )
+        remedy, what = f"apt install {kind.package}", f"machines of {kind.name}"
+        if is_wanted:
+            return Finding(what, "problem", f"none: {kind.qemu} is missing", remedy)
+        return Finding(what, "ok", f"none, and no base image is for them; to have some: {remedy}")
     text = f"can run here, emulated by {kind.qemu}"
     problem = "" if emulation.runs_here(kind.name) else emulation.why_not(kind.name)
     return Finding(f"machines of {kind.name}", "ok", text + (f"; images can't be built: {problem}" if problem else ""))
@@ -151,22 +152,27 @@ def _jail(config: Config) -> Iterator[Finding]:
 
 def _base_image(config: Config) -> Iterator[Finding]:
     name = config.images.default
-    remedy = f"construir image build {name}"
-
-    def look() -> str:
+    try:
         base = baseimage.find(config.images_path(), name)
         baseimage.verify(base)
-        return f"{name}, {base.manifest.digest()[:19]}, {len(base.manifest.packages)} packages"
-
-    yield attempt("base image", remedy, look)
+    except BaseImageError as error:
+        yield Finding("base image", "problem", error.what, error.remedy)
+    except (ConstruirError, OSError) as error:
+        yield Finding("base image", "problem", str(error), "name another as images.default")
+    else:
+        text = f"{name}, {base.manifest.digest()[:19]}, {len(base.manifest.packages)} packages"
+        yield Finding("base image", "ok", text)
 
 
 def _kvm(config: Config) -> Iterator[Finding]:
     try:
         base = baseimage.find(config.images_path(), config.images.default)
         choice = accelerator.choose(config.machine, config.images_path(), base)
+    except BaseImageError:
+        yield Finding("accelerator", "problem", "not known without a base image", "build that, then check again")
+        return
     except ConstruirError as error:
-        yield Finding("accelerator", "problem", str(error), "mend what is above, then check again")
+        yield Finding("accelerator", "problem", str(error), "mend that, then check again")
         return
     if choice.accelerator == "kvm":
         yield Finding("accelerator", "ok", choice.reason)
@@ -176,9 +182,15 @@ def _kvm(config: Config) -> Iterator[Finding]:
         remedy = accelerator.remedy(config.machine, base.manifest.architecture)
         yield Finding("accelerator", "warning", choice.reason, f"jobs take 10 to 20 times as long; {remedy}")
         if base.manifest.architecture == uml.ARCHITECTURE == architecture.native():
-            text = f"not in use; with it jobs would be 2 to 8 times as fast, but {_ONLY_WALL}"
-            build = "" if base.manifest.uml else f"construir image build --uml {base.name}, and "
-            yield Finding("user-mode Linux", "ok", text, f'{build}machine.accelerator = "uml"; see docs/jail.md')
+            yield Finding("user-mode Linux", "ok", _user_mode(base))
+
+
+def _user_mode(base: BaseImage) -> str:
+    build = "" if base.manifest.uml else f"construir image build --uml {base.name}, and "
+    return (
+        f"not in use; with it jobs would be 2 to 8 times as fast, but {_ONLY_WALL} (see docs/jail.md);"
+        f' to have it: {build}machine.accelerator = "uml"'
+    )
 
 
 def _spool(config: Config) -> Iterator[Finding]:

@@ -46,6 +46,7 @@ from construir_ftp.layers.resolver import Offer
 from construir_ftp.news.herald import Herald
 from construir_ftp.runner.drain import Stop, Watch
 from construir_ftp.runner.runner import Runner
+from construir_ftp.site.tree import INDEX
 
 log = logging.getLogger("construir")
 
@@ -197,13 +198,15 @@ def _serve_web(settings: Config, port: int | None) -> None:
     try:
         from construir_ftp.site import server
     except ImportError as error:
-        raise MissingLibraryError("construir serve web", "waitress") from error
+        raise MissingLibraryError("construir serve web", "waitress", extra="web") from error
     address, chosen = settings.site.address, settings.site.port if port is None else port
     with supervisor.listening() as stop:
         with stop.interrupting():
             _wait_for_pages(settings.site_path())
         with server.listening(settings.site_path(), address, chosen) as web:
             log.info("pages on %s", web.url)
+            if not (settings.site_path() / INDEX).exists():
+                log.info("there are none in %s yet; they are written by: construir serve", settings.site_path())
             Manager.of(os.environ).ready()
             web.run(stop.socket)
 

@@ -91,3 +91,5 @@ def user_list(settings: Config, with_mail: bool, as_json: bool) -> None:
         print_json(told if with_mail else list(told))
     for name, mail in () if as_json else told.items():
         click.echo(f"{name} {mail}".rstrip())
+    if not told and not as_json:
+        click.echo("construir: nobody may send jobs yet; to let somebody: construir user add NAME", err=True)

@@ -8,6 +8,7 @@ one is made is build's business; how another takes its name, while machines stil
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -16,8 +17,8 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import files, locks
-from construir_ftp.config import APPLIANCE_IMAGES
-from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.config import APPLIANCE_IMAGES, Config
+from construir_ftp.errors import BaseImageError, ConfigError, ConstruirError, UsageError
 
 ROOT, KERNEL, INITRD, MANIFEST = "root.img", "kernel", "initrd.img", "manifest.json"
 # Not every image has one, and no machine of ours looks at it: see bootable.
@@ -128,10 +129,18 @@ def find(images: Path, name: str) -> BaseImage:
         return read((images / name).resolve(), name)
     except FileNotFoundError as error:
         there = ", ".join(names(images)) or "none"
-        raise ConstruirError(
-            f"base image '{name}' not found in {images}, where there is: {there};"
-            f" run: construir image build {name}{_appliance_has(images, name)}"
+        raise BaseImageError(
+            f"base image '{name}' not found in {images}, where there is: {there}",
+            f"construir image build {name}{_elsewhere(images)}{_appliance_has(images, name)}",
         ) from error
+
+
+def _elsewhere(images: Path) -> str:
+    """The option that names the directory, where commands would take another by themselves."""
+    with suppress(ConfigError):
+        if images == Config().images_path():
+            return ""
+    return f" --images {shlex.quote(str(images))}"
 
 
 def _appliance_has(images: Path, name: str) -> str:
@@ -150,8 +159,8 @@ def read(path: Path, name: str) -> BaseImage:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ConstruirError(
-            f"base image '{name}': {path / MANIFEST} can't be read ({error}); run: construir image build --force {name}"
+        raise BaseImageError(
+            f"base image '{name}': {path / MANIFEST} can't be read ({error})", f"construir image build --force {name}"
         ) from error
 
 
@@ -200,9 +209,8 @@ def verify(base: BaseImage) -> None:
     disks = {DISK: base.manifest.disk} if base.manifest.disk else {}
     for name in dict.fromkeys((*parts_in(base.path), *base.manifest.parts, *disks)):
         if measure(base.path / name) != {**base.manifest.parts, **disks}.get(name):
-            raise ConstruirError(
-                f"base image '{base.name}': {name} is not what was built; "
-                f"run: construir image build --force {base.name}"
+            raise BaseImageError(
+                f"base image '{base.name}': {name} is not what was built", f"construir image build --force {base.name}"
             )
 
 

@@ -33,7 +33,7 @@ from construir_ftp.site.pages import Overview, Pages, Running
 from construir_ftp.site.plots import Sample
 from construir_ftp.site.shelf import Fact, Shelf
 from construir_ftp.site.stock import Stock
-from construir_ftp.site.tree import Tree
+from construir_ftp.site.tree import INDEX, Tree
 
 log = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ class Publisher:
             health=[*conditions.look(self._spool.path, summary, report), *self._health],
             keys=signers.put(self._tree, self._spool.path),
         )
-        self._tree.put("index.html", self._pages.index(overview))
+        self._tree.put(INDEX, self._pages.index(overview))
         self._tree.put("status.json", pages.as_json(summary))
         self._write_metrics(summary, report)
 

@@ -25,6 +25,7 @@ from waitress import wasyncore
 
 from construir_ftp.errors import ConfigError
 from construir_ftp.site.connections import Connection
+from construir_ftp.site.tree import INDEX
 from construir_ftp.trust.key_place import SIGNERS
 
 POLICY = (
@@ -60,6 +61,11 @@ _PIECE_BYTES = 256 * 1024
 # It tells of each request that waits for a thread.
 logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
+# The page that visitors begin with; until it is there, the site is being written for the first time.
+_FRONT = ("/", f"/{INDEX}")
+_NO_PAGES = "There are no pages yet. construir serve writes them, soon after its start.\n"
+_RETRY_AFTER_S = "5"
+
 _Headers = list[tuple[str, str]]
 _Start = Callable[[str, _Headers], object]
 
@@ -82,9 +88,12 @@ class Application:
         """Answer one request."""
         if environment["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _plainly(start, "405 Method Not Allowed", [("Allow", "GET, HEAD")])
+        path = environment.get("PATH_INFO", "")
         try:
-            found = self._find(environment.get("PATH_INFO", ""))
+            found = self._find(path)
         except OSError as error:
+            if path in _FRONT and error.errno in _MISSING:
+                return _plainly(start, "503 Service Unavailable", [("Retry-After", _RETRY_AFTER_S)], _NO_PAGES)
             return _plainly(start, "404 Not Found" if error.errno in _MISSING else "500 Internal Server Error")
         return _answer(environment, start, found)
 
@@ -94,7 +103,7 @@ class Application:
         if names == ["metrics"]:
             names = [_METRICS]
         if names[-1:] == [""]:
-            names[-1] = "index.html"
+            names[-1] = INDEX
         if not names or any(not name or name.startswith(".") or "\0" in name for name in names):
             raise FileNotFoundError(errno.ENOENT, "no such page")
         descriptor = self._open(names)
@@ -180,8 +189,8 @@ def _part(asked: str, size_bytes: int) -> tuple[int, int] | None:
     return (first, last) if first < size_bytes else (1, 0)
 
 
-def _plainly(start: _Start, line: str, more: Iterable[tuple[str, str]] = ()) -> Iterable[bytes]:
-    content = f"{line}\n".encode()
+def _plainly(start: _Start, line: str, more: Iterable[tuple[str, str]] = (), explanation: str = "") -> Iterable[bytes]:
+    content = f"{line}\n{explanation}".encode()
     policy = [("Content-Security-Policy", SANDBOX), ("X-Content-Type-Options", "nosniff")]
     start(line, [("Content-Type", _TEXT), ("Content-Length", str(len(content))), *policy, *more])
     return [content]

@@ -17,6 +17,8 @@ from pathlib import Path
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 
+# The page that visitors begin with.
+INDEX = "index.html"
 _DIRECTORIES = ("jobs", "contributors", "running", "static")
 _VERSION = ".version"
 

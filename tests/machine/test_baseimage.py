@@ -65,7 +65,7 @@ def test_those_of_this_computers_appliance_are_named_to_an_ordinary_user_who_lac
     said = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
     told = f", or use those of this computer's appliance: --images {APPLIANCE_IMAGES}\n"
     assert (said.returncode, said.stderr.count("\n")) == (1, 1)
-    assert f"run: construir image build {base.name}{told if is_told else ''}".strip() in said.stderr
+    assert f"run: construir image build {base.name} --images {tmp_path}/mine" in said.stderr
     assert said.stderr.endswith(told) == is_told
 
 

@@ -234,6 +234,18 @@ def test_a_socket_in_a_result_is_no_page(tmp_path: Path, spool: Spool) -> None:
         assert ask(port, f"/done/{ID}/sock").status == 404
 
 
+def test_until_there_are_pages_the_first_one_says_where_they_come_from(tmp_path: Path, spool: Spool) -> None:
+    (spool.path / "site").mkdir()
+    with sites.served(spool.path / "site") as port:
+        for path in ("/", "/index.html"):
+            answer = ask(port, path)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert "construir serve writes them" in answer.body.decode()
+        assert ask(port, "/feed.xml").status == 404
+        with sites.publishing(spool, tmp_path):
+            assert ask(port, "/").status == 200
+
+
 def test_an_address_has_twenty_connections_and_keeps_nobody_else_out(tmp_path: Path, spool: Spool) -> None:
     with sites.publishing(spool, tmp_path), sites.served(spool.path / "site") as port, contextlib.ExitStack() as stack:
 

@@ -98,7 +98,11 @@ _JAR = "/usr/share/java/commons-net.jar"
 _GO_BUILD = ("sh", "-c", "GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= go build -o client {}")
 _JAVA_BUILD = ("javac", "-cp", _JAR, "-d", ".", "{}")
 # The versions that its lock names, each by its hash.
-_NODE_BUILD = ("sh", "-c", 'cp "$(dirname {})"/basic_ftp/*.json . && npm ci --silent --no-audit --no-fund --ignore-scripts')
+_NODE_BUILD = (
+    "sh",
+    "-c",
+    'cp "$(dirname {})"/basic_ftp/*.json . && npm ci --silent --no-audit --no-fund --ignore-scripts',
+)
 _NODE_RUN = ("sh", "-c", 'NODE_PATH="$PWD/node_modules" exec node {} "$@"', "node")
 
 STACKS = (

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from construir_ftp.cli.main import construir as group
 from construir_ftp.cli.options import printable
 from construir_ftp.config import Config
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.pack import pack
 from tests.support.appliance import construir
 from tests.support.places import JOBS
@@ -189,6 +191,11 @@ def test_users_are_added_changed_listed_and_removed(tmp_path: Path) -> None:
     assert (tmp_path / "users.toml").read_text() != before
     construir("user", "remove", "alice", spool, check=True)
     assert construir("user", "list", spool).stdout == "bob\n"
+    construir("user", "remove", "bob", spool, check=True)
+    nobody = construir("user", "list", spool, check=True)
+    told = "construir: nobody may send jobs yet; to let somebody: construir user add NAME\n"
+    assert (nobody.stdout, nobody.stderr) == ("", told)
+    construir("user", "add", "bob", "--password-stdin", spool, input="correct horse\n", check=True)
     again = construir("user", "add", "bob", "--password-stdin", spool, input="correct horse\n")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "correct" not in (tmp_path / "users.toml").read_text()
@@ -266,7 +273,7 @@ def test_check_finds_a_working_machine_and_names_its_accelerator(tmp_path: Path)
     findings = {finding["subject"]: finding for finding in msgspec.json.decode(said.stdout)}
     assert said.returncode == 0, said.stdout
     assert findings["accelerator"]["text"].startswith(("KVM", "TCG"))
-    assert all(finding["remedy"] for finding in findings.values() if finding["state"] != "ok")
+    assert all(bool(finding["remedy"]) == (finding["state"] != "ok") for finding in findings.values()), said.stdout
 
 
 def test_check_says_what_to_do_about_each_problem(tmp_path: Path) -> None:
@@ -276,6 +283,29 @@ def test_check_says_what_to_do_about_each_problem(tmp_path: Path) -> None:
     assert said.returncode == 1
     for remedy in ("apt install qemu-system-x86", "construir image build bookworm-amd64", "lower spool.min_free"):
         assert f"-> {remedy}" in said.stdout or remedy in said.stdout
+
+
+def test_check_tells_once_that_the_base_image_is_missing_or_damaged_and_how_it_is_built_there(
+    base: BaseImage, tmp_path: Path
+) -> None:
+    words = ("check", "--json", f"--images={tmp_path}", f"--spool={tmp_path / 'spool'}")
+
+    def found() -> list[dict[str, str]]:
+        said = construir(*words)
+        assert said.returncode == 1
+        return [
+            found for found in msgspec.json.decode(said.stdout) if found["subject"] in ("base image", "accelerator")
+        ]
+
+    missing, unknown = found()
+    assert missing["text"] == f"base image '{base.name}' not found in {tmp_path}, where there is: none"
+    assert missing["remedy"].startswith(f"construir image build {base.name} --images {tmp_path}")
+    assert (unknown["text"], unknown["remedy"]) == ("not known without a base image", "build that, then check again")
+    shutil.copytree(base.path, tmp_path / base.name, symlinks=True, ignore=shutil.ignore_patterns("uml"))
+    (tmp_path / base.name / "initrd.img").write_bytes(b"")
+    damaged, _ = found()
+    assert damaged["text"] == f"base image '{base.name}': initrd.img is not what was built"
+    assert damaged["remedy"] == f"construir image build --force {base.name}"
 
 
 def test_control_and_bidirectional_characters_are_escaped_for_the_terminal() -> None:

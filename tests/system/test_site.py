@@ -49,6 +49,7 @@ def test_the_web_server_waits_for_the_pages_of_an_appliance_that_is_being_starte
         wait_until(lambda: "no pages at" in _text(log), "it waits")
         Tree(tmp_path / "site").prepare(tmp_path / "done")  # as the part that writes them begins
         wait_until(lambda: "pages on http://127.0.0.1:" in _text(log), "it serves")
+        wait_until(lambda: "there are none in" in _text(log), "it says who writes them")
         web.send_signal(signal.SIGTERM)
         assert web.wait(LONG_S) == 0
 

@@ -18,7 +18,8 @@ from tests.support import images, signed
 
 # What Python has on Linux only, or not on Windows; and what `pip install .` leaves to the extra "appliance".
 _SYSTEM = ("fcntl", "grp", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty", "curses", "readline")
-_LIBRARIES = ("argon2", "magic", "pyftpdlib", "schedule", "sh")
+_LIBRARIES = ("argon2", "elftools", "magic", "pyftpdlib", "schedule", "sh")
+_PACKAGES = ("argon2-cffi", "pyelftools", "python-magic", "pyftpdlib", "schedule", "sh")
 _OF_OS = (
     *("O_PATH", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "SEEK_DATA", "SEEK_HOLE", "fork", "geteuid", "getuid"),
     *("listxattr", "getxattr", "setxattr", "pread", "pwrite", "sched_getaffinity", "killpg", "pidfd_open", "mkfifo"),
@@ -78,9 +79,7 @@ def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_insta
         assert f"\n  {command} " in listed.stdout
     lacking = poor("serve", "ftp", "--port", "0")
     assert lacking.returncode == 69
-    assert lacking.stderr.startswith(
-        "construir: construir serve needs all of Construir, which works on Linux, and here"
-    )
+    assert lacking.stderr.startswith("construir: construir serve needs Construir's part for appliances, ")
     assert lacking.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
     assert lacking.stderr.count("\n") == 1
 
@@ -105,7 +104,16 @@ def test_a_light_install_says_once_what_to_install(tmp_path: Path, words: tuple[
     said = light(*(packed if word == packed.name else word for word in words), "--spool", tmp_path / "spool")
     assert said.returncode == 69
     assert said.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
+    assert said.stderr.partition("and here ")[2].partition(" is missing")[0] in _PACKAGES, "as PyPI calls it"
     assert (said.stderr.count("\n"), said.stdout) == (1, "")
+
+
+def test_what_serves_pages_is_an_extra_of_its_own(tmp_path: Path) -> None:
+    script = "import sys\nsys.modules['waitress'] = None\nfrom construir_ftp.cli.main import main\nmain()\n"
+    argv = [sys.executable, "-c", script, "serve", "web", f"--spool={tmp_path}"]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert said.returncode == 69
+    assert said.stderr.endswith("and here waitress is missing; in a checkout of Construir, run: pip install '.[web]'\n")
 
 
 def test_a_missing_mke2fs_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
