@@ -6,6 +6,7 @@ Many uploads in a row, compared byte by byte: what is lost with pyftpdlib's own 
 import ftplib
 import hashlib
 import io
+import os
 import random
 import re
 import select
@@ -22,9 +23,12 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import process
+from construir_ftp.pack import pack
 from tests.support import images
-from tests.support.ftpclient import LONG_S, PASSWORD, Control, House, serving
-from tests.support.places import SUPPORT
+from tests.support.contributor import NAME
+from tests.support.contributor import PASSWORD as NO_SPACE
+from tests.support.ftpclient import LONG_S, PASSWORD, Control, House, serving, users_text
+from tests.support.places import PROJECT, SUPPORT
 from tests.support.tlsclient import begin, strict_context, tls_section
 
 UPLOADS = 20
@@ -295,6 +299,42 @@ def test_filezillas_way_of_sending(house: House, certificate: Path, jobs: Path) 
                         while data.recv(65536):
                             pass
             assert alice.reply().startswith("226"), command
+
+
+@pytest.fixture
+def at_home(house: House, tmp_path: Path) -> Path:
+    """A desk with a job on it, below a home that has the password."""
+    house.users.path.write_text(users_text(NAME, password=NO_SPACE))
+    desk = tmp_path / "home" / "desk"
+    desk.mkdir(parents=True)
+    images.job_directory(desk / "greet", b"#!/bin/sh\necho hello\n")
+    pack.pack(desk / "greet", desk / "greet.img.zst")
+    (desk.parent / ".netrc").write_text(f"machine localhost login {NAME} password {NO_SPACE}\n")
+    (desk.parent / ".netrc").chmod(0o600)
+    return desk
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["of a known authority", "that signs itself"])
+def test_the_lines_of_the_clients_page_send_jobs_over_tls(
+    house: House, certificate: Path, at_home: Path, is_known: bool
+) -> None:
+    """Where the certificate is not known, what is for a known one is refused before anything is sent."""
+    section = (PROJECT / "docs/clients.md").read_text().partition("\n## TLS\n")[2]
+    known, named = ([*lines.replace("\\\n", "").splitlines()] for lines in section.split("```")[1:4:2])
+    shutil.copy(certificate, at_home / "server.pem")
+    # As the administrator does whose system knows an authority.
+    trusted = {"CURL_CA_BUNDLE": str(certificate)} if is_known else {}
+    (at_home.parent / ".lftprc").write_text(f"set ssl:ca-file {certificate}\n" if is_known else "")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = process.environment(HOME=str(at_home.parent), PATH=path, **trusted)
+    for line, is_taken in [*((line, is_known) for line in known[1:]), *((line, True) for line in named[1:])]:
+        before = len(house.names("queue"))
+        typed = line.replace("server:2121", f"localhost:{house.server.address[1]}")
+        typed = typed.replace("-p 2121 alice@server", f"-p {house.server.address[1]} alice@localhost")
+        argv = ["bash", "-ec", typed]
+        said = subprocess.run(argv, cwd=at_home, env=env, capture_output=True, text=True, timeout=LONG_S, check=False)
+        assert (said.returncode == 0) == is_taken, (line, said.stderr)
+        assert len(house.names("queue")) == before + is_taken, (line, said.stderr)
 
 
 def test_every_client_of_these_tests_is_here() -> None:
