@@ -55,6 +55,8 @@ def found(head: bytes, codec: str) -> tuple[str, str] | None:
             return kind.words, kind.command.format(file)
     if _is_lzma(head):
         return "an lzma stream of the old format", f"xz --format=lzma -dc {file} | xz -c >job.img.xz"
+    if _is_zlib(head):
+        return "a zlib stream", f"pigz -dc {file} | gzip -c >job.img.gz"
     if codec != "raw" and (inner := formats.of_content(head)).magic:
         tool = formats.find(codec).unpack_argv[0]
         return f"compressed twice, first by {inner.name}", f"{tool} -dc FILE >job.img{inner.suffix}"
@@ -66,6 +68,11 @@ def _is_lzma(head: bytes) -> bool:
     if len(head) < 13 or head[:3] != b"\x5d\0\0":
         return False
     return head[5:13] == b"\xff" * 8 or head[10:13] == bytes(3)
+
+
+def _is_zlib(head: bytes) -> bool:
+    """Whether it begins as zlib streams do (RFC 1950, 2.2): deflate, a window of 32 KiB, no dictionary."""
+    return head[:1] == b"\x78" and not int.from_bytes(head[:2]) % 31 and not head[1] & 0x20
 
 
 # -- partition tables --------------------------------------------------------------------------------------------
@@ -87,7 +94,7 @@ def _partitioned(head: bytes, file: str) -> tuple[str, str] | None:
         return None  # which may have a partition table as well, to be started from
     partitions = list(_gpt(head)) or list(_mbr(head))
     if not partitions:
-        return None
+        return _extended(head, file)
     largest = max(partitions, key=lambda partition: partition.size_bytes)
     piece_bytes = _MOST_PIECE_BYTES
     while largest.start_bytes % piece_bytes or largest.size_bytes % piece_bytes:
@@ -108,6 +115,14 @@ def _mbr(head: bytes) -> Iterator[_Partition]:
     for _, kind, start, count in entries:
         if kind and kind not in (*_EXTENDED, _PROTECTIVE) and start and count:
             yield _Partition(start * 512, count * 512)
+
+
+def _extended(head: bytes, file: str) -> tuple[str, str] | None:
+    """Where the partitions in an extended one are is told by each of them, further on."""
+    if head[510:512] != b"\x55\xaa" or not any(head[446 + 4 + 16 * number] in _EXTENDED for number in range(4)):
+        return None
+    words = "a whole disk with its partitions in an extended one"
+    return words, f"dd if={file} of=job.img bs=512 skip=START count=SECTORS, of what sfdisk -l {file} lists"
 
 
 def _gpt(head: bytes) -> Iterator[_Partition]:

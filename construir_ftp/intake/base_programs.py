@@ -32,8 +32,14 @@ def check(found: Verdict, wanted: Wishes, images: Path, default_base: str) -> No
                 return
     except (ConstruirError, OSError):
         return
+    name = wanted.run.removeprefix("./")
+    if found.is_beside:
+        raise RefusedError(
+            f"{name} {_SAID[found.needed_as]} {found.needs}; the image is mounted at /job, so that its file is"
+            f" /job{found.needs}; name it so, and make the image anew"
+        )
     raise RefusedError(
-        f"{wanted.run.removeprefix('./')} {_SAID[found.needed_as]} {found.needs}, which neither the image nor the base"
+        f"{name} {_SAID[found.needed_as]} {found.needs}, which neither the image nor the base"
         f" image {base.name} has; name its Debian package among the packages in construir.toml"
     )
 

@@ -7,7 +7,7 @@ found. So a script or an ELF header in block 0, which hides an ext4 from libmagi
 alone no good.
 """
 
-import stat
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -39,8 +39,10 @@ _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
 _MEND = "mend it with e2fsck -fy IMAGE, and send it again"
-# Of directories, for construir.toml and the program: a sound image takes less than two of the largest.
+# Of directories, for construir.toml and the program: a sound image takes less than three of the largest.
 _MOST_LOOKED_BYTES = 4 * extfs.MOST_DIRECTORY_BYTES
+# Of the names in the root directory, where a construir.toml that is called otherwise is looked for.
+_MOST_BESIDE = 1000
 _UNREPLAYED = (
     "the image was in use when it was copied, or its machine was killed:"
     f" its journal is not replayed (needs_recovery); {_MEND}"
@@ -103,6 +105,7 @@ def _judge(codec: str, upload: UploadReader, limits: GateSection) -> Verdict:
         needs=inside.need.what if inside.need else "",
         needed_as=inside.need.role if inside.need else "",
         newest_s=0 if inside.is_debian_source else newest.seconds,
+        is_beside=inside.need is not None and inside.need.is_beside,
     )
 
 
@@ -290,9 +293,14 @@ def _objection(why: str) -> str:
 
 
 def _wishes(files: extfs.Image) -> str:
-    """The text of construir.toml at the root; empty where there is none. Raises ConstruirError where it is no text."""
+    """The text of construir.toml at the root; empty where there is none. Raises ConstruirError where it is no text, or
+    is called otherwise.
+    """
     inode = files.find(request.FILE.encode())
     if inode is None:
+        root = files.inode(extfs.ROOT)
+        beside = itertools.islice(files.entries_by_place(root, request.FILE.encode()), _MOST_BESIDE)
+        request.check_absent(name.decode(errors="replace") for name, _ in beside)
         return ""
-    request.check_file(is_file=inode.kind == stat.S_IFREG, size_bytes=inode.size_bytes)
+    request.check_file(mode=inode.kind, size_bytes=inode.size_bytes)
     return request.decode(files.text(inode))

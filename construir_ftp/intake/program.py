@@ -28,10 +28,14 @@ _ANEW = "and make the image anew"
 
 
 class Need(NamedTuple):
-    """What has to be in the machine's root: an absolute path, or the name of a program on PATH; and what it is for."""
+    """What has to be in the machine's root: an absolute path, or the name of a program on PATH; and what it is for.
+
+    `is_beside` is true of a path that the image has in its own root, which is /job in the machine.
+    """
 
     what: str
     role: Literal["interpreter", "loader", "target"]
+    is_beside: bool = False
 
 
 def look(image: Image, wanted: Wishes) -> Need | None:
@@ -42,7 +46,7 @@ def look(image: Image, wanted: Wishes) -> Need | None:
     name = wanted.run.removeprefix("./")
     found = _find_program(image, name)
     if isinstance(found, Elsewhere):
-        return _need(found.path, "target")
+        return _need(image, found.path, "target")
     if found.kind == stat.S_IFDIR:
         raise RefusedError(f"{name} is a directory; the program to run has to be a file")
     if found.kind != stat.S_IFREG:
@@ -52,8 +56,11 @@ def look(image: Image, wanted: Wishes) -> Need | None:
     return _look_inside(image, name, _begin(image, found), "PATH" in wanted.env)
 
 
-def _need(path: bytes, role: Literal["interpreter", "loader", "target"]) -> Need | None:
-    return Need(path.decode(), role) if _PRINTABLE.fullmatch(path) else None
+def _need(image: Image, path: bytes, role: Literal["interpreter", "loader", "target"]) -> Need | None:
+    if not _PRINTABLE.fullmatch(path):
+        return None
+    beside = paths.follow(image, b"/job" + path) if path.startswith(b"/") else None
+    return Need(path.decode(), role, isinstance(beside, Inode) and beside.kind == stat.S_IFREG)
 
 
 # -- where it is -------------------------------------------------------------------------------------------------
@@ -129,6 +136,11 @@ def check_text(name: str, begin: bytes) -> None:
     if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise RefusedError(f"{name} is UTF-16 text; save it as UTF-8, {_ANEW}")
     if b"\r" in line if is_script else b"\0" not in line and line.endswith(b"\r"):
+        if b"\r" in line[:-1]:
+            raise RefusedError(
+                f"the lines of {name} end in carriage returns alone, as on old Macs;"
+                f" run: sed -i 's/\\r/\\n/g' {name}, {_ANEW}"
+            )
         raise RefusedError(
             f"the first line of {name} ends in a carriage return, as lines do on Windows;"
             f" run: sed -i 's/\\r$//' {name}, {_ANEW}"
@@ -159,7 +171,7 @@ def _interpreter(image: Image, name: str, line: bytes, is_path_set: bool) -> Nee
     if not arguments or not _PLAIN.fullmatch(arguments[0]) or is_path_set:
         return None  # who knows
     own = paths.follow(image, b"/job/bin/" + arguments[0])
-    return None if own is not None else _need(arguments[0], "interpreter")
+    return None if own is not None else _need(image, arguments[0], "interpreter")
 
 
 def _find(image: Image, name: str, path: bytes, role: Literal["interpreter", "loader"]) -> Need | None:
@@ -167,7 +179,7 @@ def _find(image: Image, name: str, path: bytes, role: Literal["interpreter", "lo
     shown = ascii(path.decode(errors="replace"))[1:-1][:80]
     found = paths.follow(image, path if path.startswith(b"/") else b"/job/" + path)
     if isinstance(found, Elsewhere):
-        return _need(found.path, role)
+        return _need(image, found.path, role)
     if found is None:
         raise RefusedError(f"{name} is run by {shown}, which is not in the image")
     if found.kind != stat.S_IFREG or not found.mode & 0o111:

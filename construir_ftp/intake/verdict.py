@@ -27,8 +27,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `construir_toml` is the text of that file in it, which nobody has looked into yet. `objection`, if there is one, is
     why it must not be admitted all the same: what it asks for can't be told, or it could not be run. It can be
     unpacked, and looked at. `padding_bytes` zeros follow the stream. `needs` is what the job's program needs of the
-    machine's root, a path or a name on PATH, and `needed_as` what for (program.Need). `newest_s` is when its newest
-    file was changed, in seconds since 1970; 0 where that is not told.
+    machine's root, a path or a name on PATH, and `needed_as` what for; the image has a file of that path itself if
+    `is_beside` (program.Need). `newest_s` is when its newest file was changed, in seconds since 1970; 0 where that is
+    not told.
     """
 
     codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
@@ -42,6 +43,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     needs: Annotated[str, msgspec.Meta(max_length=200, pattern="^[!-~]*$")] = ""
     needed_as: Literal["", "interpreter", "loader", "target"] = ""
     newest_s: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
+    is_beside: bool = False
 
     def naming(self, name: str) -> "Verdict":
         """The same, with the upload's name in the cure."""

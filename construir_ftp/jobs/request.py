@@ -5,6 +5,8 @@ out. What is granted is bounded by the configuration: see Terms.
 """
 
 import re
+import stat
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
@@ -93,10 +95,20 @@ class Wishes(Section, frozen=True):
             raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
 
 
-def check_file(*, is_file: bool, size_bytes: int) -> None:
-    """Raises RefusedError if a construir.toml is no regular file, or a larger one than anyone writes."""
-    if not is_file or size_bytes > MOST_BYTES:
-        raise RefusedError(f"{FILE} has to be a file of at most {MOST_BYTES >> 10} KiB")
+def check_file(*, mode: int, size_bytes: int) -> None:
+    """Raises RefusedError if a construir.toml is no regular file (inode(7)), or a larger one than anyone writes."""
+    if stat.S_ISLNK(mode):
+        raise RefusedError(f"{FILE} is a link; put the file in its place")
+    if not stat.S_ISREG(mode) or size_bytes > MOST_BYTES:
+        is_directory = " is a directory, and" if stat.S_ISDIR(mode) else ""
+        raise RefusedError(f"{FILE}{is_directory} has to be a file of at most {MOST_BYTES >> 10} KiB")
+
+
+def check_absent(names_beside: Iterable[str]) -> None:
+    """Raises RefusedError if there is no construir.toml among these names, but one that is meant to be it."""
+    for name in names_beside:
+        if name.lower().removesuffix(".txt") == FILE:
+            raise RefusedError(f"{FILE} is called {name} here, and would not be read; rename it to {FILE}")
 
 
 def decode(text: bytes) -> str:

@@ -7,7 +7,6 @@ extended attributes are kept.
 """
 
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,8 +182,9 @@ def _wanted(content: Path) -> Wishes:
     try:
         status = asked.lstat()
     except FileNotFoundError:
+        request.check_absent(path.name for path in content.iterdir())
         return Wishes()
-    request.check_file(is_file=stat.S_ISREG(status.st_mode), size_bytes=status.st_size)
+    request.check_file(mode=status.st_mode, size_bytes=status.st_size)
     return request.read(request.decode(asked.read_bytes()))
 
 

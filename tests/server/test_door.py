@@ -167,6 +167,21 @@ REFUSED = {
                 "job.img.gz",
             ),
             (
+                "zlib",
+                """perl -MCompress::Zlib -e 'undef $/; print compress(<>)' whole.img >up.img""",
+                "a zlib stream",
+                r"pigz -dc up\.img \| gzip -c >job.img.gz",
+                "job.img.gz",
+            ),
+            (
+                "a logical partition",
+                "truncate -s 20M up.img; printf '2048,30000,E\\n4096,8192\\n' | sfdisk -q up.img; dd if=whole.img"
+                " of=up.img seek=2 bs=1M conv=notrunc status=none",
+                "a whole disk with its partitions in an extended one",
+                r"dd if=up\.img of=job\.img bs=512 skip=START count=SECTORS, of what sfdisk -l up\.img lists",
+                "",
+            ),
+            (
                 "lzop",
                 "lzop -c whole.img >up.img",
                 "an lzop stream",
@@ -248,6 +263,23 @@ REFUSED = {
     "lines of Windows, no interpreter": Bad(
         r"in_tree 'printf echo\\r\\n >run.sh'", "the first line of run.sh ends in a carriage return, as lines do on"
     ),
+    "lines of old Macs": Bad(
+        r"in_tree 'printf \#!/bin/sh\\recho\\r >run.sh'",
+        r"the lines of run.sh end in carriage returns alone, as on old Macs; run: sed -i 's/\\r/\\n/g' run.sh,",
+    ),
+    "lines of old Macs, no interpreter": Bad(
+        r"in_tree 'printf echo\\recho\\r >run.sh'", "the lines of run.sh end in carriage returns alone, as on old"
+    ),
+    "Construir.toml": Bad(
+        "in_tree 'echo cpus = 1 >Construir.toml'",
+        r"construir\.toml is called Construir\.toml here, and would not be read; rename it to construir\.toml",
+    ),
+    "construir.toml.txt": Bad(
+        "in_tree 'echo cpus = 1 >construir.toml.txt'", r"construir\.toml is called construir\.toml\.txt here, and would"
+    ),
+    "a link to construir.toml": Bad(
+        "in_tree 'echo cpus = 1 >a; ln -s a construir.toml'", "construir.toml is a link; put the file in its place"
+    ),
     "a byte order mark": Bad(
         r"in_tree 'printf \\357\\273\\277\#!/bin/sh\\n >run.sh'",
         "run.sh begins with a byte order mark, not with #!; save",
@@ -280,6 +312,14 @@ NOT_IN_BASE = {
     "ruby": Bad(r"in_tree 'printf \#!/usr/bin/ruby\\n >run.sh'", f"run.sh is run by /usr/bin/ruby, {_ASK}"),
     "ruby by env": Bad(r"in_tree 'printf \#!/usr/bin/env\ ruby\\n >run.sh'", f"run.sh is run by ruby, {_ASK}"),
     "a link": Bad("in_tree 'ln -sf /usr/bin/ruby run.sh'", f"run.sh is a link to /usr/bin/ruby, {_ASK}"),
+    "a link to what is beside it": Bad(
+        "in_tree 'mv run.sh real; ln -s /real run.sh'",
+        "run.sh is a link to /real; the image is mounted at /job, so that its file is /job/real; name it so, and make",
+    ),
+    "an interpreter beside it": Bad(
+        r"in_tree 'mkdir tools; cp /bin/true tools/own; printf \#!/tools/own\\n >run.sh'",
+        "run.sh is run by /tools/own; the image is mounted at /job, so that its file is /job/tools/own; name it so,",
+    ),
     "ELF of another architecture": Bad(
         "echo 'int main(){}' >x.c; aarch64-linux-gnu-gcc x.c -o tree/run.sh; in_tree :",
         f"run.sh is run by the loader /lib/ld-linux-aarch64.so.1, {_ASK}",

@@ -517,7 +517,7 @@ def results_in(names: Iterable[str]) -> set[str]:
         ("tiemout = 1", "construir.toml: tiemout: no such key (did you mean timeout?)"),
         ("timeout = 5", "construir.toml: timeout: expected"),
         ("#" * 20_000, "construir.toml has to be a file of at most 16 KiB"),
-        (None, "construir.toml has to be a file of at most 16 KiB"),
+        (None, "construir.toml is a link; put the file in its place"),
     ],
 )
 def test_a_construir_toml_that_no_server_takes_is_refused_before_it_is_sent(
