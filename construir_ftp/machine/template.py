@@ -48,6 +48,8 @@ class Template:
         self.shape, self._stop = shape, stop
         self._lock = threading.Lock()
         self._is_open = True
+        # Why the last machine that was to wait did not get ready.
+        self.fault = ""
         self._root = baseimage.hold(shape.base)
         self._ram = os.memfd_create("template-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._state = os.memfd_create("template-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -110,11 +112,22 @@ class Template:
     @contextmanager
     def waiting(self) -> Iterator[Machine]:
         """A clone that has rehearsed and was stopped again: it burns no processor time until it gets its job."""
-        with self._clone() as (machine, engine), rehearsal.disk() as disk:
-            machine.rehearse(disk, _STATE_S, self._stop)
-            engine.monitor().ask("stop")
-            machine.became("pooled")
+        with ExitStack() as stack:
+            try:
+                machine = self._get_ready(stack)
+            except StoppedError:
+                raise
+            except ConstruirError as error:
+                self.fault = str(error)
+                raise
             yield machine
+
+    def _get_ready(self, stack: ExitStack) -> Machine:
+        machine, engine = stack.enter_context(self._clone())
+        machine.rehearse(stack.enter_context(rehearsal.disk()), _STATE_S, self._stop)
+        engine.monitor().ask("stop")
+        machine.became("pooled")
+        return machine
 
     def close(self) -> None:
         """Give the memory back, as soon as the clones made of it have ended. Closing it again does nothing."""
@@ -169,10 +182,13 @@ class Templates:
         self._is_stopped = False
 
     def find(self, shape: Shape) -> Template | None:
-        """The template of a shape; None while it, or another one, is being built, and where it can't be."""
+        """The template of a shape; None while it, or another one, is being built, and where it can't be.
+
+        One whose last machine did not get ready to wait is thrown away: jobs would hang in others.
+        """
         key = shape.key()
         with self._lock:
-            template = self._built.pop(key, None)
+            template = self._without_fault(self._built.pop(key, None))
             if template is not None:
                 self._built[key] = template
             elif (
@@ -181,6 +197,15 @@ class Templates:
                 self._builder = threading.Thread(target=self._build, args=(shape, key), name="template")
                 self._builder.start()
             return template
+
+    def _without_fault(self, template: Template | None) -> Template | None:
+        if template is None or not template.fault:
+            return template
+        log.warning(
+            "template of %s thrown away: no machine of it gets ready: %s", template.shape.base.name, template.fault
+        )
+        template.close()
+        return None
 
     def _is_building(self) -> bool:
         return self._builder is not None and self._builder.is_alive()

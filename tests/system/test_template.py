@@ -230,6 +230,18 @@ def test_job_boots_cold_when_the_machine_that_waited_for_it_has_died(
     assert "in a machine booted for it, since the one it had failed: " in caplog.text
 
 
+def test_template_of_which_no_machine_gets_ready_to_wait_is_thrown_away_before_a_job_has_one(
+    resources: Resources, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert resources.templates is not None
+    wrong = never_booted(resources.shape())
+    put_in_place(resources, wrong)
+    with pytest.raises(ConstruirError), wrong.waiting():
+        pass
+    assert resources.templates.find(resources.shape()) is None
+    assert "thrown away: no machine of it gets ready: " in caplog.text
+
+
 def test_machine_that_has_had_a_job_takes_no_other(template: Template, tmp_path: Path) -> None:
     with template.waiting() as machine:
         assert machine.run(assignment(tmp_path / "first", JOBS / "hello")).claims.clean
