@@ -436,9 +436,17 @@ def test_name_with_what_debian_versions_have_in_them_is_taken(house: House, name
     assert re.fullmatch(r"[A-Za-z0-9._-]+", job.id)
 
 
-def test_curl_that_leaves_out_the_slash_is_told_so(house: House, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("/queue", b"/queue is a directory; end the address with a slash"),
+        ("/", b"jobs go into /queue; send it as /queue/x.img\r"),
+        ("/done/x.img", b"jobs go into /queue; send it as /queue/x.img\r"),
+    ],
+)
+def test_curl_that_sends_to_another_place_is_told_so(house: House, tmp_path: Path, place: str, words: bytes) -> None:
     (tmp_path / "x.img").write_bytes(JOB)
-    url = house.url("/queue")
+    url = house.url(place)
     done = subprocess.run(
         ["curl", "-sSv", "--user", f"alice:{PASSWORD}", "-T", tmp_path / "x.img", url],
         stdout=-1,
@@ -447,7 +455,7 @@ def test_curl_that_leaves_out_the_slash_is_told_so(house: House, tmp_path: Path)
         check=False,
     )
     assert done.returncode != 0
-    assert b"553 Refused: /queue is a directory; end the address with a slash" in done.stdout
+    assert b"553 Refused: " + words in done.stdout.replace(b"\n", b"\r")
     assert house.is_untouched()
 
 

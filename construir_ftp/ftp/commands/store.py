@@ -12,7 +12,7 @@ from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.intake.incoming import Partial
 from construir_ftp.intake.upload import OUR_FAULT, Upload
-from construir_ftp.jobs import reply
+from construir_ftp.jobs import names, reply
 from construir_ftp.jobs.reply import Reply
 
 log = logging.getLogger("construir.ftp")
@@ -81,7 +81,8 @@ def _name(session: Session, queue: Queue, path: str) -> str:
         # What curl -T makes of an address that ends in /queue.
         raise RefusedError("/queue is a directory; end the address with a slash, as in .../queue/", 553)
     if not queue.is_place(session.fs.ftp2fs(directory or slash or ".")):
-        raise RefusedError("jobs go into /queue", 553)
+        names.check_upload_name(name)
+        raise RefusedError(f"jobs go into /queue; send it as /queue/{name}", 553)
     return name
 
 
