@@ -156,7 +156,7 @@ def image_list(settings: Config, everything: bool, as_json: bool) -> None:
         manifest = base.manifest
         digest = manifest.digest().removeprefix("sha256:")[:16]
         table.add_row(base.name, manifest.suite, manifest.kernel_release, f"{manifest.created:%Y-%m-%d}", digest)
-    print_table(table)
+    print_table(table, nothing=f"there are no base images in {images} yet; to have one: construir image build")
 
 
 def _versions(images: Path, name: str, everything: bool) -> list[BaseImage]:

@@ -79,7 +79,8 @@ def layer_list(settings: Config, as_json: bool) -> None:
             f"{layer.last_used():%Y-%m-%d}",
             layer.manifest.sha256.removeprefix("sha256:")[:12],
         )
-    print_table(table, ["contents", *map(_contents, found)])
+    nothing = "there are no layers yet; a job that asks for packages has one made"
+    print_table(table, ["contents", *map(_contents, found)], nothing)
 
 
 def _contents(layer: Layer) -> str:

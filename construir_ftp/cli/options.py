@@ -92,12 +92,15 @@ def is_person_there() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def print_table(table: Table, ends: Iterable[str] = ()) -> None:
+def print_table(table: Table, ends: Iterable[str] = (), nothing: str = "") -> None:
     """Print a table whose cells are never cut, as wide as they need.
 
     `ends` has a text for the end of each line, the header's first. On a terminal it is cut to what the line has left,
-    or stands in the next line if that is too little.
+    or stands in the next line if that is too little. For a table without rows `nothing` is told, if it is given.
     """
+    if nothing and not table.row_count:
+        click.echo(f"construir: {nothing}", err=True)
+        return
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     for column in table.columns:
         column.no_wrap = True

@@ -37,7 +37,7 @@ def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
     if as_json:
         print_json(lines)
     else:
-        _print_table(lines)
+        _print_table(lines, "nothing that was sent from this computer" if mine else "nothing")
 
 
 @click.command("fetch")
@@ -149,13 +149,14 @@ def _side(reach: Reach, word: str, directory: Path) -> Side:
 # -- showing -------------------------------------------------------------------------------------------------
 
 
-def _print_table(lines: list[JobLine]) -> None:
+def _print_table(lines: list[JobLine], none: str) -> None:
     table = Table("", "job", "state", "since (UTC)", box=None)
     for line in lines:
         since = f"{line.since:%Y-%m-%d %H:%M}" if line.since else ""
         cells = "*" if line.mine else "", line.id, _state(line), since
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    print_table(table, ["", *(on_one_line(_why(line)) for line in lines)])
+    nothing = f"{none} waits, runs or is done there; to send a job: construir submit DIR"
+    print_table(table, ["", *(on_one_line(_why(line)) for line in lines)], nothing)
 
 
 def _state(line: JobLine) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import files
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import BaseImageError, ConstruirError, MissingError
 from construir_ftp.image import baseimage, versions
 
 
@@ -55,8 +55,13 @@ def collect(images: Path, needed: Collection[str], kept: Collection[str] = ()) -
 
 
 def remove(images: Path, name: str) -> None:
-    """Remove a name and all its versions. Raises ConstruirError, with nothing removed, if one is in use."""
-    baseimage.find(images, name)
+    """Remove a name and all its versions. Raises MissingError, and ConstruirError, with nothing removed, if one is in
+    use.
+    """
+    try:
+        baseimage.find(images, name)
+    except BaseImageError as error:
+        raise MissingError(error.what) from error
     ours = [version.path for version in versions.every(images, name)]
     if any(versions.is_held(version) for version in ours):
         raise ConstruirError(f"base image '{name}' is in use; stop what runs on it, then remove it")

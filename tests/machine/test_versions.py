@@ -262,6 +262,9 @@ def test_remove_takes_a_name_and_all_its_versions_unless_one_is_in_use(tmp_path:
     construir("image", "remove", "worker", f"--images={tmp_path}", check=True)
     assert baseimage.names(tmp_path) == []
     assert not list(versions.store(tmp_path, "worker").iterdir())
+    again = construir("image", "remove", "worker", f"--images={tmp_path}")
+    told = f"construir: base image 'worker' not found in {tmp_path}, where there is: none\n"
+    assert (again.returncode, again.stderr) == (66, told)
 
 
 def test_unknown_name_is_refused_with_the_list_of_what_there_is(tmp_path: Path) -> None:

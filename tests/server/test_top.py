@@ -136,3 +136,10 @@ def test_a_server_that_was_never_there_is_told_in_a_line(tmp_path: Path) -> None
     done = construir("top", "--server=ftp://127.0.0.1:1", "--count=1")
     assert (done.returncode, done.stderr.count("\n")) == (69, 1)
     assert construir("top", f"--spool={tmp_path / 'none'}", "--count=1").returncode == 1
+
+
+def test_jobs_of_a_server_without_any_says_so(house: House) -> None:
+    for options, none in ((["--mine"], "nothing that was sent from this computer"), ([], "nothing")):
+        done = construir("jobs", f"--server=ftp://127.0.0.1:{house.server.address[1]}", *options, check=True)
+        told = f"construir: {none} waits, runs or is done there; to send a job: construir submit DIR\n"
+        assert (done.stdout, done.stderr) == ("", told)

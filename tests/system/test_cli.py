@@ -16,6 +16,7 @@ from construir_ftp.cli.main import construir as group
 from construir_ftp.cli.options import printable
 from construir_ftp.config import Config
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.pack import pack
 from tests.support.appliance import construir
 from tests.support.places import JOBS
@@ -78,6 +79,17 @@ def test_listings_of_an_empty_appliance_are_json_in_whole_lines_and_without_colo
         said = construir(*words.split(), "--json", spool, images, check=True)
         assert msgspec.json.decode(said.stdout) in ([], ["alice"]) or words == "status", words
         assert said.stderr == ""
+
+
+def test_listings_of_an_empty_appliance_say_that_there_is_nothing_and_how_there_would_be(tmp_path: Path) -> None:
+    Spool.prepare(tmp_path)
+    for word, told in (
+        ("image", "to have one: construir image build\n"),
+        ("layer", "asks for packages has one made\n"),
+    ):
+        said = construir(word, "list", f"--spool={tmp_path}", f"--images={tmp_path}", check=True)
+        assert (said.stdout, said.stderr.count("\n")) == ("", 1)
+        assert said.stderr.endswith(told)
 
 
 def test_no_table_is_cut_or_coloured_where_there_is_no_terminal(images: Path) -> None:
