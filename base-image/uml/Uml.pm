@@ -7,16 +7,11 @@ use strict;
 my %LINES = ('construir.control' => 1, 'construir.output' => 2);
 my ($READ_WRITE, $O_NOCTTY) = (2, 0400);                    # asm-generic/fcntl.h
 my ($TCSETS, $SERIAL) = (0x5402, 04277);   # asm-generic/ioctls.h, termbits.h
-my $BLOCK_BYTES = 4096;
 my $MS_RDONLY = 1;                                          # sys/mount.h
-my $has_been_ready;
 
 INIT {
-    my $say = \&main::say_control;
     *main::mount_root = \&mount_root;
     *main::open_port = \&open_line;
-    # What has launched the kernel has said that it is ready for an order, which is on its way.
-    *main::say_control = sub { $say->(@_) unless $_[0] eq 'ready' && !$has_been_ready++ };
 }
 
 # The root is a snapshot that nobody shares: it can be written to at once.
@@ -34,16 +29,7 @@ sub open_line {
     sysopen my $line, "/dev/ttyS$number", $READ_WRITE | $O_NOCTTY or return undef;
     my $raw = pack 'L4 C x6 C C x12', 0, 0, $SERIAL, 0, 0, 1, 0;
     ioctl $line, $TCSETS, $raw;
-    look_at_lines() if $number == $LINES{'construir.control'};
     return $line;
-}
-
-# The kernel learns of what has come by a signal (SIGIO), and so of nothing that was there before it asked for one. Whatever
-# else the host answers has it look: here the root disk, whose last block nobody has read yet.
-sub look_at_lines {
-    sysopen my $disk, '/dev/ubda', 0 or return;
-    sysseek $disk, -$BLOCK_BYTES, 2;
-    sysread $disk, my $block, $BLOCK_BYTES;
 }
 
 1;

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp.jail import user_mode
+
 SCRATCH = Path("/var/tmp")  # noqa: S108 - a tmpfs of the jail's own, never the host's
 _DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
 _KVM = Path("/dev/kvm")
@@ -68,7 +70,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     `scratch_bytes` is the size of a /var/tmp of its own, which costs memory as it fills; 0 is none. `proc`: whether
     there is a /proc, which knows of nothing outside. `system` is a directory that has what is to be seen as /usr, in
-    place of the host's. `fixed_addresses`: programs are loaded where they want to be (personality(2)).
+    place of the host's. `fixed_addresses`: programs are loaded where they want to be (personality(2)). `filter` holds
+    instead of the usual system call filter, for what has a narrower one of its own.
     """
 
     readable: tuple[Path, ...] = ()
@@ -78,6 +81,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     proc: bool = False
     system: Path | None = None
     fixed_addresses: bool = False
+    filter: bytes | None = None
     limits: Limits = Limits()
 
 
@@ -121,6 +125,7 @@ def user_mode_machine(system: Path, *, disk_bytes: int, memory_bytes: int, chang
     return Cell(
         system=system,
         fixed_addresses=True,  # the kernel would start itself again for that, and may start nothing
+        filter=user_mode.outer(),
         scratch_bytes=memory_bytes + changes_bytes + _UML_SCRATCH,
         proc=True,  # where it finds its disks, among its descriptors
         limits=Limits(

@@ -58,7 +58,7 @@ class Jail:
             uid = stack.enter_context(uids.lease(self.means.uids)) if self.means.uids else None
             group = stack.enter_context(_group(self.means, cell.limits)) if self.means.groups else None
             self._prepare(cell, uid)
-            with readable(self.means.filter) as filter_fd:
+            with readable(cell.filter or self.means.filter) as filter_fd:
                 words = bubblewrap.wrap(self.means, cell, argv, uid=uid, filter_fd=filter_fd, group=group)
                 fds = [fd for fd in (*pass_fds, self.means.userns, filter_fd) if fd is not None]
                 outer = process.spawn(

@@ -86,15 +86,18 @@ MACHINES = {
 }
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """The filter for this machine (or the one named as uname -m would), None where its system calls aren't known."""
+def program(machine: str | None = None, spared: int | None = None) -> bytes | None:
+    """The filter for this machine (or the one named as uname -m would), None where its system calls aren't known.
+
+    One system call can be spared, which a narrower filter is to deal with.
+    """
     known = MACHINES.get(machine or platform.machine())
     if known is None:
         return None
     words = [
         *only(known.name),
         *_unless_at_least(_X32),
-        *(word for number in (*known.denied, *_DENIED_EVERYWHERE) for word in _deny(number)),
+        *(word for number in (*known.denied, *_DENIED_EVERYWHERE) if number != spared for word in _deny(number)),
         # Its flags are in memory, out of a filter's sight: C libraries fall back to clone() on this answer.
         *(instruction(EQUAL, known.clone3, if_not=1), instruction(ANSWER, ERRNO | errno.ENOSYS)),
         *deny_new_namespaces(known.clone),

@@ -2,6 +2,9 @@
 
 launch sets it in the jail before it becomes the kernel (base-image/uml/launch); the filter of every jail holds beside
 it. Only for x86-64, as there is such a kernel for nothing else.
+
+The kernel wants a socket for its management console, and binds it to a name. Neither happens: launch, which the
+system call is passed on to (seccomp_unotify(2)), names a descriptor that the kernel has inherited, once.
 """
 
 import errno
@@ -9,6 +12,7 @@ import functools
 import platform
 from collections.abc import Sequence
 
+from construir_ftp.jail import seccomp
 from construir_ftp.jail.seccomp import (
     ALLOW,
     ANSWER,
@@ -26,10 +30,13 @@ from construir_ftp.jail.seccomp import (
     only,
 )
 
-_FIFTH = 48
+_FIFTH, _SIXTH = 48, 56
 _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 15, 38
-_AF_UNIX = 1
+_AF_UNIX, _SOCK_DGRAM = 1, 2
 _AT_EMPTY_PATH = 0x1000
+# SECCOMP_RET_USER_NOTIF, and the two requests by which launch takes and answers (linux/seccomp.h).
+_PASS_ON = 0x7FC00000
+_ANSWERING = (0xC0502100, 0xC0182101)
 # TCGETS, TCSETS, TIOCGWINSZ, TCGETS2, TCSETS2 (asm-generic/ioctls.h): what asks whether a descriptor is a terminal.
 _TERMINAL = (0x5401, 0x5402, 0x5413, 0x802C542A, 0x402C542B)
 
@@ -47,6 +54,7 @@ ALLOWED = {
     "timer_settime": 223,
     "sendmsg": 46,
     "recvmsg": 47,
+    "recvfrom": 45,
     "poll": 7,
     "kill": 62,
     "epoll_wait": 232,
@@ -118,7 +126,14 @@ ALLOWED = {
     "restart_syscall": 219,
 }
 # Those it may use in one way only.
-PARTLY = {"socketpair": 53, "ioctl": 16, "execveat": 322, "prlimit64": 302}
+PARTLY = {"socketpair": 53, "ioctl": 16, "execveat": 322, "prlimit64": 302, "sendto": 44}
+# Those that are not made, though it is told that they were: a datagram socket of this host, and a name for it.
+_SOCKET, _BIND = 41, 49
+
+
+def outer() -> bytes | None:
+    """The filter of the jail, which would deny what is for launch to answer."""
+    return seccomp.program(spared=_SOCKET)
 
 
 @functools.cache
@@ -144,9 +159,13 @@ def program(machine: str | None = None) -> bytes | None:
         *deny_new_namespaces(known.clone),
         *_allow_little_prctl(known.prctl),
         *_allow_if(partly["socketpair"], FIRST, [_AF_UNIX]),
-        *_allow_if(partly["ioctl"], SECOND, _TERMINAL),
+        *_allow_if(partly["ioctl"], SECOND, (*_TERMINAL, *_ANSWERING)),
         *_allow_if(partly["execveat"], _FIFTH, [_AT_EMPTY_PATH]),
         *_allow_if(partly["prlimit64"], THIRD, [0], and_high_word=True),
+        # To whoever is at the other end, and nobody else.
+        *_allow_if(partly["sendto"], _SIXTH, [0]),
+        *(instruction(EQUAL, _BIND, if_not=1), instruction(ANSWER, ERRNO)),
+        *_pass_on_socket(),
         instruction(ANSWER, ERRNO | errno.EPERM),
     ]
     return b"".join(words)
@@ -177,3 +196,14 @@ def _allow_if(number: int, argument: int, values: Sequence[int], *, and_high_wor
         instruction(ANSWER, ERRNO | errno.EPERM),
     ]
     return [instruction(EQUAL, number, if_not=len(checks)), *checks]
+
+
+def _pass_on_socket() -> list[bytes]:
+    """A datagram socket of this host is for launch to answer; all others are denied."""
+    refuse = instruction(ANSWER, ERRNO | errno.EPERM)
+    checks = [
+        *(instruction(LOAD, FIRST), instruction(EQUAL, _AF_UNIX, if_so=1), refuse),
+        *(instruction(LOAD, SECOND), instruction(EQUAL, _SOCK_DGRAM, if_so=1), refuse),
+        instruction(ANSWER, _PASS_ON),
+    ]
+    return [instruction(EQUAL, _SOCKET, if_not=len(checks)), *checks]

@@ -23,7 +23,7 @@ from construir_ftp.image import baseimage, uml
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail, uids
-from construir_ftp.machine import qemu, rehearsal, uml_engine
+from construir_ftp.machine import qemu, uml_engine
 from construir_ftp.machine.shape import Accelerator, Shape, program_of
 from construir_ftp.machine.vm import Machine
 
@@ -167,9 +167,6 @@ def probe(
     try:
         with Machine.start(shape) as started:
             started.wait_until_ready(deadline_s, stop)
-            if accelerator == "uml":  # what is ready is only what becomes its kernel
-                with rehearsal.disk() as disk:
-                    started.rehearse(disk, deadline_s, stop)
     except MachineUnavailableError as error:
         return f"{error} (under {accelerator.upper()})"
     return ""

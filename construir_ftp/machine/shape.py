@@ -64,7 +64,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         """
         found = process.find(self.program)
         mark = (found, *files.mark(Path(found))) if found else None
-        sizes = (self.memory_bytes, self.cpus, self.max_disk_bytes, self.read_only_disks)
+        # A user-mode kernel has no places for disks that it has not been given.
+        places = 0 if self.accelerator == "uml" else self.read_only_disks
+        sizes = (self.memory_bytes, self.cpus, self.max_disk_bytes, places)
         line = guest.kernel_line(self.architecture, self.accelerator)
         return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
 

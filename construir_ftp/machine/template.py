@@ -24,6 +24,7 @@ from construir_ftp.machine.qemu import Ram
 from construir_ftp.machine.qemu_engine import QemuEngine
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.vm import Machine
+from construir_ftp.machine.waiting import Boots, Source
 
 log = logging.getLogger("construir.runner")
 
@@ -35,6 +36,7 @@ _STATE_S = 30.0
 _RETRY_S = 300
 # Some 90 MiB each: the usual machine, the same with disks for what a job depends on, and what else was used last.
 _MOST_KEPT = 4
+_CLONED = ("kvm", "tcg")
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
 
 
@@ -186,6 +188,8 @@ class Templates:
 
         One whose last machine did not get ready to wait is thrown away: jobs would hang in others.
         """
+        if shape.accelerator not in _CLONED:
+            return None
         key = shape.key()
         with self._lock:
             template = self._without_fault(self._built.pop(key, None))
@@ -207,15 +211,19 @@ class Templates:
         template.close()
         return None
 
+    def source(self, shape: Shape) -> Source | None:
+        """What machines of a shape are made of that wait; None while there is no template of it, if it has some."""
+        return self.find(shape) if shape.accelerator in _CLONED else Boots(shape, self._timeout_s, self._stopped)
+
     def _is_building(self) -> bool:
         return self._builder is not None and self._builder.is_alive()
 
     def discard(self, shape: Shape, why: str) -> None:
         """Throw away the template of a shape, after a machine made of it failed; the next use builds another."""
-        log.warning("template of %s thrown away: %s", shape.base.name, why)
         with self._lock:
             template = self._built.pop(shape.key(), None)
         if template is not None:
+            log.warning("template of %s thrown away: %s", shape.base.name, why)
             template.close()
 
     def stop(self) -> None:

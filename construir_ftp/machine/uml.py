@@ -4,7 +4,7 @@ Its machine is what QEMU's is: a root disk that forgets, the job's disk, disks t
 Sources: the kernel's Documentation/virt/uml/user_mode_linux_howto_v2.rst, kernel-parameters.rst.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from construir_ftp.image import uml
 from construir_ftp.machine import guest
@@ -29,16 +29,12 @@ def changes_bytes(root_bytes: int) -> int:
     return root_bytes + root_bytes // _MAP_BITS + _HEADER_BYTES
 
 
-def argv(shape: Shape, wires: Mapping[str, int], disks: int) -> list[str]:
-    """The words of the command line. {0} stands for the path of the root disk's descriptor, {1} for the job's, and so
-    on.
-
-    `wires` are the descriptors of WIRES; `disks` is how many there are beside the root, the job's first.
-    """
+def argv(shape: Shape, root: int, wires: Mapping[str, int]) -> list[str]:
+    """The words of the command line. `root` is the root disk's descriptor, `wires` are those of WIRES."""
     return [
         KERNEL,
         f"mem={shape.memory_bytes // 2**20}M",
-        *_disks(disks),
+        f"ubd0={_CHANGES},/proc/self/fd/{root}",
         *(f"ssl{line}=fd:{wires[name]}" for line, name in enumerate(WIRES)),
         # The guest's processes are held by seccomp(2); without it each would be traced (ptrace(2)).
         *("seccomp=on", "con=null", "ssl=null", "noreboot", "uml_dir=/var/tmp/uml", "hostfs=/usr/lib/uml/modules"),
@@ -46,9 +42,18 @@ def argv(shape: Shape, wires: Mapping[str, int], disks: int) -> list[str]:
     ]
 
 
-def _disks(count: int) -> list[str]:
-    words = [f"ubd0={_CHANGES},{{0}}", f"ubd1={{1}},,{guest.JOB_SERIAL}"][: 1 + count]
-    return words + [f"ubd{at}r={{{at}}},,{guest.read_only_serial(at - 2)}" for at in range(2, 1 + count)]
+def plug(paths: Sequence[str]) -> list[str]:
+    """The management console's commands that put disks into a machine, by their paths in the jail: the job's, and those
+    to be read.
+    """
+    disks = [f"ubd1={path},,{guest.JOB_SERIAL}" for path in paths[:1]]
+    disks += [f"ubd{at}r={path},,{guest.read_only_serial(at - 2)}" for at, path in enumerate(paths[1:], 2)]
+    return [f"config {disk}" for disk in disks]
+
+
+def unplug(count: int) -> list[str]:
+    """The commands that take so many disks out again."""
+    return [f"remove ubd{at}" for at in range(1, 1 + count)]
 
 
 def _guest(shape: Shape) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from construir_ftp.jobs.result import moment
 from construir_ftp.jobs.status import RunnerReport, RunningJob
+from construir_ftp.machine.template import Template
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.pause import LACKS_ROOM, Pause
 from construir_ftp.runner.resources import Resources
@@ -22,7 +23,7 @@ def of(
         pause_detail=pause.detail if is_paused else "",
         paused=stands_still,
         accelerator=latest.accelerator.accelerator if latest else None,
-        warm=latest is not None and latest.template() is not None,
+        warm=latest is not None and isinstance(latest.source(), Template),
     )
 
 

@@ -13,7 +13,8 @@ from construir_ftp.machine import accelerator, capacity
 from construir_ftp.machine.accelerator import Choice
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.machine.shape import Shape
-from construir_ftp.machine.template import Template, Templates
+from construir_ftp.machine.template import Templates
+from construir_ftp.machine.waiting import Source
 from construir_ftp.trust.seal import Seal
 
 log = logging.getLogger("construir.runner")
@@ -41,9 +42,9 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
         """The machine that jobs get."""
         return Shape.of(self.machine, self.base, self.accelerator.accelerator, self.max_disk_bytes)
 
-    def template(self) -> Template | None:
-        """What they are cloned from, if there is one by now."""
-        return self.templates.find(self.shape()) if self.templates is not None else None
+    def source(self) -> Source | None:
+        """What those that wait are made of, if that is there by now."""
+        return self.templates.source(self.shape()) if self.templates is not None else None
 
 
 class Supply:
@@ -74,7 +75,7 @@ class Supply:
             artifact_limits=self._config.artifacts,
             seal=self._seal,
             keep_upload_bytes=int(self._config.results.keep_upload),
-            templates=self._templates if choice.accelerator != "uml" and self._config.machine.warm else None,
+            templates=self._templates if self._config.machine.warm else None,
         )
 
     def _choose_accelerator(self, base: BaseImage) -> Choice:

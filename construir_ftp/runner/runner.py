@@ -22,9 +22,10 @@ from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Wants
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.machine import brake, capacity
-from construir_ftp.machine.template import Template, Templates
+from construir_ftp.machine.template import Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.runner import report as telling
+from construir_ftp.machine.waiting import Source
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
@@ -100,14 +101,14 @@ class Runner:
     def _start_slots(self) -> None:
         with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
             self._latest = self._supply.get()
-            self._template()
+            self._source()
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
-            slot.start(self._work, lambda: self._finish.send(b"!"), self._template if keeps_one_ready else lambda: None)
+            slot.start(self._work, lambda: self._finish.send(b"!"), self._source if keeps_one_ready else lambda: None)
         self._installs.start(self._prepare, lambda: self._finish.send(b"!"))
 
-    def _template(self) -> Template | None:
-        return self._latest.template() if self._latest else None
+    def _source(self) -> Source | None:
+        return self._latest.source() if self._latest else None
 
     def _loop(self, stop: Stop, wake: socket.socket, watch: Watch) -> None:
         self._interrupting = stop.interrupting

@@ -1,6 +1,6 @@
 """A slot: a thread that has one machine at a time, and lives as long as the runner.
 
-While it has no job it keeps a machine ready, where there is a template to clone one from. A machine dies with the
+While it has no job it keeps a machine ready, where there is something to make one of. A machine dies with the
 thread that started it, so nothing here is handed from one thread to another but the job.
 """
 
@@ -14,8 +14,8 @@ from contextlib import ExitStack, suppress
 
 from construir_ftp.errors import ConstruirError, StoppedError
 from construir_ftp.jobs.spool import Job
-from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
+from construir_ftp.machine.waiting import Source
 from construir_ftp.runner.attempt import Attempt
 from construir_ftp.runner.resources import Resources
 
@@ -23,7 +23,7 @@ log = logging.getLogger("construir.runner")
 
 # What is done in a slot's thread with each job: also given where it is told to kill it, and the machine that was kept.
 Work = Callable[[Resources, Attempt | Job, socket.socket, Machine | None], None]
-# What a slot is told: a job to run, prepared or not, and where it is told to kill it; that there may be a template now;
+# What a slot is told: a job to run, prepared or not, and where it is told to kill it; that there may be one to keep;
 # or that there will be nothing more.
 Task = tuple[Resources, Attempt | Job, socket.socket]
 _LOOK_AGAIN = "look again"
@@ -49,13 +49,13 @@ class Slot:
         self,
         work: Work,
         is_free: Callable[[], object],
-        template: Callable[[], Template | None],
+        source: Callable[[], Source | None],
     ) -> None:
         """Begin. In the slot's thread `work` is called for each job, with a socket that is readable once it is to be
-        killed, and the machine that was kept for it if there is one; `is_free` is called after it. `template` says
-        what to keep a machine of.
+        killed, and the machine that was kept for it if there is one; `is_free` is called after it. `source` says
+        what to make of the machine that is kept.
         """
-        self._work, self._is_free, self._template = work, is_free, template
+        self._work, self._is_free, self._source = work, is_free, source
         self._thread = threading.Thread(target=self._live, name="slot")
         self._thread.start()
 
@@ -76,7 +76,7 @@ class Slot:
                 self._killer.send(b"!")
 
     def look_again(self) -> None:
-        """Tell it that there may be a template now."""
+        """Tell it that there may be a machine to keep now."""
         self._told.put(_LOOK_AGAIN)
 
     def end(self) -> None:
@@ -143,15 +143,15 @@ class Slot:
             return None
 
     def _is_outdated(self, machine: Machine) -> bool:
-        template = self._template()
-        return template is not None and template.shape.key() != machine.shape.key()
+        source = self._source()
+        return source is not None and source.shape.key() != machine.shape.key()
 
     def _keep_ready(self, stack: ExitStack) -> Machine | None:
-        template = self._template()
-        if template is None:
+        source = self._source()
+        if source is None:
             return None
         try:
-            return stack.enter_context(template.waiting())
+            return stack.enter_context(source.waiting())
         except StoppedError:
             return None
         except (ConstruirError, OSError) as error:

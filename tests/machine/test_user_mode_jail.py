@@ -87,7 +87,7 @@ REFUSED = {
     "a process without a way back": "435, $zeros, 64",
 }
 FILES = r"""
-    for my $path ('/usr/bin/new', '/new', '/etc/new', '/dev/new', '/usr/bin/sh', @ARGV) {
+    for my $path ('/usr/bin/new', '/new', '/etc/new', '/dev/new', '/usr/bin/sh', "/proc/self/fd/$ARGV[2]", $ARGV[3]) {
         print "write $path: ", (open(my $file, '+>>', $path) ? 'opened' : 'refused'), "\n";
     }
     for my $path ('/home', '/root', '/etc/passwd', '/var/lib', '/sys/kernel', '/dev/kvm', '/dev/sda', '/run') {
@@ -98,6 +98,29 @@ FILES = r"""
     open my $pattern, '>', '/proc/sys/kernel/core_pattern' or print "core_pattern: refused\n";
     print $pattern '|/bin/x' if $pattern;
     close $pattern or print "core_pattern: not written\n" if $pattern;
+"""
+# What it is told when it asks for the socket of its console, at first and later; the end that it gets is the one whose
+# other end is ours.
+CONSOLE = r"""
+    my $console = syscall 41, 1, 2, 0;
+    print 'socket: ', ($console == $ARGV[0] ? 'its own' : $console), "\n";
+    print 'name: ', syscall(49, $console, my $name = "\1\0/var/tmp/x\0", 13), "\n";
+    print 'made: ', (-e '/var/tmp/x' ? 'yes' : 'no'), "\n";
+    $! = 0;
+    print 'another: ', syscall(41, 1, 2, 0), ' ', $! + 0, "\n";
+    $! = 0;
+    print 'to somebody: ', syscall(44, $console, my $word = 'x', 1, 0, my $whom = "\1\0/x\0", 5), ' ', $! + 0, "\n";
+"""
+# Of each process but what waits for all, whether it is under as many filters as this one.
+FILTERS = r"""
+    sub filters {
+        open my $status, '<', "/proc/$_[0]/status" or return '';
+        return (grep { /^Seccomp_filters/ } <$status>)[0];
+    }
+    opendir my $processes, '/proc';
+    for my $pid (grep { /^\d+$/ && $_ > 1 } readdir $processes) {
+        print filters($pid) eq filters($$) ? 'same ' : 'other ';
+    }
 """
 FILLS = r"""
     $SIG{XFSZ} = 'IGNORE';
@@ -127,25 +150,25 @@ def kind(uml_base: BaseImage) -> Cell:
     return cell.user_mode_machine(uml_base.uml, disk_bytes=DISK, memory_bytes=MEMORY, changes_bytes=CHANGES)
 
 
-def in_place_of_the_kernel(kind: Cell, root: Path, code: str, *arguments: str) -> str:
-    """What a program in Perl says that is started where a kernel would be; {0} among `arguments` is the root disk."""
+def in_place_of_the_kernel(kind: Cell, root: Path, code: str) -> str:
+    """What a program in Perl says that is started where a kernel would be; its arguments are the descriptors
+    of its management console, of its orders and of the root disk, and the path of that.
+    """
+    console, monitor = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours, orders = socket.socketpair()
-    control_end, control = socket.socketpair()
     narrow, write_end = os.pipe()
     disk = os.open(root, os.O_RDONLY)
     os.write(write_end, user_mode.program() or b"")
     os.close(write_end)
-    fds = [orders.fileno(), control.fileno(), narrow]
+    fds = [monitor.fileno(), orders.fileno(), narrow]
     try:
-        argv = [uml.PERL, uml.LAUNCH, *map(str, fds)]
-        with jail.host().hold(kind, argv, pass_fds=fds, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as prisoner:
-            orders.close()
-            control.close()
-            assert control_end.recv(100) == b"ready\n"
-            socket.send_fds(ours, ["\0".join([uml.PERL, "-e", code, *arguments]).encode()], [disk])
+        argv = [uml.PERL, uml.LAUNCH, *map(str, fds), uml.PERL, "-e", code, *map(str, (*fds[:2], disk)), str(root)]
+        with jail.host().hold(
+            kind, argv, pass_fds=[*fds, disk], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as prisoner:
             output, _ = prisoner.process.communicate(timeout=120)
     finally:
-        for end in (ours, orders, control_end, control):
+        for end in (console, monitor, ours, orders):
             end.close()
         for descriptor in (narrow, disk):
             os.close(descriptor)
@@ -161,13 +184,24 @@ def test_what_a_kernel_does_not_need_is_refused(kind: Cell, uml_base: BaseImage)
     assert answers == {name: "-1 38" if name == "a process without a way back" else "-1 1" for name in REFUSED}, said
 
 
+def test_socket_of_its_console_is_one_that_it_has_inherited_and_there_is_no_other(
+    kind: Cell, uml_base: BaseImage
+) -> None:
+    said = in_place_of_the_kernel(kind, uml_base.root, CONSOLE).splitlines()
+    assert said == ["socket: its own", "name: 0", "made: no", "another: -1 38", "to somebody: -1 1"]
+
+
+def test_what_keeps_its_disks_is_behind_the_same_filter(kind: Cell, uml_base: BaseImage) -> None:
+    assert in_place_of_the_kernel(kind, uml_base.root, FILTERS).split() == ["same", "same"]
+
+
 def test_nothing_can_be_written_and_nothing_seen_but_its_own(kind: Cell, uml_base: BaseImage) -> None:
-    said = in_place_of_the_kernel(kind, uml_base.root, FILES, "{0}", str(uml_base.root)).splitlines()
+    said = in_place_of_the_kernel(kind, uml_base.root, FILES).splitlines()
     assert [line for line in said if line.startswith("write") and "refused" not in line] == []
     assert [line for line in said if line.startswith("see") and "absent" not in line] == []
     assert len(said) >= 17
     (processes,) = [line for line in said if line.startswith("processes")]
-    assert len(processes.split()) <= 3  # what waits for it, and itself
+    assert len(processes.split()) <= 4  # what waits for it, what keeps its disks, and itself
     assert any(line.startswith("core_pattern") for line in said)
 
 

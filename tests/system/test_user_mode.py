@@ -1,6 +1,7 @@
 """Jobs in user-mode machines, where they are different from others, and what happens when such a machine fails."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -63,7 +64,7 @@ def programs(appliance: Appliance) -> list[int]:
     found = []
     for pid in descendants(appliance.parts()["runner"]):
         with suppress(FileNotFoundError, ProcessLookupError):
-            if b"linux.uml\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if re.search(r"/linux\.uml$|uml-userspace", str(Path(f"/proc/{pid}/exe").readlink())):
                 found.append(pid)
     return found
 
@@ -159,6 +160,89 @@ def test_kernel_that_does_not_work_here_is_found_out_by_a_trial(uml_base: BaseIm
 def test_check_says_that_the_jail_is_the_only_wall(settings: str, tmp_path: Path) -> None:
     said = construir("check", f"--spool={tmp_path / 'spool'}", settings).stdout
     assert "user-mode Linux, as configured: the jail is the only wall between a job and this host" in said
+
+
+# -- machines that wait --------------------------------------------------------------------------------------
+
+# One of two slots keeps a machine.
+ONE_WAITS = CONFIG.replace("warm = false\n", "").replace("slots = 2", "slots = 2\nwaiting = 1")
+MOST_WAITING_BYTES = 128 * 2**20
+LOOK_S = 3.0
+MARKS = b"""#!/bin/sh
+ls /root/mark /dev/shm/mark 2>/dev/null
+touch /root/mark /dev/shm/mark
+cat /proc/sys/kernel/random/boot_id
+echo made >made
+"""
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory, uml_base: BaseImage) -> Iterator[Appliance]:
+    assert uml_base.manifest.uml
+    with Appliance(tmp_path_factory.mktemp("keeping"), machines.config("uml", ONE_WAITS)).running() as appliance:
+        yield appliance
+
+
+def waiting(appliance: Appliance, *earlier: int) -> int:
+    """The kernel of the machine that waits, once there is one that is none of the earlier ones; never more than one."""
+    deadline = time.monotonic() + 120
+    while True:
+        kernels = []
+        for pid in programs(appliance):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                kernels += [pid] if Path(f"/proc/{pid}/exe").readlink().name == "linux.uml" else []
+        if len(kernels) == 1 and kernels[0] not in earlier:
+            return kernels[0]
+        assert time.monotonic() < deadline, kernels
+        time.sleep(0.05)
+
+
+def ticks(pid: int) -> int:
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+def test_one_machine_waits_for_each_job_and_has_it_alone(keeping: Appliance, tmp_path: Path) -> None:
+    upload, kernels, said = image(tmp_path, "marks", MARKS), [waiting(keeping)], []
+    for _ in range(2):
+        job = keeping.submit(upload)
+        result = keeping.wait(job)
+        assert (result["status"], result["boot_path"], result["attempt"]) == ("success", "pooled", 1), result
+        said.append(keeping.fetch(job, "output.log"))
+        kernels.append(waiting(keeping, *kernels))
+    assert len(set(kernels)) == 3
+    assert [len(words.split()) for words in said] == [1, 1]
+    assert said[0] != said[1]
+
+
+def test_machine_that_waits_takes_what_a_job_depends_on(keeping: Appliance, tmp_path: Path) -> None:
+    first = keeping.submit(image(tmp_path, "first", MARKS))
+    keeping.wait(first)
+    waiting(keeping)
+    script = b"#!/bin/sh\ncat /deps/first/made\n"
+    job = keeping.submit(image(tmp_path, "second", script, f'[dependencies]\nresults = ["{first}"]\n'))
+    result = keeping.wait(job)
+    assert (result["status"], result["boot_path"]) == ("success", "pooled"), result
+    assert keeping.fetch(job, "output.log") == b"made\n"
+
+
+def test_machine_that_waits_takes_little_memory_and_hardly_any_processor_time(keeping: Appliance) -> None:
+    pid, deadline = waiting(keeping), time.monotonic() + 120
+    while True:
+        before = ticks(pid)
+        time.sleep(LOOK_S)
+        # It wakes up a few times a second, as any kernel does.
+        if ticks(pid) - before <= 0.03 * LOOK_S * os.sysconf("SC_CLK_TCK"):
+            break
+        assert time.monotonic() < deadline
+    resident = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert resident is not None
+    assert int(resident[1]) * 1024 < MOST_WAITING_BYTES
+
+
+def test_machine_that_dies_while_it_waits_costs_its_job_no_attempt(keeping: Appliance, tmp_path: Path) -> None:
+    os.kill(waiting(keeping), signal.SIGKILL)
+    result = keeping.wait(keeping.submit(image(tmp_path, "unharmed", b"#!/bin/sh\necho here\n")))
+    assert (result["status"], result["boot_path"], result["attempt"]) == ("success", "cold", 1), result
 
 
 # -- when it fails -------------------------------------------------------------------------------------------
