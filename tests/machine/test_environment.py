@@ -1,9 +1,11 @@
 """What a build expects to find in a machine, and what it is told when the machine ends it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from construir_ftp.architecture import native
@@ -12,11 +14,14 @@ from construir_ftp.machine import outcome
 from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.guest import Errand
 from construir_ftp.machine.outcome import Outcome
-from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
+from construir_ftp.machine.vm import Machine
+from tests.support import machines
 from tests.support.images import run
-from tests.support.machines import assignment
+from tests.support.machines import LONG_S, assignment
 
+MEMORY = 192 * 2**20
+Start = Callable[[], AbstractContextManager[Machine]]
 OTHER_USER = "setpriv --reuid=65534 --regid=65534 --clear-groups"
 # Each is a shell's command that succeeds in the machine of a job; all run in one machine.
 EXPECTED = {
@@ -158,33 +163,35 @@ ENDS: dict[str, tuple[str, Status, int | None, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def clones(shape: Shape) -> Iterator[Template]:
-    template = Template.build(shape, 60)
-    yield template
-    template.close()
+@pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
+def start(request: pytest.FixtureRequest, images: Path) -> Iterator[Start]:
+    """What gives a machine of each kind, a small one, whose memory is to be filled: a clone, where there are any."""
+    shape = msgspec.structs.replace(machines.of_kind(request.param, images), memory_bytes=MEMORY)
+    if request.param:
+        yield lambda: Machine.start(shape)
+        return
+    with closing(Template.build(shape, LONG_S)) as template:
+        yield template.clone
 
 
-def run_job(
-    clones: Template, place: Path, script: str, *, timeout_s: float = 300, idle_timeout_s: float = 300
-) -> Ending:
+def run_job(start: Start, place: Path, script: str, *, timeout_s: float = LONG_S, idle_s: float = LONG_S) -> Ending:
     job = place / "job"
     job.mkdir()
     (job / "run.sh").write_text("#!/bin/sh\n" + script + "\n")
     (job / "run.sh").chmod(0o755)
     errand = Errand(hostname="environment", filesystem="ext2")
-    task = assignment(place / "run", job, errand=errand, timeout_s=timeout_s, idle_timeout_s=idle_timeout_s)
-    with clones.clone() as machine:
+    task = assignment(place / "run", job, errand=errand, timeout_s=timeout_s, idle_timeout_s=idle_s)
+    with start() as machine:
         return machine.run(task)
 
 
 @pytest.fixture(scope="module")
-def found(clones: Template, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def found(start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each command said, and then its exit status."""
     place = tmp_path_factory.mktemp("environment")
     parts = [f"echo '<{name}>'\n(\n{command}\n) 2>&1\necho; echo status $?" for name, command in EXPECTED.items()]
     parts = [part.replace("echo; echo status $?", "status=$?; echo; echo status $status") for part in parts]
-    run_job(clones, place, "\n".join(["export JOB=$$", *parts, "echo '<gitconfig>'", "cat /etc/gitconfig"]))
+    run_job(start, place, "\n".join(["export JOB=$$", *parts, "echo '<gitconfig>'", "cat /etc/gitconfig"]))
     said = (place / "run/output.log").read_text()
     return dict(re.findall(r"^<(.*)>\n((?:(?!<).*\n?)*)", said, re.MULTILINE))
 
@@ -207,8 +214,8 @@ def test_git_obeys_the_repository_of_a_job_whoever_it_belongs_to(found: dict[str
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_reason_says_how_the_job_ended(clones: Template, tmp_path: Path, name: str) -> None:
+def test_reason_says_how_the_job_ended(start: Start, tmp_path: Path, name: str) -> None:
     script, status, exit_code, reason = ENDS[name]
-    limits = {"too long": {"timeout_s": 3.0}, "silent": {"idle_timeout_s": 2.0}}.get(name, {})
-    ending = run_job(clones, tmp_path, script, **limits)
+    limits = {"too long": {"timeout_s": 3.0}, "silent": {"idle_s": 2.0}}.get(name, {})
+    ending = run_job(start, tmp_path, script, **limits)
     assert outcome.judge(ending) == Outcome(status, reason, exit_code), ending
