@@ -1,4 +1,7 @@
-"""A tar stream of unknown origin -> a squashfs image, in a jail (sqfstar(1))."""
+"""A tar stream of unknown origin -> a squashfs image, in a jail (mksquashfs(1)).
+
+Not by sqfstar(1), which is the same program: that of Debian 12 takes no level of compression.
+"""
 
 import io
 import os
@@ -13,6 +16,8 @@ from construir_ftp.jail import cell, tools
 
 _TIMEOUT_S = 3600.0
 _MEMORY_BYTES = 512 * 2**20
+# Of build-essential and debhelper, 360 MiB: 3.9 s of processor time and 114 MiB; by the default, 15, 52 s and 105 MiB.
+_LEVEL = ("-Xcompression-level", "6")
 
 
 def squash(tar: Iterator[bytes], target: Path, most_bytes: int, newest_s: int | None = None) -> None:
@@ -23,12 +28,12 @@ def squash(tar: Iterator[bytes], target: Path, most_bytes: int, newest_s: int | 
     """
     target.touch()
     its_cell = cell.writer(target, memory_bytes=_MEMORY_BYTES, cpu_s=_TIMEOUT_S, most_bytes=most_bytes)
-    options = ["-force", "-quiet", "-no-progress", "-comp", "zstd", "-mem", "256M"]
+    options = ["-tar", "-noappend", "-quiet", "-no-progress", "-mem", "256M", "-comp", "zstd", *_LEVEL]
     # Its own default for the root directory is writable by everyone.
     options += ["-root-mode", "755"]
     # 4.5.1 takes -root-time, -root-uid and -root-gid, and does nothing with them.
     now, owner = ([], []) if newest_s is None else (["env", f"SOURCE_DATE_EPOCH={newest_s}"], ["-all-root"])
-    argv: list[str | Path] = [*now, "sqfstar", *options, *owner, target]
+    argv: list[str | Path] = [*now, "mksquashfs", "-", target, *options, *owner]
     with tools.start(its_cell, argv, _TIMEOUT_S, stdin=subprocess.PIPE) as tool:
         with suppress(BrokenPipeError):  # it says why below
             for block in tar:
