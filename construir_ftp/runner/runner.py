@@ -24,8 +24,8 @@ from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.machine import brake, capacity
 from construir_ftp.machine.template import Templates
 from construir_ftp.machine.vm import Machine
-from construir_ftp.runner import report as telling
 from construir_ftp.machine.waiting import Source
+from construir_ftp.runner import report as telling
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain

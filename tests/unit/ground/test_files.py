@@ -216,6 +216,8 @@ def test_what_is_there_is_known_by_its_name(tmp_path: Path) -> None:
 def test_file_systems_of_this_kernel_are_told_from_others(tmp_path: Path) -> None:
     assert files.is_local(tmp_path)
     assert not files.is_local(Path("/proc"))
+
+
 def test_what_a_killed_writer_left_goes_with_the_next_one_and_nothing_else(tmp_path: Path) -> None:
     target, hour_s = tmp_path / "manifest[1].json", 3600
     names = {
