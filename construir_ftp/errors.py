@@ -142,7 +142,14 @@ class BaseImageError(ConstruirError):
 
 
 class CommandError(ConstruirError):
-    """Another program failed; the message holds the command, to be pasted into a shell."""
+    """Another program failed; the message holds the command, to be pasted into a shell.
+
+    `output` is the end of what it had printed, where that is not in the message.
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class RefusedError(ConstruirError):

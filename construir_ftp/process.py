@@ -99,7 +99,7 @@ def run(
         except sh.TimeoutException as late:
             raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(words)}") from late
         except sh.ErrorReturnCode as failed:
-            raise CommandError(_failure(words, failed.exit_code, failed.stderr or failed.stdout)) from failed
+            raise _failure(words, failed.exit_code, failed.stdout, failed.stderr) from failed
         except sh.ForkException as failed:
             reason = str(failed).strip().splitlines()[-1].strip()
             raise CommandError(f"can't be started ({reason}): {shlex.join(words)}") from failed
@@ -146,9 +146,10 @@ def _outcome(running: "sh.RunningCommand", meanwhile: Callable[[], None] | None)
     return str(running)
 
 
-def _failure(words: Iterable[str], status: int, said: bytes) -> str:
-    last_words = said.decode(errors="replace").strip()[-_QUOTED_BYTES:].replace("\n", "; ")
-    return f"exit status {status} from: {shlex.join(words)} ({last_words or 'it said nothing'})"
+def _failure(words: Iterable[str], status: int, printed: bytes, complained: bytes = b"") -> CommandError:
+    last_words = (complained or printed).decode(errors="replace").strip()[-_QUOTED_BYTES:].replace("\n", "; ")
+    message = f"exit status {status} from: {shlex.join(words)} ({last_words or 'it said nothing'})"
+    return CommandError(message, printed.decode(errors="replace")[-_QUOTED_BYTES:])
 
 
 def capture(
@@ -184,7 +185,7 @@ def capture(
     except subprocess.TimeoutExpired as late:
         raise CommandError(f"not done after {timeout_s:g} s: {shlex.join(words)}") from late
     except subprocess.CalledProcessError as failed:
-        raise CommandError(_failure(words, failed.returncode, failed.stderr or failed.stdout)) from failed
+        raise _failure(words, failed.returncode, failed.stdout, failed.stderr or b"") from failed
     except OSError as failed:
         raise CommandError(f"can't be started ({failed.strerror}): {shlex.join(words)}") from failed
     return done.stdout

@@ -113,7 +113,7 @@ def look_at(
 
 
 def _tell_needs(needs: Dependencies) -> None:
-    if needed := ", ".join((*needs.packages, *needs.results, *needs.layers)):
+    if needed := ", ".join((*needs.installs(), *needs.results, *needs.layers)):
         click.echo(f"construir: getting ready what it depends on: {printable(needed)}", err=True)
 
 

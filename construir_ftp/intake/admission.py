@@ -91,7 +91,7 @@ def _record(name: str, contributor: str, found: Verdict, wanted: Wishes, most_ar
         space_bytes=int(wanted.space or 0),
         artifacts_bytes=min(found.image_bytes + int(wanted.space or 0), most_artifacts) if wanted.outputs else 0,
         after=list(wanted.dependencies.results),
-        installs=bool(wanted.dependencies.packages),
+        installs=bool(wanted.dependencies.installs()),
         newest_s=found.newest_s,
     )
 

@@ -27,6 +27,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LAYER = re.compile(rf"{_NAME.pattern}(@[0-9a-f]{{12}})?")
 # Debian Policy 5.6.1 (names) and 5.6.12 (versions).
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?")
+# What apt-get satisfy takes (apt-get(8)), which is Debian Policy 7.1; a number of them may be in one line.
+_RELATION = re.compile(r"(Conflicts: )?[a-z0-9][A-Za-z0-9+.:~ ()<>=!|,\[\]-]{0,399}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The kernel takes no longer path (PATH_MAX), and it begins with /job/.
 _PROGRAM = re.compile(r"(?!.{4091})(\./)?[A-Za-z0-9_+-][A-Za-z0-9._+-]*(/[A-Za-z0-9_+-][A-Za-z0-9._+-]*)*")
@@ -43,9 +45,12 @@ def _expect(key: str, values: tuple[str, ...], pattern: re.Pattern[str], expecte
 
 
 class Dependencies(Section, frozen=True):
-    """The table [dependencies]: Debian packages, ids of earlier results, names of published layers."""
+    """The table [dependencies]: Debian packages, build dependencies in debian/control's words, ids of earlier results,
+    names of published layers.
+    """
 
     packages: Annotated[tuple[str, ...], msgspec.Meta(max_length=500)] = ()
+    build_depends: Annotated[tuple[str, ...], msgspec.Meta(max_length=500)] = ()
     results: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
     layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
 
@@ -56,8 +61,18 @@ class Dependencies(Section, frozen=True):
             _PACKAGE,
             'names of Debian packages, such as "cmake" or "cmake=3.25.1-1"; no suite, no architecture',
         )
+        _expect(
+            "build_depends",
+            self.build_depends,
+            _RELATION,
+            'relations as in debian/control, such as "debhelper-compat (= 13)" or "python3 <!nocheck>"',
+        )
         _expect("results", self.results, _ID, "ids of jobs, as the reply to an upload names them")
         _expect("layers", self.layers, _LAYER, "names of layers, as listed in /layers")
+
+    def installs(self) -> tuple[str, ...]:
+        """All that is to be installed for it."""
+        return self.packages + self.build_depends
 
 
 class Wishes(Section, frozen=True):
@@ -160,7 +175,7 @@ def render(wanted: Wishes) -> str:
     lines += [f'{key} = "{getattr(wanted, key)}B"\n' for key in ("memory", "space") if getattr(wanted, key) is not None]
     lines.append(f"outputs = {_list(wanted.outputs)}\n" if wanted.outputs else "")
     lines += ["[env]\n", *(f"{key} = {_quoted(value)}\n" for key, value in wanted.env.items())] if wanted.env else []
-    needs = {key: getattr(wanted.dependencies, key) for key in ("packages", "results", "layers")}
+    needs = {key: getattr(wanted.dependencies, key) for key in ("packages", "build_depends", "results", "layers")}
     if any(needs.values()):
         lines += ["[dependencies]\n", *(f"{key} = {_list(names)}\n" for key, names in needs.items() if names)]
     return "".join(lines)
@@ -230,6 +245,7 @@ KEYS = (
     Key("", "outputs", '["out/*.deb"]', "Files that are put into the result as files of their own."),
     Key("env", "CFLAGS", '"-O2"', "Any variable: the environment of the program."),
     Key("dependencies", "packages", '["gcc", "libc6-dev"]', "Packages of the base image's Debian, to be installed."),
+    Key("dependencies", "build_depends", '["debhelper-compat (= 13)"]', "What debian/control names as Build-Depends."),
     Key("dependencies", "results", '["ID"]', "Earlier jobs, whose disks are to be read at /deps/NAME."),
     Key("dependencies", "layers", '["ghc-9.8"]', "Layers that the appliance's operator has published."),
 )

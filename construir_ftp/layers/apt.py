@@ -147,20 +147,30 @@ class Archive:
     def _refreshed(self) -> Path:
         return self.place / "refreshed"
 
-    def resolve(self, wanted: tuple[str, ...]) -> Plan:
+    def resolve(self, wanted: tuple[str, ...], relations: tuple[str, ...] = ()) -> Plan:
         """What installing the packages `wanted` takes, without what they merely recommend; nothing is fetched.
 
-        Raises RefusedError, naming the package, where one is unknown or can't be installed.
+        `relations` are to be satisfied besides, which are in the words of Build-Depends. Raises RefusedError, naming
+        the package, where one is unknown or can't be installed.
         """
         try:
-            asked = self._exactly(wanted)
-            said = self._apt.run("get", "install", "--simulate", _NO_PATTERNS, "--", *asked)
+            said = self._satisfied(wanted, relations) if relations else self._installed(wanted)
         except CommandError as error:
-            raise RefusedError(f"dependencies.packages: {plainly(error)}") from error
+            key = "build_depends" if relations else "packages"
+            raise RefusedError(f"dependencies.{key}: {plainly(error)}") from error
         found = _STEP.findall(said)
         chosen = {name: (version, architecture) for step, name, version, architecture in found if step == "Inst"}
         steps = _steps([(step, name) for step, name, _, _ in found])
-        return Plan(tuple(self._described(chosen)), tuple(steps), wanted)
+        return Plan(tuple(self._described(chosen)), tuple(steps), wanted + relations)
+
+    def _installed(self, wanted: tuple[str, ...]) -> str:
+        """What apt says of how it would install packages."""
+        return self._apt.run("get", "install", "--simulate", _NO_PATTERNS, "--", *self._exactly(wanted))
+
+    def _satisfied(self, wanted: tuple[str, ...], relations: tuple[str, ...]) -> str:
+        """The same of packages and relations: alternatives, architectures and build profiles are apt's to judge."""
+        exact = [re.sub(r"=(.*)", r" (= \1)", package) for package in wanted]
+        return self._apt.run("get", "satisfy", "--simulate", "--", *exact, *relations)
 
     def _exactly(self, wanted: tuple[str, ...]) -> list[str]:
         """Packages in apt's words, so that each means itself and nothing else. Raises RefusedError for unknown ones.
@@ -227,9 +237,16 @@ def _steps(found: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]
 
 def plainly(error: CommandError) -> str:
     """apt's own words for what is wrong, out of the message of a failed command; no path of the host is in them."""
-    words = str(error)
+    # The second and further alternatives of a dependency are on lines of their own.
+    words = re.sub(r"(\bor)?\n\s*", lambda end: f"{end[1]} " if end[1] else "; ", f"{error.output}\n{error}").strip(
+        "; "
+    )
     said = re.findall(r"E: ([^;)]*)", words)
     depends = re.findall(r"((?:\S+ : )?(?:Pre)?Depends: [^;]*?) *(?:;|$)", words)
+    # What was asked for itself is a package of this name to apt-get satisfy.
+    asked = re.findall(r"satisfy:command-line : (.*?) *(?:;|$)", words)
+    if asked:
+        return "; ".join(asked)[:300]
     plain = " ".join(part.strip() for part in [*said, *depends]) or words
     return re.sub(r"(?<![\w:/.])/[^\s,;'\")]+", "...", plain)[:300]
 

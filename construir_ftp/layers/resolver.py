@@ -114,7 +114,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         for name in needs.layers:
             if self.store().find(name) is None:
                 raise RefusedError(f"{request.FILE}: dependencies.layers: there is no layer {name}; see /layers")
-        if needs.packages:
+        if needs.installs():
             self._check_packages(wanted, aside)
 
     def terms(self) -> Terms:
@@ -143,7 +143,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_packages(self, wanted: Wishes, aside: Aside) -> None:
         try:
-            plan = self.plan(self.archive(self.base(wanted), self.stop), wanted.dependencies.packages, aside)
+            plan = self._plan_of(wanted, self.archive(self.base(wanted), self.stop), aside)
         except RefusedError as error:
             raise RefusedError(f"{request.FILE}: {error}", error.reply) from error
         except StoppedError as error:
@@ -153,7 +153,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         if plan.installed_bytes > self.layers.max_installed:
             largest = max(plan.packages, key=lambda package: package.installed_bytes)
             raise RefusedError(
-                f"{request.FILE}: dependencies.packages: {_in_short(wanted.dependencies.packages)} with all they need"
+                f"{request.FILE}: dependencies.packages: {_in_short(wanted.dependencies.installs())} with all they need"
                 f" take {plan.installed_bytes >> 20} MiB, {largest.name} alone {largest.installed_bytes >> 20} MiB;"
                 f" at most {self.layers.max_installed >> 20} MiB can be had here"
             )
@@ -176,8 +176,16 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         pace = Pace(int(self.layers.min_fetch_rate), self.layers.fetch_rate_window)
         return Archive(self.spool.state("layers") / ARCHIVES, base, pace=pace, stop=stop)
 
-    def plan(self, archive: Archive, packages: tuple[str, ...], aside: Aside | None = None) -> Plan:
-        """What a set of packages comes to; at the door by lists that may be old, rather than to keep anyone waiting.
+    def plan(
+        self,
+        archive: Archive,
+        packages: tuple[str, ...],
+        build_depends: tuple[str, ...] = (),
+        aside: Aside | None = None,
+    ) -> Plan:
+        """What packages and build dependencies come to.
+
+        At the door that is by lists that may be old, rather than to keep anyone waiting.
 
         `aside` says that it is asked at the door, and is for waits there. Raises RefusedError, and CommandError where
         the archive can't be reached.
@@ -185,7 +193,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         if not self.layers.packages:
             raise RefusedError("dependencies.packages: none can be had here; put them into the image")
         archive.refresh(at_the_door=aside is not None, aside=aside or nullcontext)
-        return archive.resolve(packages)
+        return archive.resolve(packages, build_depends)
+
+    def _plan_of(self, wanted: Wishes, archive: Archive, aside: Aside | None = None) -> Plan:
+        needs = wanted.dependencies
+        return self.plan(archive, needs.packages, needs.build_depends, aside)
 
     def shape(self, wanted: Wishes, base: BaseImage, usual: Shape) -> Shape:
         """The machine a job wants, its other sizes and, if it can be, its accelerator being the usual ones."""
@@ -218,7 +230,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         try:
             chain: list[Layer] = []
             archive = self.archive(shape.base, stop)
-            if needs.packages and (plan := self.plan(archive, needs.packages)).packages:
+            if needs.installs() and (plan := self._plan_of(wanted, archive)).packages:
                 workshop = Workshop(store, archive, shape, self.layers.timeout, stop, lambda: tell(INSTALLING))
                 made = workshop.ensure(plan)
                 chain += store.chain(made)
@@ -233,7 +245,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         except InstallationError as error:
             raise DependencyError(str(error), error.log) from error
         except CommandError as error:
-            names = _in_short(needs.packages)
+            names = _in_short(needs.installs())
             log.warning("no layer can be made of the packages %s: %s", names, error)
             raise DependencyError(f"no layer can be made of the packages {names}: {plainly(error)}") from error
         return chain
@@ -287,7 +299,7 @@ def why_not_run(base: BaseImage, machine: MachineSection) -> str:
 def _disks(wanted: Wishes) -> int:
     """How many layers and results a job names, its packages being one."""
     needs = wanted.dependencies
-    return len(needs.results) + len(needs.layers) + bool(needs.packages)
+    return len(needs.results) + len(needs.layers) + bool(needs.installs())
 
 
 def _in_short(packages: tuple[str, ...]) -> str:

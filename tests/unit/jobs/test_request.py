@@ -35,6 +35,7 @@ outputs = ["out/*.deb"]
 CFLAGS = "-O2 -g"
 [dependencies]
 packages = ["build-essential", "cmake=3.25.1-1"]
+build_depends = ["debhelper-compat (= 13)", "libfoo-dev (>= 1:2~) | bar:native [!arm64] <!nocheck>", "Conflicts: baz"]
 results = ["20261122T104102Z-7f3a-zlib"]
 layers = ["ghc-9.8", "gcc@0123456789ab"]
 """
@@ -53,6 +54,7 @@ def test_every_key_is_understood() -> None:
     assert (read.timeout, read.memory, read.cpus) == (Duration(1800), Size(2**30), 2)
     assert read.env == {"CFLAGS": "-O2 -g"}
     assert read.dependencies.packages == ("build-essential", "cmake=3.25.1-1")
+    assert read.dependencies.installs()[2] == "debhelper-compat (= 13)"
     TERMS.check(read, 2**20)
 
 
@@ -84,6 +86,9 @@ def test_nothing_asked_for_is_everything_by_default() -> None:
         (f"env = {{A = '{'x' * 20_000}'}}", "env: expected at most"),
         ("[dependencies]\npackages = ['a b']", "dependencies.packages: expected"),
         ("[dependencies]\npackages = ['--help']", "dependencies.packages: expected"),
+        ("[dependencies]\nbuild_depends = ['--help']", "dependencies.build_depends: expected"),
+        ("[dependencies]\nbuild_depends = ['./x.deb']", "dependencies.build_depends: expected"),
+        ("[dependencies]\nbuild_depends = ['a; b']", "dependencies.build_depends: expected"),
         ("[dependencies]\npackages = ['gcc', 'gcc']", "dependencies.packages: the same"),
         ("[dependencies]\nresults = ['../x']", "dependencies.results: expected"),
         ("[dependencies]\nlayers = ['/etc']", "dependencies.layers: expected"),

@@ -60,6 +60,27 @@ def test_a_name_that_apt_would_take_for_an_expression_or_a_removal_is_of_no_pack
     assert f"package {name} in the archive of small" in str(refused.value)
 
 
+def test_build_dependencies_are_satisfied_as_debian_control_means_them(archive: Archive) -> None:
+    relations = ("nothing-such | abc (>= 1.0)", "elsewhere [no-such-cpu]", "g++ <!nocheck>", "booter <stage1>", "tool")
+    plan = archive.resolve(("gcc=1.0",), relations)
+    assert plan.versions() == [f"{name}:all=1.0" for name in ("abc", "g++", "gcc", "tool")]
+    assert plan.asked == ("gcc=1.0", *relations)
+
+
+@pytest.mark.parametrize(
+    ("relation", "why"),
+    [
+        ("abc (>= 2)", r"Depends: abc \(>= 2\)"),
+        ("no-such | none-such", "Depends: no-such but it is not installable or none-such but it is not installable"),
+        ("abc (>= 1", r"Problem parsing dependency: abc \(>= 1"),
+        ("Conflicts: gcc", "gcc"),
+    ],
+)
+def test_build_dependency_that_cannot_be_had_is_told_in_apts_words(archive: Archive, relation: str, why: str) -> None:
+    with pytest.raises(RefusedError, match=rf"dependencies.build_depends: .*{why}"):
+        archive.resolve(("gcc",), (relation,))
+
+
 def test_what_conflicts_with_a_package_of_the_base_image_has_that_removed_first(tmp_path: Path) -> None:
     debs = DebArchive(tmp_path / "debs")
     debs.add("gcc", depends="other")
