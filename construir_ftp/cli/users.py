@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -30,6 +30,14 @@ def _mail_option(**how: Any) -> Callable[[Any], Any]:
     return click.option("--mail", metavar="ADDRESS", help="Where NAME gets mail when a job of theirs has ended.", **how)
 
 
+def _keyring_option(command: Any) -> Any:
+    return click.option(
+        "--keyring",
+        type=click.File("rb"),
+        help="Public keys (gpg --export), one of which is to sign the Debian sources that NAME sends.",
+    )(command)
+
+
 def _warn_of_silence(settings: Config, mail: str) -> None:
     if mail and not settings.notify.tells_by_mail():
         click.echo("construir: no mail is sent until notify.smtp, or notify.sendmail, is set", err=True)
@@ -39,25 +47,38 @@ def _warn_of_silence(settings: Config, mail: str) -> None:
 @click.argument("name")
 @click.option("--password-stdin", is_flag=True, help="Read the password from the first line of standard input.")
 @_mail_option(default="")
+@_keyring_option
 @configured
-def user_add(settings: Config, name: str, password_stdin: bool, mail: str) -> None:
+def user_add(settings: Config, name: str, password_stdin: bool, mail: str, keyring: BinaryIO | None) -> None:
     """Let NAME send jobs."""
     users = Users(settings.users_path())
     users.demand_new(name)
     password = _password(password_stdin)
     Spool.prepare(settings.spool_path())
     users.add(name, password, mail)
+    if keyring is not None:
+        users.set_keyring(name, keyring.read())
     _warn_of_silence(settings, mail)
 
 
 @user_group.command("set")
 @click.argument("name")
-@_mail_option(required=True)
+@_mail_option()
+@_keyring_option
 @configured
-def user_set(settings: Config, name: str, mail: str) -> None:
-    """Change where NAME is told of the ends of their jobs; --mail '' is nowhere."""
-    Users(settings.users_path()).set_mail(name, mail)
-    _warn_of_silence(settings, mail)
+def user_set(settings: Config, name: str, mail: str | None, keyring: BinaryIO | None) -> None:
+    """Change where NAME is told of the ends of their jobs, and whose signature their Debian sources need.
+
+    --mail '' is nowhere. An empty FILE, such as /dev/null, for --keyring: they need no signature any longer.
+    """
+    users = Users(settings.users_path())
+    if mail is None and keyring is None:
+        raise UsageError("nothing to change; name it with --mail or --keyring")
+    if mail is not None:
+        users.set_mail(name, mail)
+        _warn_of_silence(settings, mail)
+    if keyring is not None:
+        users.set_keyring(name, keyring.read())
 
 
 @user_group.command("password")

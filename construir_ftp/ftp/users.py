@@ -3,8 +3,10 @@
     [contributors.alice]
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
     mail = "alice@example.org"
+    keyring = "keyrings/alice.gpg"
 
-`mail` is where the contributor is told of the ends of their jobs; the operator alone sets it. The file is replaced in
+`mail` is where the contributor is told of the ends of their jobs, `keyring` has the keys that sign their Debian
+sources, beside the users file; the operator alone sets both. The file is replaced in
 one step, so that it can be read at any moment; a change counts from the next login on. Passwords are never kept, logged
 or compared in clear.
 """
@@ -22,6 +24,7 @@ import msgspec
 
 from construir_ftp import files, locks
 from construir_ftp.errors import ConfigError, MissingError, UsageError, one_line
+from construir_ftp.ftp import keyring
 from construir_ftp.units import is_mail_address
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -39,6 +42,7 @@ _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$h/fuIrTAnZgx70xr5CLQHg$lpRhFCxB4Ec5ez8
 class _Contributor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str
     mail: str = ""
+    keyring: str = ""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +82,11 @@ class Users:
         contributor = self._current().get(name)
         return contributor.mail if contributor else ""
 
+    def keyring(self, name: str) -> Path | None:
+        """The keys, one of which is to sign the sources of `name`; None if they need no signature."""
+        contributor = self._current().get(name)
+        return self.path.parent / contributor.keyring if contributor and contributor.keyring else None
+
     def check(self, name: str, password: str) -> bool:
         """Whether `password` is that of `name`. Takes a while on purpose, as long for a name that is unknown."""
         contributor = self._current().get(name)
@@ -110,6 +119,17 @@ class Users:
         """Have `name` told of their jobs there; nowhere, if that is empty. Raises as set_password does."""
         _check_mail(mail)
         self._change(name, mail=mail)
+
+    def set_keyring(self, name: str, keys: bytes) -> None:
+        """Have a key of these sign the sources of `name`; no signature is asked for, if there are none.
+
+        They are as `gpg --export` writes them, with or without --armor. Raises as set_password does.
+        """
+        _expect(name, self._current())
+        path = keyring.place(self.path.parent, name)
+        if keys:
+            keyring.write(path, keys)
+        self._change(name, keyring=str(path.relative_to(self.path.parent)) if keys else "")
 
     def remove(self, name: str) -> None:
         """Let `name` send no more jobs; sent ones stay. Raises MissingError for a name that isn't there."""
@@ -213,6 +233,7 @@ def _check_entry(path: Path, name: str, contributor: _Contributor) -> None:
     try:
         _check_name(name)
         _check_mail(contributor.mail)
+        keyring.check(contributor.keyring)
     except UsageError as error:
         raise ConfigError(f"{path}: {error}") from error
     if not _HASH.fullmatch(contributor.password):
@@ -228,7 +249,8 @@ def _text(contributors: _Contributors) -> str:
 def _entry(name: str, contributor: _Contributor) -> str:
     # A name is a bare key, and nothing in a hash or an address needs escaping: see _NAME, _HASH, units.is_mail_address.
     mail = f'mail = "{contributor.mail}"\n' if contributor.mail else ""
-    return f'[contributors.{name}]\npassword = "{contributor.password}"\n{mail}'
+    keys = f'keyring = "{contributor.keyring}"\n' if contributor.keyring else ""
+    return f'[contributors.{name}]\npassword = "{contributor.password}"\n{mail}{keys}'
 
 
 def _replace(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import argon2
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from construir_ftp.errors import ConfigError, MissingError, UsageError
 from construir_ftp.ftp import users as users_module
 from construir_ftp.ftp.users import Users
+from tests.support.images import run
 from tests.support.places import PROJECT
+from tests.support.sources import Signer
 
 PASSWORD = "correct horse"
 
@@ -95,6 +98,50 @@ def test_what_is_no_mail_address_is_refused(users: Users, mail: str) -> None:
     with pytest.raises(UsageError):
         users.set_mail("alice", mail)
     assert users.mail("alice") == ""
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Iterator[Signer]:
+    signer = Signer(tmp_path, "alice")
+    yield signer
+    signer.close()
+
+
+@pytest.mark.parametrize("armored", [False, True])
+def test_keyring_is_kept_beside_the_users_file_and_readable_by_gpgv(
+    users: Users, signer: Signer, tmp_path: Path, armored: bool
+) -> None:
+    users.add("alice", PASSWORD, "alice@example.org")
+    assert users.keyring("alice") is None
+    users.set_keyring("alice", signer.public("--armor") if armored else signer.public())
+    users.set_password("alice", "battery staple")
+    keyring = users.keyring("alice")
+    assert keyring == users.path.parent / "keyrings/alice.gpg"
+    (tmp_path / "words").write_text("words\n")
+    signer.sign_list(tmp_path / "words")
+    run("gpgv", "--keyring", keyring, tmp_path / "words")
+    assert users.mail("alice") == "alice@example.org"
+    users.set_keyring("alice", b"")
+    assert users.keyring("alice") is None
+
+
+@pytest.mark.parametrize(
+    "keys", [b"no keys", b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAA\n-----END", b"\x99" * 2**21]
+)
+def test_what_is_no_keyring_is_refused_and_changes_nothing(users: Users, keys: bytes) -> None:
+    users.add("alice", PASSWORD)
+    with pytest.raises(UsageError, match="keyring"):
+        users.set_keyring("alice", keys)
+    assert users.keyring("alice") is None
+    with pytest.raises(MissingError):
+        users.set_keyring("bob", b"")
+
+
+def test_keyring_elsewhere_is_none_that_a_users_file_can_name(users: Users) -> None:
+    users.add("alice", PASSWORD)
+    users.path.write_text(users.path.read_text() + 'keyring = "../../etc/keys.gpg"\n')
+    with pytest.raises(ConfigError, match=r"'../../etc/keys.gpg' is no keyring"):
+        Users(users.path).names()
 
 
 def test_change_by_another_process_counts_at_once(users: Users) -> None:
