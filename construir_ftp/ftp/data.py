@@ -22,9 +22,8 @@ from construir_ftp.ftp.ioloop import keep_alive
 from construir_ftp.ftp.lingering_close import Drain, discard
 from construir_ftp.ftp.tls import End, TlsConnection, reason
 from construir_ftp.ftp.vfs.listing import ListingError, Reader
-from construir_ftp.intake.upload import OUR_FAULT
 from construir_ftp.jobs import reply
-from construir_ftp.jobs.reply import Reply
+from construir_ftp.jobs.reply import OUR_FAULT, Reply
 
 log = logging.getLogger("construir.ftp")
 

@@ -20,9 +20,9 @@ from construir_ftp.ftp.login import Login, network
 from construir_ftp.ftp.quiet_log import Fetches
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.ftp.vfs.view import Permissions, View
-from construir_ftp.intake.upload import OUR_FAULT, Conclusion, Intake, Upload
+from construir_ftp.intake.upload import Conclusion, Intake, Upload
 from construir_ftp.jobs import reply
-from construir_ftp.jobs.reply import Reply
+from construir_ftp.jobs.reply import OUR_FAULT, Reply
 
 log = logging.getLogger("construir.ftp")
 

@@ -1,5 +1,5 @@
-"""What contributors have begun to send, and what of it is kept: cut uploads, to be continued, and files under temporary
-names, which become jobs when they are renamed.
+"""What contributors have begun to send, and what of it is kept: cut uploads, to be continued, files under temporary
+names, which become jobs when they are renamed, and those of Debian sources, which their .changes makes a job of.
 
     incoming/<place>/upload         what has come
                      partial.json   whose it is, and by what name
@@ -29,7 +29,7 @@ _NOTE = "partial.json"
 class _Note(msgspec.Struct, frozen=True):
     """partial.json. `boot` is the boot of the kernel that may hold part of the file in memory; empty: all is on disk.
 
-    `is_whole` is true of what has come to its proper end, under a temporary name.
+    `is_whole` is true of what has come to its proper end, and starts nothing.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Partial:
         self.replaced: Partial | None = None
 
     @property
-    def is_temporary(self) -> bool:
-        """Whether it has a temporary name, and so starts nothing."""
-        return names.is_temporary(self.name)
+    def starts_nothing(self) -> bool:
+        """Whether it has a temporary name, or is part of a Debian source."""
+        return names.starts_nothing(self.name)
 
     def status(self) -> os.stat_result:
         """The file's status. Raises FileNotFoundError once it is gone."""
@@ -199,11 +199,15 @@ class Partials:
 
     def rename(self, partial: Partial, name: str) -> None:
         """Give it another name that starts nothing; what was there under that is deleted."""
+        self.retitle(partial, name)
+        partial.note(boot="")
+        self.give_back(partial)
+
+    def retitle(self, partial: Partial, name: str) -> None:
+        """Have what was taken found under another name, in the place of what was there."""
         self.forget(partial)
         partial.name = name
         self._make_latest(partial)
-        partial.note(boot="")
-        self.give_back(partial)
 
     def give_back(self, partial: Partial) -> None:
         """It was taken, and is kept on; unless something newer has its name by now."""

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from construir_ftp.errors import RefusedError
-from construir_ftp.intake import admission, deb_changes
+from construir_ftp.intake import admission, deb_changes, source_upload
 from construir_ftp.intake.file_writer import FileWriter, Flusher
 from construir_ftp.intake.incoming import Partial, Partials
 from construir_ftp.intake.judge_handle import Wanted
@@ -21,14 +22,12 @@ from construir_ftp.intake.live_check import LiveCheck
 from construir_ftp.intake.quota import Quotas, Share
 from construir_ftp.jobs import inquiry, names, reply, service
 from construir_ftp.jobs.disk_space import Room
-from construir_ftp.jobs.reply import Reply
+from construir_ftp.jobs.reply import OUR_FAULT, Reply
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.tally import Tally
 from construir_ftp.layers.resolver import Offer
 
 log = logging.getLogger("construir.ftp")
-
-OUR_FAULT = Reply(451, "The upload could not be taken in, by no fault of its own, and was not kept; try again later.")
 
 
 class Conclusion(NamedTuple):
@@ -40,7 +39,9 @@ class Conclusion(NamedTuple):
 
 @dataclass(frozen=True)
 class Intake:
-    """Where uploads go, and how much may come in. Sizes in bytes."""
+    """Where uploads go, and how much may come in. Sizes in bytes. `keyring` has the keys that sign a contributor's
+    Debian sources; None: they need no signature.
+    """
 
     spool: Spool
     partials: Partials
@@ -50,6 +51,7 @@ class Intake:
     max_upload: int
     room: Room
     quotas: Quotas
+    keyring: Callable[[str], Path | None]
     tally: Tally = field(default_factory=Tally)
 
     def close(self) -> None:
@@ -118,7 +120,10 @@ class Intake:
     # -- what becomes a job ------------------------------------------------------------------------------------
 
     def make_job(self, partial: Partial, name: str, wanted: Wanted) -> Conclusion:
-        """`conclude` what was kept whole, under the name that it has now."""
+        """`conclude` what is there whole, under the name that it has now."""
+        if deb_changes.is_named(name):
+            self.partials.retitle(partial, name)
+            return self.conclude_list(partial, wanted, {})
         with LiveCheck(self.judges, partial.job.upload, whose=partial.contributor, name=name) as check:
             return self.conclude(partial, name, check, wanted)
 
@@ -143,9 +148,42 @@ class Intake:
         self.partials.finish(partial)
         return Conclusion(reply.accepted(job.id, self._place(job)), job.id)
 
+    def conclude_list(self, changes: Partial, wanted: Wanted, sent: Mapping[str, int]) -> Conclusion:
+        """A .changes has come: a job is made of the source that it names, or it is compared with what was `sent`.
+
+        Nothing is left of it afterwards; a source that made no job is kept.
+        """
+        try:
+            if deb_changes.names_source(changes.job.upload):
+                with admission.full_is_refused():
+                    return self._make_source_job(changes, wanted)
+            return Conclusion(deb_changes.compare(changes.job.upload, sent))
+        except RefusedError as refused:
+            return Conclusion(reply.refused(refused))
+        except Exception:
+            log.exception("incoming %s: no job could be made of it", changes.job.id)
+            return Conclusion(OUR_FAULT)
+        finally:
+            self.partials.delete(changes)
+
+    def _make_source_job(self, changes: Partial, wanted: Wanted) -> Conclusion:
+        keyring = self.keyring(changes.contributor)
+        image, parts = source_upload.make_image(changes, self.partials, self.offer, keyring, self.room)
+        image.replace(changes.job.upload)
+        with LiveCheck(self.judges, changes.job.upload, whose=changes.contributor, name=changes.name) as check:
+            concluded = self.conclude(changes, changes.name, check, wanted)
+        if not concluded.job_id:
+            return concluded._replace(reply=source_upload.in_its_words(concluded.reply))
+        for part in parts:
+            if self.partials.take(part):
+                self.partials.delete(part)
+        return concluded
+
     def _turn_down(self, partial: Partial, refused: RefusedError, wanted: Wanted) -> Reply:
-        if not wanted():
-            self.partials.keep(partial, is_whole=partial.is_temporary)
+        if deb_changes.is_named(partial.name):
+            self.partials.delete(partial)
+        elif not wanted():
+            self.partials.keep(partial, is_whole=partial.starts_nothing)
         elif refused.is_cut and (kept_bytes := self.partials.keep(partial, is_whole=False)):
             # Ctrl-C in tnftp or ncftpput looks like the end of the file.
             return reply.to_be_continued(refused, kept_bytes)
@@ -204,7 +242,8 @@ class Upload:
         spare_bytes = self._intake.grow(self._share, self.size_bytes + len(chunk))
         with admission.full_is_refused():
             self.file.write(chunk, spare_bytes)
-        self._check.feed(self.size_bytes)
+        if not names.is_part(self.name):
+            self._check.feed(self.size_bytes)
         return self.is_behind()
 
     def is_behind(self, part: float = 1.0) -> bool:
@@ -244,7 +283,7 @@ class Upload:
 
     def _is_for_judges(self) -> bool:
         """Whether it is to become a job now."""
-        return not (self._refused or self._cut or self.partial.is_temporary or deb_changes.is_named(self.name))
+        return not (self._refused or self._cut or self.partial.starts_nothing or deb_changes.is_named(self.name))
 
     def _settle(self) -> None:
         """Put the file on stable storage, unless it is refused; it is, if that can't be done."""
@@ -263,10 +302,10 @@ class Upload:
             return Conclusion(self._refused)
         if self._cut:
             return Conclusion(self._keep_for_later(self._cut))
-        if self.partial.is_temporary:
+        if self.partial.starts_nothing:
             return Conclusion(self._keep())
         if deb_changes.is_named(self.name):
-            return Conclusion(self._compare(sent))
+            return self._intake.conclude_list(self.partial, wanted, sent)
         return self._intake.conclude(self.partial, self.name, self._check, wanted)
 
     def _keep_for_later(self, why: Reply) -> Reply:
@@ -276,13 +315,5 @@ class Upload:
 
     def _keep(self) -> Reply:
         if self._intake.partials.keep(self.partial, is_whole=True):
-            return Reply(226, f"Kept as {self.name}; it becomes a job when it is renamed.")
+            return reply.kept(self.name)
         return Reply(552, "Refused: nothing is kept of it: it is empty, too large, or was sent again meanwhile")
-
-    def _compare(self, sent: Mapping[str, int]) -> Reply:
-        try:
-            return deb_changes.compare(self.job.upload, sent)
-        except RefusedError as refused:
-            return reply.refused(refused)
-        finally:
-            self._intake.partials.delete(self.partial)

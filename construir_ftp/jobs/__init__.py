@@ -7,6 +7,7 @@ lock and the datagram, fair_share whose turn it is, cancellation the wish for a 
 has decided of them all, nodes who runs them, disk_space who may have how much, references what jobs still need. status
 is what people are told of all that, inquiry finds it out, board has it as lines for a screen, spool_board those of a
 spool, reply is the server's words for it, tally what monitors are told of uploads.
+source_package is what the description of a Debian source says, and the job that builds it.
 
 It runs no job and opens no image. Only spool and claims move a job from one state to another.
 """

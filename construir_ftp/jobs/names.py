@@ -19,6 +19,10 @@ _ARGUMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9._+,=@-]{0,127}")
 # What clients call a file that they will rename when it is complete: lftp .in.NAME, ncftp tmp.NAME, rclone
 # NAME.partial, WinSCP NAME.filepart, others NAME.part and NAME.tmp; and whatever is hidden.
 _TEMPORARY = re.compile(r"\..+|tmp\..+|.+\.(filepart|part|partial|tmp)")
+# Of Debian's packages: what a source consists of (dsc(5)), beside its .changes, and what a build makes.
+_DEBIAN = r"[a-z0-9][a-z0-9+.-]+_[A-Za-z0-9.+~-]+"
+_PART = re.compile(rf"{_DEBIAN}(\.dsc|\.diff\.gz|(_[a-z0-9-]+)?\.buildinfo|\.tar\.(gz|bz2|lzma|xz)(\.asc)?)")
+_BINARY = re.compile(rf"{_DEBIAN}_[a-z0-9-]+\.(u|d)?deb")
 _OUTER = "|".join(re.escape(row.suffix) for row in FORMATS.values() if row.suffix)
 _SUFFIX = re.compile(rf"({_OUTER}|\.(zstd|img|raw|ext[234]|btrfs|xfs|bin))$", re.IGNORECASE)
 _SLUG_CHARACTERS = 40
@@ -45,9 +49,24 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+def is_part(name: str) -> bool:
+    """Whether a file of this name is part of a Debian source package, of which the .changes makes a job."""
+    return _PART.fullmatch(name) is not None
+
+
+def starts_nothing(name: str) -> bool:
+    """Whether a file of this name is kept until another one, or another name, makes a job of it."""
+    return is_temporary(name) or is_part(name)
+
+
 def check_upload_name(name: str) -> None:
-    """Refuse (RefusedError, 553) a name that is neither a job's nor a temporary one, which may begin with a dot."""
+    """Refuse (RefusedError, 553) a name that is neither a job's nor a temporary one, which may begin with a dot.
+
+    A Debian package, which a build makes, is refused by its name (550), so that dput goes no further.
+    """
     check_name(name.removeprefix(".") if is_temporary(name) else name)
+    if _BINARY.fullmatch(name):
+        raise RefusedError("packages are built here; send the source alone, of: dpkg-buildpackage -S")
 
 
 def in_command(name: str) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from construir_ftp.errors import RefusedError, one_line
+from construir_ftp.jobs import names
 
 _ACCEPTED = re.compile(r"226 Accepted as job (\S+?), (.*); its result will be in")
 _KEPT = re.compile(r"go on after the [0-9]+ bytes that are kept")
@@ -33,6 +34,9 @@ class Reply(NamedTuple):
         return "\r\n".join([f"{self.code}-{first}:", *(f" {line}" for line in body), f"{self.code} {self.text}"])
 
 
+OUR_FAULT = Reply(451, "The upload could not be taken in, by no fault of its own, and was not kept; try again later.")
+
+
 class Accepted(NamedTuple):
     """What the reply to an upload says of a job: its id, and its place in the queue in words."""
 
@@ -55,6 +59,12 @@ def read_accepted(text: str) -> Accepted | None:
     """What `accepted` has said; None if `text` says something else."""
     found = _ACCEPTED.match(text)
     return Accepted(found[1], found[2]) if found else None
+
+
+def kept(name: str) -> Reply:
+    """A file is kept that starts nothing by itself."""
+    how = "its .changes makes a job of it" if names.is_part(name) else "it becomes a job when it is renamed"
+    return Reply(226, f"Kept as {name}; {how}.")
 
 
 def to_be_continued(error: RefusedError, kept_bytes: int) -> Reply:

@@ -6,15 +6,14 @@ written is a beginning, to be changed; nothing that is there is ever written ove
 
 import json
 import re
-import shlex
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from construir_ftp.errors import UsageError
-from construir_ftp.jobs import names, request
+from construir_ftp.errors import RefusedError, UsageError
+from construir_ftp.jobs import names, request, source_package
 from construir_ftp.jobs.request import KEYS
 
 RUN = "run.sh"
@@ -38,17 +37,18 @@ _CMAKE_PROGRAM = re.compile(r"^\s*add_executable\s*\(\s*([\w.+-]+)", re.MULTILIN
 _MESON_PROGRAM = re.compile(r"\bexecutable\s*\(\s*'([^']+)'")
 _AUTOMAKE_PROGRAM = re.compile(r"^bin_PROGRAMS[ \t]*\+?=[ \t]*(.*)$", re.MULTILINE)
 _CARGO_NAME = re.compile(r'^name\s*=\s*"([\w-]+)"', re.MULTILINE)
-_FIELD = re.compile(r"^(Source|Version):[ \t]*([A-Za-z0-9.+:~-]+)[ \t]*$", re.MULTILINE)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
 
 class Sketch(msgspec.Struct, frozen=True):
-    """How a project is built: its kind in words, the commands, the Debian packages they need, what comes of it."""
+    """How a project is built: its kind in words and the commands; for its construir.toml what they need, and make."""
 
     kind: str
     commands: tuple[str, ...]
     packages: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    build_depends: tuple[str, ...] = ()
+    space: str = ""
 
 
 def look(directory: Path) -> Sketch:
@@ -93,7 +93,8 @@ def run_sh(sketch: Sketch) -> str:
 
 def construir_toml(sketch: Sketch, name: str) -> str:
     """The text of a construir.toml, with all keys there are; those that are not needed as comments."""
-    said = {"packages": sketch.packages, "outputs": sketch.outputs, "name": names.slug(name)}
+    said = {key: getattr(sketch, key) for key in ("packages", "outputs", "build_depends", "space")}
+    said["name"] = names.slug(name)
     lines, table = ["# What this job needs. Every key can be left out; construir.toml(5) tells of them all.\n"], ""
     for key in KEYS:
         if key.table != table:
@@ -156,31 +157,24 @@ def _debian(directory: Path) -> Sketch:
 
 
 def _source_package(directory: Path) -> Sketch:
-    """A .dsc and the files it names, built as Debian's own builders do: path, locale, umask, all processors."""
-    path = sorted(directory.glob("*.dsc"))[0]
-    text = _read(path)
-    fields = dict(_FIELD.findall(text))
-    name, version = fields.get("Source", path.name.partition("_")[0]), fields.get("Version", "0")
-    place = f"/build/reproducible-path/{name}-{_upstream(version)}"
-    commands = (
-        "umask 022",
-        "export LC_ALL=C.UTF-8 DEB_BUILD_OPTIONS=parallel=$(nproc)",
-        "mkdir -p /build/reproducible-path out",
-        # Who has signed it is for whoever packs it to know: the machine has no keyring.
-        f"dpkg-source --no-check --extract {shlex.quote(path.name)} {shlex.quote(place)}",
-        f"(cd {shlex.quote(place)} && dpkg-buildpackage --no-sign --build=binary)",
-        "cd /build/reproducible-path",
-        "mv *.deb *.buildinfo *.changes /job/out/",
+    """A .dsc and the files it names, built as Debian's own builders do."""
+    dsc = sorted(directory.glob("*.dsc"))[0]
+    try:
+        source = source_package.parse(dsc.read_bytes())
+    except RefusedError as error:
+        raise UsageError(f"{dsc}: {error}") from error
+    files_bytes = sum(
+        (directory / file.name).stat().st_size for file in source.files if (directory / file.name).exists()
     )
-    needed = dict.fromkeys(("build-essential", *_build_depends(text)))
-    outputs = ("out/*.deb", "out/*.buildinfo", "out/*.changes")
-    return Sketch("the source of a Debian package", commands, tuple(needed), outputs)
-
-
-def _upstream(version: str) -> str:
-    """A version without its epoch and Debian's revision (deb-version(7)), as dpkg-source names directories."""
-    without_epoch = version.partition(":")[2] or version
-    return without_epoch.rpartition("-")[0] or without_epoch
+    wanted = source_package.wishes(source, "", source_package.space_bytes(files_bytes))
+    return Sketch(
+        "the source of a Debian package",
+        source_package.commands(dsc.name, source),
+        wanted.dependencies.packages,
+        wanted.outputs,
+        wanted.dependencies.build_depends,
+        f"{-(-int(wanted.space or 0) >> 20)}MiB",
+    )
 
 
 def _build_depends(control: str) -> Iterator[str]:

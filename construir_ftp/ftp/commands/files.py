@@ -74,14 +74,14 @@ def _gone(name: str) -> Reply:
 def _rename(session: Session, queue: Queue, partial: Partial, name: str) -> Reply | None:
     try:
         names.check_upload_name(name)
-        if not names.is_temporary(name):
+        if not names.starts_nothing(name):
             session.intake.demand_open()
     except RefusedError as refused:
         return reply.refused(refused)
     if not session.intake.partials.take(partial):
         return _gone(partial.name)
     background = session.server.background
-    if names.is_temporary(name):
+    if names.starts_nothing(name):
         session.answer_later(background.quick, lambda: _rename_partial(session, partial, name))
     else:
         session.answer_later(
@@ -92,7 +92,7 @@ def _rename(session: Session, queue: Queue, partial: Partial, name: str) -> Repl
 
 def _rename_partial(session: Session, partial: Partial, name: str) -> Reply:
     session.intake.partials.rename(partial, name)
-    return Reply(250, f"Kept as {name}; it becomes a job when it is renamed.")
+    return reply.kept(name)._replace(code=250)
 
 
 def _make_job(session: Session, queue: Queue, partial: Partial, name: str) -> Reply:

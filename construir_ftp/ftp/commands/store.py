@@ -11,9 +11,9 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.intake.incoming import Partial
-from construir_ftp.intake.upload import OUR_FAULT, Upload
+from construir_ftp.intake.upload import Upload
 from construir_ftp.jobs import names, reply
-from construir_ftp.jobs.reply import Reply
+from construir_ftp.jobs.reply import OUR_FAULT, Reply
 
 log = logging.getLogger("construir.ftp")
 

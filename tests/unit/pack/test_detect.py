@@ -23,6 +23,15 @@ Standards-Version: 4.6.2
 Package: hello
 Depends: not-for-the-build
 """
+_DSC = f"""Format: 3.0 (quilt)
+Source: hello
+Architecture: any
+Version: 1:2.10-3
+Build-Depends: debhelper-compat (= 13), libfoo-dev (>= 1.2) | libbar-dev, gcc-multilib [amd64] <!nocheck>
+Checksums-Sha256:
+ {64 * "0"} 12 hello_2.10.orig.tar.gz
+ {64 * "1"} 34 hello_2.10-3.debian.tar.xz
+"""
 _KINDS: dict[str, tuple[dict[str, str], set[str], str]] = {
     "a Makefile": ({"Makefile": "hello: hello.c\n", "hello.c": _HELLO_C}, {"gcc", "make", "libc6-dev"}, "make "),
     "CMake": ({"CMakeLists.txt": "project(hello CXX)\n"}, {"cmake", "g++", "make"}, "cmake --build build"),
@@ -42,8 +51,8 @@ _KINDS: dict[str, tuple[dict[str, str], set[str], str]] = {
         "dpkg-buildpackage",
     ),
     "the source of a Debian package": (
-        {"hello_2.10-3.dsc": f"Format: 3.0 (quilt)\nVersion: 1:2.10-3\n{_CONTROL}", "hello_2.10.orig.tar.gz": ""},
-        {"build-essential", "debhelper-compat", "libfoo-dev", "python3", "gcc-multilib"},
+        {"hello_2.10-3.dsc": _DSC, "hello_2.10.orig.tar.gz": ""},
+        {"build-essential"},
         "--extract hello_2.10-3.dsc /build/reproducible-path/hello-2.10\n",
     ),
     "no project known here": ({}, set(), "# Replace this by your build.\necho"),
