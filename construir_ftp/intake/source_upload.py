@@ -91,6 +91,8 @@ def _needed(listed: Control) -> list[File]:
 
 
 def _agree(listed: Control, source: Control) -> None:
+    if not all(names.is_part(file.name) for file in source.files):
+        raise RefusedError("it names what is no part of a source")
     if (listed.source, listed.version) != (source.source, source.version):
         raise RefusedError(f"it is of {source.source} {source.version}, not of {listed.source} {listed.version}")
 

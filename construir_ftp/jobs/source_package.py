@@ -61,6 +61,10 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         msgspec.Meta(max_length=_MOST_RELATIONS),
     ] = ()
 
+    def __post_init__(self) -> None:
+        if len({file.name for file in self.files}) < len(self.files):
+            raise ValueError("a file is named twice")
+
     def directory(self) -> str:
         """Where it is unpacked: by its version without epoch and Debian's revision (deb-version(7)), as dpkg-source
         does.

@@ -279,6 +279,21 @@ def test_no_more_is_kept_than_allowed_and_the_newest(tmp_path: Path) -> None:
         assert alice.store("8.img", JOB).startswith("226"), "what becomes a job is not kept"
 
 
+def test_files_of_sources_wait_within_the_same_bounds_and_are_seen_by_their_contributor_alone(tmp_path: Path) -> None:
+    names = [f"words_{number}.tar.xz" for number in range(5)]
+    with serving(tmp_path, max_partial_files=3) as house, house.connect() as alice, house.connect() as bob:
+        alice.log_in().ask("CWD /queue")
+        bob.log_in("bob").ask("CWD /queue")
+        for name in names:
+            assert alice.store(name, JOB[:1000]) == f"226 Kept as {name}; its .changes makes a job of it."
+        wait_until(lambda: house.keeps(dict.fromkeys(names[2:], 1000)), "the oldest are deleted")
+        assert sorted(alice.fetch("NLST").decode().split()) == names[2:]
+        assert bob.fetch("NLST") == b""
+        assert bob.ask(f"SIZE {names[4]}").startswith("550")
+        assert alice.store("words_4.tar.xz", OTHER).startswith("226 Kept")
+        wait_until(lambda: house.keeps({names[2]: 1000, names[3]: 1000, names[4]: len(OTHER)}), "the newest of a name")
+
+
 def test_janitor_deletes_what_nobody_has_continued(house: House, alice: Control) -> None:
     cut(alice, "old.img", JOB[:5000])
     (old,) = house.names("incoming")

@@ -104,6 +104,7 @@ def test_source_that_dput_sends_becomes_a_job_with_its_build_dependencies(
     status, said = dput(alice, changes)
     assert (status, "Successfully uploaded" in said) == (0, True), said
     job = only_job(house)
+    assert sorted(path.name for path in job.path.iterdir()) == ["job.json", "upload"]
     assert (job.record().name, job.record().filename, job.record().contributor) == ("words", changes.name, NAME)
     assert job.record().installs
     inside = content(house, job)

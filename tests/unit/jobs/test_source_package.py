@@ -62,6 +62,7 @@ def test_what_its_job_asks_for_is_read_back_the_same() -> None:
         ("Version: 1:2.10-3+b1", "Version: 1/../2"),
         (" hello_2.10.orig.tar.gz", " ../hello_2.10.orig.tar.gz"),
         (" hello_2.10.orig.tar.gz", " .hello"),
+        (" hello_2.10-3+b1.debian.tar.xz", " hello_2.10.orig.tar.gz"),
         (" 12 ", " -12 "),
         (" 12 ", " 1\u0662 "),
         (f"{SUM} 12", f"{SUM[1:]} 12"),
