@@ -601,7 +601,7 @@ def test_list_of_what_was_sent_is_compared_and_gone(house: House, alice: Control
     assert alice.store("x.changes", changes(("x.img", 5))).startswith("550 Refused: x.img, which it names, ")
     reply = alice.store("x.changes", changes(("x.img", len(JOB)), ("y.img", 5)))
     assert reply.startswith("550 Refused: y.img, ")
-    for nothing in (b"", b"\0" * 1000, b"Files:\n", JOB, changes(*[("x.img", len(JOB))] * 2000)):
+    for nothing in (b"", b"\0" * 1000, b"Files:\n", JOB, changes(*[("x.img", len(JOB))] * 8000)):
         assert alice.store("x.changes", nothing).startswith("550 Refused: ")
     assert len(house.names("queue")) == 1
     assert house.names("incoming") == []
