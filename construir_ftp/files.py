@@ -18,10 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-# linux/falloc.h, fcntl.h
-_FALLOC_FL_KEEP_SIZE = 1
-_SYNC_FILE_RANGE_WRITE = 2
-
 # What is written has its name within seconds.
 _DRAFT, _DRAFT_S = re.compile(r"\.[0-9a-f]+"), 3600.0
 # A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
@@ -267,7 +263,8 @@ def is_local(path: Path) -> bool:
     """Whether nobody but this kernel changes the file system that holds `path`, as far as is known of its kind."""
     # struct statfs begins with the kind (statfs(2)), and has 120 bytes.
     found = ctypes.create_string_buffer(256)
-    _check(_libc.statfs(os.fsencode(path), found))
+    if _libc.statfs(os.fsencode(path), found):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     return ctypes.c_long.from_buffer(found).value in _LOCAL_KINDS
 
 
@@ -294,9 +291,6 @@ def changed_ns(directory: Path) -> int | None:
     return changed if now_ns - seen[1] > _TICK_NS else None
 
 
-# -- what is asked of the disk -----------------------------------------------------------------------------------
-
-
 def mark(path: Path) -> tuple[int, int, int]:
     """What is another one once a file was replaced or written, or a directory has changed; zeros for nothing there."""
     try:
@@ -304,27 +298,3 @@ def mark(path: Path) -> tuple[int, int, int]:
     except FileNotFoundError:
         return (0, 0, 0)
     return (seen.st_ino, seen.st_size, seen.st_mtime_ns)
-
-
-def set_aside(descriptor: int, offset_bytes: int, size_bytes: int) -> None:
-    """Allocate room for a part of a file, which need not be there yet: its length stays (fallocate(2)). Raises OSError.
-
-    What lies beyond the end of the file is given back by ftruncate(2).
-    """
-    offset, size = ctypes.c_int64(offset_bytes), ctypes.c_int64(size_bytes)
-    _check(_libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, offset, size))
-
-
-def start_writing(descriptor: int, offset_bytes: int, size_bytes: int) -> None:
-    """Have the kernel begin to write a part of a file to the disk (sync_file_range(2)). Raises OSError.
-
-    That promises nothing; but an fsync later finds less to do. Waits only where the disk has too much to do already.
-    """
-    offset, size = ctypes.c_int64(offset_bytes), ctypes.c_int64(size_bytes)
-    _check(_libc.sync_file_range(descriptor, offset, size, _SYNC_FILE_RANGE_WRITE))
-
-
-def _check(result: int) -> None:
-    if result:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from construir_ftp import files
+from construir_ftp.intake import disk_calls
 
 log = logging.getLogger("construir.ftp")
 
@@ -72,8 +72,8 @@ class FileWriter:
         # A file system may know nothing of either (EOPNOTSUPP), or have no room: then fsync has more to do, or says so.
         with suppress(OSError):
             if size_bytes + _WRITE_BACK_BYTES > self._room_bytes and ahead_bytes <= spare_bytes:
-                files.set_aside(self._descriptor, size_bytes, ahead_bytes)
+                disk_calls.set_aside(self._descriptor, size_bytes, ahead_bytes)
                 self._room_bytes = size_bytes + ahead_bytes
         with suppress(OSError):
-            files.start_writing(self._descriptor, self._flushed_bytes, size_bytes - self._flushed_bytes)
+            disk_calls.start_writing(self._descriptor, self._flushed_bytes, size_bytes - self._flushed_bytes)
         self._flushed_bytes = size_bytes
