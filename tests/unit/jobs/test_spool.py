@@ -623,18 +623,19 @@ else:
 def test_what_was_being_written_by_a_killed_process_is_swept_once_it_is_old(place: Spool, what: str) -> None:
     send(place)
     (place.path / ".cancel.notes").touch()
-    there = {entry.name for entry in place.path.iterdir()}
+    (place.path / "nodes/local").mkdir(parents=True, exist_ok=True)
+    there = set(place.path.rglob("*"))
     argv: list[str | Path] = [sys.executable, "-c", KILLED_BEFORE_THE_RENAME, place.path, what]
     with process.spawn(argv) as killed:
         assert killed.wait(LONG_S) == -signal.SIGKILL
-    [left] = [entry for entry in place.path.iterdir() if entry.name not in there]
+    [left] = set(place.path.rglob("*")) - there
     place.sweep_trash()
     assert left.exists(), "another process may be about to rename it"
     an_hour_ago_s = time.time() - 3601
-    for entry in place.path.iterdir():
+    for entry in place.path.rglob("*"):
         os.utime(entry, (an_hour_ago_s, an_hour_ago_s))
     place.sweep_trash()
-    assert {entry.name for entry in place.path.iterdir()} == there
+    assert set(place.path.rglob("*")) == there
     assert len(ids(place, "queue")) == 1
 
 
