@@ -1,0 +1,162 @@
+"""One campaign: an appliance on its disk, who sends jobs to it, what goes wrong meanwhile, the account at the end."""
+
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from construir_ftp import files
+from tests.campaign import contributors, processes
+from tests.campaign.chaos import Chaos
+from tests.campaign.checker import View, violations
+from tests.campaign.disk import Disk
+from tests.campaign.ledger import Ledger
+from tests.support.appliance import Appliance
+from tests.support.ftpclient import users_text
+from tests.support.tlsclient import make_certificate
+
+log = logging.getLogger("campaign")
+
+CONTRIBUTORS = 30
+# For the next job to end, once nothing goes wrong any more, however busy the host is.
+_LONG_S = 300.0
+_CONFIG = """
+[spool]
+min_free = "64MiB"
+[machine]
+timeout = "2min"
+boot_timeout = "60s"
+scratch = "256MiB"
+[runner]
+slots = 2
+grace = "500ms"
+[tls]
+certificate = "{certificate}"
+key = "{key}"
+"""
+
+
+class Account(NamedTuple):
+    """What a campaign came to. `broken` has every promise that was not kept, in words."""
+
+    seed: str
+    duration_s: float
+    uploads: Counter[str]
+    results: Counter[str]
+    chaos: Counter[str]
+    resident_mib: dict[str, float]
+    descriptors: dict[str, int]
+    broken: list[str]
+
+    def text(self) -> str:
+        """It for a person."""
+        counts = {"uploads": self.uploads, "results": self.results, "chaos": self.chaos}
+        lines = [f"campaign: seed {self.seed}, {self.duration_s:.0f} s"]
+        for what, count in counts.items():
+            told = ", ".join(f"{name} {number}" for name, number in sorted(count.items()))
+            lines.append(f"campaign: {what} {sum(count.values())}: {told}")
+        for part, mib in self.resident_mib.items():
+            lines.append(f"campaign: {part} ends with {mib:.0f} MiB resident, {self.descriptors[part]} descriptors")
+        lines += [f"campaign: BROKEN: {fault}" for fault in self.broken]
+        return "\n".join([*lines, f"campaign: broken promises: {len(self.broken)}"])
+
+
+@contextmanager
+def _appliance(place: Path, disk: Disk) -> Iterator[Appliance]:
+    certificate, key = make_certificate(place)
+    appliance = Appliance(place, _CONFIG.format(certificate=certificate, key=key))
+    appliance.spool, appliance.port = disk.root / "spool", _free_port()
+    appliance.spool.mkdir()
+    names = map(contributors.name, range(CONTRIBUTORS))
+    files.replace_durably(appliance.spool / "users.toml", users_text(*names).encode())
+    with appliance.running():
+        yield appliance
+
+
+def _free_port() -> int:
+    """One for all its lives: clients come back to where it was."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def run(place: Path, seed: str, duration_s: float) -> Account:
+    """Harm an appliance for so long, let it come to rest, and look.
+
+    `place` is empty, and the caller in a mount namespace of its own.
+    """
+    log.info("seed %s", seed)
+    began_s = time.monotonic()
+    disk = Disk(place)
+    with closing(Ledger(place / "ledger.jsonl")) as ledger, _appliance(place, disk) as appliance:
+        chaos = _harm(place, seed, duration_s, appliance, disk, ledger)
+        _rest(appliance)
+        with closing(View(appliance.port)) as view:
+            seen = list(view.results(place))
+        broken = list(violations(ledger.entries, seen))
+        parts = appliance.parts()
+        resident_mib = {name: processes.resident_bytes(pid) / 2**20 for name, pid in parts.items()}
+        descriptors = {name: processes.descriptors(pid) for name, pid in parts.items()}
+        assert appliance.process is not None
+        everything = processes.descendants(appliance.process.pid)
+        appliance.stop()
+        processes.gone(everything)
+    broken += _left(appliance)
+    disk.unmount()
+    duration_s = time.monotonic() - began_s
+    results = Counter(str(one.result.get("status")) for one in seen)
+    return Account(seed, duration_s, ledger.outcomes(), results, chaos, resident_mib, descriptors, broken)
+
+
+def _harm(place: Path, seed: str, duration_s: float, appliance: Appliance, disk: Disk, ledger: Ledger) -> Counter[str]:
+    stop_sending, stop_harming = threading.Event(), threading.Event()
+    desks = place / "desks"
+    desks.mkdir()
+    senders = [
+        contributors.Contributor(number, seed, appliance.port, desks, ledger, stop_sending)
+        for number in range(CONTRIBUTORS)
+    ]
+    chaos = Chaos(seed, appliance, disk, stop_harming)
+    for thread in (*senders, chaos):
+        thread.start()
+    chaos.join(duration_s)
+    stop_harming.set()
+    chaos.join()
+    stop_sending.set()
+    for thread in senders:
+        thread.join()
+    if chaos.failure is not None:
+        raise chaos.failure
+    return chaos.done
+
+
+def _rest(appliance: Appliance) -> None:
+    """Wait until no job waits or runs."""
+    left, ended_s = _unfinished(appliance), time.monotonic()
+    while left:
+        assert time.monotonic() < ended_s + _LONG_S, f"{left} jobs don't end; see {appliance.log}"
+        time.sleep(1)
+        if (unfinished := _unfinished(appliance)) != left:
+            left, ended_s = unfinished, time.monotonic()
+
+
+def _unfinished(appliance: Appliance) -> int:
+    """How many jobs wait or run; -1 if the server is just being started again."""
+    try:
+        with closing(View(appliance.port)) as view:
+            return view.unfinished()
+    except (OSError, EOFError):
+        return -1
+
+
+def _left(appliance: Appliance) -> Iterator[str]:
+    """What is left in the spool once it has ended."""
+    for state in ("queue", "running", "trash"):
+        yield from (f"left in {state}/: {entry.name}" for entry in (appliance.spool / state).iterdir())
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    yield from (f"left mounted: {line}" for line in mounts if str(appliance.spool) in line)

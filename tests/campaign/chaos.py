@@ -1,0 +1,145 @@
+"""What goes wrong meanwhile, one thing after another, as a seed decides."""
+
+import errno
+import logging
+import random
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+from tests.campaign import processes
+from tests.campaign.disk import Disk
+from tests.support.appliance import Appliance
+
+log = logging.getLogger("campaign")
+
+# How long strace(1) waits for the call it is to spoil, how long a part stands still, between two acts: seconds.
+_TRACE_S = 3.0
+_STILL_S = (0.2, 4.0)
+_PAUSE_S = (0.5, 4.0)
+_CALLS = ("fsync", "rename", "renameat2", "link", "unlink", "unlinkat", "write", "sendmsg", "sendto", "mkdir", "openat")
+_ERRORS = {
+    "ENOSPC": ("write", "openat", "mkdir", "fsync"),
+    "EIO": ("write", "read", "fsync", "rename", "unlink"),
+    "EMFILE": ("openat", "socket", "accept4", "pipe2"),
+    "ENOMEM": ("openat", "mmap", "clone3"),
+}
+
+
+class Chaos(threading.Thread):
+    """Harms an appliance until it is told to stop, and mends what does not mend itself."""
+
+    def __init__(self, seed: str, appliance: Appliance, disk: Disk, stop: threading.Event) -> None:
+        super().__init__(name="chaos")
+        self._random = random.Random(f"{seed} chaos")
+        self._appliance, self._disk, self._is_over = appliance, disk, stop
+        self.done: Counter[str] = Counter()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """One act after another."""
+        acts: dict[Callable[[], str], int] = {
+            self._kill_part: 6, self._kill_below: 4, self._kill_at_call: 6, self._fail_call: 8, self._stand_still: 4,
+            self._kill_all: 2, self._cut_power: 2, self._fill_disk: 1,
+        }  # fmt: skip
+        try:
+            while not self._is_over.wait(self._random.uniform(*_PAUSE_S)):
+                (act,) = self._random.choices(list(acts), list(acts.values()))
+                what = act()
+                self.done[act.__name__.removeprefix("_")] += bool(what)
+                log.info("%s: %s", act.__name__.removeprefix("_").replace("_", " "), what or "nobody there")
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    @property
+    def _main(self) -> int:
+        assert self._appliance.process is not None
+        return self._appliance.process.pid
+
+    def _part(self) -> tuple[str, int] | None:
+        """One of the living parts; the two that do the work more often."""
+        parts = sorted(self._appliance.parts().items())
+        weights = [4 if name in ("ftp", "runner") else 1 for name, _ in parts]
+        return self._random.choices(parts, weights)[0] if parts else None
+
+    def _kill_part(self) -> str:
+        if (part := self._part()) is None:
+            return ""
+        processes.send([part[1]], signal.SIGKILL)
+        return part[0]
+
+    def _kill_below(self) -> str:
+        """A judge, a machine, a jail: what a part has started."""
+        parts = {self._main, *self._appliance.parts().values()}
+        below = [pid for pid in processes.descendants(self._main) if pid not in parts]
+        if not below:
+            return ""
+        victim = self._random.choice(below)
+        name = " ".join(processes.words(victim)[:2])[:60]
+        processes.send([victim], signal.SIGKILL)
+        return name
+
+    def _kill_at_call(self) -> str:
+        call, nth = self._random.choice(_CALLS), self._random.randint(1, 8)
+        return self._inject(call, f"signal=KILL:when={nth}")
+
+    def _fail_call(self) -> str:
+        name = self._random.choice(list(_ERRORS))
+        assert hasattr(errno, name)
+        return self._inject(self._random.choice(_ERRORS[name]), f"error={name}:when={self._random.randint(1, 5)}")
+
+    def _inject(self, call: str, fault: str) -> str:
+        """Spoil one call of a part, if it makes it in time."""
+        if (part := self._part()) is None:
+            return ""
+        argv = ["strace", "-f", "-qq", "-e", "signal=none", "-o", "/dev/null", "-p", str(part[1])]
+        argv += ["-e", f"trace={call}", "-e", f"inject={call}:{fault}"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
+            with suppress(subprocess.TimeoutExpired):
+                tracer.wait(_TRACE_S)
+            tracer.terminate()
+        return f"{part[0]}, {call}:{fault}"
+
+    def _stand_still(self) -> str:
+        if (part := self._part()) is None:
+            return ""
+        processes.send([part[1]], signal.SIGSTOP)
+        still_s = self._random.uniform(*_STILL_S)
+        self._is_over.wait(still_s)
+        processes.send([part[1]], signal.SIGCONT)
+        return f"{part[0]}, {still_s:.1f} s"
+
+    def _kill_all(self) -> str:
+        everything = processes.descendants(self._main)
+        processes.send(everything[:1], signal.SIGKILL)
+        self._end(everything)
+        self._appliance.start()
+        return f"{len(everything)} processes"
+
+    def _cut_power(self) -> str:
+        everything = processes.stop_all(self._main)
+        self._disk.copy()
+        processes.send(everything, signal.SIGKILL)
+        self._end(everything)
+        self._disk.come_back()
+        self._appliance.start()
+        return f"{len(everything)} processes"
+
+    def _end(self, everything: list[int]) -> None:
+        assert self._appliance.process is not None
+        self._appliance.process.wait()
+        processes.gone(everything)
+
+    def _fill_disk(self) -> str:
+        filler = self._disk.root / "filler"
+        written = 0
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(2**20)):
+                written += 1
+        self._is_over.wait(self._random.uniform(*_STILL_S))
+        filler.unlink(missing_ok=True)
+        return f"{written} MiB"
