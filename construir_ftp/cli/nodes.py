@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import click
 import msgspec
 from rich.table import Table
 
+from construir_ftp import files
 from construir_ftp.appliance import supervisor
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.cli.options import as_json_option, configured, print_json, print_table, printable
@@ -21,6 +24,7 @@ from construir_ftp.runner.drain import Stop, Watch
 from construir_ftp.runner.runner import Runner
 
 _DIGEST_CHARACTERS = 12
+_SCRATCH_PREFIX = "construir-node-"
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +45,18 @@ def serve_node(settings: Config, name: str | None) -> None:
     manager = Manager.of(os.environ)
     watch = Watch(manager.ready, manager.alive, manager.alive_every_s)
     with supervisor.listening() as stop:
-        while True:
-            runner = Runner(Spool.find(settings.spool_path(), name), settings, name)
-            runner.serve(Stop(stop.socket, stop.interrupting), watch)
-            if not runner.is_lost:
-                return
+        is_over = False
+        while not is_over:
+            spool = Spool.find(settings.spool_path(), name)
+            with _scratch(settings.nodes.scratch) as spool.claims.scratch:
+                runner = Runner(spool, settings, name)
+                runner.serve(Stop(stop.socket, stop.interrupting), watch)
+            is_over = not runner.is_lost
+
+
+def _scratch(parent: str) -> AbstractContextManager[Path | None]:
+    """A place for the disks of jobs, where one is wanted."""
+    return files.scratch_directory(Path(parent), _SCRATCH_PREFIX) if parent else nullcontext()
 
 
 @click.command("nodes")

@@ -65,15 +65,20 @@ def user_add(settings: Config, name: str, password_stdin: bool, mail: str, keyri
 @click.argument("name")
 @_mail_option()
 @_keyring_option
+@click.option("--weight", type=int, help="So many jobs of NAME count as one when it comes to whose turn it is.")
 @configured
-def user_set(settings: Config, name: str, mail: str | None, keyring: BinaryIO | None) -> None:
-    """Change where NAME is told of the ends of their jobs, and whose signature their Debian sources need.
+def user_set(
+    settings: Config, name: str, mail: str | None, keyring: BinaryIO | None, weight: int | None
+) -> None:
+    """Change where NAME is told of the ends of their jobs, whose signature their Debian sources need, or their share.
 
     --mail '' is nowhere. An empty FILE, such as /dev/null, for --keyring: they need no signature any longer.
     """
     users = Users(settings.users_path())
-    if mail is None and keyring is None:
-        raise UsageError("nothing to change; name it with --mail or --keyring")
+    if mail is None and keyring is None and weight is None:
+        raise UsageError("nothing to change; name it with --mail, --keyring or --weight")
+    if weight is not None:
+        users.set_weight(name, weight)
     if mail is not None:
         users.set_mail(name, mail)
         _warn_of_silence(settings, mail)

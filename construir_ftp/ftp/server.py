@@ -234,7 +234,9 @@ def open_server(
         judges = undo.enter_context(JudgePool(gate, ftp.max_upload))
         judges.prepare()
         room, quotas = Room(spool, min_free), Quotas(spool, ftp)
-        intake = Intake(spool, partials, judges, Flusher(), offer, ftp.max_upload, room, quotas, users.keyring)
+        intake = Intake(
+            spool, partials, judges, Flusher(), offer, ftp.max_upload, room, quotas, users.keyring, users.weight
+        )
         ioloop = undo.enter_context(Loop())
         listener = Listener(sock, ioloop, intake, notices, users, ftp, tls)
         if implicit:

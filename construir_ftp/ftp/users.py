@@ -4,11 +4,12 @@
     password = "$argon2id$v=19$m=65536,t=3,p=4$..."
     mail = "alice@example.org"
     keyring = "keyrings/alice.gpg"
+    weight = 2
 
 `mail` is where the contributor is told of the ends of their jobs, `keyring` has the keys that sign their Debian
-sources, beside the users file; the operator alone sets both. The file is replaced in
-one step, so that it can be read at any moment; a change counts from the next login on. Passwords are never kept, logged
-or compared in clear.
+sources, beside the users file; the operator alone sets both. With a weight so many of their jobs count as one when it
+comes to whose turn it is. The file is replaced in one step, so that it can be read at any moment; a change counts from
+the next login on. Passwords are never kept, logged or compared in clear.
 """
 
 import os
@@ -18,6 +19,7 @@ import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import argon2
 import msgspec
@@ -31,6 +33,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # What FTP clients log in as when nobody told them a name (RFC 1635).
 ANONYMOUS = ("anonymous", "ftp")
 _SHORTEST, _LONGEST = 8, 256
+_MOST_WEIGHT = 100
 _HASH = re.compile(r"\$argon2(id?|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
 
 # RFC 9106, section 4, second recommended option: 64 MiB of memory.
@@ -43,6 +46,7 @@ class _Contributor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str
     mail: str = ""
     keyring: str = ""
+    weight: Annotated[int, msgspec.Meta(ge=1, le=_MOST_WEIGHT)] = 1
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +90,11 @@ class Users:
         """The keys, one of which is to sign the sources of `name`; None if they need no signature."""
         contributor = self._current().get(name)
         return self.path.parent / contributor.keyring if contributor and contributor.keyring else None
+
+    def weight(self, name: str) -> int:
+        """How many jobs of `name` count as one when it comes to whose turn it is."""
+        contributor = self._current().get(name)
+        return contributor.weight if contributor else 1
 
     def check(self, name: str, password: str) -> bool:
         """Whether `password` is that of `name`. Takes a while on purpose, as long for a name that is unknown."""
@@ -131,6 +140,12 @@ class Users:
             keyring.write(path, keys)
         self._change(name, keyring=str(path.relative_to(self.path.parent)) if keys else "")
 
+    def set_weight(self, name: str, weight: int) -> None:
+        """Have so many jobs of `name` count as one. Raises UsageError for an unfit number, as set_password does."""
+        if not 1 <= weight <= _MOST_WEIGHT:
+            raise UsageError(f"a weight is a number from 1 to {_MOST_WEIGHT}")
+        self._change(name, weight=weight)
+
     def remove(self, name: str) -> None:
         """Let `name` send no more jobs; sent ones stay. Raises MissingError for a name that isn't there."""
 
@@ -140,7 +155,7 @@ class Users:
 
         self._rewrite(take_out)
 
-    def _change(self, name: str, **fields: str) -> None:
+    def _change(self, name: str, **fields: str | int) -> None:
         def put(contributors: _Contributors) -> None:
             _expect(name, contributors)
             contributors[name] = msgspec.structs.replace(contributors[name], **fields)
@@ -250,7 +265,8 @@ def _entry(name: str, contributor: _Contributor) -> str:
     # A name is a bare key, and nothing in a hash or an address needs escaping: see _NAME, _HASH, units.is_mail_address.
     mail = f'mail = "{contributor.mail}"\n' if contributor.mail else ""
     keys = f'keyring = "{contributor.keyring}"\n' if contributor.keyring else ""
-    return f'[contributors.{name}]\npassword = "{contributor.password}"\n{mail}{keys}'
+    weight = f"weight = {contributor.weight}\n" if contributor.weight != 1 else ""
+    return f'[contributors.{name}]\npassword = "{contributor.password}"\n{mail}{keys}{weight}'
 
 
 def _replace(path: Path, text: str) -> None:

@@ -42,15 +42,16 @@ def admit(
     wanted: Wanted = lambda: True,
     limits: Sequence[Limit] = (),
     asks: str | None = None,
+    weight: int = 1,
 ) -> Job:
     """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
 
-    All of the upload is there. `wanted` is asked every second, and in the last moment before the job is one, whether
-    anybody still waits for the verdict; if not, the upload is refused. So it is if one of the `limits` refuses it:
-    they are asked when it is whole, judged and on stable storage. `asks` is a construir.toml to run it by, in place of
-    its own. Raises RefusedError, the reason and reply for the client, if it isn't a job, or if there is no room left to
-    say so in the spool; OSError, ConstruirError. Whatever is raised, the upload is still in incoming/, the caller's to
-    delete.
+    All of the upload is there. `wanted` is asked every second, and in the last moment before the job is one,
+    whether anybody still waits for the verdict; if not, the upload is refused. So it is if one of the `limits`
+    refuses it: they are asked when it is whole, judged and on stable storage. `asks` is a construir.toml to run it
+    by, in place of its own, `weight` the contributor's. Raises RefusedError, the reason and reply for the client,
+    if it isn't a job, or if there is no room left to say so in the spool; OSError, ConstruirError. Whatever is
+    raised, the upload is still in incoming/, the caller's to delete.
     """
     names.check_name(name)
     with full_is_refused():
@@ -59,7 +60,7 @@ def admit(
             # It has all that the job was run by before, the date as well if it had one.
             found = msgspec.structs.replace(found, construir_toml=asks, newest_s=0)
         record = _record(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
-        staged = spool.stage(job, record)
+        staged = spool.stage(job, msgspec.structs.replace(record, weight=weight))
         try:
             _look_once_more(record, limits, wanted)
             return spool.enqueue(staged)

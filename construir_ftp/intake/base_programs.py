@@ -26,7 +26,7 @@ def check(found: Verdict, wanted: Wishes, images: Path, default_base: str) -> No
     if not found.needs or not found.needed_as or wanted.dependencies != Dependencies():
         return
     try:
-        base = baseimage.find(images, wanted.base or default_base)
+        base = baseimage.find(images, wanted.base_name(default_base))
         with base.root.open("rb") as root:
             if _has(Image(root), found.needs):
                 return

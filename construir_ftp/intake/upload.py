@@ -40,7 +40,7 @@ class Conclusion(NamedTuple):
 @dataclass(frozen=True)
 class Intake:
     """Where uploads go, and how much may come in. Sizes in bytes. `keyring` has the keys that sign a contributor's
-    Debian sources; None: they need no signature.
+    Debian sources; None: they need no signature. `weight_of` says what the weight of a contributor is.
     """
 
     spool: Spool
@@ -52,6 +52,7 @@ class Intake:
     room: Room
     quotas: Quotas
     keyring: Callable[[str], Path | None]
+    weight_of: Callable[[str], int]
     tally: Tally = field(default_factory=Tally)
 
     def close(self) -> None:
@@ -134,11 +135,21 @@ class Intake:
         one that may have been cut, or if nobody is there any longer to read the reply: `wanted` is asked for that, at
         the last moment too.
         """
-        limits, by = (self.quotas, self.room), partial.contributor
+        by = partial.contributor
         try:
             with admission.full_is_refused():
                 self.partials.unnote(partial)
-            job = admission.admit(self.spool, partial.job, name, by, check, self.offer, wanted=wanted, limits=limits)
+            job = admission.admit(
+                self.spool,
+                partial.job,
+                name,
+                by,
+                check,
+                self.offer,
+                wanted=wanted,
+                limits=(self.quotas, self.room),
+                weight=self.weight_of(by),
+            )
         except RefusedError as refused:
             return Conclusion(self._turn_down(partial, refused, wanted))
         except Exception:

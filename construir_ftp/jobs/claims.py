@@ -25,6 +25,8 @@ class Claims:
     def __init__(self, spool: Path, node: str) -> None:
         self._spool, self._node = spool, node
         self.path = spool / "running" / places.new_holding(node)
+        # Where the disks of our jobs are, if not with the jobs.
+        self.scratch: Path | None = None
         self._has_begun = False
 
     def begin(self) -> None:
@@ -47,7 +49,11 @@ class Claims:
     def claim(self, job_id: str) -> Job | None:
         """queue -> running; None if it is no longer there to be had. Raises FileNotFoundError where claims are lost."""
         self.begin()
-        return self._claim(Job(self._spool / "queue" / job_id))
+        job = self._claim(Job(self._spool / "queue" / job_id))
+        if job is not None and self.scratch is not None:
+            job.scratch = self.scratch / job_id
+            job.scratch.mkdir(mode=modes.OURS_DIRECTORY, exist_ok=True)
+        return job
 
     def _claim(self, job: Job) -> Job | None:
         try:

@@ -58,10 +58,12 @@ class Room:
 
     def lets_start(self, job_id: str) -> bool:
         """Whether a waiting job finds the room that it may need."""
-        spare = self._free()
+        spare, record = self._free(), self._spool.records("queue").get(job_id)
+        if (scratch := self._spool.claims.scratch) and files.free_bytes(scratch) < _needs(record):
+            return False
         if not self._spool.names("running"):
             return spare >= 0
-        return spare - self._for_running() >= _needs(self._spool.records("queue").get(job_id))
+        return spare - self._for_running() >= _needs(record)
 
     def for_results(self, wants: Wants = anyone) -> Wants:
         """Which of the wanted jobs find room, beside what runs now, for the results that they depend on. Others pass by

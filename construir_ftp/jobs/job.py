@@ -29,6 +29,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
     needs, `installs` whether it needs Debian packages. `padding_bytes` zeros follow the stream in the upload.
     `newest_s` is when the newest file in it was changed, in seconds since 1970, 0 where that is not to be told.
+    `weight` is that of the contributor, when it came (see fair_share).
     """
 
     version: int = 1
@@ -48,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     after: list[str] = []
     installs: bool = False
     newest_s: int = 0
+    weight: int = 1
 
     def image_name(self) -> str:
         """What the result's image is called: <name>.img and the suffix of the codec it came in."""
@@ -69,10 +71,12 @@ def installs(record: Record | None) -> bool:
 
 
 class Job:
-    """A job's directory in whatever state it is; moving it gives a new Job, and the old one must be dropped."""
+    """A job's directory in whatever state it is; moving it gives a new Job, and the old one must be dropped. What its
+    machine works on is in `scratch`, if there is one, on a file system of this computer.
+    """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, scratch: Path | None = None) -> None:
+        self.path, self.scratch = path, scratch
 
     @property
     def id(self) -> str:
@@ -87,7 +91,7 @@ class Job:
     @property
     def disk(self) -> Path:
         """The unpacked image, the machine's second disk."""
-        return self.path / "disk.img"
+        return (self.scratch or self.path) / "disk.img"
 
     @property
     def result(self) -> Path:
@@ -142,11 +146,19 @@ class Job:
         for entry in self.path.iterdir():
             if entry.name not in KEPT:
                 files.remove(entry)
+        for entry in self.scratch.iterdir() if self.scratch else ():
+            files.remove(entry)
+
+    def leave_scratch(self) -> None:
+        """Remove what its machine worked on elsewhere: it runs no more, or not here."""
+        if self.scratch:
+            with suppress(FileNotFoundError):
+                files.remove(self.scratch)
 
 
 def disk_of_result(job: Job, number: int | str) -> Path:
     """Where the unpacked image is of a result that a job which runs depends on."""
-    return job.path / f"dependency-{number}.img"
+    return (job.scratch or job.path) / f"dependency-{number}.img"
 
 
 def disks_of_results(job: Job) -> list[Path]:

@@ -21,9 +21,9 @@ from typing import TypeVar
 import msgspec
 
 from construir_ftp import files
-from construir_ftp.errors import ConstruirError, UsageError
+from construir_ftp.errors import ConstruirError, RefusedError, UsageError
 from construir_ftp.jobs import ipc, modes, places
-from construir_ftp.jobs.request import Terms
+from construir_ftp.jobs.request import FILE, Terms, Wishes
 
 DIRECTORY, JUDGED = "nodes", "nodes.json"
 # Whoever takes jobs back from silent nodes holds them under this name meanwhile.
@@ -151,6 +151,49 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
+
+
+def why_not(offered: Offered, wanted: Wishes, image_bytes: int) -> str:
+    """Why a job with an image of that size, which asks for that, can't run on a node; empty if it can."""
+    try:
+        offered.terms.check(wanted, image_bytes)
+    except RefusedError as error:
+        return str(error)
+    name = wanted.base_name(offered.default_base)
+    if name not in offered.bases:
+        return f"{FILE}: base: there is no base image {name!a} there"
+    machines = offered.bases[name]
+    return why_another_kind(name, machines.architecture, machines.accelerator, wanted) or why_too_little(
+        name, machines.least_memory_bytes, wanted
+    )
+
+
+def why_another_kind(base: str, architecture: str, accelerator: str, wanted: Wishes) -> str:
+    """Why machines of a base image are not of the kind that is asked for; empty if they are, or if it isn't known."""
+    if wanted.architecture not in ("", architecture):
+        return f"{FILE}: architecture: base image {base} is of {architecture}"
+    if accelerator and wanted.accelerator not in ("", accelerator):
+        return f"{FILE}: accelerator: machines of {base} run under {accelerator} here"
+    return ""
+
+
+def why_too_little(base: str, least_bytes: int, wanted: Wishes) -> str:
+    """Why a machine of a base image does not come up with the memory that is asked for; empty if it does."""
+    if wanted.memory is None or wanted.memory >= least_bytes:
+        return ""
+    return f"{FILE}: memory: a machine of {base} needs {least_bytes >> 20} MiB at least to come up"
+
+
+def suits_any_other(spool: Path, wanted: Wishes, image_bytes: int) -> bool:
+    """Whether a node that lives, is not the appliance's own, and takes jobs, can run such a job."""
+    return any(not why_not(other, wanted, image_bytes) for other in _others(spool))
+
+
+def _others(spool: Path) -> Iterator[Offered]:
+    for name in living(spool):
+        found = offered(spool, name) if name != places.LOCAL and not why_drained(spool, name) else None
+        if found is not None:
+            yield found
 
 
 # -- what the front says -----------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ out. What is granted is bounded by the configuration: see Terms.
 import re
 import stat
 from collections.abc import Iterable
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 
-from construir_ftp import schema
+from construir_ftp import architecture, schema
 from construir_ftp.errors import ConfigError, RefusedError
 from construir_ftp.jobs import names, outputs
 from construir_ftp.schema import Positive, Section
@@ -85,6 +85,8 @@ class Wishes(Section, frozen=True):
     name: str = ""
     run: str = "./run.sh"
     base: str = ""
+    architecture: str = ""
+    accelerator: Literal["", "kvm", "tcg", "uml"] = ""
     timeout: Duration | None = None
     idle_timeout: Duration | None = None
     cpus: Positive | None = None
@@ -100,6 +102,8 @@ class Wishes(Section, frozen=True):
                 raise ValueError(f"`{key}`: expected more than zero")
         _expect("name", (self.name,) if self.name else (), _NAME, "letters, digits and . _ -")
         _expect("base", (self.base,) if self.base else (), _NAME, "the name of a base image")
+        if self.architecture and self.architecture not in architecture.KNOWN:
+            raise ValueError(f"`architecture`: expected one of {', '.join(architecture.KNOWN)}")
         _expect("run", (self.run,), _PROGRAM, 'a program in the image, such as "./run.sh"')
         if wrong := [pattern for pattern in self.outputs if not outputs.is_pattern(pattern)]:
             raise ValueError(f"`outputs`: expected paths of files, such as out/*.deb, got {wrong[0][:40]!a}")
@@ -108,6 +112,13 @@ class Wishes(Section, frozen=True):
             raise ValueError("`env`: a value can't hold a NUL")
         if sum(len(f"{key}={value}".encode()) for key, value in self.env.items()) > _MOST_ENV_BYTES:
             raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
+
+    def base_name(self, default_base: str) -> str:
+        """The base image that it is to run on: without another word the default one, or that of its architecture."""
+        if self.base or not self.architecture:
+            return self.base or default_base
+        words = default_base.split("-")
+        return "-".join(self.architecture if word in architecture.KNOWN else word for word in words)
 
 
 def check_file(*, mode: int, size_bytes: int) -> None:
@@ -168,7 +179,7 @@ def dated(wanted: Wishes, newest_s: int) -> Wishes:
 def render(wanted: Wishes) -> str:
     """The text of a construir.toml that says the same; what is left to the appliance is left out."""
     lines = []
-    for key in ("name", "run", "base"):
+    for key in ("name", "run", "base", "architecture", "accelerator"):
         lines.append(f"{key} = {_quoted(getattr(wanted, key))}\n" if getattr(wanted, key) else "")
     lines += [f'{key} = "{getattr(wanted, key):g}s"\n' for key in ("timeout", "idle_timeout") if getattr(wanted, key)]
     lines.append(f"cpus = {wanted.cpus}\n" if wanted.cpus else "")
@@ -237,6 +248,8 @@ KEYS = (
     Key("", "name", '"hello"', "What the result is called; unless given, what the uploaded file is called."),
     Key("", "run", '"./run.sh"', "The program to run, as root, in /job; ./run.sh unless given."),
     Key("", "base", '"bookworm-amd64"', "The base image to run on, one of the appliance's; unless given, its default."),
+    Key("", "architecture", '"amd64"', "Of the default base image, that of this architecture."),
+    Key("", "accelerator", '"kvm"', 'How the machine has to run: "kvm", "tcg" (emulated), or "uml" (user-mode Linux).'),
     Key("", "timeout", '"30m"', "The machine is killed after so long; at most the appliance's own limit."),
     Key("", "idle_timeout", '"10m"', "The machine is killed when nothing has been printed for so long."),
     Key("", "cpus", "2", "Processors of the machine."),

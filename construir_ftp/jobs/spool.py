@@ -19,7 +19,7 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -30,7 +30,7 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import cancellation, claims, drafts, fair_share, ipc, modes, names, places, spool_format
 from construir_ftp.jobs.claims import Claims
-from construir_ftp.jobs.fair_share import Turns
+from construir_ftp.jobs.fair_share import Turns, needs_any, sender_of, weights_of
 from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR, Job, Record, Records, Wants, anyone, read_record
 
 __all__ = ["MAX_ATTEMPTS", "STATES", "Job", "Record", "Spool"]
@@ -162,29 +162,35 @@ class Spool:
 
         A job whose record is damaged must not stop the queue: it gets its turn, as nobody's.
         """
-        waiting = [(_sender(record), name) for name, record in self.records("queue").items()]
-        running = [_sender(record) for record in self.records("running").values()]
-        return fair_share.order(waiting, running, self._turns.served())
+        waiting = [(sender_of(record), name) for name, record in self.records("queue").items()]
+        running = [sender_of(record) for record in self.records("running").values()]
+        weights = weights_of(self.records("queue").values())
+        return fair_share.order(waiting, running, self._turns.served(), weights, self._turns.begun())
 
     def next_id(self, wants: Wants = anyone) -> str | None:
         """The id of the waiting job whose turn it is among those that are wanted and wait for no result."""
         waiting, running = self.records("queue"), self.records("running")
         oldest: dict[str, str] = {}
         for name, record in waiting.items():
-            sender = _sender(record)
-            if sender not in oldest and wants(record) and not _needs_any(record, waiting, running):
+            sender = sender_of(record)
+            if sender not in oldest and wants(record) and not needs_any(record, waiting, running):
                 oldest[sender] = name
-        return fair_share.first(oldest, map(_sender, running.values()), self._turns.served())
+        weights = weights_of(waiting.values())
+        return fair_share.first(oldest, map(sender_of, running.values()), self._turns.served(), weights)
 
     def take(self, wants: Wants = anyone) -> Job | None:
         """queue -> running: the next job of those that are wanted, if one waits.
 
         It may have been deleted since it was seen, or another node has it; then it is another one's turn.
         """
-        while (name := self.next_id(wants)) is not None:
-            if (taken := self.claims.claim(name)) is not None:
-                self._turns.note(_sender(read_record(taken.path)))
-                return taken
+        if self.next_id(wants) is None:
+            return None
+        with self._turns.held():
+            while (name := self.next_id(wants)) is not None:
+                if (taken := self.claims.claim(name)) is not None:
+                    record = read_record(taken.path)
+                    self._turns.note(sender_of(record), record.weight if record else 1)
+                    return taken
         return None
 
     def withdraw(self) -> list[Job]:
@@ -207,6 +213,7 @@ class Spool:
     def requeue(self, job: Job) -> Job:
         """running -> queue, stripped: the job keeps its id, and so its place."""
         job.strip()
+        job.leave_scratch()
         return self._move(job, "queue")
 
     def finish(self, job: Job, result: bytes) -> Job:
@@ -225,6 +232,7 @@ class Spool:
     def _publish(self, job: Job) -> Job:
         for leftover in (job.upload, job.disk, job.path / "attempts", job.path / CANCEL):
             leftover.unlink(missing_ok=True)
+        job.leave_scratch()
         job.path.chmod(modes.EVERYONES_DIRECTORY)
         files.fsync(job.path)
         done = self._move(job, "done")
@@ -304,12 +312,3 @@ class Spool:
     def listen(self) -> AbstractContextManager[socket.socket]:
         """The socket that wake() speaks to: a datagram, whatever it holds, means work. For the lock's holder only."""
         return ipc.listen(self.path / "wake")
-
-
-def _sender(record: Record | None) -> str:
-    return record.contributor if record else ""
-
-
-def _needs_any(record: Record | None, *unfinished: Container[str]) -> bool:
-    """Whether a job depends on the result of one of these."""
-    return record is not None and any(needed in jobs for needed in record.after for jobs in unfinished)

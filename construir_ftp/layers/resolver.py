@@ -18,7 +18,7 @@ from construir_ftp.config import Config, LayersSection, MachineSection
 from construir_ftp.errors import CommandError, ConstruirError, DamagedError, RefusedError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs import request, sums
+from construir_ftp.jobs import nodes, places, request, sums
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Terms, Wishes
 from construir_ftp.jobs.result import SUMS
@@ -103,8 +103,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         """
         if wanted == Wishes():
             return  # most ask for nothing, and what there is need not be read for them
-        self.terms().check(wanted, image_bytes)
-        self._check_memory(wanted)
+        self._check_machine(wanted, image_bytes)
         needs = wanted.dependencies
         if self.machine.accelerator == "uml" and _disks(wanted) > uml.MOST_READ_ONLY:
             raise RefusedError(f"{request.FILE}: dependencies: at most {uml.MOST_READ_ONLY} can be had here")
@@ -122,26 +121,43 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         machine = self.machine
         most_memory = max(machine.memory, min(machine.max_memory, machine.memory + self.spare_memory_bytes))
         return Terms(
-            timeout_s=machine.timeout,
-            idle_timeout_s=machine.timeout,
+            timeout_s=float(machine.timeout),
+            idle_timeout_s=float(machine.timeout),
             cpus=most_cpus(machine.accelerator, max(machine.cpus, min(machine.max_cpus, len(os.sched_getaffinity(0))))),
             memory_bytes=int(most_memory),
             image_bytes=self.max_image_bytes,
             bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base, machine)),
         )
 
-    def _check_memory(self, wanted: Wishes) -> None:
-        """Refuse less memory than a machine of the base image needs to come up."""
-        if wanted.memory is None:
+    def _check_machine(self, wanted: Wishes, image_bytes: int) -> None:
+        """Refuse what no node has, in the words of this computer's own."""
+        try:
+            terms = self.terms()
+            terms.check(wanted, image_bytes)
+            self._check_kind(wanted, terms.bases)
+        except RefusedError:
+            if not nodes.suits_any_other(self.spool.path, wanted, image_bytes):
+                raise
+
+    def _check_kind(self, wanted: Wishes, bases: tuple[str, ...]) -> None:
+        """Refuse another kind of machine than there is, and less memory than it needs to come up."""
+        if wanted.memory is None and not wanted.architecture and not wanted.accelerator:
             return
-        base = baseimage.find(self.images, wanted.base or self.default_base)
-        least_bytes = base.manifest.least_memory
-        if wanted.memory < least_bytes:
-            raise RefusedError(
-                f"{request.FILE}: memory: a machine of {base.name} needs {least_bytes >> 20} MiB at least to come up"
-            )
+        name = wanted.base_name(self.default_base)
+        if wanted.architecture and name not in bases:
+            there = ", ".join(bases) or "none"
+            raise RefusedError(f"{request.FILE}: architecture: there is no base image {name} here; there are: {there}")
+        manifest = baseimage.find(self.images, name).manifest
+        known = nodes.offered(self.spool.path, places.LOCAL)
+        accelerator = known.bases[name].accelerator if known and name in known.bases else ""
+        if why := nodes.why_another_kind(name, manifest.architecture, accelerator, wanted):
+            raise RefusedError(why)
+        if why := nodes.why_too_little(name, manifest.least_memory, wanted):
+            raise RefusedError(why)
 
     def _check_packages(self, wanted: Wishes, aside: Aside) -> None:
+        if wanted.base_name(self.default_base) not in baseimage.names(self.images):
+            return  # a node has it, and finds out
         try:
             plan = self._plan_of(wanted, self.archive(self.base(wanted), self.stop), aside)
         except RefusedError as error:
@@ -162,7 +178,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def base(self, wanted: Wishes) -> BaseImage:
         """The base image a job wants. Raises ConstruirError."""
-        base = baseimage.find(self.images, wanted.base or self.default_base)
+        base = baseimage.find(self.images, wanted.base_name(self.default_base))
         if problem := why_not_run(base, self.machine):
             raise DependencyError(f"base image '{base.name}' can't be run here: {problem}")
         return base

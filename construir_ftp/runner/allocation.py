@@ -11,7 +11,7 @@ from construir_ftp.diskimage import codec, e2fsprogs
 from construir_ftp.errors import ConstruirError, JobError
 from construir_ftp.image import baseimage
 from construir_ftp.intake.verdict import Verdict
-from construir_ftp.jobs import request
+from construir_ftp.jobs import nodes, request
 from construir_ftp.jobs.job import disk_of_result
 from construir_ftp.jobs.request import Wishes
 from construir_ftp.jobs.result import CONSOLE, OUTPUT, WISHES, LayerUsed, Used
@@ -47,10 +47,12 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
         Raises DependencyError, and ConstruirError for what is wrong here; either when `stop` became readable.
         """
         base = usual.base
-        if wanted.base:
+        if wanted.base or wanted.architecture:
             base = offer.base(wanted)
             baseimage.prove(base)
         shape = offer.shape(wanted, base, usual)
+        if why := nodes.why_another_kind(base.name, base.manifest.architecture, shape.accelerator, wanted):
+            raise DependencyError(why)
         results, layers = offer.results_of(wanted), offer.layers_of(wanted, shape, stop, tell)
         # At the door nobody knows what else the layers lie on.
         places = uml.MOST_READ_ONLY if shape.accelerator == "uml" else disks.MOST_READ_ONLY

@@ -6,13 +6,16 @@ The appliance's own, "local", is the front as well: it holds the spool's lock, h
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import inquiry, ipc, nodes, places, service
 from construir_ftp.jobs.nodes import Offered, Pulse
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport
+from construir_ftp.runner.fit import Fit
 from construir_ftp.runner.front import Front
 from construir_ftp.runner.withdrawal import Withdrawal
 from construir_ftp.surroundings import NodesSection
@@ -23,6 +26,8 @@ log = logging.getLogger("construir.runner")
 _LOOK_S = 1.5
 # How long it waits for the end of an earlier node of its name, whose computer may have died.
 _PATIENCE_S = 150.0
+# So often it looks whether it still has what it offers.
+_OFFER_S = 10.0
 
 
 class Node:
@@ -34,9 +39,11 @@ class Node:
         self.scan_every_s = scan_every_s if self.is_front else min(scan_every_s, _LOOK_S)
         self.is_lost = False
         self._withdrawal = Withdrawal(spool, scan_every_s)
+        self.fit = Fit(spool, name)
         self._count = 0
         self._reported: RunnerReport | None = None
         self._offered: Offered | None = None
+        self._offer_at_s = float("-inf")
 
     @contextmanager
     def hold(self) -> Iterator[socket.socket]:
@@ -103,10 +110,20 @@ class Node:
             inquiry.tell(self._spool, report, self.name)
             self._reported = report
 
-    def offer(self, offered: Offered) -> None:
-        """Let everyone know what can be had here, if it has changed."""
+    def offer(self, what: Callable[[], Offered]) -> None:
+        """Let everyone know what can be had here, if it has changed: now and then, since images have to be read."""
+        now_s = time.monotonic()
+        if now_s < self._offer_at_s:
+            return
+        self._offer_at_s = now_s + _OFFER_S
+        try:
+            offered = what()
+        except (ConstruirError, OSError) as error:  # it is said when there is a job
+            log.debug("what can be had here is not known: %s", error)
+            return
         if offered != self._offered:
             nodes.offer(self._spool.path, self.name, offered)
+            self.fit.settle(offered)
             self._offered = offered
 
     def takes_jobs(self) -> bool:

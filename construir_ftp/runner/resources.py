@@ -4,9 +4,11 @@ import logging
 
 import msgspec
 
+from construir_ftp import __version__, architecture
 from construir_ftp.config import ArtifactsSection, Config, MachineSection
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.jobs.nodes import Machines, Offered
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.machine import accelerator, capacity
@@ -52,6 +54,7 @@ class Supply:
 
     def __init__(self, spool: Spool, config: Config, templates: Templates, slots: int, seal: Seal) -> None:
         self._spool, self._config, self._templates, self._seal = spool, config, templates, seal
+        self._slots = slots
         self._spare = Spare(capacity.spare_bytes(config.machine, slots + config.layers.installs))
         self._choices: dict[str, Choice] = {}
 
@@ -76,6 +79,33 @@ class Supply:
             seal=self._seal,
             keep_upload_bytes=int(self._config.results.keep_upload),
             templates=self._templates if self._config.machine.warm else None,
+        )
+
+    def offered(self) -> Offered:
+        """What jobs can have here, as others are told. An accelerator that was not tried yet is not known."""
+        terms = Offer.of(self._spool, self._config).terms()
+        bases = [base for base in baseimage.every(self._config.images_path()) if base.name in terms.bases]
+        return Offered(
+            program=__version__,
+            architecture=architecture.native(),
+            processors=terms.cpus,
+            memory_bytes=terms.memory_bytes,
+            slots=self._slots,
+            default_base=self._config.images.default,
+            bases={base.name: self._machines_of(base) for base in bases},
+            terms=terms,
+        )
+
+    def _machines_of(self, base: BaseImage) -> Machines:
+        manifest = base.manifest
+        is_native = manifest.architecture == architecture.native()
+        usual = next(iter(self._choices.values()), None) if is_native else None
+        known = self._choices.get(manifest.digest(), usual)
+        return Machines(
+            digest=manifest.digest(),
+            architecture=manifest.architecture,
+            accelerator=known.accelerator if known else "" if is_native else "tcg",
+            least_memory_bytes=manifest.least_memory,
         )
 
     def _choose_accelerator(self, base: BaseImage) -> Choice:

@@ -118,6 +118,7 @@ class Runner:
             while not self._node.look_lost():
                 self._end_cancelled()
                 self._heed_owner()
+                self._node.offer(self._supply.offered)
                 self._fill_slots()
                 self._report()
                 watch.alive()
@@ -153,7 +154,7 @@ class Runner:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
         if self._pause.left_s or self._stands_still:
             return False
-        fits = self._room.for_results(wants)
+        fits = self._node.fit.of(self._room.for_results(wants))
         prepared = None if slot in self._installs.places else self._installs.take()
         following = None if prepared else self._spool.next_id(fits)
         if prepared is None and (following is None or not self._node.takes_jobs() or not self._has_room(following)):

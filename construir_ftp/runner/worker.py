@@ -157,7 +157,7 @@ def _blame(
 
     Raises MachineUnavailableError, or OSError with errno ENOSPC, where it is the host's; StoppedError.
     """
-    if files.free_bytes(attempt.job.path) < _NO_ROOM_BYTES:
+    if files.free_bytes(attempt.job.disk.parent) < _NO_ROOM_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     demand_empty_machine(resources, stop)
     shape, ending = allocation.shape, attempt.ending

@@ -29,15 +29,15 @@ def wait_until(is_so: Callable[[], object], log: Callable[[], str]) -> None:
 class Node:
     """`construir serve node`, in a process of its own."""
 
-    def __init__(self, front: Appliance, name: str) -> None:
-        self.front, self.name = front, name
+    def __init__(self, front: Appliance, name: str, config: Path | None = None) -> None:
+        self.front, self.name, self.config = front, name, config or front.config
         self.log = front.config.with_name(f"{name}.log")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until the front knows that it lives."""
         argv = [sys.executable, "-m", "construir_ftp", "serve", "node", f"--name={self.name}"]
-        argv += [f"--config={self.front.config}", f"--spool={self.front.spool}"]
+        argv += [f"--config={self.config}", f"--spool={self.front.spool}"]
         told = self.front.log.read_text().count(f"node {self.name} is there")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -77,15 +77,14 @@ class Node:
 
 
 @contextmanager
-def node(front: Appliance, name: str = "far") -> Iterator[Node]:
+def node(front: Appliance, name: str = "far", config: Path | None = None) -> Iterator[Node]:
     """One that lives while the context lasts, or until it is ended."""
-    there = Node(front, name)
-    there.start()
+    there = Node(front, name, config)
     try:
+        there.start()
         yield there
     finally:
-        assert there.process is not None
-        if there.process.poll() is None:
+        if there.process is not None and there.process.poll() is None:
             there.send(signal.SIGCONT)
             there.stop()
 

@@ -1,5 +1,6 @@
 """Promises of nodes: however one ends, each job has exactly one result, and nobody is mistaken about who lives."""
 
+import ftplib
 import json
 import signal
 import time
@@ -28,9 +29,10 @@ def front(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Appliance]
         yield appliance
 
 
-def image(place: Path, name: str, script: bytes, size: str = "4M") -> Path:
-    file = place / f"{name}.img"
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", job_directory(place / name, script), file, size)
+def image(place: Path, name: str, script: bytes, size: str = "4M", toml: str = "") -> Path:
+    file, tree = place / f"{name}.img", job_directory(place / name, script)
+    (tree / "construir.toml").write_text(toml)
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, size)
     return file
 
 
@@ -186,6 +188,43 @@ def test_node_has_a_name_that_nobody_else_has(front: Appliance) -> None:
         with pytest.raises(ConstruirError, match="another node far works on"), nodes.hold(front.spool, "far"):
             pass
         assert other.holding() == far.holding() != []
+
+
+@pytest.mark.parametrize("front", ["uml"], indirect=True, ids=["user-mode"])
+def test_door_promises_what_some_node_has_and_the_job_goes_there(front: Appliance, tmp_path: Path) -> None:
+    large = image(tmp_path, "large", SLEEPS, toml='memory = "1200MiB"\naccelerator = "uml"\narchitecture = "amd64"')
+    config, scratch = tmp_path / "far.toml", tmp_path / "scratch"
+    scratch.mkdir()
+    config.write_text(front.config.read_text().replace("[nodes]\n", f'[nodes]\nscratch = "{scratch}"\n'))
+    front.stop()
+    front.config.write_text(front.config.read_text().replace("[machine]\n", '[machine]\nmax_memory = "1GiB"\n'))
+    front.start()
+    with pytest.raises(ftplib.error_perm, match="memory: at most 1024 MiB can be had here"):
+        front.submit(large)
+    wait_until(lambda: nodes.offered(front.spool, "local"), front.log.read_text)
+    for toml, why in (
+        ('accelerator = "kvm"', "accelerator: machines of bookworm-amd64-uml run under uml here"),
+        ('architecture = "s390x"', "architecture: expected one of amd64, arm64"),
+        ('architecture = "riscv64"', "architecture: there is no base image bookworm-riscv64-uml here"),
+    ):
+        with pytest.raises(ftplib.error_perm, match=why):
+            front.submit(image(tmp_path, toml.split('"')[1], SLEEPS, toml=toml))
+    with node(front, config=config) as far:
+        wait_until(lambda: nodes.offered(front.spool, "far"), far.log.read_text)
+        job = front.submit(large)
+        place = far.wait_for_job(has_begun)
+        assert [path.name for path in scratch.glob("*/*/*")] == ["disk.img"]
+        assert not (place / "disk.img").exists()
+        assert front.wait(job)["memory_bytes"] == 1200 * 2**20
+        assert list(scratch.glob("*/*")) == []
+        assert f"job {job} of alice: taken, to run" in far.log.read_text()
+        lines = construir("nodes", f"--spool={front.spool}", check=True).stdout.splitlines()
+        assert lines[1].split()[:5] == ["far", "there", "0", "1", "1"]
+        assert "bookworm-amd64-uml" in lines[1]
+        assert "(uml)" in lines[1]
+    assert list(scratch.iterdir()) == []
+    with pytest.raises(ftplib.error_perm, match="memory: at most 1024 MiB can be had here"):
+        front.submit(large)
 
 
 @pytest.mark.slow("forty machines")

@@ -1,5 +1,7 @@
 """Promises of turns: whoever waits with one job waits for one job of others at most, whatever they have sent."""
 
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from construir_ftp.jobs import fair_share
+from construir_ftp.jobs import fair_share, ipc
 from construir_ftp.jobs.fair_share import Turns
 
 CONTRIBUTORS = st.sampled_from(["ann", "bob", "cyd", ""])
@@ -88,3 +90,63 @@ def test_damaged_memory_is_none(tmp_path: Path, damage: bytes) -> None:
 def test_memory_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     Turns(tmp_path / "gone" / "turns").note("ann")
     assert Turns(tmp_path / "gone" / "turns").served() == []
+
+
+# -- weights -----------------------------------------------------------------------------------------------------
+
+
+def served_one_by_one(place: Path, weights: dict[str, int], jobs: list[tuple[str, str]], slots: int) -> list[str]:
+    """Who has a machine, in the order of it, where so many run at once and the oldest ends first."""
+    turns, ran, running = Turns(place / "turns"), list[str](), list[str]()
+    while jobs:
+        oldest = dict(reversed(jobs))
+        following = fair_share.first(oldest, running, turns.served(), weights)
+        owner = next(name for name, job in jobs if job == following)
+        assert next(fair_share.order(jobs, running, turns.served(), weights, turns.begun())) == following
+        jobs = [job for job in jobs if job[1] != following]
+        turns.note(owner, weights.get(owner, 1))
+        ran.append(owner)
+        running = [*running, owner][-(slots - 1) :] if slots > 1 else []
+    return ran
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_who_has_a_weight_has_so_many_turns_of_the_others(tmp_path: Path, slots: int) -> None:
+    ran = served_one_by_one(tmp_path, {"ann": 3}, waiting(*["ann"] * 30, *["bob"] * 30, *["cyd"] * 30), slots)
+    shares = Counter(ran[:40])
+    assert shares["ann"] in range(22, 27)
+    assert abs(shares["bob"] - shares["cyd"]) <= 1
+    alone = served_one_by_one(tmp_path / "", {"ann": 3}, waiting(*["ann"] * 4), slots)
+    assert alone == ["ann"] * 4
+
+
+def test_turns_that_an_older_version_has_noted_count(tmp_path: Path) -> None:
+    (tmp_path / "turns").write_text('["ann", "bob"]')
+    turns = Turns(tmp_path / "turns")
+    turns.note("ann", 2)
+    assert (turns.served(), turns.begun()) == (["ann", "bob"], {"ann": 1})
+    turns.note("ann", 2)
+    assert (turns.served(), turns.begun()) == (["bob", "ann"], {})
+
+
+# -- several nodes -----------------------------------------------------------------------------------------------
+
+
+def test_two_nodes_do_not_choose_at_once_and_one_that_stands_still_stops_nobody(tmp_path: Path) -> None:
+    chosen: list[str] = []
+
+    def choose(name: str) -> None:
+        with Turns(tmp_path / "turns").held():
+            chosen.append(name)
+            time.sleep(0.1)
+            chosen.append(name)
+
+    others = [threading.Thread(target=choose, args=(name,)) for name in ("one", "two")]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join()
+    assert chosen in (["one", "one", "two", "two"], ["two", "two", "one", "one"])
+    with ipc.hold(tmp_path / "turns.lock"):
+        choose("late")
+    assert chosen[-1] == "late"
