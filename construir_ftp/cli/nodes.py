@@ -83,17 +83,11 @@ def _every(spool: Spool) -> Iterator[Told]:
         report = inquiry.of_node(spool, name)
         yield Told(
             name=name,
-            state=_state(spool, name, report) if name in living else "gone",
+            state=(inquiry.node_summary(spool, name).why or "there") if name in living else "gone",
             report=report,
             offered=nodes.offered(spool.path, name),
             pulse=nodes.pulse(spool.path, name),
         )
-
-
-def _state(spool: Spool, name: str, report: RunnerReport) -> str:
-    if why := nodes.why_drained(spool.path, name):
-        return f"drained: {why}"
-    return report.paused or report.pause or "there"
 
 
 def _row(told: Told) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from construir_ftp.jobs.result import Result
-from construir_ftp.jobs.status import Summary
+from construir_ftp.jobs.status import RunningJob, Summary
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +44,14 @@ def of_result(job_id: str, result: Result) -> Line:
     )
 
 
+def _why(slot: RunningJob) -> str:
+    return "; ".join(filter(None, (slot.node and f"on {slot.node}", slot.doing)))
+
+
 def live(summary: Summary, contributors: dict[str, str]) -> list[Line]:
     """The jobs that run and wait; who sent them, as far as that is known."""
     running = [
-        Line(id=slot.job, state="running", contributor=contributors.get(slot.job, ""), since=slot.since, why=slot.doing)
+        Line(id=slot.job, state="running", contributor=contributors.get(slot.job, ""), since=slot.since, why=_why(slot))
         for slot in summary.running
     ]
     return running + [

@@ -15,7 +15,7 @@ from construir_ftp.jobs import names, nodes, places, service, status
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.jobs.status import JobStatus, RunnerReport, RunningJob, Summary
+from construir_ftp.jobs.status import JobStatus, NodeSummary, RunnerReport, RunningJob, Summary
 
 # What is listed of a long queue; how long it is, is told anyway.
 _MOST_LISTED = 1000
@@ -65,7 +65,20 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
         running=running,
         waiting=len(line),
         queue=line[:_MOST_LISTED],
+        nodes=_nodes(spool),
     )
+
+
+def _nodes(spool: Spool) -> list[NodeSummary]:
+    living = nodes.living(spool.path)
+    return [node_summary(spool, name) for name in living] if len(living) > 1 else []
+
+
+def node_summary(spool: Spool, name: str) -> NodeSummary:
+    """What a node that lives does, and why it takes no job."""
+    report, drained = of_node(spool, name), nodes.why_drained(spool.path, name)
+    why = f"drained: {drained}" if drained else report.paused or report.pause
+    return NodeSummary(name=name, slots=report.slots, busy=len(report.busy), why=why)
 
 
 def job(spool: Spool, job_id: str) -> JobStatus | None:

@@ -59,9 +59,19 @@ def together(reports: Mapping[str, RunnerReport]) -> RunnerReport:
     )
 
 
+class NodeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that lives; `why` is why it takes no job, empty if it takes them."""
+
+    name: str
+    slots: int
+    busy: int
+    why: str = ""
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """status.json. Sizes in bytes; `why` says why jobs wait, and is empty if none has to; `why_no_uploads` is empty if
-    uploads are accepted, `paused` if machines run.
+    uploads are accepted, `paused` if machines run. `nodes` are those that live, where there is more than the
+    appliance's own.
     """
 
     version: int = 1
@@ -78,6 +88,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     running: list[RunningJob] = []
     waiting: int = 0
     queue: list[str] = []
+    nodes: list[NodeSummary] = []
 
 
 JobState = Literal["waiting", "running", "done"]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from construir_ftp.jobs import service
-from construir_ftp.jobs.status import RunnerReport, Summary
+from construir_ftp.jobs.status import NodeSummary, RunnerReport, Summary
 
 _MACHINES = {"kvm": "run by KVM", "tcg": "are emulated, which is slow", "uml": "are user-mode Linux"}
 
@@ -20,7 +20,13 @@ class Finding(NamedTuple):
 def look(spool: Path, summary: Summary, report: RunnerReport | None) -> list[Finding]:
     """What is known; `report` is the runner's, None where there is none."""
     machines = [_machines(report)] if report and report.accelerator else []
-    return [_jobs(spool, report), _uploads(summary), *machines]
+    return [_jobs(spool, report), _uploads(summary), *machines, *map(_node, summary.nodes)]
+
+
+def _node(node: NodeSummary) -> Finding:
+    if node.why:
+        return Finding("warning", f"Node {node.name}", f"takes no job: {node.why}")
+    return Finding("ok", f"Node {node.name}", f"{node.busy} of {node.slots} machines run")
 
 
 def _jobs(spool: Path, report: RunnerReport | None) -> Finding:

@@ -69,6 +69,7 @@ class Metrics:
         self._jobs = self._gauge("construir_jobs", "Jobs by state.", "state")
         self._results = self._gauge("construir_results", "Results that are kept, by status.", "status")
         self._slots = self._gauge("construir_slots", "Machines that may run at the same time.")
+        self._nodes = self._gauge("construir_nodes", "Nodes that live, the appliance's own among them.")
         self._free = self._gauge("construir_spool_free_bytes", "Room on the spool's file system.")
         self._kept = self._gauge("construir_spool_kept_free_bytes", "Room that is always kept: spool.min_free.")
         self._runner = self._gauge("construir_runner_up", "Whether a runner is there.")
@@ -134,6 +135,7 @@ class Metrics:
         for status in STATUSES:
             self._results.labels(status).set(results.get(status, 0))
         self._slots.set(summary.slots)
+        self._nodes.set(len(summary.nodes) or int(is_runner_up))
         self._free.set(summary.free_bytes)
         self._kept.set(summary.kept_free_bytes)
         self._runner.set(is_runner_up)

@@ -5,7 +5,7 @@ from functools import partial
 from construir_ftp.ftp.session import Session
 from construir_ftp.jobs import inquiry, status
 from construir_ftp.jobs.reply import Reply
-from construir_ftp.jobs.status import Summary
+from construir_ftp.jobs.status import RunningJob, Summary
 
 _MOST_LISTED = 50
 
@@ -35,12 +35,16 @@ def site_status(session: Session, name: str) -> Reply | None:
     return None
 
 
+def _place(slot: RunningJob) -> str:
+    return f" on {slot.node}" if slot.node else ""
+
+
 def _lines(told: Summary) -> list[str]:
     listed = [f"{place}. {job}" for place, job in enumerate(told.queue[:_MOST_LISTED], 1)]
     more = [f"... and {told.waiting - _MOST_LISTED} more"] if told.waiting > _MOST_LISTED else []
     return [
         *(
-            f"running: {slot.job}{status.since(slot.since)}{f'; {slot.doing}' if slot.doing else ''}"
+            f"running: {slot.job}{_place(slot)}{status.since(slot.since)}{f'; {slot.doing}' if slot.doing else ''}"
             for slot in told.running
         ),
         *listed,
