@@ -6,14 +6,15 @@ runner.json    of each node: slots, what is in them, why no job is taken. Replac
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from construir_ftp import files
-from construir_ftp.errors import ConstruirError, RefusedError
-from construir_ftp.jobs import names, nodes, places, service, status
+from construir_ftp.errors import ConstruirError, RefusedError, one_line
+from construir_ftp.jobs import names, nodes, places, request, service, status
 from construir_ftp.jobs.disk_space import Room
-from construir_ftp.jobs.job import read_result
+from construir_ftp.jobs.job import Record, read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import JobStatus, NodeSummary, RunnerReport, RunningJob, Summary
 
@@ -143,11 +144,25 @@ def _done(spool: Spool, job_id: str) -> JobStatus | None:
 
 
 def _why_not_ready(spool: Spool, job_id: str) -> str:
-    """Which job's result it waits for; empty if it waits for none."""
+    """What it waits for that is its own business: a job's result, or a node; empty if it waits for none."""
     record = spool.records("queue").get(job_id)
     unfinished = {*spool.names("queue"), *spool.names("running")}
     awaited = next((name for name in record.after if name in unfinished), "") if record else ""
-    return f"it waits for the result of {awaited}" if awaited else ""
+    if awaited:
+        return f"it waits for the result of {awaited}"
+    return "no node that takes jobs has what it asks for" if record and _fits_nowhere(spool.path, record) else ""
+
+
+def _fits_nowhere(spool: Path, record: Record) -> bool:
+    """Whether a job waits for a node to come back, or to be resumed."""
+    if len(nodes.names(spool)) < 2:
+        return False
+    try:
+        wanted = request.read(record.construir_toml)
+    except RefusedError:  # of an older version: it is told so when it runs
+        return False
+    there = [name for name in nodes.living(spool) if not nodes.why_drained(spool, name)]
+    return bool(there) and not any(nodes.suits(spool, name, wanted, record.image_bytes) for name in there)
 
 
 def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
@@ -166,6 +181,9 @@ def _why(spool: Spool, report: RunnerReport | None, running: int) -> str:
     decided = service.read(spool.path)
     if not decided.takes_jobs:
         return f"no job is taken at the moment: {decided.why}"
+    drained = [nodes.why_drained(spool.path, name) for name in nodes.living(spool.path)]
+    if all(drained):
+        return f"no job is taken at the moment: every node is drained: {one_line(drained[0])}"
     if report.pause:
         return f"no job is taken at the moment: {report.pause}"
     if running >= report.slots:

@@ -124,10 +124,9 @@ def beat(spool: Path, name: str, pulse: Pulse) -> None:
 
 
 def leave(spool: Path, name: str) -> None:
-    """Say that it ends: nobody need wait for it."""
-    for file in ("alive", "offer.json"):
-        with suppress(OSError):
-            (spool / DIRECTORY / name / file).unlink()
+    """Say that it ends: nobody need wait for it. What it has offered stays known, for it may come back."""
+    with suppress(OSError):
+        (spool / DIRECTORY / name / "alive").unlink()
 
 
 def forget(spool: Path, name: str) -> None:
@@ -186,14 +185,14 @@ def why_too_little(base: str, least_bytes: int, wanted: Wishes) -> str:
 
 def suits_any_other(spool: Path, wanted: Wishes, image_bytes: int) -> bool:
     """Whether a node that lives, is not the appliance's own, and takes jobs, can run such a job."""
-    return any(not why_not(other, wanted, image_bytes) for other in _others(spool))
+    there = (name for name in living(spool) if name != places.LOCAL and not why_drained(spool, name))
+    return any(suits(spool, name, wanted, image_bytes) for name in there)
 
 
-def _others(spool: Path) -> Iterator[Offered]:
-    for name in living(spool):
-        found = offered(spool, name) if name != places.LOCAL and not why_drained(spool, name) else None
-        if found is not None:
-            yield found
+def suits(spool: Path, name: str, wanted: Wishes, image_bytes: int) -> bool:
+    """Whether a node can run such a job, by its own word."""
+    found = offered(spool, name)
+    return found is not None and not why_not(found, wanted, image_bytes)
 
 
 # -- what the front says -----------------------------------------------------------------------------------------

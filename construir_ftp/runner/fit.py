@@ -1,7 +1,7 @@
 """Which waiting jobs a node takes: those that it has the machine for, and that no other node is to have first.
 
 A job of another architecture is left to a node whose own that is, while one lives and has a slot free, but not for
-long. A job that fits nowhere is the appliance's own node's, which tells it why.
+long. A job that fits on no node that is known is the appliance's own node's, which tells it why.
 """
 
 import functools
@@ -43,14 +43,16 @@ class Fit:
 
     def _takes(self, record: Record | None, others: dict[str, Offered]) -> bool:
         is_local = self._name == places.LOCAL
-        if is_local and not others:
+        if is_local and not others and len(nodes.names(self._spool.path)) < 2:
             return True
         wanted = _wishes(record.construir_toml) if record else None
         if record is None or wanted is None or self._offered is None:
             return is_local
         size_bytes = record.image_bytes
         if nodes.why_not(self._offered, wanted, size_bytes):
-            return is_local and all(nodes.why_not(other, wanted, size_bytes) for other in others.values())
+            # One that has gone may come back: it is waited for until it is forgotten.
+            known = nodes.names(self._spool.path) if is_local else ()
+            return is_local and not any(nodes.suits(self._spool.path, name, wanted, size_bytes) for name in known)
         return not self._is_left(record, wanted, others)
 
     def _is_left(self, record: Record, wanted: Wishes, others: dict[str, Offered]) -> bool:

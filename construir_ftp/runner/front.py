@@ -8,12 +8,13 @@ come back. Nothing here runs a job.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from construir_ftp.jobs import nodes, places
+from construir_ftp.jobs.nodes import Pulse
 from construir_ftp.jobs.spool import Spool
 
 log = logging.getLogger("construir.front")
@@ -40,6 +41,8 @@ class Front:
         # By directory in running/.
         self._heard: dict[str, _Heard] = {}
         self._living: list[str] | None = None
+        # Since when those that are known do not live.
+        self._gone: dict[str, float] = {}
         self._looked_at = float("-inf")
 
     @contextmanager
@@ -79,7 +82,7 @@ class Front:
         for name in sorted(silent & holdings.keys()):
             self._take_back(holdings[name])
         self._heard = {name: heard for name, heard in self._heard.items() if name in counts or name in holdings}
-        self._forget({pulse.holding: name for name, pulse in pulses.items() if pulse}, now_s)
+        self._forget(pulses, now_s)
 
     def _silent_s(self, holding: str, count: int, now_s: float) -> float:
         """For how long it has been so beyond the lease; at most 0 if it is not."""
@@ -118,12 +121,11 @@ class Front:
             log.warning("job %s: node %s says nothing any more, back in the queue", job.id, node)
             self._spool.wake()
 
-    def _forget(self, nodes_by_holding: dict[str, str], now_s: float) -> None:
-        for holding, name in nodes_by_holding.items():
-            silent_s = now_s - self._heard[holding].since_s
-            if (
-                silent_s > _FORGET_LEASES * self._lease_s
-                and name != places.LOCAL
-                and not nodes.why_drained(self._spool.path, name)
-            ):
+    def _forget(self, pulses: Mapping[str, Pulse | None], now_s: float) -> None:
+        """Remove what is left of nodes that went long ago, and are not expected back."""
+        gone = [name for name in pulses if name != places.LOCAL and name not in (self._living or ())]
+        self._gone = {name: self._gone.get(name, now_s) for name in gone}
+        for name, since_s in self._gone.items():
+            is_long = now_s - since_s > _FORGET_LEASES * self._lease_s
+            if is_long and not nodes.why_drained(self._spool.path, name):
                 nodes.forget(self._spool.path, name)

@@ -83,6 +83,31 @@ def test_job_goes_to_the_node_that_has_what_it_asks_for(served: Spool) -> None:
     assert not nodes.suits_any_other(served.path, request.read('memory = "4GiB"'), 1)
 
 
+def test_job_that_only_a_node_fits_which_has_gone_waits_for_it_until_it_is_forgotten(served: Spool) -> None:
+    local = live(served, "local", offers("amd64", "bookworm-amd64"))
+    live(served, "large", offers("amd64", "bookworm-amd64", memory_bytes=8 * GIB))
+    nodes.leave(served.path, "large")
+    nodes.judge(served.path, [])
+    assert (takes(local, 'memory = "4GiB"'), takes(local, "")) == (False, True)
+    waiting = served.receive()
+    waiting.upload.touch()
+    queued = served.enqueue(served.stage(waiting, asks('memory = "4GiB"')))
+    told = inquiry.job(served, queued.id)
+    assert told is not None
+    assert told.why == "no node that takes jobs has what it asks for"
+    nodes.forget(served.path, "large")
+    assert takes(local, 'memory = "4GiB"')
+
+
+def test_where_every_node_is_drained_status_says_so(served: Spool) -> None:
+    live(served, "local", offers("amd64", "bookworm-amd64"))
+    nodes.drain(served.path, "local", "new memory")
+    waiting = served.receive()
+    waiting.upload.touch()
+    served.enqueue(served.stage(waiting, record()))
+    assert inquiry.summary(served, 0).why == "no job is taken at the moment: every node is drained: new memory"
+
+
 def test_job_that_fits_nowhere_is_told_so_by_the_appliance(served: Spool) -> None:
     local = live(served, "local", offers("amd64", "bookworm-amd64"))
     far = live(served, "far", offers("amd64", "bookworm-amd64"))
