@@ -51,6 +51,16 @@ def held(path: Path, *, wait: bool = True) -> Iterator[int]:
             os.close(descriptor)
 
 
+@contextmanager
+def alone(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """The same, of a lock that is gone when nobody holds it or waits for it."""
+    with held(path, wait=wait) as descriptor:
+        try:
+            yield descriptor
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def is_held(path: Path) -> bool:
     """Whether somebody has locked a file, in this process or another; asking disturbs nobody."""
     try:
@@ -70,7 +80,7 @@ def _first_byte(kind: int) -> bytes:
 
 # Not /tmp, which is often memory: a job's disk can be large.
 _SCRATCH = Path("/var/tmp")  # noqa: S108 - names that nobody can know, and a directory for its owner only
-_SCRATCH_PREFIX = "construir-work-"
+_SCRATCH_PREFIX = "construir-scratch-"
 _LOCK = ".lock"
 
 
@@ -92,27 +102,28 @@ def scratch_directory(parent: Path = _SCRATCH, prefix: str = _SCRATCH_PREFIX) ->
 def claimed(parent: Path, prefix: str) -> Iterator[Path]:
     """A new, empty directory that is held as long as the context lasts; what is left of it then stays."""
     place = parent / f"{prefix}{secrets.token_hex(8)}"
-    with held(_lock_of(place)):
+    with alone(_lock_of(place)):
         place.mkdir(mode=0o700)
-        try:
-            yield place
-        finally:
-            _lock_of(place).unlink(missing_ok=True)
+        yield place
 
 
 @contextmanager
 def abandoned(place: Path) -> Iterator[None]:
     """Hold the directory of somebody who was killed, to remove it. Raises BlockingIOError where its maker lives."""
-    with held(_lock_of(place), wait=False):
-        try:
-            yield
-        finally:
-            _lock_of(place).unlink()
+    with alone(_lock_of(place), wait=False):
+        yield
 
 
 def directories(parent: Path, prefix: str) -> list[Path]:
     """Every directory there under such a name, whoever holds it, or nobody."""
     return [entry for entry in parent.glob(f"{prefix}*") if entry.is_dir() and not entry.is_symlink()]
+
+
+def sweep(parent: Path, prefix: str) -> None:
+    """Remove the locks whose holders were killed. Directories stay."""
+    for lock in parent.glob(f"{prefix}*{_LOCK}"):
+        with suppress(OSError), alone(lock, wait=False):  # somebody holds it, or it is another user's
+            pass
 
 
 def is_claimed(place: Path) -> bool:

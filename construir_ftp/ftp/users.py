@@ -175,7 +175,7 @@ class Users:
         """Read, change, write: two at once wait for each other. On return the file is on stable storage."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with locks.held(self.path.with_name(f".{self.path.name}.lock")):
+            with locks.alone(self.path.with_name(f".{self.path.name}.lock")):
                 contributors = _read(self.path)
                 change(contributors)
                 _replace(self.path, _text(contributors))

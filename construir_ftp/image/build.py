@@ -38,7 +38,7 @@ def _quietly(_step: str) -> None:
     """For whoever doesn't watch."""
 
 
-_WORKPLACE = Path("/var/tmp"), "construir-build-"  # noqa: S108 - not /tmp, which is often memory; names nobody can know
+_WORKPLACE = Path("/var/tmp"), "construir-image-"  # noqa: S108 - not /tmp, which is often memory; names nobody can know
 
 
 def is_current(images: Path, wanted: Recipe) -> bool:
@@ -121,6 +121,7 @@ def _workplace() -> Iterator[Path]:
     for abandoned in locks.directories(place, prefix):
         with suppress(OSError), locks.abandoned(abandoned):
             _clear(abandoned)
+    locks.sweep(place, prefix)
     with locks.claimed(place, prefix) as work:
         try:
             work.chmod(0o711)

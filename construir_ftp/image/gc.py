@@ -51,6 +51,7 @@ def collect(images: Path, needed: Collection[str], kept: Collection[str] = ()) -
         link = images / entry.path.parent.name
         if versions.discard(entry.path, link if entry.path.resolve() == link.resolve() else None):
             gone.append(entry)
+    versions.sweep(images)
     return gone
 
 

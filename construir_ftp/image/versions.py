@@ -81,7 +81,7 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
     become so: then it is removed, and nothing has changed.
     """
     version = images.resolve() / stored_as(name, baseimage.read(finished, name).manifest.digest())
-    with locks.held(version.parent / _LOCK):
+    with locks.alone(version.parent / _LOCK):
         is_new = _keep(finished, version, name)
         base = baseimage.read(version, name)
         try:
@@ -99,7 +99,7 @@ def publish(images: Path, name: str, finished: Path, approve: Callable[[BaseImag
 def keep(images: Path, name: str, finished: Path) -> BaseImage:
     """Have a finished draft among the versions of a name, whichever is live; on return that is on stable storage."""
     version = images.resolve() / stored_as(name, baseimage.read(finished, name).manifest.digest())
-    with locks.held(version.parent / _LOCK):
+    with locks.alone(version.parent / _LOCK):
         _keep(finished, version, name)
         return baseimage.read(version, name)
 
@@ -194,7 +194,17 @@ def _put_aside(version: Path) -> Path:
     return doomed
 
 
+def sweep(images: Path) -> None:
+    """Remove the locks that interrupted builds and removals left."""
+    for place in _stores(images):
+        locks.sweep(place, _DRAFT)
+
+
 def leftovers(images: Path) -> list[Path]:
     """What interrupted builds and removals left."""
-    stores = list((images / _STORE).iterdir()) if (images / _STORE).is_dir() else []
+    stores = _stores(images)
     return sorted(path for prefix in (_DRAFT, _DOOMED) for place in stores for path in locks.directories(place, prefix))
+
+
+def _stores(images: Path) -> list[Path]:
+    return list((images / _STORE).iterdir()) if (images / _STORE).is_dir() else []

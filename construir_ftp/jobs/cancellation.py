@@ -29,16 +29,24 @@ def _ask_once(spool: Path, job_id: str, whose: str) -> bool:
     # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.
     directory = _find(spool, job_id)
     try:
-        with suppress(FileNotFoundError):  # it was removed
-            _mark(spool, directory, whose)
-        if (spool / "done" / job_id).exists():
-            # Published just now, and perhaps after the spool had looked for the last time.
-            with suppress(FileNotFoundError):
-                os.unlink(CANCEL, dir_fd=directory)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
-        return _is_at(spool, job_id, directory)
+        return _has_marked(spool, job_id, whose, directory)
+    except OSError as error:
+        if error.errno != errno.ESTALE:  # another host has removed the directory
+            raise
+        return False
     finally:
         os.close(directory)
+
+
+def _has_marked(spool: Path, job_id: str, whose: str, directory: int) -> bool:
+    with suppress(FileNotFoundError):  # it was removed
+        _mark(spool, directory, whose)
+    if files.is_there(spool / "done" / job_id):
+        # Published just now, and perhaps after the spool had looked for the last time.
+        with suppress(FileNotFoundError):
+            os.unlink(CANCEL, dir_fd=directory)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), job_id)
+    return _is_at(spool, job_id, directory)
 
 
 def _is_at(spool: Path, job_id: str, directory: int) -> bool:

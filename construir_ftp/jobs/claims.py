@@ -44,7 +44,7 @@ class Claims:
 
     def are_lost(self) -> bool:
         """Whether they were taken from us: whatever we still do to our jobs comes to nothing."""
-        return self._has_begun and not self.path.is_dir()
+        return self._has_begun and not files.is_there(self.path)
 
     def claim(self, job_id: str) -> Job | None:
         """queue -> running; None if it is no longer there to be had. Raises FileNotFoundError where claims are lost."""
@@ -59,7 +59,7 @@ class Claims:
         try:
             return move(job, self.path / job.id)
         except FileNotFoundError:
-            if job.path.exists():
+            if files.is_there(job.path):
                 raise
             return None
 

@@ -101,7 +101,7 @@ def is_done(spool: Spool, job_id: str) -> bool:
         names.check_name(job_id)
     except RefusedError:
         return False
-    return (spool.state("done") / job_id).is_dir()
+    return files.is_there(spool.state("done") / job_id)
 
 
 def place(spool: Spool, job_id: str) -> int:

@@ -147,7 +147,7 @@ def offered(spool: Path, name: str) -> Offered | None:
 
 def _read(path: Path, kind: type[_T]) -> _T | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(files.read_anew(path), type=kind)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
 
@@ -231,7 +231,7 @@ def resume(spool: Path, name: str) -> None:
 def why_drained(spool: Path, name: str) -> str:
     """Why it is to take no more jobs; empty if it is to take them."""
     with suppress(OSError):
-        return (spool / DIRECTORY / name / "drained").read_text(errors="replace") or "by the operator"
+        return files.read_anew(spool / DIRECTORY / name / "drained").decode(errors="replace") or "by the operator"
     return ""
 
 

@@ -8,6 +8,8 @@ import re
 import secrets
 from pathlib import Path
 
+from construir_ftp import files
+
 # No id begins with a letter, so that no job that an older version left in running/ is taken for a node.
 _NODE = r"[a-z][a-z0-9-]{0,62}"
 _HOLDING = re.compile(rf"({_NODE})\.[0-9a-f]{{8}}")
@@ -74,4 +76,8 @@ def _is_job(entry: os.DirEntry[str]) -> bool:
 def find(spool: Path, state: str, job_id: str) -> Path | None:
     """The directory of a job in a state; None if it isn't there."""
     places = (directory / job_id for directory in directories(spool, state))
-    return next((place for place in places if place.is_dir() and not place.is_symlink()), None)
+    return next((place for place in places if files.is_there(place) and _is_directory(place)), None)
+
+
+def _is_directory(place: Path) -> bool:
+    return place.is_dir() and not place.is_symlink()

@@ -263,7 +263,7 @@ class Spool:
         return self.requeue(self.claims.renewed(job))
 
     def _settle(self, job: Job, requeue: Callable[[Job], Job]) -> list[Job]:
-        if not job.result.exists():
+        if not files.is_there(job.result):
             return [requeue(job)]
         self._publish(job)
         return []

@@ -17,13 +17,13 @@ import pytest
 from construir_ftp import files, locks
 from construir_ftp.errors import ConstruirError
 from construir_ftp.intake.file_writer import FileWriter, Flusher
-from construir_ftp.jobs import ipc
+from construir_ftp.jobs import ipc, nodes
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.news.arrivals import Arrivals
 from construir_ftp.site import changes
-from tests.support import nfs
-from tests.support.appliance import Appliance
+from tests.support import farm, nfs
+from tests.support.appliance import Appliance, construir
 from tests.support.images import job_directory, run
 from tests.support.nfs import Checks, inside
 from tests.support.places import PROJECT
@@ -136,6 +136,43 @@ def test_wish_for_a_jobs_end_is_known_to_the_host_that_runs_it(front: Path, node
             at_front.cancel(taken.id)
 
 
+@inside
+def test_what_a_node_says_and_is_told_is_known_at_once(front: Path, node: Path) -> None:
+    """Also while the server keeps open what is replaced."""
+    spools(front, node)
+    for count in range(20):
+        nodes.beat(node / "spool", "far", nodes.Pulse(holding="far.00000000", count=count))
+        told = nodes.pulse(front / "spool", "far")
+        assert told is not None
+        assert told.count == count
+    for _ in range(3):
+        assert nodes.why_drained(node / "spool", "far") == ""
+        nodes.drain(front / "spool", "far", "it is hot")
+        assert nodes.why_drained(node / "spool", "far") == "it is hot"
+        nodes.resume(front / "spool", "far")
+    nodes.leave(node / "spool", "far")
+    assert nodes.pulse(front / "spool", "far") is None
+
+
+@inside
+def test_node_whose_jobs_were_taken_from_it_knows_that_and_publishes_nothing(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    send(at_front)
+    taken = take(at_node)
+    assert not at_node.claims.are_lost()
+    (again,) = at_front.take_back(at_front.path / "running" / at_node.claims.path.name)
+    assert at_node.claims.are_lost()
+    with pytest.raises(OSError, match=r"No such file or directory|Stale file handle"):
+        at_node.finish(taken, RESULT)
+    assert (at_front.names("queue"), at_front.names("done")) == ([again.id], [])
+    # What it had written a result for is published.
+    taken = take(at_front)
+    files.replace_durably(taken.result, RESULT)
+    another = Spool.find(at_node.path)
+    assert another.take_back(another.path / "running" / at_front.claims.path.name) == []
+    assert at_front.names("done") == [again.id]
+
+
 CLAIM = """
 import sys
 from pathlib import Path
@@ -216,20 +253,26 @@ slots = 1
 SCRIPT = b"#!/bin/sh\necho hello from $(uname -n)\necho made >made\n"
 
 
-@pytest.mark.slow("QEMU emulates a machine inside a user-mode kernel: minutes")
+@pytest.mark.slow("QEMU emulates machines inside a user-mode kernel: minutes")
 @inside
-def test_job_by_ftp_has_its_result_where_the_spool_of_an_appliance_is_on_nfs(front: Path, node: Path) -> None:
+def test_job_by_ftp_to_one_host_has_its_result_there_when_it_is_run_by_it_and_when_the_other_runs_it(
+    front: Path, node: Path
+) -> None:
     with Appliance(front, WHOLE, up_s=LONG_S).running() as appliance:
         image = image_of(job_directory(Path("/root/job"), SCRIPT))
-        job_id = appliance.submit(image)
-        result = appliance.wait(job_id, LONG_S)
-        assert (result["status"], result["attempt"]) == ("success", 1), result
-        assert appliance.fetch(job_id, "output.log").startswith(b"hello from ")
-        there = Spool.find(node / "spool")
-        assert there.is_locked()
-        assert there.names("done") == [job_id]
-    assert not there.is_locked()
-    assert appliance.log.read_text().count("WARNING") == 0
+        assert ended(appliance, appliance.submit(image)) == "success"
+        construir("node", "drain", "local", f"--spool={appliance.spool}", check=True)
+        with farm.node(Appliance(node, WHOLE), "far") as far:
+            job_id = appliance.submit(image)
+            assert ended(appliance, job_id) == "success"
+            assert job_id in far.log.read_text()
+            assert appliance.fetch(job_id, "output.log").startswith(b"hello from ")
+    assert appliance.states()["running"] == []
+
+
+def ended(appliance: Appliance, job_id: str) -> str:
+    """How a job did, once it has come to its end."""
+    return str(appliance.wait(job_id, LONG_S)["status"])
 
 
 def image_of(tree: Path) -> Path:

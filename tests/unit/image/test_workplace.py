@@ -17,7 +17,7 @@ with build._workplace() as place:
 
 
 def test_rest_of_a_build_that_had_just_begun_goes_and_nothing_else(tmp_path: Path) -> None:
-    left = Path(tempfile.mkdtemp(prefix="construir-build-", dir="/var/tmp"))
+    left = Path(tempfile.mkdtemp(prefix="construir-image-", dir="/var/tmp"))
     (tmp_path / "precious").touch()
     argv = [sys.executable, "-c", WORK, str(PROJECT)]
     done = subprocess.run(argv, cwd=tmp_path, check=True, capture_output=True, text=True)
