@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from construir_ftp.cli.servers import Reach, tell
-from construir_ftp.client import evidence, history, known_keys
+from construir_ftp.client import address, evidence, history, known_keys
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import LOST
 from construir_ftp.client.history import Sent
@@ -101,6 +101,12 @@ def prove(
     return proof
 
 
+def _is_at(job: Sent, where: Address) -> bool:
+    """Whether it was sent to that server, as whomever."""
+    there = address.parse(job.server)
+    return (there.host, there.port) == (where.host, where.port)
+
+
 def _take(place: Path, stated: bytes) -> None:
     """Put what others state of a result beside it; what is no statement is left alone, and told."""
     try:
@@ -131,7 +137,7 @@ def _demand_upload(proof: Proof, where: Address, sent: Iterable[Sent]) -> None:
     """Raises DamagedError where this job was sent from here, and the result is signed as that of other bytes."""
     made_of = proof.result.upload_sha256
     for job in sent:
-        if (job.id, job.server) == (proof.result.id, str(where)) and job.sha256 != made_of:
+        if job.id == proof.result.id and job.sha256 != made_of and _is_at(job, where):
             raise DamagedError(
                 f"{where} has signed a result of another upload than was sent from here: its sha256 is {made_of}, and"
                 f" that of what was sent {job.sha256}"

@@ -108,7 +108,8 @@ def test_the_result_of_another_upload_than_was_sent_is_noticed(
     job_id = sent.stdout.strip()
     house.spool.delete(Job(house.spool.state("queue") / job_id))
     signed.result(house.spool, seal, job_id)
-    for words in (("watch", job_id), ("fetch", job_id, "-o", "it"), ("verify", job_id)):
+    elsewhere = house.url(f"/done/{job_id}").replace("//", "//bob@")
+    for words in (("watch", job_id), ("fetch", job_id, "-o", "it"), ("verify", job_id), ("verify", elsewhere)):
         noticed = run(*words)
         assert noticed.returncode == 74, (words, noticed.stderr)
         assert "has signed a result of another upload than was sent from here: its sha256 is " in noticed.stderr
