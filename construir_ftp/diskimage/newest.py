@@ -14,8 +14,8 @@ from construir_ftp.diskimage import superblock
 from construir_ftp.diskimage.ext_features import Compat, Incompat
 from construir_ftp.diskimage.ext_superblock import Ext
 
-# More than an image of 16 TiB has.
-_MOST_GROUPS = 2**17
+# More than an image has that is made for a job; half a second of a processor's time.
+_MOST_GROUPS, _MOST_INODES = 2**16, 2**22
 # s_orphan_file_inum (super.rst): a file of the file system's own, with a number like anybody's.
 _ORPHANS = struct.Struct("<I"), 1024 + 0x280
 
@@ -57,7 +57,7 @@ class NewestFile:
                 return False
             self._ext = superblock.read_ext(bytes(self._head[: superblock.HEAD_BYTES]))
         ext = self._ext
-        if ext is None or ext.groups > _MOST_GROUPS or ext.incompat & Incompat.META_BG:
+        if ext is None or not _is_usual(ext):
             self._tables = []
             return True
         if len(self._head) < ext.descriptor_offset(ext.groups - 1) + ext.descriptor_bytes:
@@ -98,6 +98,10 @@ class NewestFile:
             is_file = stat.S_ISREG(mode) and links and at >= self._ext.first_inode and at not in self._own
             if is_file and changed_s > self.seconds:
                 self.seconds = changed_s
+
+
+def _is_usual(ext: Ext) -> bool:
+    return ext.groups <= _MOST_GROUPS and ext.inodes <= _MOST_INODES and not ext.incompat & Incompat.META_BG
 
 
 def _in_order(ext: Ext, head: bytearray) -> Iterator[_Table]:

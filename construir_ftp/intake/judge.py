@@ -48,6 +48,7 @@ _UNREPLAYED = (
     f" its journal is not replayed (needs_recovery); {_MEND}"
 )
 _OBJECTION_CHARACTERS = 200
+_SOURCE_DIRECTORY_BYTES = 64 * 1024
 _ZEROS = bytes(2**21)
 
 
@@ -267,10 +268,18 @@ def _look_inside(volume: Volume, image: Replay) -> _Inside:
 
 
 def _is_debian_source(files: extfs.Image) -> bool:
-    """Whether the tools that build it go by a date of its own: that of its changelog (dpkg-buildpackage(1))."""
+    """Whether the tools that build it go by a date of its own: that of its changelog (dpkg-buildpackage(1)).
+
+    Longer directories than that of a source are not looked into.
+    """
     try:
-        names = (name for name, _ in files.entries_by_place(files.inode(extfs.ROOT), b".dsc"))
-        return files.find(b"debian", b"changelog") is not None or any(name.endswith(b".dsc") for name in names)
+        root = files.inode(extfs.ROOT)
+        named = dict(files.entries_by_place(root, b"")) if root.size_bytes <= _SOURCE_DIRECTORY_BYTES else {}
+        if any(name.endswith(b".dsc") for name in named):
+            return True
+        debian = files.named(named[b"debian"]) if b"debian" in named else None
+        is_short = debian is not None and debian.size_bytes <= _SOURCE_DIRECTORY_BYTES
+        return debian is not None and is_short and files.child(debian, b"changelog") is not None
     except ConstruirError:
         return False  # of damage the machine tells
 

@@ -21,6 +21,7 @@ from construir_ftp.layers.store import ARCHIVES
 from construir_ftp.trust import key_place
 from tests.support import images
 from tests.support.appliance import CONFIG, Appliance, construir
+from tests.support.baseimages import BUILD_S
 from tests.support.debarchive import DebArchive
 from tests.support.ftpclient import LONG_S
 
@@ -54,7 +55,7 @@ class World:
         varied = packed(place / "varied", '["*.txt", "*.gz"]')
         self.ids = {name: appliance.submit(upload) for name, upload in (("same", self.upload), ("varied", varied))}
         for job_id in self.ids.values():
-            assert appliance.wait(job_id)["status"] == "success"
+            assert appliance.wait(job_id, 5 * LONG_S)["status"] == "success"
         self.elsewhere = place / "elsewhere.toml"
         self.elsewhere.write_text(f'{CONFIG}[trust]\nname = "elsewhere.example.org"\n')
         self.spool = place / "elsewhere"
@@ -76,8 +77,8 @@ def run(world: World, tmp_path: Path) -> Command:
     env = {**kept, **here, "HOME": str(tmp_path), "CONSTRUIR_SERVER": server}
     env["CONSTRUIR_IMAGES"] = str(Config().images_path())
 
-    def typed(*words: str | Path, **changes: str) -> "subprocess.CompletedProcess[str]":
-        return construir(*words, env={**env, **changes}, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    def typed(*words: str | Path, timeout_s: float = 5 * LONG_S, **changes: str) -> "subprocess.CompletedProcess[str]":
+        return construir(*words, timeout_s=timeout_s, env={**env, **changes}, cwd=tmp_path, stdin=subprocess.DEVNULL)
 
     for name, job_id in world.ids.items():
         assert typed("fetch", job_id, "-o", name).returncode == 0
@@ -189,7 +190,7 @@ def test_a_base_image_that_is_not_here_is_built_again_and_is_the_same(
 ) -> None:
     """The archive may have changed since the image was built; then what it lacks is named, and nothing is run."""
     images_here = tmp_path / "none"
-    rebuilt = run("rebuild", "same", "-o", "again", CONSTRUIR_IMAGES=str(images_here))
+    rebuilt = run("rebuild", "same", "-o", "again", timeout_s=2 * BUILD_S, CONSTRUIR_IMAGES=str(images_here))
     digest, stored = base.manifest.digest(), versions.stored_as(base.name, base.manifest.digest())
     told = f"base image {base.name}, {digest}, is not here: building it again, of the same packages, from today's"
     assert told in rebuilt.stderr
