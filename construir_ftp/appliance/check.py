@@ -220,8 +220,11 @@ def _permissions(config: Config) -> Iterator[Finding]:
         place = _nearest(path)
         if os.access(place, os.W_OK | os.X_OK):
             yield Finding(f"permissions: {what}", "ok", f"{place} is writable")
+        elif what == "images" and baseimage.names(path):
+            yield Finding(
+                f"permissions: {what}", "ok", f"{place} is another user's, who builds them; here they are read"
+            )
         else:
-            # Images are only read, once they are there.
             state: State = "problem" if what == "spool" else "warning"
             remedy = f"make it writable for this user, or name another with --{what}"
             yield Finding(f"permissions: {what}", state, f"{place} is not writable", remedy)

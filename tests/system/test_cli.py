@@ -18,6 +18,7 @@ from construir_ftp.config import Config
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.pack import pack
+from tests.support import ordinaryuser
 from tests.support.appliance import construir
 from tests.support.places import JOBS
 from tests.system.test_jobs import ARTIFACTS
@@ -318,6 +319,18 @@ def test_check_tells_once_that_the_base_image_is_missing_or_damaged_and_how_it_i
     damaged, _ = found()
     assert damaged["text"] == f"base image '{base.name}': initrd.img is not what was built"
     assert damaged["remedy"] == f"construir image build --force {base.name}"
+
+
+@pytest.mark.root("only root can be an ordinary user")
+def test_check_of_a_user_who_reads_the_images_of_another_asks_for_no_right_to_write_them(
+    images: Path, tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-m", "construir_ftp", "check", "--json", f"--images={images}"]
+    said = ordinaryuser.run(argv, [Path(sys.prefix), Path(sys.base_prefix), images], tmp_path)
+    findings = {finding["subject"]: finding for finding in msgspec.json.decode(said.stdout)}
+    assert findings["base image"]["state"] == "ok", said.stdout
+    told = f"{images} is another user's, who builds them; here they are read"
+    assert (findings["permissions: images"]["state"], findings["permissions: images"]["text"]) == ("ok", told)
 
 
 def test_control_and_bidirectional_characters_are_escaped_for_the_terminal() -> None:
