@@ -17,6 +17,7 @@ CONFIG = """
 [machine]
 memory = "1GiB"
 timeout = "20min"
+boot_timeout = "10min"
 [layers]
 max_installed = "4GiB"
 timeout = "55min"
