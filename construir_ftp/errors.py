@@ -121,9 +121,10 @@ class MissingLibraryError(MachineUnavailableError):
     """`what` needs a Python module that is not installed, or is not to be had on this system; `extra` brings it."""
 
     def __init__(self, what: str, module: str, extra: str = "appliance") -> None:
+        library = module.partition(".")[0]
         super().__init__(
             f"{what} needs Construir's part for appliances, which works on Linux, and here"
-            f" {_PACKAGES.get(module, module)} is missing; in a checkout of Construir, run: pip install '.[{extra}]'"
+            f" {_PACKAGES.get(library, library)} is missing; in a checkout of Construir, run: pip install '.[{extra}]'"
         )
 
 
