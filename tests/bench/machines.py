@@ -2,14 +2,17 @@
 
 (a) is the same command with the same compiler in a chroot by bubblewrap, kept on one processor as a user-mode machine
 is. The compiler builds Lua's library; the script is GNU hello's, which starts a few thousand small programs. Besides: a
-layer of build-essential and debhelper, made anew in each kind of machine. The sources come from Debian's archive. Run
-from the repository:
-.venv/bin/python -m tests.bench.machines [ROUNDS [ROUNDS OF THE LAYER]]
+layer of build-essential and debhelper, made anew in each kind of machine; starts, (c) a clone that waits under TCG; and
+trivial jobs by FTP to an appliance with two slots, (d) with machines that are cloned and wait under TCG. The sources
+come from Debian's archive. Run from the repository:
+.venv/bin/python -m tests.bench.machines [ROUNDS [ROUNDS OF THE LAYER [ROUNDS OF STARTS [TRIVIAL JOBS]]]]
 """
 
 import os
 import shutil
+import socket
 import subprocess
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +23,21 @@ from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.layers.apt import Archive
 from construir_ftp.machine.shape import Accelerator, Shape
+from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
-from construir_ftp.pack import unpack
+from construir_ftp.machine.waiting import Boots
+from construir_ftp.pack import pack, unpack
 from tests import bench
-from tests.bench import Row, layers
-from tests.support import umlimage
+from tests.bench import Line, Row, layers, start, throughput
+from tests.support import machines, umlimage
+from tests.support.appliance import WARM
 from tests.support.images import job_directory
 from tests.support.machines import assignment
 
 GCC = "bookworm-amd64-gcc"
 PACKAGES = ("build-essential", "debhelper")
 TIMEOUT_S = 3600.0
+BOOT_S = 60.0
 # By the name of a source package: what is done with it, and the aim for a user-mode machine against (a).
 WORK = {
     "lua5.4": ("make -C src MYCFLAGS=-DLUA_USE_POSIX a", "at most 1.5 (a)"),
@@ -140,7 +147,42 @@ def compare_layers(kinds: dict[str, Shape], place: Path, rounds: int) -> None:
     bench.print_table(f"a layer of {' '.join(PACKAGES)}", bench.take_turns(rows, rounds), "s", 1)
 
 
-def main(rounds: int, layer_rounds: int) -> None:
+def compare_starts(kinds: dict[str, Shape], place: Path, rounds: int) -> None:
+    """Print how long it is from the start of a job to the first line of its run.sh."""
+    job, user_mode = job_directory(place / "first", bench.FIRST_LINE), kinds["user-mode"]
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(Template.build(kinds["TCG"], BOOT_S)) as template:
+        boots = Boots(user_mode, BOOT_S, ours)
+
+        def waits_s(source: Template | Boots) -> float:
+            return start.pooled_s(source, assignment(place / "run", job))
+
+        rows = [
+            Row("(c) TCG, a clone that waits", lambda: waits_s(template)),
+            Row("user-mode, cold", lambda: start.cold_s(user_mode, assignment(place / "run", job)), "at most 600 ms"),
+            Row("user-mode, a machine that waits", lambda: waits_s(boots), "at most 100 ms"),
+        ]
+        lines = bench.take_turns(rows, rounds)
+    bench.print_table("to the first line of run.sh, jailed", lines)
+
+
+def compare_throughput(place: Path, jobs: int) -> None:
+    """Print how many trivial jobs a minute an appliance of each kind runs."""
+    upload = place / "job.img.zst"
+    pack.pack(job_directory(place / "trivial", b"#!/bin/sh\necho done\n"), upload, 2**20)
+    configs = {
+        "(d) TCG": WARM.replace("[machine]\n", '[machine]\naccelerator = "tcg"\n'),
+        "user-mode": machines.config("uml", WARM),
+    }
+    costs = {kind: throughput.measure(place / kind[-3:], text, upload, jobs) for kind, text in configs.items()}
+    lines = [
+        Line(f"{kind}: {cost.boot_paths}", [cost.jobs_per_minute], "" if "TCG" in kind else "at least 2 (d)")
+        for kind, cost in costs.items()
+    ]
+    bench.print_table("trivial jobs a minute by FTP, two slots", lines, "jobs", 1)
+
+
+def main(rounds: int, layer_rounds: int, start_rounds: int, trivial_jobs: int) -> None:
     images = Config().images_path()
     with bench.workplace() as place:
         place.chmod(0o755)
@@ -154,7 +196,11 @@ def main(rounds: int, layer_rounds: int) -> None:
             compare(work, jobs, kinds, place, rounds)
         if layer_rounds:
             compare_layers(kinds, place, layer_rounds)
+        if start_rounds:
+            compare_starts(kinds, place, start_rounds)
+        if trivial_jobs:
+            compare_throughput(place, trivial_jobs)
 
 
 if __name__ == "__main__":
-    main(*bench.counts(3, 1))
+    main(*bench.counts(3, 1, 20, 200))

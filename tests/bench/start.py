@@ -15,6 +15,7 @@ from construir_ftp.machine.ending import Assignment
 from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.machine.vm import Machine
+from construir_ftp.machine.waiting import Source
 from tests import bench
 from tests.bench import Row, bare, stock
 from tests.support import machines
@@ -43,7 +44,7 @@ def warm_s(template: Template, task: Assignment) -> float:
         return first_line_s(machine, task, begun)
 
 
-def pooled_s(template: Template, task: Assignment) -> float:
+def pooled_s(template: Source, task: Assignment) -> float:
     with template.waiting() as machine:
         time.sleep(IDLE_S)
         return first_line_s(machine, task, time.time())
