@@ -16,7 +16,10 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.image import baseimage, uml
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
-from construir_ftp.machine import accelerator
+from construir_ftp.machine import accelerator, outcome
+from construir_ftp.machine.outcome import MachineFault
+from construir_ftp.machine.shape import Shape
+from construir_ftp.machine.vm import Machine
 from tests.support import machines, umlimage
 from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.images import job_directory, run
@@ -26,6 +29,11 @@ from tests.system.test_appliance import without_bubblewrap
 FIRST = "20260101T000000Z-0001-first"
 PANICS = b"#!/bin/sh\necho panicking\necho c >/proc/sysrq-trigger\nsleep 1000\n"
 HANGS = b"#!/bin/sh\necho running\nsleep 1000\n"
+FILLS = b"""#!/bin/sh
+head -c 2G /dev/zero >/big
+mount -t tmpfs -o size=100% t /mnt
+exec head -c 1G /dev/zero >/mnt/a
+"""
 NEEDS = f"""
 [env]
 WORD = "a b"
@@ -146,6 +154,10 @@ def test_kernel_that_does_not_work_here_is_found_out_by_a_trial(uml_base: BaseIm
     base = baseimage.find(tmp_path / "images", uml_base.name)
     with pytest.raises(ConstruirError, match=r"^machine.accelerator is uml, but a machine did not come up"):
         accelerator.choose(wanted, tmp_path / "images", base)
+    # A job that would come all the same: the machine is to blame.
+    with Machine.start(Shape.of(wanted, base, "uml", max_disk_bytes=2**30)) as machine:
+        ending = machine.run(machines.assignment(tmp_path / "run", job_directory(tmp_path / "job", HANGS)))
+    assert isinstance(outcome.judge(ending), MachineFault), ending
     kernel = place / baseimage.UML / uml.KERNEL
     kernel.unlink()
     kernel.symlink_to(uml_base.uml / uml.KERNEL)
@@ -252,6 +264,18 @@ def test_guest_that_panics_ends_its_job_once(working: Appliance, tmp_path: Path)
     result = working.wait(working.submit(image(tmp_path, "panics", PANICS)))
     assert (result["status"], result["attempt"], result["accelerator"]) == ("no-result", 1, "uml"), result
     assert "next try in" not in working.log.read_text()
+
+
+@pytest.mark.usefixtures("uml_base")
+def test_root_and_memory_that_are_both_full_end_what_fills_them_and_no_machine(images: Path, tmp_path: Path) -> None:
+    """Both are files in the memory of its jail, which has room for all of them."""
+    shape = msgspec.structs.replace(machines.of_kind("uml", images), memory_bytes=192 * 2**20)
+    task = machines.assignment(tmp_path / "run", job_directory(tmp_path / "job", FILLS))
+    with Machine.start(shape) as machine:
+        ending = machine.run(task)
+    assert (ending.claims.exit_code, ending.claims.starved) == (137, "head"), ending
+    assert (ending.claims.clean, ending.status) == (True, 0), ending
+    assert "No space left on device" in task.output.read_text()
 
 
 def test_machine_that_is_killed_is_tried_once_more(working: Appliance, tmp_path: Path) -> None:
