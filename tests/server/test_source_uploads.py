@@ -14,6 +14,8 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
 from construir_ftp.jobs.names import starts_nothing
 from construir_ftp.jobs.spool import Job
+from construir_ftp.layers.apt import Archive
+from construir_ftp.layers.store import ARCHIVES
 from tests.support import sources
 from tests.support.contributor import NAME, PASSWORD, Contributor
 from tests.support.debarchive import DebArchive
@@ -34,6 +36,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> DebArchive:
 def house(tmp_path: Path, archive: DebArchive, base: BaseImage) -> Iterator[House]:
     with serving(tmp_path / "house") as house:
         archive.serve(house.spool.path, base)
+        # At the door there are seconds for that only.
+        Archive(house.spool.state("layers") / ARCHIVES, base).refresh()
         yield house
 
 
