@@ -21,6 +21,7 @@ from tests.support.contributor import NAME, PASSWORD, Contributor
 from tests.support.debarchive import DebArchive
 from tests.support.ftpclient import House, serving, users_text
 
+DPUT = "dput -f -u construir"
 DEPENDS = "maker (>= 1), nothing-such | other-maker, elsewhere [arm64], checker <!nocheck>, booter <stage1>"
 
 
@@ -74,7 +75,7 @@ def signers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sources.
 
 
 def dput(alice: Contributor, changes: Path) -> tuple[int, str]:
-    return alice.run(f"dput -f -u construir {changes}")
+    return alice.run(f"{DPUT} {changes}")
 
 
 def content(house: House, job: Job) -> dict[str, bytes]:
@@ -101,12 +102,15 @@ def parts(changes: Path) -> dict[str, bytes]:
 # -- what becomes a job ----------------------------------------------------------------------------------------------
 
 
-def test_source_that_dput_sends_becomes_a_job_with_its_build_dependencies(
-    house: House, alice: Contributor, tmp_path: Path
+@pytest.mark.parametrize(
+    ("line", "shown"), [(DPUT, "Successfully uploaded"), ("dupload --to construir", "words_1.0_source.changes 1.")]
+)
+def test_source_that_is_sent_becomes_a_job_with_its_build_dependencies(
+    house: House, alice: Contributor, tmp_path: Path, line: str, shown: str
 ) -> None:
     changes = sources.build(sources.tree(tmp_path, version="2:1.0", depends=DEPENDS, Build_Conflicts="breaker"))
-    status, said = dput(alice, changes)
-    assert (status, "Successfully uploaded" in said) == (0, True), said
+    status, said = alice.run(f"{line} {changes}")
+    assert (status, shown in said) == (0, True), said
     job = only_job(house)
     assert sorted(path.name for path in job.path.iterdir()) == ["job.json", "upload"]
     assert (job.record().name, job.record().filename, job.record().contributor) == ("words", changes.name, NAME)
