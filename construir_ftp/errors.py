@@ -145,12 +145,12 @@ class BaseImageError(ConstruirError):
 class CommandError(ConstruirError):
     """Another program failed; the message holds the command, to be pasted into a shell.
 
-    `output` is the end of what it had printed, where that is not in the message.
+    `output` is the end of what it had printed, where that is not in the message; `said` are its last words, which are.
     """
 
-    def __init__(self, message: str, output: str = "") -> None:
+    def __init__(self, message: str, output: str = "", said: str = "") -> None:
         super().__init__(message)
-        self.output = output
+        self.output, self.said = output, said
 
 
 class RefusedError(ConstruirError):

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -149,7 +149,7 @@ def _outcome(running: "sh.RunningCommand", meanwhile: Callable[[], None] | None)
 def _failure(words: Iterable[str], status: int, printed: bytes, complained: bytes = b"") -> CommandError:
     last_words = (complained or printed).decode(errors="replace").strip()[-_QUOTED_BYTES:].replace("\n", "; ")
     message = f"exit status {status} from: {shlex.join(words)} ({last_words or 'it said nothing'})"
-    return CommandError(message, printed.decode(errors="replace")[-_QUOTED_BYTES:])
+    return CommandError(message, printed.decode(errors="replace")[-_QUOTED_BYTES:], last_words)
 
 
 def capture(
@@ -199,13 +199,18 @@ def spawn(
     stdout: IO[bytes] | int = subprocess.DEVNULL,
     stderr: IO[bytes] | int = subprocess.DEVNULL,
     env: dict[str, str] | None = None,
+    deaf_to: Collection[signal.Signals] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start a child in its own session and return it; the caller waits for it, and ends it by its pid.
+
+    The signals that it is `deaf_to` are blocked in it, unless it wants to have them.
 
     subprocess rather than sh: the child is started by the calling thread (bwrap's --die-with-parent
     watches that thread), without Python code between fork and exec. Raises CommandError.
     """
     words = [str(word) for word in argv]
+    # A child inherits what the thread that starts it has blocked (pthread_sigmask(3)).
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf_to)
     try:
         return subprocess.Popen(
             words,
@@ -220,3 +225,5 @@ def spawn(
         raise CommandError(f"{words[0]}: not installed") from missing
     except OSError as failed:
         raise CommandError(f"can't be started ({failed.strerror}): {shlex.join(words)}") from failed
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

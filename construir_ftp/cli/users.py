@@ -67,9 +67,7 @@ def user_add(settings: Config, name: str, password_stdin: bool, mail: str, keyri
 @_keyring_option
 @click.option("--weight", type=int, help="So many jobs of NAME count as one when it comes to whose turn it is.")
 @configured
-def user_set(
-    settings: Config, name: str, mail: str | None, keyring: BinaryIO | None, weight: int | None
-) -> None:
+def user_set(settings: Config, name: str, mail: str | None, keyring: BinaryIO | None, weight: int | None) -> None:
     """Change where NAME is told of the ends of their jobs, whose signature their Debian sources need, or their share.
 
     --mail '' is nowhere. An empty FILE, such as /dev/null, for --keyring: they need no signature any longer.

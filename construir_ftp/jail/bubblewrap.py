@@ -26,7 +26,8 @@ Walls = Literal["root", "root-no-userns", "user", "none"]
 _ENTER = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit; shift; done; shift; exec "$@"'
 # Process 1 of a jail of root's: it stays root, for the signal that a dying parent sends (PR_SET_PDEATHSIG) reaches
 # nobody whom the parent may not kill, and the kernel ends all processes with the first. The program can do it no harm.
-_KEEP = '"$@"; exit $?'
+# Without the subshell, dash would let it hear the signals that it inherits as blocked.
+_KEEP = '(exec "$@"); exit $?'
 # Everybody else comes first, at the processor and, where its scheduler knows priorities, at the disk.
 _LOW = ("nice", "-n", "19", "ionice", "-c", "3")
 _CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")

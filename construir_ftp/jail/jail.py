@@ -8,6 +8,7 @@ open, the first milliseconds, is for `sweep`.
 """
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,10 @@ UIDS = range(1_900_000_000, 1_900_000_256)
 _KVM = Path("/dev/kvm")
 _TRIAL_S = 30.0
 _REMEDY = "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl user.max_user_namespaces)"
+
+# Who ends all processes of a service, as Slurm and systemd do, sends them this. What is in a jail is not at fault then:
+# it goes on, until those who wait for it have been told, too, and end it.
+_OURS_TO_END = (signal.SIGTERM,)
 
 Stream = IO[bytes] | int
 
@@ -62,7 +67,13 @@ class Jail:
                 words = bubblewrap.wrap(self.means, cell, argv, uid=uid, filter_fd=filter_fd, group=group)
                 fds = [fd for fd in (*pass_fds, self.means.userns, filter_fd) if fd is not None]
                 outer = process.spawn(
-                    words, pass_fds=fds, stdin=stdin, stdout=stdout, stderr=stderr, env=bubblewrap.environment()
+                    words,
+                    pass_fds=fds,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=bubblewrap.environment(),
+                    deaf_to=_OURS_TO_END,
                 )
             prisoner = Prisoner(outer, self.means, uid, group)
             stack.callback(_end, prisoner)

@@ -261,6 +261,18 @@ def test_everything_inside_is_dead_when_the_outside_has_ended() -> None:
         assert prisoner.status(prisoner.process.returncode) == -signal.SIGKILL
 
 
+def test_a_polite_signal_to_all_of_a_service_is_not_for_what_is_in_a_jail() -> None:
+    with jail.host().hold(
+        LOOKING, ["sh", "-c", "echo up; read it; exit 7"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as prisoner:
+        inside = running(prisoner)
+        for pid in descendants(prisoner.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        prisoner.process.communicate(b"on\n", timeout=30)
+        assert prisoner.status(prisoner.process.returncode) == 7
+    wait_for_end(inside)
+
+
 def test_kill_before_the_program_has_begun_leaves_nothing() -> None:
     for _ in range(20):
         with jail.host().hold(Cell(), ["sleep", "1000"]) as prisoner:
