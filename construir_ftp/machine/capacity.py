@@ -10,7 +10,10 @@ from construir_ftp.errors import ConfigError
 
 
 def _host_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """What this host has, or what Slurm has given us of it (sbatch(1), SLURM_MEM_PER_NODE, in MiB)."""
+    physical_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    granted_mib = os.environ.get("SLURM_MEM_PER_NODE", "")
+    return min(physical_bytes, int(granted_mib) << 20) if granted_mib.isdecimal() else physical_bytes
 
 
 def _memory_bytes() -> int:

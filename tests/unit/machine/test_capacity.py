@@ -5,8 +5,10 @@ import threading
 import time
 
 import msgspec
+import pytest
 
 from construir_ftp.config import MachineSection
+from construir_ftp.errors import ConfigError
 from construir_ftp.machine import capacity
 from construir_ftp.machine.capacity import Spare
 from construir_ftp.units import Size
@@ -34,6 +36,15 @@ def test_all_machines_together_leave_the_host_a_fifth_of_its_memory() -> None:
         assert slots == max(1, min(CORES, share * 4 // 5))
         taken_bytes = slots * (machine.memory + machine.scratch) + capacity.spare_bytes(machine, slots)
         assert taken_bytes <= HOST_BYTES * 4 // 5
+
+
+def test_of_what_slurm_has_given_a_pilot_machines_get_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")
+    machine = sized(1, 300 * 2**20)
+    assert capacity.slots(machine) == min(CORES, 2)
+    assert capacity.spare_bytes(machine, 1) == 500 * 2**20
+    with pytest.raises(ConfigError, match="expected at most 1000 MiB together"):
+        capacity.check(sized(1, 1001 * 2**20))
 
 
 def test_a_host_too_small_for_one_machine_has_one_slot_and_nothing_to_spare() -> None:
