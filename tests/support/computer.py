@@ -63,7 +63,8 @@ rm -f etc/resolv.conf boot/initrd.img* var/cache/apt/archives/*.deb
 """
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where what takes long to make is kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "construir-tests"
 
 
@@ -71,7 +72,7 @@ def tree(suite: str) -> Path:
     """The system as files, made now if it is not there; for root alone."""
     recipe = "\n".join((_PACKAGES, _AGENT, _UNIT, _FSTAB, _CUSTOMIZE))
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    place = _cache() / f"{suite}-{digest}"
+    place = cache() / f"{suite}-{digest}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{place}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
