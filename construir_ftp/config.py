@@ -13,7 +13,7 @@ import msgspec
 
 from construir_ftp import home
 from construir_ftp.schema import Count, Port, Positive, Section, parse_section, read_text
-from construir_ftp.surroundings import NodesSection, NotifySection, SiteSection
+from construir_ftp.surroundings import NodesSection, NotifySection, SiteSection, SlurmSection
 from construir_ftp.units import Duration, Hours, Size
 
 # Base images of an appliance that runs as root, or came as a Debian package.
@@ -235,6 +235,7 @@ class Config(Section, frozen=True):
     notify: NotifySection = NotifySection()
     site: SiteSection = SiteSection()
     nodes: NodesSection = NodesSection()
+    slurm: SlurmSection = SlurmSection()
 
     def spool_path(self) -> Path:
         """The spool's directory: as configured, /var/lib/construir as root, else under XDG_STATE_HOME."""

@@ -1,12 +1,12 @@
-"""The sections of construir.toml for what is around an appliance: people, browsers, other computers.
+"""The sections of construir.toml for what is around an appliance: people, browsers, other computers, a cluster.
 
 As those of config, which puts them together, they say what can be set, and do nothing.
 """
 
 from typing import ClassVar, Literal
 
-from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Port, Positive, Section
-from construir_ftp.units import Duration
+from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Port, Positive, Section
+from construir_ftp.units import Duration, Size
 
 
 class NotifySection(Section, frozen=True):
@@ -70,3 +70,31 @@ class NodesSection(Section, frozen=True):
         super().__post_init__()
         if self.renew * 3 > self.lease:
             raise ValueError("`renew`: expected a third of nodes.lease at most")
+
+
+class SlurmSection(Section, frozen=True):
+    """Where nodes come from that Slurm starts, and how many; see slurm."""
+
+    above_zero: ClassVar = ("time", "drain", "every", "memory")
+
+    max_pilots: Count = 0
+    jobs_per_pilot: Positive = 1
+    processors: Positive = 1
+    memory: Size = Size.parse("3GiB")
+    time: Duration = Duration.parse("4h")
+    drain: Duration = Duration.parse("2min")
+    idle: Duration = Duration.parse("5min")
+    every: Duration = Duration.parse("30s")
+    partition: str = ""
+    account: str = ""
+    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.drain >= self.time:
+            raise ValueError("`drain`: expected less than slurm.time")
+
+    def is_used(self) -> bool:
+        """Whether Slurm is to start any node."""
+        return self.max_pilots > 0

@@ -27,6 +27,7 @@ from construir_ftp.jail import jail
 from construir_ftp.jobs.spool import STATES
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.pack import pack
+from construir_ftp.slurm import trial
 from construir_ftp.trust import key_place
 
 # Programs the appliance starts, and the Debian package of each.
@@ -69,6 +70,7 @@ def check(config: Config) -> list[Finding]:
             _demands,
             _key,
             _users,
+            _slurm,
             exposure.certificate_ends,
             exposure.passwords,
         )
@@ -261,6 +263,12 @@ def _users(config: Config) -> Iterator[Finding]:
         yield Finding("users", "warning", "nobody may send jobs yet", "construir user add NAME")
     elif path.stat().st_mode & 0o007:
         yield Finding("users", "warning", f"{path} can be read by everyone", f"chmod o= {path}")
+
+
+def _slurm(config: Config) -> Iterator[Finding]:
+    if config.slurm.is_used():
+        remedy = "correct [slurm] of the configuration; if sbatch is missing: apt install slurm-client"
+        yield attempt("Slurm", remedy, lambda: trial.look(config.slurm))
 
 
 def _nearest(path: Path) -> Path:

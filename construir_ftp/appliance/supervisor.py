@@ -1,4 +1,4 @@
-"""`construir serve`: its children, ftp, runner, janitor, site and news, which share nothing but the spool.
+"""`construir serve`: its children, ftp, runner, janitor, site, news and pilots, which share nothing but the spool.
 
 A child that ends is started again, after a growing pause; when this process is told to stop it tells them, and
 when it dies they die with it.
@@ -22,7 +22,7 @@ from construir_ftp.errors import ConstruirError
 log = logging.getLogger("construir")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-PARTS = ("ftp", "runner", "janitor", "site", "news")
+PARTS = ("ftp", "runner", "janitor", "site", "news", "pilots")
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 # A part that has lived this long has started well; its next pause is the shortest again.

@@ -37,11 +37,13 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     pulse: Pulse | None
 
 
-def serve_node(settings: Config, name: str | None) -> None:
-    """Run jobs as the node of that name until told to stop; anew, if others were given its jobs."""
+def serve_node(settings: Config, name: str | None, slots: int | None) -> None:
+    """Run jobs as the node of that name, so many at once, until told to stop; anew, if others were given its jobs."""
     if name is None:
         raise UsageError("construir serve node: give the node a name: --name NAME")
     nodes.check_name(name)
+    if slots is not None:
+        settings = msgspec.structs.replace(settings, runner=msgspec.structs.replace(settings.runner, slots=slots))
     manager = Manager.of(os.environ)
     watch = Watch(manager.ready, manager.alive, manager.alive_every_s)
     with supervisor.listening() as stop:

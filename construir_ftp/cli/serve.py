@@ -32,13 +32,14 @@ from construir_ftp.cli.options import (
     print_table,
     printable,
 )
+from construir_ftp.cli.pilots import serve_pilots
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.config import Config
 from construir_ftp.errors import MissingLibraryError
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
 from construir_ftp.jail import privileges
-from construir_ftp.jobs import inquiry, service
+from construir_ftp.jobs import inquiry, pilots, service
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import Summary
@@ -64,10 +65,13 @@ _TALLY_S = 5.0
 @click.argument("part", type=click.Choice((*supervisor.PARTS, NODE, WEB)), required=False)
 @click.option("--port", type=click.IntRange(0, 65535), help="FTP port, or that of web; 0 takes any that is free.")
 @click.option("--name", help="What the node is called; small letters, digits and -.")
+@click.option("--slots", type=click.IntRange(1, 1000), help="Jobs that the node runs at once, instead of runner.slots.")
 @click.option("--parent", type=int, hidden=True, help="Pid of the supervisor that started this part.")
 @configured
-def serve_command(settings: Config, part: str | None, port: int | None, name: str | None, parent: int | None) -> None:
-    """Run the appliance until SIGTERM: FTP server, runner, janitor, pages and news, or only the PART named.
+def serve_command(
+    settings: Config, part: str | None, port: int | None, name: str | None, slots: int | None, parent: int | None
+) -> None:
+    """Run the appliance until SIGTERM: FTP server, runner, janitor, pages, news and pilots, or only the PART named.
 
     Two parts are never among them. "web" publishes the pages on site.port where no other web server does; "node" runs
     jobs of an appliance on another computer, by the spool that they share.
@@ -78,7 +82,7 @@ def serve_command(settings: Config, part: str | None, port: int | None, name: st
         return
     if part == NODE:
         demands.check(settings, "runner")
-        serve_node(settings, name)
+        serve_node(settings, name, slots)
         return
     if port is not None:
         settings = msgspec.structs.replace(settings, ftp=msgspec.structs.replace(settings.ftp, port=port))
@@ -98,12 +102,13 @@ def serve_command(settings: Config, part: str | None, port: int | None, name: st
             _serve_runner(settings, spool, manager, parent)
         else:
             others = {"ftp": _serve_ftp, "janitor": _serve_janitor, "site": _serve_site, "news": _serve_news}
-            others[part](settings, spool, manager)
+            {**others, "pilots": serve_pilots}[part](settings, spool, manager)
 
 
 def _wanted_parts(settings: Config) -> list[str]:
-    """All, but for the one that tells nobody anything."""
-    return [part for part in supervisor.PARTS if part != "news" or settings.notify.tells()]
+    """All, but for those that have nobody to tell anything, or no Slurm."""
+    unwanted = {"news": not settings.notify.tells(), "pilots": not settings.slurm.is_used()}
+    return [part for part in supervisor.PARTS if not unwanted.get(part)]
 
 
 def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:
@@ -269,7 +274,15 @@ def status_command(settings: Config, as_json: bool) -> None:
     print_table(table)
     no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
     for line in filter(
-        None, (_paused(summary), summary.why, runner.pause_detail if runner else "", no_uploads, _decided(spool))
+        None,
+        (
+            _paused(summary),
+            summary.why,
+            runner.pause_detail if runner else "",
+            pilots.read(spool.path).detail,
+            no_uploads,
+            _decided(spool),
+        ),
     ):
         click.echo(printable(line))
     click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _DRAFT = re.compile(
-    r"\.(cancel|format|(runner|service|tally|news|nodes|offer)\.json|part-[a-z]+|turns|alive|drained)\.[0-9a-f]{8,}"
+    r"\.(cancel|format|(runner|service|tally|news|nodes|offer|pilots)\.json|part-[a-z]+|turns|alive|drained)"
+    r"\.[0-9a-f]{8,}"
 )
 _OLD_S = 3600.0
 

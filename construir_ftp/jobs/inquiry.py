@@ -12,7 +12,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError, RefusedError, one_line
-from construir_ftp.jobs import names, nodes, places, request, service, status
+from construir_ftp.jobs import names, nodes, pilots, places, request, service, status
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Record, read_result
 from construir_ftp.jobs.spool import Job, Spool
@@ -173,7 +173,12 @@ def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
 
 
 def _why(spool: Spool, report: RunnerReport | None, running: int) -> str:
-    """Why a job at the front of the queue would have to wait."""
+    """Why a job at the front of the queue would have to wait, and how nodes are that may come."""
+    coming = pilots.in_words(pilots.read(spool.path))
+    return "; ".join(filter(None, [_why_not_here(spool, report, running), coming]))
+
+
+def _why_not_here(spool: Spool, report: RunnerReport | None, running: int) -> str:
     if report is None:
         return "no runner is there to run jobs"
     if report.paused:

@@ -133,14 +133,14 @@ def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, ha
 
 def test_killed_parts_are_started_again(appliance: Appliance, hello: Path) -> None:
     before = appliance.parts()
-    assert sorted(before) == sorted({*PARTS} - {"news"})
+    assert sorted(before) == sorted({*PARTS} - {"news", "pilots"})
     logged = appliance.log.stat().st_size
     for pid in before.values():
         os.kill(pid, signal.SIGKILL)
     appliance.find_port(logged)
     assert appliance.wait(appliance.submit(hello))["status"] == "success"
     after = appliance.parts()
-    assert sorted(after) == sorted({*PARTS} - {"news"})
+    assert sorted(after) == sorted({*PARTS} - {"news", "pilots"})
     assert not set(after.values()) & set(before.values())
 
 

@@ -22,7 +22,7 @@ WATCHDOG_S = 2.0
 def part(name: str, place: Path, **environment: str) -> Iterator[tuple[socket.socket, subprocess.Popen[bytes]]]:
     """A part that somebody has started who listens; ended by SIGTERM when the context is left."""
     config, spool = place / "construir.toml", place / "spool"
-    config.write_text(f'{CONFIG}[notify]\ncommand = ["true"]\n')
+    config.write_text(f'{CONFIG}[notify]\ncommand = ["true"]\n[slurm]\nmax_pilots = 1\n')
     spool.mkdir()
     (spool / "users.toml").write_text(users_text("alice"))
     argv = [sys.executable, "-m", "construir_ftp", "serve", name, "--port=0", f"--config={config}", f"--spool={spool}"]
@@ -67,13 +67,17 @@ def test_nothing_is_told_that_is_meant_for_another_process(tmp_path: Path) -> No
             manager.recv(100)
 
 
-def test_news_that_nobody_wants_are_ready_and_end_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("news", "[notify] of the configuration names no way"), ("pilots", "Slurm starts no nodes: slurm.max_pilots")],
+)
+def test_a_part_that_nobody_wants_is_ready_and_ends_well(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "construir.toml").write_text(CONFIG)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(LONG_S)
         environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
         where = f"--config={tmp_path / 'construir.toml'}", f"--spool={tmp_path / 'spool'}"
-        done = construir("serve", "news", *where, env=environment, check=True)
+        done = construir("serve", name, *where, env=environment, check=True)
         assert manager.recv(100) == b"READY=1"
-    assert "[notify] of the configuration names no way" in done.stderr
+    assert says in done.stderr

@@ -43,9 +43,12 @@ RULE: dict[str, frozenset[str]] = {
     "runner": words("trust pack intake layers machine image diskimage jobs jail"),
     "site": words("trust layers image jobs"),
     "news": words("jobs"),
-    "appliance": words("news site trust ftp pack intake layers machine image jobs jail"),
+    "slurm": words("jobs"),
+    "appliance": words("slurm news site trust ftp pack intake layers machine image jobs jail"),
     "client": words("trust pack jobs diskimage"),
-    "cli": words("client appliance news site runner trust ftp pack intake layers machine image diskimage jobs jail"),
+    "cli": words(
+        "client appliance slurm news site runner trust ftp pack intake layers machine image diskimage jobs jail"
+    ),
 }
 
 # Neither may reach the other, by whatever way: they meet in the spool.

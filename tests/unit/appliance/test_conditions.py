@@ -10,7 +10,8 @@ from construir_ftp import files
 from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.config import Config, ImagesSection, SpoolSection, TlsSection
 from construir_ftp.image import baseimage
-from construir_ftp.jobs import inquiry
+from construir_ftp.jobs import inquiry, pilots
+from construir_ftp.jobs.pilots import Pilots
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import RunnerReport
 from construir_ftp.surroundings import NotifySection
@@ -43,6 +44,12 @@ def test_a_pause_of_the_runner_is_found_and_a_wait_for_others_is_none(spool: Spo
         inquiry.tell(spool, RunnerReport(slots=1, pause="no machine", pause_detail="no machine: /dev/kvm is gone"))
         (paused,) = Conditions(spool, config).look().conditions
     assert (paused.kind, paused.text.partition(".")[0]) == ("paused", "no machine: /dev/kvm is gone")
+
+
+def test_a_slurm_that_starts_no_nodes_is_found(spool: Spool, config: Config) -> None:
+    pilots.write(spool.path, Pilots(trouble="Slurm takes no pilot", detail="Slurm takes no pilot: Invalid account"))
+    (refused,) = Conditions(spool, config).look().conditions
+    assert (refused.kind, refused.text.partition(".")[0]) == ("pilots", "Slurm takes no pilot: Invalid account")
 
 
 def test_a_disk_without_room_is_found(spool: Spool, config: Config) -> None:

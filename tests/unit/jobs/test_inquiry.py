@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from construir_ftp.jobs import inquiry, nodes
+from construir_ftp.jobs import inquiry, nodes, pilots
+from construir_ftp.jobs.pilots import Pilot, Pilots
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob
 
@@ -63,6 +64,21 @@ def test_a_waiting_job_is_told_its_place_and_why_it_waits(place: Spool) -> None:
         inquiry.tell(place, RunnerReport(slots=2, pause="the disk is nearly full", pause_detail="/secret"))
         assert why(place, second) == "no job is taken at the moment: the disk is nearly full"
     assert why(place, second) == "no runner is there to run jobs", "what a runner said died with it"
+
+
+def test_nodes_that_slurm_may_start_are_told_beside_why_a_job_waits(place: Spool) -> None:
+    job = send(place)
+    waiting = [Pilot(name=f"pilot-{number}", job=number, state="waiting", reason="Priority") for number in (1, 2)]
+    told = (*waiting, Pilot(name="pilot-3", job=3, state="starting"), Pilot(name="pilot-4", job=4, state="running"))
+    with place.lock():
+        inquiry.tell(place, RunnerReport(slots=0))
+        pilots.write(place.path, Pilots(pilots=told))
+        slow = "2 pilots wait in Slurm (Priority), 1 pilot starts, 1 pilot runs"
+        assert why(place, job) == f"every machine is busy (0 of 0); {slow}"
+        pilots.write(place.path, Pilots(trouble="Slurm takes no pilot", detail="/etc/slurm/slurm.conf: no"))
+        assert inquiry.summary(place, 0).why == "every machine is busy (0 of 0); Slurm takes no pilot"
+        (place.path / pilots.FILE).write_bytes(b"{")
+        assert why(place, job) == "every machine is busy (0 of 0)"
 
 
 def test_a_job_that_waits_for_another_is_told_so_until_that_one_is_done(place: Spool) -> None:
