@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from construir_ftp import files
+from construir_ftp import locks
 from construir_ftp.appliance import supervisor
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.cli.options import as_json_option, configured, print_json, print_table, printable
@@ -58,7 +58,7 @@ def serve_node(settings: Config, name: str | None, slots: int | None) -> None:
 
 def _scratch(parent: str) -> AbstractContextManager[Path | None]:
     """A place for the disks of jobs, where one is wanted."""
-    return files.scratch_directory(Path(parent), _SCRATCH_PREFIX) if parent else nullcontext()
+    return locks.scratch_directory(Path(parent), _SCRATCH_PREFIX) if parent else nullcontext()
 
 
 @click.command("nodes")

@@ -139,16 +139,9 @@ class Intake:
         try:
             with admission.full_is_refused():
                 self.partials.unnote(partial)
+            limits, weight = (self.quotas, self.room), self.weight_of(by)
             job = admission.admit(
-                self.spool,
-                partial.job,
-                name,
-                by,
-                check,
-                self.offer,
-                wanted=wanted,
-                limits=(self.quotas, self.room),
-                weight=self.weight_of(by),
+                self.spool, partial.job, name, by, check, self.offer, wanted=wanted, limits=limits, weight=weight
             )
         except RefusedError as refused:
             return Conclusion(self._turn_down(partial, refused, wanted))
@@ -157,7 +150,7 @@ class Intake:
             self.partials.delete(partial)
             return Conclusion(OUR_FAULT)
         self.partials.finish(partial)
-        return Conclusion(reply.accepted(job.id, self._place(job)), job.id)
+        return Conclusion(reply.accepted(job.id, inquiry.place_if_known(self.spool, job.id)), job.id)
 
     def conclude_list(self, changes: Partial, wanted: Wanted, sent: Mapping[str, int]) -> Conclusion:
         """A .changes has come: a job is made of the source that it names, or it is compared with what was `sent`.
@@ -201,13 +194,6 @@ class Intake:
         else:
             self.partials.delete(partial)
         return reply.refused(refused)
-
-    def _place(self, job: Job) -> int:
-        try:
-            return inquiry.place(self.spool, job.id)
-        except OSError:
-            log.exception("job %s: its place in the queue can't be found out", job.id)
-            return -1
 
 
 class Upload:

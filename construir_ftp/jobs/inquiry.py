@@ -4,6 +4,7 @@ runner.json    of each node: slots, what is in them, why no job is taken. Replac
                old news while nobody holds the spool's lock. Nothing depends on it but what people are told.
 """
 
+import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Record, read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import JobStatus, NodeSummary, RunnerReport, RunningJob, Summary
+
+log = logging.getLogger("construir.jobs")
 
 # What is listed of a long queue; how long it is, is told anyway.
 _MOST_LISTED = 1000
@@ -107,6 +110,15 @@ def is_done(spool: Spool, job_id: str) -> bool:
 def place(spool: Spool, job_id: str) -> int:
     """A waiting job's place in the queue, the next one being 1; 0 if it doesn't wait."""
     return next((number for number, waiting in enumerate(spool.line(), 1) if waiting == job_id), 0)
+
+
+def place_if_known(spool: Spool, job_id: str) -> int:
+    """The same; -1 where it can't be found out, which nobody shall be refused for."""
+    try:
+        return place(spool, job_id)
+    except OSError:
+        log.exception("job %s: its place in the queue can't be found out", job_id)
+        return -1
 
 
 def _waiting(spool: Spool, job_id: str) -> JobStatus | None:

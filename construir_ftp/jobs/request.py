@@ -74,6 +74,10 @@ class Dependencies(Section, frozen=True):
         """All that is to be installed for it."""
         return self.packages + self.build_depends
 
+    def disks(self) -> int:
+        """How many layers and results a machine gets for it, its packages being one."""
+        return len(self.results) + len(self.layers) + bool(self.installs())
+
 
 class Wishes(Section, frozen=True):
     """construir.toml. None and the empty text mean: as this appliance does it by default."""

@@ -105,7 +105,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             return  # most ask for nothing, and what there is need not be read for them
         self._check_machine(wanted, image_bytes)
         needs = wanted.dependencies
-        if self.machine.accelerator == "uml" and _disks(wanted) > uml.MOST_READ_ONLY:
+        if self.machine.accelerator == "uml" and wanted.dependencies.disks() > uml.MOST_READ_ONLY:
             raise RefusedError(f"{request.FILE}: dependencies: at most {uml.MOST_READ_ONLY} can be had here")
         for job_id in needs.results:
             if not any(self.spool.find_job(state, job_id) for state in ("queue", "running", "done")):
@@ -228,7 +228,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             memory_bytes=int(wanted.memory or usual.memory_bytes),
             cpus=wanted.cpus or usual.cpus,
             # Few kinds of machine, so that there are few templates.
-            read_only_disks=MOST_READ_ONLY if _disks(wanted) else 0,
+            read_only_disks=MOST_READ_ONLY if wanted.dependencies.disks() else 0,
         )
 
     def layers_of(
@@ -310,12 +310,6 @@ def why_not_run(base: BaseImage, machine: MachineSection) -> str:
     except ConstruirError as error:
         return str(error)
     return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"
-
-
-def _disks(wanted: Wishes) -> int:
-    """How many layers and results a job names, its packages being one."""
-    needs = wanted.dependencies
-    return len(needs.results) + len(needs.layers) + bool(needs.installs())
 
 
 def _in_short(packages: tuple[str, ...]) -> str:
