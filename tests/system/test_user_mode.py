@@ -237,22 +237,29 @@ def test_machine_that_waits_takes_what_a_job_depends_on(keeping: Appliance, tmp_
     assert keeping.fetch(job, "output.log") == b"made\n"
 
 
-def test_machine_that_waits_takes_little_memory_and_hardly_any_processor_time(keeping: Appliance) -> None:
-    pid, deadline = waiting(keeping), time.monotonic() + 120
+def resting(appliance: Appliance) -> int:
+    """The same, once it has come to rest: it wakes up a few times a second, as any kernel does."""
+    pid, deadline = waiting(appliance), time.monotonic() + 120
     while True:
         before = ticks(pid)
         time.sleep(LOOK_S)
-        # It wakes up a few times a second, as any kernel does.
         if ticks(pid) - before <= 0.03 * LOOK_S * os.sysconf("SC_CLK_TCK"):
-            break
+            return pid
         assert time.monotonic() < deadline
+
+
+def test_machine_that_waits_takes_little_memory_and_hardly_any_processor_time(keeping: Appliance) -> None:
+    pid = resting(keeping)
     resident = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert resident is not None
     assert int(resident[1]) * 1024 < MOST_WAITING_BYTES
 
 
-def test_machine_that_dies_while_it_waits_costs_its_job_no_attempt(keeping: Appliance, tmp_path: Path) -> None:
-    os.kill(waiting(keeping), signal.SIGKILL)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_machine_that_fails_while_it_waits_costs_its_job_no_attempt(
+    keeping: Appliance, tmp_path: Path, how: signal.Signals
+) -> None:
+    os.kill(resting(keeping), how)
     result = keeping.wait(keeping.submit(image(tmp_path, "unharmed", b"#!/bin/sh\necho here\n")))
     assert (result["status"], result["boot_path"], result["attempt"]) == ("success", "cold", 1), result
 
