@@ -56,7 +56,7 @@ class Tool:
         """The same, and the first `most_bytes` of what is still to come of its output. All of it is read: a tool must
         not wait for a reader, nor end by SIGPIPE in the middle of what it does.
         """
-        pipes = dict.fromkeys((self.stdout, cast(IO[bytes], self._prisoner.process.stderr)), b"")
+        pipes = {pipe: bytearray() for pipe in (self.stdout, cast(IO[bytes], self._prisoner.process.stderr))}
         with selectors.DefaultSelector() as selector:
             for pipe in pipes:
                 selector.register(pipe, selectors.EVENT_READ)
@@ -64,14 +64,14 @@ class Tool:
                 for key, _ in selector.select():
                     pipe = cast(IO[bytes], key.fileobj)
                     if said := os.read(pipe.fileno(), _PIECE_BYTES):
-                        pipes[pipe] = _kept(pipes[pipe], said, most_bytes if pipe is self.stdout else None)
+                        _keep(pipes[pipe], said, most_bytes if pipe is self.stdout else None)
                     else:
                         selector.unregister(pipe)
         status = self._prisoner.process.wait()
         if self._is_late:
             raise CommandError(f"not done after {self._timeout_s:g} s: {shlex.join(map(str, self._argv))}")
         output, words = pipes.values()
-        return Ended(tuple(map(str, self._argv)), status, words.decode(errors="replace").strip(), output)
+        return Ended(tuple(map(str, self._argv)), status, words.decode(errors="replace").strip(), bytes(output))
 
     def close(self) -> None:
         """Have no deadline any more."""
@@ -82,11 +82,13 @@ class Tool:
         self._prisoner.kill()
 
 
-def _kept(before: bytes, said: bytes, first_bytes: int | None) -> bytes:
-    """The first so many bytes of what a pipe has said; without a number the last, as far as they are quoted."""
-    return (
-        (before + said)[-_WORDS_BYTES:] if first_bytes is None else before + said[: max(0, first_bytes - len(before))]
-    )
+def _keep(kept: bytearray, said: bytes, first_bytes: int | None) -> None:
+    """Have the first so many bytes of what a pipe has said; without a number the last, as far as they are quoted."""
+    if first_bytes is None:
+        kept += said
+        del kept[:-_WORDS_BYTES]
+    else:
+        kept += said[: max(0, first_bytes - len(kept))]
 
 
 class Ended(msgspec.Struct, frozen=True):
