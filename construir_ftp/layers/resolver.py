@@ -27,7 +27,8 @@ from construir_ftp.layers.apt import Archive, Plan, plainly
 from construir_ftp.layers.apt_directory import Pace
 from construir_ftp.layers.build import InstallationError, Workshop
 from construir_ftp.layers.store import ARCHIVES, Layer, Store
-from construir_ftp.machine import accelerator, capacity, uml, uml_engine
+from construir_ftp.machine import accelerator as kinds
+from construir_ftp.machine import capacity, uml
 from construir_ftp.machine.disks import MOST_READ_ONLY
 from construir_ftp.machine.shape import Shape, most_cpus, program_of
 
@@ -65,7 +66,8 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """All of it, for one spool. `spare_memory_bytes`: what one machine can have beyond its usual memory.
 
-    As soon as `stop` is readable nobody waits at the door any longer.
+    As soon as `stop` is readable nobody waits at the door any longer. Jobs that name no base image have `pinned`, if
+    there is one, and else the live version of `default_base`.
     """
 
     spool: Spool
@@ -77,6 +79,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     max_artifacts_bytes: int
     spare_memory_bytes: int
     stop: socket.socket | None = None
+    pinned: BaseImage | None = None
 
     @classmethod
     def of(cls, spool: Spool, config: Config, stop: socket.socket | None = None) -> "Offer":
@@ -126,7 +129,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             cpus=most_cpus(machine.accelerator, max(machine.cpus, min(machine.max_cpus, len(os.sched_getaffinity(0))))),
             memory_bytes=int(most_memory),
             image_bytes=self.max_image_bytes,
-            bases=tuple(base.name for base in baseimage.every(self.images) if not why_not_run(base, machine)),
+            bases=tuple(base.name for base in baseimage.every(self.images) if not kinds.why_none(base, machine)),
         )
 
     def _check_machine(self, wanted: Wishes, image_bytes: int) -> None:
@@ -147,7 +150,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         if wanted.architecture and name not in bases:
             there = ", ".join(bases) or "none"
             raise RefusedError(f"{request.FILE}: architecture: there is no base image {name} here; there are: {there}")
-        manifest = baseimage.find(self.images, name).manifest
+        manifest = self._meant(wanted).manifest
         known = nodes.offered(self.spool.path, places.LOCAL)
         accelerator = known.bases[name].accelerator if known and name in known.bases else ""
         if why := nodes.why_another_kind(name, manifest.architecture, accelerator, wanted):
@@ -156,7 +159,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             raise RefusedError(why)
 
     def _check_packages(self, wanted: Wishes, aside: Aside) -> None:
-        if wanted.base_name(self.default_base) not in baseimage.names(self.images):
+        if self.pinned is None and wanted.base_name(self.default_base) not in baseimage.names(self.images):
             return  # a node has it, and finds out
         try:
             plan = self._plan_of(wanted, self.archive(self.base(wanted), self.stop), aside)
@@ -178,10 +181,15 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     def base(self, wanted: Wishes) -> BaseImage:
         """The base image a job wants. Raises ConstruirError."""
-        base = baseimage.find(self.images, wanted.base_name(self.default_base))
-        if problem := why_not_run(base, self.machine):
+        base = self._meant(wanted)
+        if problem := kinds.why_none(base, self.machine):
             raise DependencyError(f"base image '{base.name}' can't be run here: {problem}")
         return base
+
+    def _meant(self, wanted: Wishes) -> BaseImage:
+        if self.pinned is not None and not wanted.base:
+            return self.pinned
+        return baseimage.find(self.images, wanted.base_name(self.default_base))
 
     def store(self) -> Store:
         """Where the layers are."""
@@ -297,19 +305,6 @@ def _digests(job: Job) -> dict[str, str]:
         return sums.parse((job.path / SUMS).read_bytes())
     except (OSError, DamagedError):
         return {}
-
-
-def why_not_run(base: BaseImage, machine: MachineSection) -> str:
-    """Why there are no machines of another architecture, or no user-mode ones, for a base image; empty if there are."""
-    name = base.manifest.architecture
-    if name == architecture.native():
-        # What its machines lack otherwise is mended, and jobs wait for it.
-        return uml_engine.why_none(base) if machine.accelerator == "uml" else ""
-    try:
-        kind = architecture.find(name)
-    except ConstruirError as error:
-        return str(error)
-    return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"
 
 
 def _in_short(packages: tuple[str, ...]) -> str:

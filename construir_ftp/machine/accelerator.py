@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import architecture, files
+from construir_ftp import architecture, files, process
 from construir_ftp.config import MachineSection
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage, uml
@@ -170,3 +170,16 @@ def probe(
     except MachineUnavailableError as error:
         return f"{error} (under {accelerator.upper()})"
     return ""
+
+
+def why_none(base: BaseImage, machine: MachineSection) -> str:
+    """Why there are no machines of another architecture, or no user-mode ones, for a base image; empty if there are."""
+    name = base.manifest.architecture
+    if name == architecture.native():
+        # What its machines lack otherwise is mended, and jobs wait for it.
+        return uml_engine.why_none(base) if machine.accelerator == "uml" else ""
+    try:
+        kind = architecture.find(name)
+    except ConstruirError as error:
+        return str(error)
+    return "" if process.find(kind.qemu) else f"{kind.qemu} is not installed; run: apt install {kind.package}"

@@ -57,7 +57,7 @@ def run(
         raise UsageError(f"{output} is there already; name another place with -o")
     base = base or baseimage.find(config.images_path(), config.images.default)
     # Layers and earlier results are those of the appliance here, if there is one.
-    offer = Offer.of(Spool.prepare(config.spool_path()), config)
+    offer = msgspec.structs.replace(Offer.of(Spool.prepare(config.spool_path()), config), pinned=base)
     with locks.scratch_directory() as place:
         spool = Spool.prepare(place)
         tell(request.read(_admit(spool, source, config, offer, asks).record().construir_toml).dependencies)
