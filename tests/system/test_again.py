@@ -124,7 +124,10 @@ def test_what_is_rebuilt_alike_from_a_provenance_alone_is_stated_and_signed(
     lacking = run("rebuild", provenance, "-o", "again")
     assert lacking.returncode == 2
     assert "does not have the upload; name it: --upload FILE" in lacking.stderr
-    rebuilt = run("rebuild", provenance, "--upload", world.upload, "-o", "again")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/.versions").symlink_to(Config().images_path() / ".versions")  # of which none is live
+    none_live = str(tmp_path / "images")
+    rebuilt = run("rebuild", provenance, "--upload", world.upload, "-o", "again", CONSTRUIR_IMAGES=none_live)
     assert (rebuilt.returncode, rebuilt.stdout) == (0, "same: artifacts/same.txt\n"), rebuilt.stderr
 
     statements = tmp_path / "same/equivalence.intoto.jsonl"
