@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import architecture, process
 from construir_ftp.config import Config, LayersSection, MachineSection
 from construir_ftp.errors import CommandError, ConstruirError, DamagedError, RefusedError, StoppedError
 from construir_ftp.image import baseimage
@@ -230,9 +229,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             usual,
             program=program_of(self.machine, base),
             base=base,
-            accelerator=usual.accelerator
-            if is_usual
-            else accelerator.choose(self.machine, self.images, base).accelerator,
+            accelerator=usual.accelerator if is_usual else kinds.choose(self.machine, self.images, base).accelerator,
             memory_bytes=int(wanted.memory or usual.memory_bytes),
             cpus=wanted.cpus or usual.cpus,
             # Few kinds of machine, so that there are few templates.
