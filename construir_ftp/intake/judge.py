@@ -7,7 +7,6 @@ found. So a script or an ELF header in block 0, which hides an ext4 from libmagi
 alone no good.
 """
 
-import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -41,8 +40,8 @@ _REMEMBERED_BYTES = 16 * 2**20
 _MEND = "mend it with e2fsck -fy IMAGE, and send it again"
 # Of directories, for construir.toml and the program: a sound image takes less than three of the largest.
 _MOST_LOOKED_BYTES = 4 * extfs.MOST_DIRECTORY_BYTES
-# Of the names in the root directory, where a construir.toml that is called otherwise is looked for.
-_MOST_BESIDE = 1000
+# How long a root directory is at most in which a construir.toml that is called otherwise is looked for.
+_SHORT_BYTES = 64 * 2**10
 _UNREPLAYED = (
     "the image was in use when it was copied, or its machine was killed:"
     f" its journal is not replayed (needs_recovery); {_MEND}"
@@ -284,6 +283,15 @@ def _is_debian_source(files: extfs.Image) -> bool:
         return False  # of damage the machine tells
 
 
+def _names_beside(files: extfs.Image) -> list[str]:
+    """The names in the root directory, if that is a short one, and as far as they make sense."""
+    root, found = files.inode(extfs.ROOT), []
+    with suppress(ConstruirError):
+        for name, _ in files.entries(root) if root.size_bytes <= _SHORT_BYTES else ():
+            found.append(name.decode(errors="replace"))
+    return found
+
+
 def _program(files: extfs.Image, wanted: Wishes) -> Need | None:
     try:
         return program.look(files, wanted)
@@ -307,9 +315,7 @@ def _wishes(files: extfs.Image) -> str:
     """
     inode = files.find(request.FILE.encode())
     if inode is None:
-        root = files.inode(extfs.ROOT)
-        beside = itertools.islice(files.entries_by_place(root, request.FILE.encode()), _MOST_BESIDE)
-        request.check_absent(name.decode(errors="replace") for name, _ in beside)
+        request.check_absent(_names_beside(files))
         return ""
     request.check_file(mode=inode.kind, size_bytes=inode.size_bytes)
     return request.decode(files.text(inode))
