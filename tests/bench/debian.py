@@ -30,8 +30,8 @@ from tests import bench
 # Small ones, those that need few packages first: uploads to a stable suite, whose tools have changed little since.
 SOURCES = (
     *("base-files", "distro-info-data", "what-is-python", "mobian-keyring", "usrmerge", "ucf", "kernel-wedge", "debvm"),
-    *("sitesummary", "debootstrap", "initramfs-tools", "gosa-plugins-sudo", "debian-edu-fai", "unadf", "dmitry"),
-    *("jdupes", "tinyxml", "antiword", "libyaml-syck-perl", "net-tools", "ca-certificates"),
+    *("sitesummary", "debootstrap", "initramfs-tools", "gosa-plugins-sudo", "gosa-plugins-netgroups", "debian-edu-fai"),
+    *("debian-edu-install", "libfcgi", "tinyxml", "unadf", "dmitry", "jdupes"),
 )
 _FETCH_S = 1800.0
 _BUILD_S = 3 * 3600.0
