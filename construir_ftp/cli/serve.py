@@ -35,7 +35,7 @@ from construir_ftp.cli.options import (
 from construir_ftp.cli.pilots import serve_pilots
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.config import Config
-from construir_ftp.errors import MissingLibraryError
+from construir_ftp.errors import MissingLibraryError, UsageError
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
 from construir_ftp.jail import privileges
@@ -77,6 +77,8 @@ def serve_command(
     jobs of an appliance on another computer, by the spool that they share.
     """
     logs.begin(logging.INFO, "%(asctime)s %(name)s: %(message)s")
+    if name is not None and part != NODE:
+        raise UsageError("--name is for the part node: construir serve node --name NAME")
     if part == WEB:
         _serve_web(settings, port)
         return
@@ -272,6 +274,9 @@ def status_command(settings: Config, as_json: bool) -> None:
         jobs = spool.names(state)
         table.add_row(state, str(len(jobs)), jobs[0] if jobs else "")
     print_table(table)
+    for node in summary.nodes:
+        why = f", takes no job: {node.why}" if node.why else ""
+        click.echo(printable(f"node {node.name}: {node.busy} of {node.slots} machines run{why}"))
     no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
     for line in filter(
         None,

@@ -22,7 +22,11 @@ SLEEPS = b"#!/bin/sh\necho begun\nsleep 3\necho done\n"
 HANGS = b"#!/bin/sh\necho begun\nsleep 1000\n"
 
 
-@pytest.fixture(params=machines.KINDS, ids=["default", "user-mode"])
+# Most are about nodes, whatever their machines are: quick ones, where there are any.
+EVERY_KIND = pytest.mark.parametrize("front", machines.KINDS, indirect=True, ids=["default", "user-mode"])
+
+
+@pytest.fixture(params=["uml"], ids=["user-mode"])
 def front(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Appliance]:
     request.getfixturevalue("uml_base" if request.param else "base")
     with Appliance(tmp_path, machines.config(request.param, FARM)).running() as appliance:
@@ -46,7 +50,7 @@ def has_begun(job: Path) -> bool:
     return output.exists() and b"begun" in output.read_bytes()
 
 
-@pytest.mark.parametrize("front", [""], indirect=True, ids=["default"])
+@EVERY_KIND
 def test_jobs_run_wherever_a_slot_is_free_and_everybody_is_told_where(front: Appliance, tmp_path: Path) -> None:
     hangs = image(tmp_path, "hangs", HANGS)
     with node(front) as far:
@@ -63,6 +67,16 @@ def test_jobs_run_wherever_a_slot_is_free_and_everybody_is_told_where(front: App
             assert "every machine is busy (2 of 2)" in ftp.sendcmd(f"SITE STATUS {jobs[2]}")
         told = json.loads(construir("status", "--json", f"--spool={front.spool}", check=True).stdout)
         assert {slot["node"] for slot in told["running"]} == {"far", "local"}
+        status = construir("status", f"--spool={front.spool}", check=True).stdout
+        assert "\nnode far: 1 of 1 machines run\n" in status
+        wait_until(
+            lambda: b"construir_nodes 2.0" in (front.spool / "site/metrics.prom").read_bytes(), front.log.read_text
+        )
+        assert "Node far" in (front.spool / "site/index.html").read_text()
+        with front.session() as ftp:
+            assert f"running: {there.name} on far since " in ftp.sendcmd("SITE QUEUE")
+        board = construir("top", "--count=1", f"--spool={front.spool}", check=True)
+        assert "on far" in board.stdout
         for job in jobs:
             Spool(front.spool).cancel(job)
         for job in jobs:
@@ -73,6 +87,7 @@ def test_jobs_run_wherever_a_slot_is_free_and_everybody_is_told_where(front: App
     assert not list((front.spool / "running").glob("far.*"))
 
 
+@EVERY_KIND
 def test_job_of_a_node_that_is_killed_runs_elsewhere_once_its_lease_is_over(front: Appliance, tmp_path: Path) -> None:
     drain(front, "local")
     with node(front) as far:
@@ -123,6 +138,7 @@ def test_node_that_starts_again_gives_back_its_own_jobs_at_once(front: Appliance
     assert results(front) == [job]
 
 
+@EVERY_KIND
 def test_node_that_comes_back_after_its_lease_publishes_nothing_and_starts_anew(
     front: Appliance, tmp_path: Path
 ) -> None:
@@ -180,6 +196,8 @@ def test_drained_node_ends_its_job_and_takes_no_more(front: Appliance, tmp_path:
 
 @pytest.mark.parametrize("front", [""], indirect=True, ids=["default"])
 def test_node_has_a_name_that_nobody_else_has(front: Appliance) -> None:
+    refused = construir("serve", "ftp", "--name=far", f"--spool={front.spool}")
+    assert (refused.returncode, "--name is for the part node" in refused.stderr) == (2, True)
     for name in ("local", "front", "Far", "7th", "a.b"):
         refused = construir("serve", "node", f"--name={name}", f"--spool={front.spool}")
         assert (refused.returncode, "a node's name is" in refused.stderr) == (2, True)
@@ -190,7 +208,6 @@ def test_node_has_a_name_that_nobody_else_has(front: Appliance) -> None:
         assert other.holding() == far.holding() != []
 
 
-@pytest.mark.parametrize("front", ["uml"], indirect=True, ids=["user-mode"])
 def test_door_promises_what_some_node_has_and_the_job_goes_there(front: Appliance, tmp_path: Path) -> None:
     large = image(tmp_path, "large", SLEEPS, toml='memory = "1200MiB"\naccelerator = "uml"\narchitecture = "amd64"')
     config, scratch = tmp_path / "far.toml", tmp_path / "scratch"
