@@ -47,7 +47,6 @@ _UNREPLAYED = (
     f" its journal is not replayed (needs_recovery); {_MEND}"
 )
 _OBJECTION_CHARACTERS = 200
-_SOURCE_DIRECTORY_BYTES = 64 * 1024
 _ZEROS = bytes(2**21)
 
 
@@ -273,11 +272,11 @@ def _is_debian_source(files: extfs.Image) -> bool:
     """
     try:
         root = files.inode(extfs.ROOT)
-        named = dict(files.entries_by_place(root, b"")) if root.size_bytes <= _SOURCE_DIRECTORY_BYTES else {}
+        named = dict(files.entries_by_place(root, b"")) if root.size_bytes <= _SHORT_BYTES else {}
         if any(name.endswith(b".dsc") for name in named):
             return True
         debian = files.named(named[b"debian"]) if b"debian" in named else None
-        is_short = debian is not None and debian.size_bytes <= _SOURCE_DIRECTORY_BYTES
+        is_short = debian is not None and debian.size_bytes <= _SHORT_BYTES
         return debian is not None and is_short and files.child(debian, b"changelog") is not None
     except ConstruirError:
         return False  # of damage the machine tells
