@@ -7,8 +7,8 @@ import math
 import os
 import re
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 # Signs of life come so much more often than is asked for: a host that is busy delays some.
 _SPARE = 4
@@ -41,6 +41,25 @@ class Manager:
     def alive(self) -> None:
         """The part has just done some of it."""
         self._tell(b"WATCHDOG=1")
+
+    @contextmanager
+    def patient(self, longest_s: float) -> Iterator[None]:
+        """Within, it waits for something that has a deadline of its own, and gives no sign of life for so long.
+
+        The same of a start or a stop: each may take so much longer.
+        """
+        watchdog_s = self.alive_every_s * _SPARE
+        longer = {"EXTEND_TIMEOUT_USEC": longest_s, "WATCHDOG_USEC": longest_s + watchdog_s}
+        self._tell_times(longer)
+        try:
+            yield
+        finally:
+            self._tell_times({"WATCHDOG_USEC": watchdog_s})
+
+    def _tell_times(self, times_s: Mapping[str, float]) -> None:
+        lines = [f"{name}={round(seconds * 1e6)}" for name, seconds in times_s.items() if math.isfinite(seconds)]
+        if lines:
+            self._tell("\n".join(lines).encode())
 
     def _tell(self, what: bytes) -> None:
         if not self._address:

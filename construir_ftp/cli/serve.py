@@ -147,7 +147,7 @@ def _serve_runner(settings: Config, spool: Spool, manager: Manager, parent: int 
         return parent is not None and os.getppid() != parent
 
     with supervisor.listening() as stop:
-        watch = Watch(manager.ready, manager.alive, manager.alive_every_s)
+        watch = Watch(manager.ready, manager.alive, manager.alive_every_s, manager.patient)
         Runner(spool, settings).serve(Stop(stop.socket, stop.interrupting, is_orphan), watch)
 
 

@@ -8,8 +8,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from construir_ftp.runner.slot import Slot
@@ -19,6 +19,9 @@ log = logging.getLogger("construir.runner")
 _LOOK_S = 0.1
 # How long a slot may take to end after its machine was killed.
 _LAST_S = 10.0
+# A base image is proved, and found to work: twice by a trial of an accelerator, which starts two machines each, and by
+# an empty machine, which may do the same.
+_BOOTS, _PROOF_S = 6, 300.0
 
 
 class Stop(NamedTuple):
@@ -36,18 +39,34 @@ def _nothing() -> None:
 
 
 class Watch(NamedTuple):
-    """Who has started the runner, and is to be told when it is `ready`, and that it is `alive`, as often as that."""
+    """Who has started the runner, and is to be told when it is `ready`, and that it is `alive`, as often as that.
+
+    Within `patient` it may be silent for so many seconds.
+    """
 
     ready: Callable[[], None] = _nothing
     alive: Callable[[], None] = _nothing
     alive_every_s: float = math.inf
+    patient: Callable[[float], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
 UNWATCHED = Watch()
 
 
-def drain(slots: Sequence[Slot], grace_s: float, stop: Stop) -> None:
+@contextmanager
+def making_ready(stop: Stop, watch: Watch, boot_timeout_s: float) -> Iterator[None]:
+    """Within, it is seen whether machines come up: it may be broken off, and who watches has patience."""
+    with watch.patient(_BOOTS * boot_timeout_s + _PROOF_S), stop.interrupting():
+        yield
+
+
+def drain(slots: Sequence[Slot], grace_s: float, stop: Stop, watch: Watch) -> None:
     """End slots: their jobs have the grace, unless the appliance was killed; then their machines are killed."""
+    with watch.patient(grace_s + _LAST_S * len(slots)):
+        _end(slots, grace_s, stop)
+
+
+def _end(slots: Sequence[Slot], grace_s: float, stop: Stop) -> None:
     for slot in slots:
         slot.end()
     deadline_s = time.monotonic() + grace_s

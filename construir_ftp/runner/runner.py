@@ -28,7 +28,7 @@ from construir_ftp.machine.waiting import Source
 from construir_ftp.runner import report as telling
 from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
-from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain
+from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain, making_ready
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.node import Node
 from construir_ftp.runner.owner import Owner
@@ -59,7 +59,7 @@ class Runner:
         self._finished, self._finish = socket.socketpair()
         self._owner = Owner(config.runner)
         self._stands_still = ""
-        self._interrupting: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._making_ready: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def serve(self, stop: Stop, watch: Watch = UNWATCHED) -> None:
         """Run jobs until told to stop, or until they were taken from it. On return no machine runs, and what was
@@ -75,8 +75,9 @@ class Runner:
             stack.callback(brake.resume)
             stack.callback(self._templates.close)
             stack.enter_context(self._node.living(lambda: self._finish.send(b"!")))
-            stack.callback(self._drain, stop)
-            with stop.interrupting():
+            stack.callback(self._drain, stop, watch)
+            self._making_ready = functools.partial(making_ready, stop, watch, self._config.machine.boot_timeout)
+            with self._making_ready():
                 self._begin()
             watch.ready()
             self._loop(stop, wake, watch)
@@ -111,7 +112,6 @@ class Runner:
         return self._latest.source() if self._latest else None
 
     def _loop(self, stop: Stop, wake: socket.socket, watch: Watch) -> None:
-        self._interrupting = stop.interrupting
         with selectors.DefaultSelector() as selector:
             for source in (stop.told, wake, self._finished):
                 selector.register(source, selectors.EVENT_READ)
@@ -161,7 +161,7 @@ class Runner:
             return False
         try:
             # Looked at before each job: the image may have been built, replaced or damaged since the last one.
-            with self._interrupting():
+            with self._making_ready():
                 resources = self._ready_resources()
         except BaseException as error:
             if prepared is not None:
@@ -306,14 +306,14 @@ class Runner:
         else:
             log.info("job %s: back in the queue: the runner is stopping", outcome.job.id)
 
-    def _drain(self, stop: Stop) -> None:
+    def _drain(self, stop: Stop, watch: Watch) -> None:
         self._stopping.set()
         self._templates.stop()
         running = [slot.job.id for slot in self._all_slots if slot.job is not None]
         # What stands still does not end by itself.
         grace_s = 0.0 if self._stands_still or self._node.is_lost else self._config.runner.grace
         log.info("stopping; %d jobs run, and have %g s to end: %s", len(running), grace_s, ", ".join(running) or "none")
-        drain((*self._installs.places, *self._slots), grace_s, stop)
+        drain((*self._installs.places, *self._slots), grace_s, stop, watch)
         while (prepared := self._installs.take()) is not None:
             with self._catching(prepared.job):
                 prepared.job.forgive_attempt()
