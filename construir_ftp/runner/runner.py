@@ -25,8 +25,8 @@ from construir_ftp.machine import brake, capacity
 from construir_ftp.machine.template import Templates
 from construir_ftp.machine.vm import Machine
 from construir_ftp.machine.waiting import Source
+from construir_ftp.runner import priority, worker
 from construir_ftp.runner import report as telling
-from construir_ftp.runner import worker
 from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain, making_ready
 from construir_ftp.runner.installs import Installs
@@ -88,8 +88,7 @@ class Runner:
         return self._node.is_lost
 
     def _begin(self) -> None:
-        if self._config.runner.priority == "low":
-            jail.lower_priority()
+        priority.take(self._config.runner.priority)
         if left := jail.sweep():
             log.warning("ended %d processes that an earlier runner had left", len(left))
         if self._config.jail.require_jail:
