@@ -1,6 +1,6 @@
 """The Debian package on a computer that boots with systemd: what its owner sees of it, from the first start on.
 
-The computer is emulated, and so are the machines in it, once more: all of it takes many minutes.
+The machines in it are emulated, by a processor that is not: all of it takes minutes.
 """
 
 import re
@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.root("its system is made as root"),
     pytest.mark.slow("a computer is booted, and machines in it, without KVM"),
 ]
-# An emulated machine in an emulated computer boots in minutes.
 SLOW = """
 [runner]
 slots = 1
@@ -32,11 +31,26 @@ accelerator = "tcg"
 boot_timeout = "1h"
 mount_timeout = "1h"
 idle_timeout = "2h"
+[notify]
+command = ["true"]
 """
 JOB_S = 3600
-SCORES = {"ftp": 3.5, "runner": 5.5, "janitor": 1.5}
+SCORES = {"ftp": 3.5, "runner": 5.5, "janitor": 1.5, "site": 1.5, "news": 1.5}
 # By the service that is to be started again, so much longer than its WatchdogSec.
 WATCHDOG_S = 600
+# Of a runner that may be silent for 10 s, while each trial of a machine takes 30 s.
+IMPATIENT = """
+mkdir -p /run/systemd/system/construir-runner.service.d
+printf '[Service]\\nWatchdogSec=10\\n' >/run/systemd/system/construir-runner.service.d/impatient.conf
+printf '#!/bin/sh\\nexec sleep 1000\\n' >/usr/local/bin/hangs && chmod +x /usr/local/bin/hangs
+sed -i 's|^boot_timeout = .*|boot_timeout = "30s"\\nqemu = "/usr/local/bin/hangs"|' /etc/construir/construir.toml
+systemctl daemon-reload && systemctl restart construir-runner
+"""
+PATIENT = """
+rm -r /run/systemd/system/construir-runner.service.d
+sed -i 's|^boot_timeout = .*|boot_timeout = "1h"|; /^qemu = /d' /etc/construir/construir.toml
+systemctl daemon-reload && systemctl restart construir-runner
+"""
 
 
 class Spare(NamedTuple):
@@ -108,9 +122,9 @@ def spare(
 
 
 def test_it_runs_and_its_first_job_is_done(spare: Spare) -> None:
-    assert spare.do("systemctl is-active construir.target construir-ftp construir-runner construir-janitor") == (
-        "active\nactive\nactive\nactive"
-    )
+    parts = " ".join(f"construir-{part}" for part in SCORES)
+    assert set(spare.do(f"systemctl is-active construir.target {parts}").split()) == {"active"}
+    assert spare.do("systemctl --failed --plain --no-legend") == ""
     assert len(spare.do("curl -s --list-only ftp://127.0.0.1/done/").splitlines()) == 1
     assert spare.do("stat -c %U /proc/$(systemctl show -P MainPID construir-ftp)") == "construir"
 
@@ -136,6 +150,47 @@ def test_a_part_that_stands_still_is_started_again(spare: Spare) -> None:
     assert "watchdog" in spare.do("journalctl --no-pager -u construir-ftp").lower()
 
 
+def said_by_runner(since: str, words: str, times: int = 1) -> str:
+    return f"[ $(journalctl --no-pager -o cat -u construir-runner --since=@{since} | grep -c '{words}') -ge {times} ]"
+
+
+def test_runner_is_not_taken_for_hung_while_it_tries_whether_machines_come_up(spare: Spare) -> None:
+    since = spare.do(f"date +%s\n{IMPATIENT}")
+    job = spare.send("patience")
+    spare.host.wait_for(said_by_runner(since, "no job can be run", 2), JOB_S)
+    assert spare.do("systemctl show -P NRestarts construir-runner") == "0"
+    spare.do(f"construir cancel --here {job}\n{PATIENT}")
+    spare.host.wait_for(f"grep cancelled /var/lib/construir/spool/done/{job}/result.json")
+
+
+def test_jobs_give_way_to_who_uses_the_computer(spare: Spare) -> None:
+    """The line by which the computer is told what to do is a terminal: within a second nobody types there."""
+    idle = 'when = "idle"\\nbusy = 60\\naway = "1s"\\npriority = "low"'
+    since = spare.do(
+        "cp /etc/construir/construir.toml /root/before.toml && date +%s\n"
+        f"sed -i 's|^slots = 1|slots = 1\\n{idle}|' /etc/construir/construir.toml && systemctl restart construir-runner"
+    )
+    assert spare.do("cat /sys/fs/cgroup/construir.slice/cpu.weight /sys/fs/cgroup/system.slice/cpu.weight") == "1\n100"
+    job = spare.send("gives-way")
+    spare.host.wait_for(f"curl -sf ftp://127.0.0.1/running/{job}/", JOB_S)
+    spare.do("systemd-run --quiet --unit=busy sh -c 'while :; do :; done'")
+    spare.host.wait_for(said_by_runner(since, "machines stand still: its computer is busy with other work"))
+    states = "for comm in $(grep -ls qemu /proc/[0-9]*/comm); do cut -d' ' -f3 ${comm%comm}stat; done | sort -u"
+    spare.host.wait_for(f'[ "$({states})" = T ]')
+    spare.do("systemctl stop busy")
+    desktop = "-p PAMName=login -p User=root -p Environment='XDG_SESSION_TYPE=wayland XDG_SESSION_CLASS=user'"
+    since = spare.do(f"date +%s; systemd-run --quiet --unit=desktop {desktop} sleep infinity")
+    spare.host.wait_for(
+        "loginctl show-session $(loginctl list-sessions --no-legend | cut -d' ' -f1) -p Type | grep wayland"
+    )
+    spare.host.wait_for("construir status | grep 'somebody is at work'")
+    spare.do(
+        "systemctl stop desktop; cp /root/before.toml /etc/construir/construir.toml; systemctl restart construir-runner"
+    )
+    assert spare.do("cat /sys/fs/cgroup/construir.slice/cpu.weight") == "100"
+    assert spare.wait_for_result(job) == "hello from gives-way"
+
+
 def test_nothing_is_lost_by_an_upgrade_and_a_reboot(spare: Spare, packages: tuple[Path, Path]) -> None:
     runs, waits = spare.send("runs"), spare.send("waits")
     spare.host.wait_for(f"curl -sf ftp://127.0.0.1/running/{runs}/", JOB_S)
@@ -149,6 +204,15 @@ def test_nothing_is_lost_by_an_upgrade_and_a_reboot(spare: Spare, packages: tupl
     spare.do(install(packages[1]), JOB_S)
     assert spare.do("dpkg-query -W -f '${Version}' construir") in packages[1].name
     spare.host.wait_for("systemctl is-active construir-ftp && systemctl is-active construir-runner", JOB_S)
+    unpacked_s = spare.do(
+        "date -d \"$(grep ' status unpacked construir' /var/log/dpkg.log | tail -n 1 | cut -c1-19)\" +%s"
+    )
+    for part in SCORES:
+        stopped, started = spare.do(
+            f"for when in InactiveEnter ActiveEnter; do"
+            f' date -d "$(systemctl show -P ${{when}}Timestamp construir-{part})" +%s; done'
+        ).split()
+        assert int(stopped) <= int(unpacked_s) <= int(started), part
     continued = accepted(
         spare.do(
             "curl -sv -C - -T cut.img.zst -u builder:$PASSWORD ftp://127.0.0.1/queue/ 2>&1 | grep '^< [1-5]'", JOB_S
@@ -162,3 +226,20 @@ def test_nothing_is_lost_by_an_upgrade_and_a_reboot(spare: Spare, packages: tupl
     states = "/var/lib/construir/spool/queue /var/lib/construir/spool/running"
     assert spare.do(f"find {states} -mindepth 1 -maxdepth 1") == ""
     spare.host.wait_for("systemctl is-system-running", computer.BOOT_S)
+
+
+def test_older_program_leaves_a_newer_spool_alone_and_comes_back_where_its_form_is_known(
+    spare: Spare, packages: tuple[Path, Path]
+) -> None:
+    done = spare.do("ls /var/lib/construir/spool/done")
+    spare.do("cat /var/lib/construir/spool/format; echo 2 >/var/lib/construir/spool/format")
+    spare.do("systemctl restart construir-runner construir-ftp || true")
+    words = "is of format 2, which a newer Construir has made; this one knows 1 at most"
+    for part in ("runner", "ftp"):
+        spare.host.wait_for(f"journalctl --no-pager -o cat -b -u construir-{part} | grep '{words}'")
+    spare.do("echo 1 >/var/lib/construir/spool/format")
+    spare.do(f"{install(packages[0])} --allow-downgrades", JOB_S)
+    assert spare.do("dpkg-query -W -f '${Version}' construir") in packages[0].name
+    spare.host.wait_for("systemctl is-active construir-ftp && systemctl is-active construir-runner", JOB_S)
+    assert spare.do("ls /var/lib/construir/spool/done") == done
+    assert spare.wait_for_result(spare.send("back")) == "hello from back"
