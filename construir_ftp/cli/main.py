@@ -50,7 +50,7 @@ _COMMANDS = {
         "setup": ("setup", "setup_command"),
         "serve": ("serve", "serve_command"),
         "check": ("serve", "check_command"),
-        "status": ("serve", "status_command"),
+        "status": ("status", "status_command"),
         "nodes": ("nodes", "nodes_command"),
         "node": ("nodes", "node_group"),
         "news": ("news", "news_command"),

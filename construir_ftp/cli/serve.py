@@ -1,4 +1,4 @@
-"""`construir serve`, `check`, `status` and `prune`: the appliance as a whole."""
+"""`construir serve`, `check` and `prune`: the appliance as a whole."""
 
 import contextlib
 import functools
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.table import Table
 
 from construir_ftp.appliance import check, claim, demands, health, janitor, lives, supervisor, telling
 from construir_ftp.appliance.conditions import Conditions
@@ -29,20 +28,15 @@ from construir_ftp.cli.options import (
     print_gone,
     print_hanging,
     print_json,
-    print_table,
     printable,
 )
 from construir_ftp.cli.pilots import serve_pilots
-from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.config import Config
 from construir_ftp.errors import MissingLibraryError, UsageError
 from construir_ftp.ftp.users import Users
 from construir_ftp.ftp.vfs import readme
 from construir_ftp.jail import privileges
-from construir_ftp.jobs import inquiry, pilots, service
-from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
-from construir_ftp.jobs.status import Summary
 from construir_ftp.layers.resolver import Offer
 from construir_ftp.news.herald import Herald
 from construir_ftp.runner.drain import Stop, Watch
@@ -254,64 +248,6 @@ def print_findings(settings: Config, *, as_json: bool = False) -> bool:
         if finding.remedy:
             print_hanging("         -> ", finding.remedy)
     return any(finding.state == "problem" for finding in findings)
-
-
-@click.command("status")
-@as_json_option
-@configured
-def status_command(settings: Config, as_json: bool) -> None:
-    """Say what waits and why, what runs, and how much room there is."""
-    spool = Spool.find(settings.spool_path())
-    summary = inquiry.summary(spool, settings.spool.min_free)
-    runner, pid = inquiry.runner(spool), claim.holder(spool.path)
-    if as_json:
-        done = len(spool.names("done"))
-        print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner, "appliance": pid or None})
-        return
-    click.echo(_who_runs(spool, pid))
-    table = Table("state", "jobs", "oldest", box=None)
-    for state in ("queue", "running", "done"):
-        jobs = spool.names(state)
-        table.add_row(state, str(len(jobs)), jobs[0] if jobs else "")
-    print_table(table)
-    for node in summary.nodes:
-        why = f", takes no job: {node.why}" if node.why else ""
-        click.echo(printable(f"node {node.name}: {node.busy} of {node.slots} machines run{why}"))
-    no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
-    for line in filter(
-        None,
-        (
-            _paused(summary),
-            summary.why,
-            runner.pause_detail if runner else "",
-            pilots.read(spool.path).detail,
-            no_uploads,
-            _decided(spool),
-        ),
-    ):
-        click.echo(printable(line))
-    click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
-
-
-def _paused(summary: Summary) -> str:
-    return f"machines stand still: {summary.paused}" if summary.paused and not summary.why else ""
-
-
-def _decided(spool: Spool) -> str:
-    decided = service.read(spool.path)
-    if decided == Service():
-        return ""
-    paused = "" if decided.runs_machines else "paused"
-    out = "out of service" if decided.runs_machines or not decided.takes_uploads else ""
-    return f"it is {' and '.join(filter(None, (out, paused)))} until: construir resume"
-
-
-def _who_runs(spool: Spool, pid: int) -> str:
-    if pid:
-        return f"the appliance runs, as process {pid}"
-    if alone := [part for part in supervisor.PARTS if claim.holder(spool.path, part)]:
-        return f"the appliance runs, in parts: {', '.join(alone)}"
-    return NOT_SERVED
 
 
 @click.command("prune")
