@@ -21,7 +21,7 @@ _COMMAND = re.compile(r"(?:^|[|&;(] ?| -- |if |! )construir ([a-z][^|&;)>#\n]*)"
 _KEY = re.compile(r"(\w+)\.(\w+)(?: = .*)?")
 _KEYS = {section.name: section.type.__struct_fields__ for section in msgspec.structs.fields(Config)}
 # Files that are called like a key.
-_FILES = {"nodes.json", "slurm.conf"}
+_FILES = {"nodes.json", "runner.json", "slurm.conf"}
 
 
 def _code(page: Path) -> list[str]:
