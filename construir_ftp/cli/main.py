@@ -75,7 +75,7 @@ _SUMMARIES = {
     " any isn't",
     "cosign": "State and sign which artifacts of RESULT, made here, other appliances have made alike; 1 if any differs",
     "setup": "Make this computer an appliance: build the base image, add a contributor, open the doors, run a job",
-    "serve": "Run the appliance until SIGTERM: FTP server, runner, janitor, pages, news and pilots, or only the PART named",
+    "serve": "Run the appliance until SIGTERM: FTP server, runner, janitor, pages, news, pilots, or only one PART",
     "check": "Say whether everything the appliance needs is here, and what to do where it isn't",
     "status": "Say what waits and why, what runs, and how much room there is",
     "nodes": "Say which computers run jobs of this appliance, what can be had there, and what they do",

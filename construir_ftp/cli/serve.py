@@ -65,7 +65,7 @@ _TALLY_S = 5.0
 def serve_command(
     settings: Config, part: str | None, port: int | None, name: str | None, slots: int | None, parent: int | None
 ) -> None:
-    """Run the appliance until SIGTERM: FTP server, runner, janitor, pages, news and pilots, or only the PART named.
+    """Run the appliance until SIGTERM: FTP server, runner, janitor, pages, news, pilots, or only one PART.
 
     Two parts are never among them. "web" publishes the pages on site.port where no other web server does; "node" runs
     jobs of an appliance on another computer, by the spool that they share.

@@ -9,12 +9,23 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
-from tests.support.ftpclient import LONG_S
+from tests.support.ftpclient import LONG_S, wait_until
 
 # No control connection of a test carries more, no listing and no notice.
 _LITTLE_BYTES = 16 * 1024
+
+
+def _unread_bytes(ours: socket.socket) -> int:
+    """What has come to the other end of a connection, and was not read there: a cut would lose it (proc_net_tcp)."""
+    ends = f":{ours.getpeername()[1]:04X}", f":{ours.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        _, local, remote, _, queues, *_ = line.split()
+        if local.endswith(ends[0]) and remote.endswith(ends[1]):
+            return int(queues.partition(":")[2], 16)
+    return 0
 
 
 class Cutter:
@@ -94,9 +105,9 @@ class Cutter:
                 with self._lock:
                     self._open.discard(listener)
             with client:  # the server may have given up the port, if its session was cut
-                self._relay(client, socket.create_connection((self._target[0], port), LONG_S), self._counted())
+                self._relay(client, socket.create_connection((self._target[0], port), LONG_S), self._counted(client))
 
-    def _counted(self) -> Callable[[bytes], bytes]:
+    def _counted(self, client: socket.socket) -> Callable[[bytes], bytes]:
         most_bytes, poured_bytes = None, 0
 
         def count(piece: bytes) -> bytes:
@@ -106,6 +117,7 @@ class Cutter:
             poured_bytes += len(piece)
             self.passed_bytes += len(piece)
             if most_bytes is not None and poured_bytes >= most_bytes:
+                wait_until(lambda: _unread_bytes(client) == 0, "the client has what has passed")
                 self.cut()
             return piece
 
