@@ -271,7 +271,10 @@ def test_unknown_name_is_refused_with_the_list_of_what_there_is(tmp_path: Path) 
     publish(tmp_path, "worker", OLD)
     publish(tmp_path, "other", OLD)
     there = f"construir: base image 'nothing' not found in {tmp_path}, where there is: other, worker"
-    for command, status, remedy in (("verify", 1, "; run: construir image build nothing"), ("remove", 66, "")):
+    for command, status, remedy in (
+        ("verify", 1, f"; run: construir image build nothing --images {tmp_path}"),
+        ("remove", 66, ""),
+    ):
         said = construir("image", command, "nothing", f"--images={tmp_path}")
         assert said.returncode == status
         assert f"{there}{remedy}\n" in said.stderr
