@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from tests.campaign.checker import View, violations
 from tests.campaign.disk import Disk
 from tests.campaign.ledger import Ledger
 from tests.support.appliance import Appliance
+from tests.support.farm import LEASE_S, Node, node
 from tests.support.ftpclient import users_text
 from tests.support.tlsclient import make_certificate
 
@@ -35,6 +36,9 @@ scratch = "256MiB"
 [runner]
 slots = 2
 grace = "500ms"
+[nodes]
+lease = "{lease_s:g}s"
+renew = "500ms"
 [tls]
 certificate = "{certificate}"
 key = "{key}"
@@ -69,7 +73,7 @@ class Account(NamedTuple):
 @contextmanager
 def _appliance(place: Path, disk: Disk) -> Iterator[Appliance]:
     certificate, key = make_certificate(place)
-    appliance = Appliance(place, _CONFIG.format(certificate=certificate, key=key))
+    appliance = Appliance(place, _CONFIG.format(certificate=certificate, key=key, lease_s=LEASE_S))
     appliance.spool, appliance.port = disk.root / "spool", _free_port()
     appliance.spool.mkdir()
     names = map(contributors.name, range(CONTRIBUTORS))
@@ -93,27 +97,43 @@ def run(place: Path, seed: str, duration_s: float) -> Account:
     log.info("seed %s", seed)
     began_s = time.monotonic()
     disk = Disk(place)
-    with closing(Ledger(place / "ledger.jsonl")) as ledger, _appliance(place, disk) as appliance:
-        chaos = _harm(place, seed, duration_s, appliance, disk, ledger)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(Ledger(place / "ledger.jsonl")))
+        appliance = stack.enter_context(_appliance(place, disk))
+        far = stack.enter_context(node(appliance))
+        chaos = _harm(place, seed, duration_s, (appliance, far), disk, ledger)
         _rest(appliance)
         with closing(View(appliance.port)) as view:
             seen = list(view.results(place))
-        broken = list(violations(ledger.entries, seen))
-        parts = appliance.parts()
-        resident_mib = {name: processes.resident_bytes(pid) / 2**20 for name, pid in parts.items()}
-        descriptors = {name: processes.descriptors(pid) for name, pid in parts.items()}
-        assert appliance.process is not None
-        everything = processes.descendants(appliance.process.pid)
-        appliance.stop()
-        processes.gone(everything)
-    broken += _left(appliance)
+        resident_mib, descriptors = _sizes(appliance)
+        _end(appliance, far)
+    broken = [*violations(ledger.entries, seen), *_left(appliance)]
     disk.unmount()
-    duration_s = time.monotonic() - began_s
     results = Counter(str(one.result.get("status")) for one in seen)
-    return Account(seed, duration_s, ledger.outcomes(), results, chaos, resident_mib, descriptors, broken)
+    lasted_s = time.monotonic() - began_s
+    return Account(seed, lasted_s, ledger.outcomes(), results, chaos, resident_mib, descriptors, broken)
 
 
-def _harm(place: Path, seed: str, duration_s: float, appliance: Appliance, disk: Disk, ledger: Ledger) -> Counter[str]:
+def _sizes(appliance: Appliance) -> tuple[dict[str, float], dict[str, int]]:
+    """What each part has in memory, and open."""
+    parts = sorted(appliance.parts().items())
+    resident_mib = {name: processes.resident_bytes(pid) / 2**20 for name, pid in parts}
+    return resident_mib, {name: processes.descriptors(pid) for name, pid in parts}
+
+
+def _end(appliance: Appliance, far: Node) -> None:
+    """Stop both, and see that nothing of them goes on."""
+    roots = [root.process.pid for root in (far, appliance) if root.process is not None]
+    everything = [pid for root in roots for pid in processes.descendants(root)]
+    far.stop()
+    appliance.stop()
+    processes.gone(everything)
+
+
+def _harm(
+    place: Path, seed: str, duration_s: float, farm: tuple[Appliance, Node], disk: Disk, ledger: Ledger
+) -> Counter[str]:
+    appliance, far = farm
     stop_sending, stop_harming = threading.Event(), threading.Event()
     desks = place / "desks"
     desks.mkdir()
@@ -121,12 +141,13 @@ def _harm(place: Path, seed: str, duration_s: float, appliance: Appliance, disk:
         contributors.Contributor(number, seed, appliance.port, desks, ledger, stop_sending)
         for number in range(CONTRIBUTORS)
     ]
-    chaos = Chaos(seed, appliance, disk, stop_harming)
+    chaos = Chaos(seed, appliance, far, disk, stop_harming)
     for thread in (*senders, chaos):
         thread.start()
     chaos.join(duration_s)
     stop_harming.set()
     chaos.join()
+    chaos.revive_node()
     stop_sending.set()
     for thread in senders:
         thread.join()

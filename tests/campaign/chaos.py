@@ -7,12 +7,13 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from tests.campaign import processes
 from tests.campaign.disk import Disk
 from tests.support.appliance import Appliance
+from tests.support.farm import LEASE_S, Node
 
 log = logging.getLogger("campaign")
 
@@ -29,41 +30,65 @@ _ERRORS = {
 }
 
 
+def _name(act: Callable[[], str]) -> str:
+    return act.__name__.removeprefix("_").replace("_", " ")
+
+
 class Chaos(threading.Thread):
     """Harms an appliance until it is told to stop, and mends what does not mend itself."""
 
-    def __init__(self, seed: str, appliance: Appliance, disk: Disk, stop: threading.Event) -> None:
+    def __init__(self, seed: str, appliance: Appliance, node: Node, disk: Disk, stop: threading.Event) -> None:
         super().__init__(name="chaos")
         self._random = random.Random(f"{seed} chaos")
-        self._appliance, self._disk, self._is_over = appliance, disk, stop
+        self._appliance, self._node, self._disk, self._is_over = appliance, node, disk, stop
         self.done: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         """One act after another."""
-        acts: dict[Callable[[], str], int] = {
-            self._kill_part: 6, self._kill_below: 4, self._kill_at_call: 6, self._fail_call: 8, self._stand_still: 4,
-            self._kill_all: 2, self._cut_power: 2, self._fill_disk: 1,
-        }  # fmt: skip
         try:
-            while not self._is_over.wait(self._random.uniform(*_PAUSE_S)):
-                (act,) = self._random.choices(list(acts), list(acts.values()))
+            for act in self._acts():
+                if self._is_over.wait(self._random.uniform(*_PAUSE_S)):
+                    return
+                self.revive_node()
                 what = act()
-                self.done[act.__name__.removeprefix("_")] += bool(what)
-                log.info("%s: %s", act.__name__.removeprefix("_").replace("_", " "), what or "nobody there")
+                self.done[_name(act)] += bool(what)
+                log.info("%s: %s", _name(act), what or "nobody there")
         except BaseException as error:
             self.failure = error
             raise
+
+    def _acts(self) -> Iterator[Callable[[], str]]:
+        """Without end: all there are, each as often as it counts, in an order of chance; and again."""
+        often: dict[Callable[[], str], int] = {
+            self._kill_part: 3, self._kill_below: 2, self._kill_at_call: 3, self._fail_call: 4, self._stand_still: 2,
+            self._kill_all: 1, self._cut_power: 1, self._fill_disk: 1, self._make_ghost: 1,
+        }  # fmt: skip
+        while True:
+            yield from self._random.sample(list(often), sum(often.values()), counts=list(often.values()))
+
+    def revive_node(self) -> None:
+        """Start the node again, which nobody else does."""
+        if self._node.process is None or self._node.process.poll() is not None:
+            self._node.launch()
 
     @property
     def _main(self) -> int:
         assert self._appliance.process is not None
         return self._appliance.process.pid
 
+    @property
+    def _far(self) -> int:
+        assert self._node.process is not None
+        return self._node.process.pid
+
+    def _everything(self) -> list[int]:
+        return processes.descendants(self._main) + processes.descendants(self._far)
+
     def _part(self) -> tuple[str, int] | None:
-        """One of the living parts; the two that do the work more often."""
-        parts = sorted(self._appliance.parts().items())
-        weights = [4 if name in ("ftp", "runner") else 1 for name, _ in parts]
+        """One of the living parts, the node among them; those that do the work more often."""
+        parts = sorted({**self._appliance.parts(), "node": self._far}.items())
+        weights = [4 if name in ("ftp", "runner", "node") else 1 for name, _ in parts]
         return self._random.choices(parts, weights)[0] if parts else None
 
     def _kill_part(self) -> str:
@@ -74,8 +99,8 @@ class Chaos(threading.Thread):
 
     def _kill_below(self) -> str:
         """A judge, a machine, a jail: what a part has started."""
-        parts = {self._main, *self._appliance.parts().values()}
-        below = [pid for pid in processes.descendants(self._main) if pid not in parts]
+        parts = {self._main, self._far, *self._appliance.parts().values()}
+        below = [pid for pid in self._everything() if pid not in parts]
         if not below:
             return ""
         victim = self._random.choice(below)
@@ -114,14 +139,21 @@ class Chaos(threading.Thread):
         return f"{part[0]}, {still_s:.1f} s"
 
     def _kill_all(self) -> str:
-        everything = processes.descendants(self._main)
-        processes.send(everything[:1], signal.SIGKILL)
+        everything = self._everything()
+        processes.send([self._main, self._far], signal.SIGKILL)
         self._end(everything)
         self._appliance.start()
         return f"{len(everything)} processes"
 
+    def _make_ghost(self) -> str:
+        """The node stands still for longer than its lease, and comes back."""
+        processes.send([self._far], signal.SIGSTOP)
+        self._is_over.wait(LEASE_S + self._random.uniform(*_STILL_S))
+        processes.send([self._far], signal.SIGCONT)
+        return "node"
+
     def _cut_power(self) -> str:
-        everything = processes.stop_all(self._main)
+        everything = processes.stop_all(self._main) + processes.stop_all(self._far)
         self._disk.copy()
         processes.send(everything, signal.SIGKILL)
         self._end(everything)
@@ -130,8 +162,9 @@ class Chaos(threading.Thread):
         return f"{len(everything)} processes"
 
     def _end(self, everything: list[int]) -> None:
-        assert self._appliance.process is not None
-        self._appliance.process.wait()
+        for process in (self._appliance.process, self._node.process):
+            assert process is not None
+            process.wait()
         processes.gone(everything)
 
     def _fill_disk(self) -> str:

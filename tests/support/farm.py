@@ -36,12 +36,16 @@ class Node:
 
     def start(self) -> None:
         """Start it, and wait until the front knows that it lives."""
+        told = self.front.log.read_text().count(f"node {self.name} is there")
+        self.launch()
+        self.front.wait_until_logged(f"node {self.name} is there", told + 1)
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         argv = [sys.executable, "-m", "construir_ftp", "serve", "node", f"--name={self.name}"]
         argv += [f"--config={self.config}", f"--spool={self.front.spool}"]
-        told = self.front.log.read_text().count(f"node {self.name} is there")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.front.wait_until_logged(f"node {self.name} is there", told + 1)
 
     def send(self, what: signal.Signals) -> None:
         """Send it a signal."""
