@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -46,6 +47,11 @@ Argv = Sequence[str | Path]
 def environment(**extra: str) -> dict[str, str]:
     """The whole environment a child gets: a system PATH, the C locale, and what the caller adds."""
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **extra}
+
+
+def ourselves(*words: str | Path) -> list[str]:
+    """A command of ours, by this Python: nothing is imported from the directory that somebody has started it in."""
+    return [sys.executable, "-P", "-m", "construir_ftp", *map(str, words)]
 
 
 def find(program: str) -> str | None:

@@ -127,7 +127,7 @@ class _Part:
 
     def __init__(self, name: str, arguments: Sequence[str], claim: int) -> None:
         self.name, self._claim = name, claim
-        self._argv = [sys.executable, "-m", "construir_ftp", *arguments, name, f"--parent={os.getpid()}"]
+        self._argv = process.ourselves(*arguments, name, f"--parent={os.getpid()}")
         self._pause_s = _FIRST_PAUSE_S
         self.child: subprocess.Popen[bytes] | None = None
         self.pidfd = -1

@@ -117,7 +117,7 @@ def node_group() -> None:
 @click.option("--why", default="by the operator", help="What is told of it.")
 @configured
 def drain_node(settings: Config, name: str, why: str) -> None:
-    """Have a node take no more jobs; those that it has come to their end. It stays so, also if it starts again."""
+    """Have a node take no more jobs. Those that it has come to their end. It stays so, also if it starts again."""
     spool = Spool.find(settings.spool_path())
     nodes.drain(spool.path, name, why)
     spool.wake()

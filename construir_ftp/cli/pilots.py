@@ -2,10 +2,10 @@
 
 import logging
 import select
-import sys
 
 import click
 
+from construir_ftp import process
 from construir_ftp.appliance import supervisor
 from construir_ftp.appliance.notify import Manager
 from construir_ftp.config import Config
@@ -35,7 +35,7 @@ def serve_pilots(settings: Config, spool: Spool, manager: Manager) -> None:
 
 def _node_command(settings: Config) -> list[str]:
     """What starts a node, on whatever computer Slurm chooses, once its name follows."""
-    program = settings.slurm.command or (sys.executable, "-m", "construir_ftp")
+    program = settings.slurm.command or process.ourselves()
     config = click.get_current_context().params["config_path"]
     chosen = [f"--config={config.absolute()}"] if config else []
     options = [*chosen, f"--spool={settings.spool_path()}", f"--slots={settings.slurm.jobs_per_pilot}"]

@@ -18,7 +18,7 @@ from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
 from construir_ftp.client.jobs import JobLine
-from construir_ftp.errors import ConfigError
+from construir_ftp.errors import ConfigError, UsageError
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -57,6 +57,8 @@ def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, 
     What was brought before is left alone, what was cut goes on where it ended. With --only the files that prove it come
     along, see construir verify --partial. A directory that holds another job's result is refused.
     """
+    if "://" in job:
+        raise UsageError(f"{printable(job)} is no ID; name the server by --server, or by CONSTRUIR_SERVER")
     where = reach.address(job)
     with plainly(where), reach.as_anyone(where).session() as ftp:
         job_id = jobs.resolve(ftp, job, reach.memory, tell=tell)

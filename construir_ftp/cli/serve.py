@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from construir_ftp import process
 from construir_ftp.appliance import check, claim, demands, health, janitor, lives, supervisor, telling
 from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.appliance.notify import Manager
@@ -227,7 +228,7 @@ def _command(*words: str) -> list[str]:
     given = click.get_current_context().params
     options = {"--config": given["config_path"], "--spool": given["spool"], "--images": given["images"]}
     chosen = [f"{option}={path.absolute()}" for option, path in options.items() if path is not None]
-    return [sys.executable, "-m", "construir_ftp", *words, *chosen]
+    return process.ourselves(*words, *chosen)
 
 
 @click.command("check")

@@ -65,9 +65,9 @@ def _step(text: str) -> None:
 
 def _own(*words: str, env: dict[str, str] | None = None) -> int:
     """Run a command of ours, which speaks for itself; its exit status."""
-    argv = [sys.executable, "-m", "construir_ftp", *words]
     everything = {**os.environ, **(env or {})}
-    with process.spawn(argv, env=everything, stdout=sys.stdout.fileno(), stderr=sys.stderr.fileno()) as child:
+    out, err = sys.stdout.fileno(), sys.stderr.fileno()
+    with process.spawn(process.ourselves(*words), env=everything, stdout=out, stderr=err) as child:
         try:
             return child.wait()
         except BaseException:

@@ -58,7 +58,7 @@ def check(place: Path, trusted: Sequence[PublicKey], *, evidence: Path | None = 
     if is_all and added:
         raise DamagedError(f"{_shown(added)} is no part of the result that was signed")
     if is_all and missing:
-        raise DamagedError(f"{_shown(missing)} is missing; fetch it again")
+        raise DamagedError(f"{_shown(missing)} is missing; fetch it again, or add --partial")
     for path, name in (*((place / name, name) for name in sorted(there - set(added))), *_told_in(evidence)):
         if _sha256(path) != listed.get(name):
             raise DamagedError(f"{_shown([name])} is not what was signed")

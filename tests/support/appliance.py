@@ -83,6 +83,7 @@ class Appliance:
         self.config.write_text(config)
         self.log = place / "appliance.log"
         self.port, self._up_s = 0, up_s
+        self.program = [sys.executable, "-m", "construir_ftp"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, within: Sequence[str] = ()) -> None:
@@ -91,7 +92,7 @@ class Appliance:
         users = self.spool / "users.toml"
         if not users.exists():
             users.write_text(users_text(NAME, password=PASSWORD))
-        argv = [*within, sys.executable, "-m", "construir_ftp", "serve", f"--port={self.port}"]
+        argv = [*within, *self.program, "serve", f"--port={self.port}"]
         argv += [f"--config={self.config}", f"--spool={self.spool}"]
         before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:

@@ -169,6 +169,19 @@ def test_port_that_is_taken_ends_with_a_word(appliance: Appliance, tmp_path: Pat
     assert str(appliance.port) in second.stderr
 
 
+@pytest.mark.parametrize("name", ["construir_ftp.py", "logging.py", "json.py"])
+def test_nothing_is_imported_from_the_directory_it_was_started_in(tmp_path: Path, name: str) -> None:
+    elsewhere, trace = tmp_path / "elsewhere", tmp_path / "trace"
+    elsewhere.mkdir()
+    (elsewhere / name).write_text(f"open({str(trace)!r}, 'w').close()\n")
+    appliance = Appliance(tmp_path)
+    appliance.program = [str(Path(sys.executable).with_name("construir"))]
+    with appliance.running(("env", "-C", str(elsewhere))):
+        appliance.wait_until_logged("running jobs of")
+        appliance.wait_until_logged("to look at them: construir serve web")
+    assert not trace.exists()
+
+
 def test_job_waits_while_qemu_is_missing_and_runs_once_it_is_there(tmp_path: Path, hello: Path) -> None:
     qemu = tmp_path / "qemu"
     appliance = Appliance(tmp_path, CONFIG.replace("[machine]", f'[machine]\naccelerator = "tcg"\nqemu = "{qemu}"'))
