@@ -203,6 +203,7 @@ def _why_not_here(spool: Spool, report: RunnerReport | None, running: int) -> st
         return f"no job is taken at the moment: every node is drained: {one_line(drained[0])}"
     if report.pause:
         return f"no job is taken at the moment: {report.pause}"
-    if running >= report.slots:
-        return f"every machine is busy ({running} of {report.slots})"
-    return "it is about to be taken"
+    takers = [node for node in _nodes(spool) if not node.why]
+    busy = sum(node.busy for node in takers) if takers else running
+    slots = sum(node.slots for node in takers) if takers else report.slots
+    return f"every machine is busy ({busy} of {slots})" if busy >= slots else "it is about to be taken"

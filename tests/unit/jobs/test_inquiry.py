@@ -81,6 +81,18 @@ def test_nodes_that_slurm_may_start_are_told_beside_why_a_job_waits(place: Spool
         assert why(place, job) == "every machine is busy (0 of 0)"
 
 
+def test_the_machines_of_a_drained_node_are_not_counted_on(place: Spool) -> None:
+    send(place)
+    runs = send(place, after_s=1)
+    with place.lock():
+        inquiry.tell(place, RunnerReport(slots=2))
+        inquiry.tell(place, RunnerReport(slots=1, busy=(RunningJob(runs, NOON),)), "far")
+        nodes.judge(place.path, ["far"])
+        assert inquiry.summary(place, 0).why == "it is about to be taken"
+        nodes.drain(place.path, "local", "maintenance")
+        assert inquiry.summary(place, 0).why == "every machine is busy (1 of 1)"
+
+
 def test_a_job_that_waits_for_another_is_told_so_until_that_one_is_done(place: Spool) -> None:
     first = send(place)
     second = send(place, after_s=1, after=(first,))
