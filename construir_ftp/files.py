@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -241,20 +241,20 @@ def is_there(path: Path, levels: int = 1) -> bool:
 
     `levels`: of the directories above it, how many may have been moved or removed, too.
     """
-    return _look(path, levels) is not None
+    return _look(path.lstat, path, levels) is not None
 
 
 def is_still(path: Path, descriptor: int, levels: int = 1) -> bool:
-    """Whether a file that was opened is what is at `path` by now."""
-    seen = _look(path, levels)
+    """Whether a file that was opened is what is at `path` by now, or where that leads."""
+    seen = _look(path.stat, path, levels)
     return seen is not None and os.path.samestat(seen, os.fstat(descriptor))
 
 
-def _look(path: Path, levels: int) -> os.stat_result | None:
+def _look(how: Callable[[], os.stat_result], path: Path, levels: int) -> os.stat_result | None:
     try:
         for parent in reversed(path.parents[:levels]):
             ask_anew(parent)
-        return path.lstat()
+        return how()
     except FileNotFoundError:
         return None
 

@@ -210,6 +210,9 @@ def test_what_is_there_is_known_by_its_name(tmp_path: Path) -> None:
         assert files.is_still(place, old.fileno())
         files.replace(place, b"new")
         assert not files.is_still(place, old.fileno())
+        (tmp_path / "link").symlink_to(place)
+        with place.open("rb") as new:
+            assert files.is_still(tmp_path / "link", new.fileno())
     assert files.read_anew(place) == b"new"
 
 
