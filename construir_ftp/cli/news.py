@@ -1,5 +1,6 @@
 """`construir news`: who is told what goes on, by which ways, what waits to be told; and a test of all that."""
 
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -30,7 +31,7 @@ def news_command(settings: Config, is_test: bool, addressee: str | None) -> int:
         return _test(plan, [f"contributor:{addressee}"] if addressee else plan.for_trouble)
     if addressee:
         raise UsageError("--to goes with --test")
-    for line in [*_told(settings, plan), *_waiting(spool)]:
+    for line in [*_told(settings, plan), *_waiting(spool, plan.most_per_hour)]:
         click.echo(printable(line))
     return 0
 
@@ -52,11 +53,17 @@ def _words(recipient: str) -> str:
     return recipient.replace(":", " ", 1)
 
 
-def _waiting(spool: Spool) -> Iterable[str]:
+def _waiting(spool: Spool, most_per_hour: int) -> Iterable[str]:
     for recipient, box in sorted(memory.load(spool.path).boxes.items()):
         if box.events:
             count = len(box.events) + box.left_out
-            yield f"waits for {_words(recipient)}: {count}, the first of {box.events[0].time:%Y-%m-%d %H:%M} UTC"
+            told = f"waits for {_words(recipient)}: {count}, the first of {box.events[0].time:%Y-%m-%d %H:%M} UTC"
+            now_s = time.time()
+            next_s = box.next_s(now_s, most_per_hour)
+            until = (
+                f"; this hour has had its messages, the next goes at {datetime.fromtimestamp(next_s, UTC):%H:%M} UTC"
+            )
+            yield told + (until if next_s > now_s else "")
 
 
 def _test(plan: Plan, recipients: Iterable[str]) -> int:

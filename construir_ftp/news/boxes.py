@@ -31,12 +31,20 @@ class Box(msgspec.Struct, kw_only=True, omit_defaults=True):
     def due(self, now_s: float, most_per_hour: int) -> Sequence[Event]:
         """What goes into the next message: nothing, if the hour has had its messages.
 
-        All, if there is more than the hour has messages left for; else the oldest event.
+        All, if there is more than the hour has messages left for; else the oldest event. What is not the end of a job
+        does not wait behind those: with something of that kind an hour has twice as many messages.
         """
         left = most_per_hour - len(self._recent(now_s))
-        if left <= 0 or not self.events:
+        is_urgent = any(event.kind != "job" for event in self.events)
+        if not self.events or left + (most_per_hour if is_urgent else 0) <= 0:
             return ()
         return tuple(self.events if self.left_out or len(self.events) > left else self.events[:1])
+
+    def next_s(self, now_s: float, most_per_hour: int) -> float:
+        """When a message may go that has to wait for the next hour; `now_s` if none has to."""
+        recent = self._recent(now_s)
+        is_held = bool(self.events) and not self.due(now_s, most_per_hour)
+        return recent[-most_per_hour] + _HOUR_S if is_held and len(recent) >= most_per_hour else now_s
 
     def told(self, events: Sequence[Event], left_out: int, now_s: float) -> None:
         """These events, and so many that were left out, went in a message."""

@@ -45,6 +45,23 @@ def test_what_is_too_much_for_an_hour_waits_for_the_next_and_comes_as_one() -> N
     assert deliver(box, 3600.5) == [[f"job-{number}" for number in range(10, 30)]]
 
 
+def test_what_is_wrong_does_not_wait_behind_the_ends_of_jobs_and_has_bounds_of_its_own() -> None:
+    box = Box()
+    for number in range(10):
+        box.put(event(number))
+    assert len(deliver(box, 0.0)) == 10
+    box.put(event(10))
+    assert (deliver(box, 1.0), box.next_s(1.0, 10)) == ([], 3600.0)
+    box.put(Event(id="disk", kind="disk", time=NOON, subject="the disk is nearly full", text=""))
+    assert deliver(box, 2.0) == [["job-10", "disk"]]
+    for number in range(20):
+        box.put(Event(id=f"restarted-{number}", kind="restarted", time=NOON, subject="a part", text=""))
+        deliver(box, 3.0 + number)
+    assert len(box.sent_s) == 20
+    assert box.events != []
+    assert box.next_s(30.0, 10) > 30.0
+
+
 def test_a_clock_that_was_put_back_silences_nobody() -> None:
     box = Box()
     for number in range(10):
