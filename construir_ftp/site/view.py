@@ -6,6 +6,7 @@ It reads a result's directory, and follows no symbolic link in it.
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -86,7 +87,17 @@ def files(directory: Path, result: Result) -> list[File]:
             if stat.S_ISREG(seen.st_mode) and not entry.name.startswith("."):
                 what = "the job's disk, as it left it" if entry.name == result.image else _WHAT.get(entry.name, "")
                 found.append(File(entry.name, segment(entry.name), seen.st_size, what))
-    return sorted(found, key=lambda file: (file.name != result.image, file.name))
+    return sorted(found, key=lambda file: (file.name != result.image, file.name)) + list(_uploaded(directory))
+
+
+def _uploaded(directory: Path) -> Iterator[File]:
+    place = directory / names.UPLOADED
+    if place.is_symlink() or not place.is_dir():
+        return
+    for path in sorted(place.iterdir()):
+        if stat.S_ISREG((seen := path.lstat()).st_mode):
+            href = f"{names.UPLOADED}/{segment(path.name)}"
+            yield File(f"{names.UPLOADED}/{path.name}", href, seen.st_size, "what was uploaded")
 
 
 class LogEnd(NamedTuple):

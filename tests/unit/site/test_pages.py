@@ -171,6 +171,8 @@ def test_a_feed_has_all_that_atom_demands(pages: Pages) -> None:
 
 def test_a_result_says_in_words_how_it_ended_what_came_of_it_and_how_to_fetch_it(pages: Pages, tmp_path: Path) -> None:
     one = sites.result(status="idle-timeout", reason="printed nothing for 30 min")
+    (tmp_path / one.id / "uploaded").mkdir(parents=True)
+    (tmp_path / one.id / "uploaded/hello.img.zst").write_bytes(b"what was sent")
     page = of_result(pages, one, tmp_path / one.id, b"first\nlast\n")
     commands = (
         f"construir fetch {one.id} --server ftp://construir.example.org:2121\n",
@@ -183,6 +185,7 @@ def test_a_result_says_in_words_how_it_ended_what_came_of_it_and_how_to_fetch_it
     assert "in place of" not in page.text
     hrefs = list(page.values("href"))
     assert f"../done/{one.id}/artifacts/hello.txt" in hrefs
+    assert f"../done/{one.id}/uploaded/hello.img.zst" in hrefs
     assert hrefs.index(f"../done/{one.id}/artifacts/hello.txt") < hrefs.index(f"../done/{one.id}/output.log")
 
 
