@@ -26,9 +26,8 @@ _TICK_NS = 20_000_000
 # linux/magic.h, and what ZFS and bcachefs say: ext2 to ext4, XFS, Btrfs, tmpfs, overlay, F2FS, ZFS, bcachefs.
 _LOCAL_KINDS = {0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0x794C7630, 0xF2F52010, 0x2FC12FC1, 0xCA451A4E}
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-_libc = ctypes.CDLL(None, use_errno=True)
+# What neither macOS nor Windows has is not asked for there: contributors have files of their own.
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 # What NFS calls a file that is deleted and open (the kernel's fs/nfs/unlink.c).
 _STILL_OPEN = ".nfs"
@@ -263,7 +262,7 @@ def is_local(path: Path) -> bool:
     """Whether nobody but this kernel changes the file system that holds `path`, as far as is known of its kind."""
     # struct statfs begins with the kind (statfs(2)), and has 120 bytes.
     found = ctypes.create_string_buffer(256)
-    if _libc.statfs(os.fsencode(path), found):
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), found):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     return ctypes.c_long.from_buffer(found).value in _LOCAL_KINDS
 

@@ -13,7 +13,7 @@ from construir_ftp import files
 from construir_ftp.jobs import modes, places
 from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR
 
-_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)  # not everywhere: contributors have other systems
 
 
 def ask(spool: Path, job_id: str, whose: str) -> None:

@@ -239,7 +239,7 @@ def test_until_there_are_pages_the_first_one_says_where_they_come_from(tmp_path:
     with sites.served(spool.path / "site") as port:
         for path in ("/", "/index.html"):
             answer = ask(port, path)
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "5")
             assert "construir serve writes them" in answer.body.decode()
         assert ask(port, "/feed.xml").status == 404
         with sites.publishing(spool, tmp_path):

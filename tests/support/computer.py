@@ -29,7 +29,7 @@ SUITES = ("bookworm", "trixie")
 _KERNEL = PROGRAMS / "usr/bin/linux.uml"
 # What a fresh Debian has of it, and what the package depends on: so that it can be installed without a network.
 _PACKAGES = """
-    bubblewrap bzip2 curl dbus e2fsprogs libmagic1 libpam-systemd login lz4 openssl passwd python3 qemu-system-x86
+    bubblewrap bzip2 curl dbus e2fsprogs gpgv libmagic1 libpam-systemd login lz4 openssl passwd python3 qemu-system-x86
     squashfs-tools systemd-sysv udev uidmap xz-utils zstd
 """
 _SPARE_MIB = 3072

@@ -32,7 +32,7 @@ def wait_until_installing(appliance: Appliance, job: str) -> None:
 
 
 def drafts(appliance: Appliance) -> list[Path]:
-    return list((appliance.spool / "layers").glob(".draft-*"))
+    return [path for path in (appliance.spool / "layers").glob(".draft-*") if path.is_dir()]
 
 
 def layers(appliance: Appliance) -> list[str]:

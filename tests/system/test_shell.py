@@ -490,8 +490,9 @@ def test_command_that_is_killed_leaves_no_machine_and_no_copy(how: signal.Signal
         pid = person.process.pid
         machine = descendants(pid)
         assert any("qemu" in Path(f"/proc/{below}/comm").read_text() for below in machine)
-        assert [re.sub(r"work-\w+", "work", name) for name in copies(pid)] == [
-            "/var/tmp/construir-work/disk.img (deleted)"
+        assert [re.sub(r"scratch-\w+", "scratch", name) for name in copies(pid)] == [
+            "/var/tmp/construir-scratch/disk.img (deleted)",
+            "/var/tmp/construir-scratch/exports.sqfs (deleted)",
         ]
         person.process.send_signal(how)
         assert person.process.wait(WAIT_S) == status
