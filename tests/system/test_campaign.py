@@ -10,6 +10,7 @@ from tests.support.places import PROJECT
 _MOST_S = 900
 
 
+@pytest.mark.slow("an appliance is harmed for a minute, and comes to rest")
 @pytest.mark.root("only root can mount the disk whose power is cut")
 def test_a_short_campaign_breaks_no_promise() -> None:
     argv = [sys.executable, "-m", "tests.campaign", "--minutes=1", "--seed=20"]
