@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from construir_ftp import process
 from construir_ftp.errors import ConstruirError
@@ -22,6 +23,9 @@ from construir_ftp.errors import ConstruirError
 log = logging.getLogger("construir")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+# Modules that take locks which all threads share, and how soon a stop that came within one of them is tried again.
+_LOCKING = ("logging", "sh", "threading", "queue", "weakref")
+_SOON_S = 0.02
 PARTS = ("ftp", "runner", "janitor", "site", "news", "pilots")
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
@@ -32,12 +36,13 @@ _SETTLED_S = 5.0
 @contextmanager
 def on_stop(call: Callable[[], object]) -> Iterator[None]:
     """While the context lasts, SIGTERM and SIGINT make the call, which has to be safe in a signal handler."""
-    before = {number: signal.signal(number, lambda *_: call()) for number in _STOPS}
+    before = {number: signal.signal(number, lambda *_: call()) for number in (*_STOPS, signal.SIGALRM)}
     try:
         # Within: it may still pass a signal on when the context ends.
         with _heard_by_the_main_thread():
             yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -89,9 +94,13 @@ class Stop:
         self._has_come = True
         with suppress(OSError):  # the socket is full of them
             self._writer.send(b"!")
-        if self._interrupts:
-            self._interrupts = False
-            raise Stopped
+        if not self._interrupts:
+            return
+        if _holds_locks(sys._getframe()):
+            signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+            return
+        self._interrupts = False
+        raise Stopped
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -103,6 +112,15 @@ class Stop:
             yield
         finally:
             self._interrupts = False
+
+
+def _holds_locks(frame: FrameType | None) -> bool:
+    """Whether what is being interrupted may hold a lock that all others need: it would never be given back."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _LOCKING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
