@@ -290,6 +290,19 @@ def changed_ns(directory: Path) -> int | None:
     return changed if now_ns - seen[1] > _TICK_NS else None
 
 
+class Clock:
+    """Whether a directory has changed, by its time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._seen_ns: int | None = None
+
+    def has_changed(self) -> bool:
+        """Whether something may have come or gone since the last time that this was asked."""
+        before_ns, self._seen_ns = self._seen_ns, changed_ns(self._directory)
+        return self._seen_ns is None or self._seen_ns != before_ns
+
+
 def mark(path: Path) -> tuple[int, int, int]:
     """What is another one once a file was replaced or written, or a directory has changed; zeros for nothing there."""
     try:

@@ -39,11 +39,7 @@ def runner(spool: Spool) -> RunnerReport | None:
 
 def of_node(spool: Spool, name: str) -> RunnerReport:
     """What one of them says."""
-    try:
-        told = files.read_anew(spool.path / nodes.DIRECTORY / name / "runner.json")
-        return msgspec.json.decode(told, type=RunnerReport)
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
-        return RunnerReport(slots=0)
+    return nodes.read(spool.path / nodes.DIRECTORY / name / "runner.json", RunnerReport) or RunnerReport(slots=0)
 
 
 def summary(spool: Spool, min_free_bytes: int) -> Summary:
@@ -55,6 +51,7 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
     running = [busy.get(job, RunningJob(job, None)) for job in spool.names("running")]
     free_bytes = files.free_bytes(spool.path)
     why_no_uploads = _why_no_uploads(spool, min_free_bytes)
+    several = _nodes(spool)
     return Summary(
         time=datetime.now(UTC),
         accepts_uploads=not why_no_uploads,
@@ -64,12 +61,12 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
         slots=report.slots,
         accelerator=report.accelerator,
         warm=report.warm,
-        why=_why(spool, there, len(running)) if line else "",
+        why=_why(spool, there, len(running), several) if line else "",
         paused=report.paused,
         running=running,
         waiting=len(line),
         queue=line[:_MOST_LISTED],
-        nodes=_nodes(spool),
+        nodes=several,
     )
 
 
@@ -126,7 +123,7 @@ def _waiting(spool: Spool, job_id: str) -> JobStatus | None:
     if not number:
         return None
     cancelled = Job(spool.state("queue") / job_id).is_cancelled()
-    why = _why_not_ready(spool, job_id) or _why(spool, runner(spool), len(spool.names("running")))
+    why = _why_not_ready(spool, job_id) or _why(spool, runner(spool), len(spool.names("running")), _nodes(spool))
     return JobStatus(id=job_id, state="waiting", place=number, why=why, cancelled=cancelled)
 
 
@@ -184,13 +181,13 @@ def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
     return "" if Room(spool, min_free_bytes).for_uploads() >= 0 else "there is not enough room on the disk"
 
 
-def _why(spool: Spool, report: RunnerReport | None, running: int) -> str:
+def _why(spool: Spool, report: RunnerReport | None, running: int, several: list[NodeSummary]) -> str:
     """Why a job at the front of the queue would have to wait, and how nodes are that may come."""
     coming = pilots.in_words(pilots.read(spool.path))
-    return "; ".join(filter(None, [_why_not_here(spool, report, running), coming]))
+    return "; ".join(filter(None, [_why_not_here(spool, report, running, several), coming]))
 
 
-def _why_not_here(spool: Spool, report: RunnerReport | None, running: int) -> str:
+def _why_not_here(spool: Spool, report: RunnerReport | None, running: int, several: list[NodeSummary]) -> str:
     if report is None:
         return "no runner is there to run jobs"
     if report.paused:
@@ -203,7 +200,7 @@ def _why_not_here(spool: Spool, report: RunnerReport | None, running: int) -> st
         return f"no job is taken at the moment: every node is drained: {one_line(drained[0])}"
     if report.pause:
         return f"no job is taken at the moment: {report.pause}"
-    takers = [node for node in _nodes(spool) if not node.why]
+    takers = [node for node in several if not node.why]
     busy = sum(node.busy for node in takers) if takers else running
     slots = sum(node.slots for node in takers) if takers else report.slots
     return f"every machine is busy ({busy} of {slots})" if busy >= slots else "it is about to be taken"

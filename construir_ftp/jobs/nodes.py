@@ -137,15 +137,16 @@ def forget(spool: Path, name: str) -> None:
 
 def pulse(spool: Path, name: str) -> Pulse | None:
     """What it has said last; None where it has left, or never said anything."""
-    return _read(spool / DIRECTORY / name / "alive", Pulse)
+    return read(spool / DIRECTORY / name / "alive", Pulse)
 
 
 def offered(spool: Path, name: str) -> Offered | None:
     """What jobs can have there, by its own word."""
-    return _read(spool / DIRECTORY / name / "offer.json", Offered)
+    return read(spool / DIRECTORY / name / "offer.json", Offered)
 
 
-def _read(path: Path, kind: type[_T]) -> _T | None:
+def read(path: Path, kind: type[_T]) -> _T | None:
+    """What a node, or the front, has written; None where there is nothing, or nothing that can be read."""
     try:
         return msgspec.json.decode(files.read_anew(path), type=kind)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
@@ -208,7 +209,7 @@ def living(spool: Path) -> list[str]:
     """The nodes that live, the appliance's own first; none while there is no front, which would know."""
     if not ipc.is_held(spool / "lock"):
         return []
-    return [places.LOCAL, *(_read(spool / JUDGED, list[str]) or [])]
+    return [places.LOCAL, *(read(spool / JUDGED, list[str]) or [])]
 
 
 # -- what the operator says --------------------------------------------------------------------------------------

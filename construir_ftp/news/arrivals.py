@@ -16,12 +16,11 @@ class Arrivals:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._seen_ns: int | None = None
+        self._clock = files.Clock(spool.state("done"))
 
     def look(self) -> list[str] | None:
         """The id of every result; None if nothing has changed since the last time."""
-        before_ns, self._seen_ns = self._seen_ns, files.changed_ns(self._spool.state("done"))
-        if self._seen_ns is not None and self._seen_ns == before_ns:
+        if not self._clock.has_changed():
             return None
         # What can't be printed, such as a name that is no UTF-8, is no id of a job.
         return [name for name in self._spool.names("done") if name.isprintable()]

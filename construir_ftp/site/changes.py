@@ -35,24 +35,11 @@ def watch(directory: Path) -> "Changes | Polled":
         return Polled(directory)
 
 
-class Clock:
-    """Whether a directory has changed, by its time."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._seen_ns: int | None = None
-
-    def has_changed(self) -> bool:
-        """Whether something may have come or gone since the last time that this was asked."""
-        before_ns, self._seen_ns = self._seen_ns, files.changed_ns(self._directory)
-        return self._seen_ns is None or self._seen_ns != before_ns
-
-
 class Polled:
     """The changes of a directory that has nothing but its time to tell of them."""
 
     def __init__(self, directory: Path) -> None:
-        self._clock = Clock(directory)
+        self._clock = files.Clock(directory)
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC)
 
     def fileno(self) -> int:

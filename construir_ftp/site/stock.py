@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from construir_ftp.errors import ConstruirError
+from construir_ftp.files import Clock
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.layers.store import Layer, Store
-from construir_ftp.site.changes import Clock
 
 
 class Stock:

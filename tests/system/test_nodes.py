@@ -45,6 +45,11 @@ def drain(front: Appliance, name: str) -> None:
     construir("node", "drain", name, f"--spool={front.spool}", check=True)
 
 
+def resume(front: Appliance, name: str) -> None:
+    """Have jobs go there again."""
+    construir("node", "resume", name, f"--spool={front.spool}", check=True)
+
+
 def has_begun(job: Path) -> bool:
     output = job / "output.log"
     return output.exists() and b"begun" in output.read_bytes()
@@ -94,7 +99,7 @@ def test_job_of_a_node_that_is_killed_runs_elsewhere_once_its_lease_is_over(fron
         job = front.submit(image(tmp_path, "sleeps", SLEEPS))
         far.wait_for_job(has_begun)
         far.stop(signal.SIGKILL)
-        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        resume(front, "local")
         result = front.wait(job)
     assert (result["status"], result["attempt"]) == ("success", 2)
     assert results(front) == [job]
@@ -107,7 +112,7 @@ def test_job_that_was_claimed_and_not_begun_is_not_lost(front: Appliance, tmp_pa
         job = front.submit(image(tmp_path, "sleeps", SLEEPS))
         far.wait_for_job()
         far.stop(signal.SIGKILL)
-        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        resume(front, "local")
         assert front.wait(job)["status"] == "success"
     assert results(front) == [job]
 
@@ -119,7 +124,7 @@ def test_node_that_is_killed_while_it_publishes_leaves_one_result(front: Applian
         job = front.submit(image(tmp_path, "fills", fills, "160M"))
         far.wait_for_job(lambda job: (job / "fills.img").exists())
         far.stop(signal.SIGKILL)
-        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        resume(front, "local")
         assert front.wait(job)["status"] == "success"
     assert results(front) == [job]
 
@@ -148,7 +153,7 @@ def test_node_that_comes_back_after_its_lease_publishes_nothing_and_starts_anew(
         before = far.wait_for_job(has_begun)
         far.send(signal.SIGSTOP)
         front.wait_until_logged(f"job {job}: node far says nothing any more, back in the queue")
-        construir("node", "resume", "local", f"--spool={front.spool}", check=True)
+        resume(front, "local")
         assert front.wait(job)["attempt"] == 2
         far.send(signal.SIGCONT)
         far.wait_until_logged("its jobs were given to others, and it starts anew")
@@ -190,7 +195,7 @@ def test_drained_node_ends_its_job_and_takes_no_more(front: Appliance, tmp_path:
         assert [line.split()[:2] for line in told.splitlines()[1:]] == [["far", "drained:"], ["local", "drained:"]]
         time.sleep(3)  # it looks for work more than once in it
         assert front.states()["queue"] == [second]
-        construir("node", "resume", "far", f"--spool={front.spool}", check=True)
+        resume(front, "far")
         assert front.wait(second)["status"] == "success"
 
 
