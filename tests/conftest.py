@@ -16,7 +16,7 @@ from construir_ftp.machine.shape import Shape
 from construir_ftp.machine.template import Template
 from construir_ftp.pack import pack
 from tests.support import machines, umlimage
-from tests.support.appliance import Appliance
+from tests.support.appliance import CONFIG, Appliance
 from tests.support.ftpclient import Control, House, serving
 from tests.support.places import JOBS
 from tests.support.steady import pytest_runtest_protocol  # noqa: F401 - pytest calls it
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # What only machines, or base images, are there for.
-_MACHINE_FIXTURES = {"images", "uml_base", "base", "shape", "template", "appliance", "shared_appliance"}
+_MACHINE_FIXTURES = {"images", "uml_base", "base", "light_base", "shape", "template", "appliance", "shared_appliance"}
 
 _USER_MODE = pytest.mark.slow("a base image with a user-mode kernel takes minutes to build")
 
@@ -63,6 +63,12 @@ def images() -> Path:
 def base(images: Path) -> BaseImage:
     """The default base image."""
     return baseimage.find(images, Config().images.default)
+
+
+@pytest.fixture(scope="session")
+def light_base(images: Path) -> BaseImage:
+    """The base image of an appliance whose configuration is machines.light's."""
+    return machines.light_base(images)
 
 
 @pytest.fixture(scope="session")
@@ -139,14 +145,14 @@ def alice(house: House) -> Iterator[Control]:
 @pytest.fixture
 def appliance(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """A running appliance with a spool of its own."""
-    with Appliance(tmp_path).running() as running:
+    with Appliance(tmp_path, machines.light(CONFIG)).running() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def shared_appliance(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
     """One for all tests of a module that leave each other's jobs alone."""
-    with Appliance(tmp_path_factory.mktemp("appliance")).running() as running:
+    with Appliance(tmp_path_factory.mktemp("appliance"), machines.light(CONFIG)).running() as running:
         yield running
 
 

@@ -1,6 +1,6 @@
 """Job images, and files that would like to be taken for one, for all tests. Plain functions; sizes in bytes.
 
-Images are made by the system's mkfs programs, once, and kept as bytes; hostile ones are made from them by hand.
+Images are made by the system's mkfs programs, and the last few kept as bytes; hostile ones are made from them by hand.
 """
 
 import bz2
@@ -26,6 +26,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+# The last few of a kind are kept: all that a run of the tests asks for would be gigabytes.
+_kept = functools.lru_cache(maxsize=8)
 
 COMPRESSED = ("gzip", "bzip2", "xz", "zstd", "lz4")
 CODECS = ("raw", *COMPRESSED)
@@ -60,7 +63,7 @@ def of_directory(source: Path, target: Path, size_bytes: int = 2 * MIB) -> Path:
     return target
 
 
-@functools.cache
+@_kept
 def image(filesystem: str = "ext2", size_bytes: int = 4 * MIB, *options: str) -> bytes:
     """An ext image with a run.sh in it; `options` are mke2fs's."""
     with tempfile.TemporaryDirectory() as directory:
@@ -140,7 +143,7 @@ def _packed(codec: str, blocks: Iterable[bytes]) -> bytes:
     return b"".join([*map(compressor.compress, blocks), compressor.flush()])
 
 
-@functools.cache
+@_kept
 def pack(codec: str, data: bytes) -> bytes:
     """`data` as one stream of the given format, with check sums."""
     return data if codec == "raw" else _packed(codec, [data])
@@ -163,7 +166,7 @@ def greedy_zstd(data: bytes, window_log: int) -> bytes:
     return compressor.compress(data) + compressor.flush()
 
 
-@functools.cache
+@_kept
 def bomb(codec: str, head: bytes, size_bytes: int) -> bytes:
     """A stream that begins with `head` and goes on with zeros, `size_bytes` in all; made without holding them."""
     zeros = bytes(MIB)
@@ -178,7 +181,7 @@ def sparse(path: Path, head: bytes, size_bytes: int) -> Path:
     return path
 
 
-@functools.cache
+@_kept
 def squashfs() -> bytes:
     """A squashfs with a run.sh in it."""
     with tempfile.TemporaryDirectory() as directory:
@@ -187,7 +190,7 @@ def squashfs() -> bytes:
         return path.read_bytes()
 
 
-@functools.cache
+@_kept
 def iso() -> bytes:
     """A CD image with a run.sh in it."""
     with tempfile.TemporaryDirectory() as directory:

@@ -1,10 +1,12 @@
 """Machines for tests and benches: of what shape they are, and what they are given to do. Plain functions."""
 
+import functools
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp.config import Config, MachineSection
+from construir_ftp.errors import ConstruirError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import accelerator
@@ -43,6 +45,29 @@ def config(kind: str, text: str) -> str:
         return text
     images = f'[images]\ndefault = "{umlimage.NAME}"\n'
     return images + text.replace("[machine]\n", f'[machine]\naccelerator = "{kind}"\n')
+
+
+def light(text: str) -> str:
+    """The configuration `text` for an appliance whose machines are not what is tested: those that start soonest.
+
+    User-mode machines, which take a tenth of what emulated ones do, if the tests' image of that kind is here and works.
+    """
+    return config("uml" if _has_user_mode() else "", text)
+
+
+def light_base(images: Path) -> BaseImage:
+    """The base image that `light` configures."""
+    return baseimage.find(images, umlimage.NAME if _has_user_mode() else Config().images.default)
+
+
+@functools.cache
+def _has_user_mode() -> bool:
+    images = Config().images_path()
+    try:
+        base = baseimage.find(images, umlimage.NAME)
+    except ConstruirError:
+        return False
+    return not accelerator.why_no_user_mode(SMALL, images, base)
 
 
 def assignment(

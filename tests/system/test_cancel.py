@@ -10,13 +10,14 @@ import pytest
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
+from tests.support import machines
 from tests.support.appliance import CONFIG, Appliance, construir
 
 
 @pytest.fixture
 def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """An appliance that runs one job at a time, for as long as the job likes."""
-    appliance = Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1"))
+    appliance = Appliance(tmp_path, machines.light(CONFIG.replace("slots = 2", "slots = 1")))
     appliance.start()
     yield appliance
     appliance.stop()
@@ -88,6 +89,6 @@ def test_status_of_a_working_appliance_names_slots_accelerator_and_jobs(one_slot
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert (told.slots, [slot.job for slot in told.busy], told.pause) == (1, [running], "")
-    assert told.accelerator in ("kvm", "tcg")
+    assert told.accelerator in ("kvm", "tcg", "uml")
     said = msgspec.json.decode(construir("status", "--json", f"--spool={one_slot.spool}", check=True).stdout)
     assert (said["queue"], said["why"]) == ([waiting], "every machine is busy (1 of 1)")

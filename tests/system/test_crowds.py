@@ -13,6 +13,7 @@ import pytest
 from construir_ftp.ftp.users import Users
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.pack import pack
+from tests.support import machines
 from tests.support.appliance import CONFIG, PASSWORD, WARM, Appliance, paused_runner, send
 from tests.support.places import JOBS
 from tests.system.test_dependencies import upload
@@ -47,7 +48,7 @@ def test_many_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(
 def small_spool(tmp_path: Path) -> Iterator[Appliance]:
     """An appliance with two slots and 64 MiB of disk, 8 of which are kept free."""
     config = CONFIG.replace('min_free = "64MiB"', 'min_free = "8MiB"')
-    appliance = Appliance(tmp_path, config)
+    appliance = Appliance(tmp_path, machines.light(config))
     appliance.spool.mkdir()
     if (
         os.geteuid()

@@ -10,6 +10,7 @@ import pytest
 from construir_ftp.ftp.users import Users
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
+from tests.support import machines
 from tests.support.appliance import CONFIG, PASSWORD, Appliance, construir, paused_runner
 from tests.support.debarchive import DebArchive
 from tests.support.hostilearchive import HostileArchive
@@ -17,15 +18,17 @@ from tests.system.test_dependencies import upload
 
 
 @pytest.fixture(scope="module")
-def one_slot(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
+def one_slot(tmp_path_factory: pytest.TempPathFactory, light_base: BaseImage) -> Iterator[Appliance]:
     """One machine at a time, one install beside it, and an archive: one package takes a minute, others none."""
     place = tmp_path_factory.mktemp("installs")
     archive = DebArchive(place / "archive")
     archive.add("sleeper", "sleep 3600")
     for number in range(4):
         archive.add(f"quick{number}")
-    appliance = Appliance(place, CONFIG.replace("slots = 2", "slots = 1") + '[layers]\ntimeout = "25s"\n')
-    archive.serve(Spool.prepare(appliance.spool).path, base)
+    appliance = Appliance(
+        place, machines.light(CONFIG.replace("slots = 2", "slots = 1") + '[layers]\ntimeout = "25s"\n')
+    )
+    archive.serve(Spool.prepare(appliance.spool).path, light_base)
     with appliance.running():
         Users(appliance.spool / "users.toml").add("bob", PASSWORD)
         yield appliance
@@ -80,7 +83,7 @@ def hostile(place: Path, base: BaseImage, layers: str) -> Iterator[tuple[Applian
     debs = DebArchive(place / "archive")
     debs.add("slow")
     debs.add("quick")
-    appliance = Appliance(place, CONFIG.replace("slots = 2", "slots = 1") + f"[layers]\n{layers}\n")
+    appliance = Appliance(place, machines.light(CONFIG.replace("slots = 2", "slots = 1") + f"[layers]\n{layers}\n"))
     with HostileArchive(debs.place).serving() as server:
         server.habits["slow_1.0_all.deb"] = "trickles"
         debs.serve(Spool.prepare(appliance.spool).path, base, server.url)
@@ -96,8 +99,10 @@ def wait_until_asked(server: HostileArchive, name: str) -> None:
         time.sleep(0.1)
 
 
-def test_packages_that_trickle_end_their_own_job_and_the_next_install_goes_on(base: BaseImage, tmp_path: Path) -> None:
-    with hostile(tmp_path, base, 'min_fetch_rate = "50B"\nfetch_rate_window = "10s"') as (appliance, server):
+def test_packages_that_trickle_end_their_own_job_and_the_next_install_goes_on(
+    light_base: BaseImage, tmp_path: Path
+) -> None:
+    with hostile(tmp_path, light_base, 'min_fetch_rate = "50B"\nfetch_rate_window = "10s"') as (appliance, server):
         trickling = appliance.submit(asking(tmp_path / "slow", "slow"))
         wait_until_asked(server, "slow_1.0_all.deb")
         following = appliance.submit(asking(tmp_path / "quick", "quick"), contributor="bob")
@@ -107,8 +112,8 @@ def test_packages_that_trickle_end_their_own_job_and_the_next_install_goes_on(ba
     assert failed["published"] < succeeded["published"]
 
 
-def test_cancel_and_stop_end_what_waits_for_an_archive_at_once(base: BaseImage, tmp_path: Path) -> None:
-    with hostile(tmp_path, base, 'fetch_rate_window = "1h"\ninstalls = 2') as (appliance, server):
+def test_cancel_and_stop_end_what_waits_for_an_archive_at_once(light_base: BaseImage, tmp_path: Path) -> None:
+    with hostile(tmp_path, light_base, 'fetch_rate_window = "1h"\ninstalls = 2') as (appliance, server):
         cancelled = appliance.submit(asking(tmp_path / "slow", "slow"))
         wait_until_asked(server, "slow_1.0_all.deb")
         waiting = appliance.submit(asking(tmp_path / "too", "slow"), contributor="bob")

@@ -9,7 +9,7 @@ import pytest
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.trust import key_place, verify
-from tests.support import images, signed
+from tests.support import images, machines, signed
 from tests.support.appliance import CONFIG, Appliance, construir
 
 _SLEEPS = b"#!/bin/sh\necho begun\nsleep 12\n"
@@ -25,7 +25,7 @@ def sleeps(tmp_path: Path) -> Path:
 
 
 def test_jobs_wait_for_a_key_that_can_not_be_used(tmp_path: Path, base: BaseImage, sleeps: Path, hello: Path) -> None:
-    with Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1")).running() as there:
+    with Appliance(tmp_path, machines.light(CONFIG.replace("slots = 2", "slots = 1"))).running() as there:
         key, kept = there.spool / "trust/construir.key", tmp_path / "kept.key"
         running = there.submit(sleeps)
         there.wait_until_running(running)
@@ -57,7 +57,7 @@ def test_jobs_wait_for_a_key_that_can_not_be_used(tmp_path: Path, base: BaseImag
 
 
 def test_a_lost_key_is_told_in_a_line_and_not_replaced(tmp_path: Path, base: BaseImage) -> None:
-    there = Appliance(tmp_path)
+    there = Appliance(tmp_path, machines.light(CONFIG))
     key = signed.seal(there.spool).key.path
     key.unlink()
     options = (f"--config={there.config}", f"--spool={there.spool}")

@@ -12,6 +12,7 @@ import pytest
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.store import ARCHIVES
+from tests.support import machines
 from tests.support.appliance import CONFIG, WARM, Appliance, construir
 from tests.support.debarchive import DebArchive
 from tests.support.images import run
@@ -53,7 +54,7 @@ AS_TAR = "printf '#!/bin/sh\\n%s\\n' '{}' >/usr/bin/tar"
 
 
 @pytest.fixture(scope="module")
-def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
+def packaged(tmp_path_factory: pytest.TempPathFactory, light_base: BaseImage) -> Iterator[Appliance]:
     """An appliance with an archive of its own."""
     place = tmp_path_factory.mktemp("packaged")
     archive = DebArchive(place / "archive")
@@ -71,8 +72,8 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Itera
     archive.add("linker", AS_TAR.format("ln -s /etc/passwd /job/layer.tar"))
     archive.add("withholder", AS_TAR.format("exit 0"))
     archive.add("sleeper", "sleep 3600")
-    appliance = Appliance(place, CONFIG + LAYERS)
-    archive.serve(Spool.prepare(appliance.spool).path, base)
+    appliance = Appliance(place, machines.light(CONFIG + LAYERS))
+    archive.serve(Spool.prepare(appliance.spool).path, light_base)
     with appliance.running():
         yield appliance
 

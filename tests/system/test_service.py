@@ -15,7 +15,7 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import service
 from construir_ftp.jobs.spool import Spool
-from tests.support import images
+from tests.support import images, machines
 from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.ftpclient import LONG_S
 
@@ -25,7 +25,9 @@ NOBODY = {name: value for name, value in os.environ.items() if not name.startswi
 
 @pytest.fixture
 def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
-    appliance = Appliance(tmp_path, CONFIG.replace("slots = 2", "slots = 1").replace('"30s"', '"10min"'))
+    appliance = Appliance(
+        tmp_path, machines.light(CONFIG.replace("slots = 2", "slots = 1").replace('"30s"', '"10min"'))
+    )
     appliance.start()
     yield appliance
     appliance.stop()
@@ -95,7 +97,7 @@ def test_drained_appliance_ends_what_runs_and_takes_nothing_until_it_is_resumed(
 
 
 def test_pause_and_drain_leave_of_each_other_what_they_say(tmp_path: Path) -> None:
-    there = Appliance(tmp_path)
+    there = Appliance(tmp_path, machines.light(CONFIG))
     spool = Spool.prepare(there.spool)
     operate(there, "pause")
     said = operate(there, "drain", "--no-wait")
@@ -117,7 +119,7 @@ def test_pause_and_drain_leave_of_each_other_what_they_say(tmp_path: Path) -> No
 
 
 def test_drain_says_that_no_appliance_runs(tmp_path: Path) -> None:
-    there = Appliance(tmp_path)
+    there = Appliance(tmp_path, machines.light(CONFIG))
     Spool.prepare(there.spool)
     begun, absent = (
         "no uploads are taken, and no jobs started\n",

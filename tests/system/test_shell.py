@@ -22,12 +22,14 @@ import pytest
 
 from construir_ftp.config import Config, SpoolSection
 from construir_ftp.errors import RefusedError
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.machine.terminal import END_KEY
 from construir_ftp.pack import pack
 from construir_ftp.runner import shell
 from tests.support import images as jobs
-from tests.support.appliance import construir
+from tests.support import machines
+from tests.support.appliance import CONFIG, construir
 from tests.support.places import JOBS
 
 BASE = "bookworm-amd64"
@@ -36,10 +38,18 @@ WAIT_S = 90
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def light(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The option that has machines be those which start soonest, where it is not the machine that is looked at."""
+    config = tmp_path_factory.mktemp("light") / "construir.toml"
+    config.write_text(machines.light(CONFIG))
+    return f"--config={config}"
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory, light: str) -> Path:
     """What `construir run` left of a job that failed."""
     place = tmp_path_factory.mktemp("shell") / "result"
-    assert construir("run", JOBS / "fails", "-o", place).returncode == 3
+    assert construir("run", light, JOBS / "fails", "-o", place).returncode == 3
     return place
 
 
@@ -63,9 +73,9 @@ def words(said: str) -> list[str]:
     return said.replace("\r", "").split("\n")
 
 
-def test_run_opens_the_machine_of_a_job_that_failed_if_told_to(tmp_path: Path) -> None:
+def test_run_opens_the_machine_of_a_job_that_failed_if_told_to(light: str, tmp_path: Path) -> None:
     job = jobs.job_directory(tmp_path / "job", b"#!/bin/sh\necho seen >left-behind; exit 3\n")
-    said = visit("run", job, "-o", tmp_path / "result", "--shell-on-failure", script=f"{LOGIN}cat left-behind\n")
+    said = visit("run", light, job, "-o", tmp_path / "result", "--shell-on-failure", script=f"{LOGIN}cat left-behind\n")
     assert said.returncode == 3, said.stderr
     assert "seen" in words(said.stdout)
 
@@ -101,12 +111,12 @@ def test_script_that_does_not_log_in_ends_the_machine_too(script: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def looked(result: Path) -> list[str]:
+def looked(result: Path, light: str) -> list[str]:
     """What is said to somebody who looks at that job, and then changes it."""
     asked = "pwd; echo $PATH; ls; mount | grep -c ' on /job '; ls /dev/pts /proc/self/fd; cat /etc/hostname"
     image = result / "fails.img.zst"
     before = image.read_bytes()
-    said = visit("shell", result, script=f"{LOGIN}{asked}\nrm run.sh; touch new; sync; ls\n")
+    said = visit("shell", light, result, script=f"{LOGIN}{asked}\nrm run.sh; touch new; sync; ls\n")
     assert image.read_bytes() == before
     return words(said.stdout)
 
@@ -124,15 +134,15 @@ def test_changes_are_made_to_a_copy_and_forgotten(looked: list[str]) -> None:
     assert ["lost+found", "new"] in [line.split() for line in looked]
 
 
-def test_kept_image_is_packed_as_its_name_says_and_runs_again(result: Path, tmp_path: Path) -> None:
+def test_kept_image_is_packed_as_its_name_says_and_runs_again(result: Path, light: str, tmp_path: Path) -> None:
     mended = tmp_path / "mended.img.xz"
     script = f"{LOGIN}printf '#!/bin/sh\\necho mended\\n' >run.sh\n"
-    said = visit("shell", result, "--keep", mended, script=script)
+    said = visit("shell", light, result, "--keep", mended, script=script)
     assert said.returncode == 0
     assert f"kept in {mended}" in said.stderr
     assert "e2fsck" not in said.stderr
     assert mended.read_bytes().startswith(b"\xfd7zXZ\x00")
-    again = construir("run", mended, "-o", tmp_path / "again")
+    again = construir("run", light, mended, "-o", tmp_path / "again")
     assert (again.returncode, again.stdout) == (0, "mended\n")
 
 
@@ -287,13 +297,13 @@ def test_machine_opens_without_what_is_gone_where_that_is_wished(tmp_path: Path)
 # -- what is meant -------------------------------------------------------------------------------------------
 
 
-def test_result_is_found_by_its_directory_and_by_its_id(result: Path, tmp_path: Path) -> None:
+def test_result_is_found_by_its_directory_and_by_its_id(result: Path, light_base: BaseImage, tmp_path: Path) -> None:
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "20261122T104102Z-7f3a-fails").symlink_to(result)
     settings = with_spool(tmp_path)
     by_id = shell.find("20261122T104102Z-7f3a-fails", settings)
     assert by_id.image.samefile(shell.find(str(result), settings).image)
-    assert by_id.wanted.base == BASE
+    assert by_id.wanted.base == light_base.name
     assert shell.find(str(by_id.image), settings).image == by_id.image
 
 

@@ -15,7 +15,7 @@ from construir_ftp.config import Config
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import sums
 from construir_ftp.trust import key_place, keys
-from tests.support import images
+from tests.support import images, machines
 from tests.support.appliance import CONFIG, NAME, PASSWORD, Appliance, construir
 
 HOST = "build.example.org"
@@ -27,7 +27,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def trusted(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
     """An appliance with a name."""
     place = tmp_path_factory.mktemp("trusted")
-    with Appliance(place, f'{CONFIG}[trust]\nname = "{HOST}"\n').running() as running:
+    with Appliance(place, machines.light(f'{CONFIG}[trust]\nname = "{HOST}"\n')).running() as running:
         yield running
 
 

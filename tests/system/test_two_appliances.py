@@ -10,7 +10,7 @@ import pytest
 from construir_ftp.config import Config
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.trust import key_place
-from tests.support import images
+from tests.support import images, machines
 from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.ftpclient import LONG_S
 
@@ -36,7 +36,7 @@ class Two:
 def two(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Two]:
     places = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     more = '[results]\nkeep_upload = "1MiB"\n[trust]\nname = "{}.example.org"\n'
-    first, second = (Appliance(place, CONFIG + more.format(place.name[:-1])) for place in places)
+    first, second = (Appliance(place, machines.light(CONFIG + more.format(place.name[:-1]))) for place in places)
     with first.running(), second.running():
         yield Two(first, second, tmp_path_factory.mktemp("upload"))
 

@@ -80,7 +80,7 @@ def test_a_directory_nested_too_deep_is_left_out_and_told_and_the_rest_comes(
     assert {left.why for left in left_out} == {why}
     assert len(left_out) <= 2
     assert {path.name for path in (tmp_path / "back").iterdir()} == {"run.sh", name}
-    come = len(list((tmp_path / "back").rglob("f")))
+    come = sum("f" in files for _, _, files in os.walk(tmp_path / "back"))
     assert levels // 3 < come < levels
 
 
