@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, gc, versions
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.result import BaseImageUsed
-from construir_ftp.jobs.spool import Record, Spool
-from tests.support import sites
+from construir_ftp.jobs.spool import Spool
+from tests.support import records, sites
 from tests.support.appliance import construir
 from tests.support.baseimages import publish
 from tests.support.places import PROJECT
@@ -223,20 +222,7 @@ def test_gc_leaves_what_was_just_built_alone_unless_it_is_told_otherwise(tmp_pat
 def test_gc_keeps_what_a_waiting_job_names(tmp_path: Path) -> None:
     publish(tmp_path / "images", "asked-for", OLD)
     spool = Spool.prepare(tmp_path / "spool")
-    job = spool.receive()
-    job.upload.write_bytes(b"")
-    record = Record(
-        name="job",
-        contributor="alice",
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=0,
-        image_bytes=0,
-        upload_sha256="",
-        received=datetime.now(UTC),
-        construir_toml='base = "asked-for"',
-    )
-    waiting = spool.enqueue(spool.stage(job, record))
+    waiting = records.send(spool, construir_toml='base = "asked-for"')
     places = (f"--images={tmp_path / 'images'}", f"--spool={spool.path}")
     assert construir("image", "gc", "--names", *places, check=True).stdout == "nothing to remove\n"
     spool.delete(waiting)

@@ -7,15 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from construir_ftp.jobs import pilots
 from construir_ftp.jobs.pilots import Pilots
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Spool
 from tests.support.slurm import Slurm
 
-_NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 _LONG_S = 180
 _LOOK_S = 0.1
 # Times are short; a pilot asks for little, so that both nodes have room for two each.
@@ -28,25 +26,6 @@ every = "1s"
 idle = "1s"
 partition = "pilots"
 """
-
-
-def send(spool: Spool, number: int = 0, after: tuple[str, ...] = (), wishes: str = "") -> Job:
-    """A job that waits."""
-    job = spool.receive()
-    job.upload.write_bytes(b"x")
-    record = Record(
-        name="hello",
-        contributor="ann",
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=1,
-        image_bytes=1,
-        upload_sha256="",
-        received=_NOON + timedelta(seconds=number),
-        after=list(after),
-        construir_toml=wishes,
-    )
-    return spool.enqueue(spool.stage(job, record))
 
 
 class Keeper:

@@ -8,12 +8,13 @@ import msgspec
 
 from construir_ftp.config import TrustSection
 from construir_ftp.jobs.result import ARTIFACTS, CONSOLE, OUTPUT, WISHES, Artifact, Status
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.machine.outcome import Outcome
 from construir_ftp.runner.artifacts import Artifacts
 from construir_ftp.runner.attempt import Attempt
 from construir_ftp.runner.publish import publish
 from construir_ftp.trust.seal import Seal
+from tests.support.records import record
 
 HOST = "build.example.org"
 ID = "20261129T120000Z-0000-greet"
@@ -39,18 +40,18 @@ def result(
     """The directory, in done/, of a result with an image, logs and artifacts."""
     job = Job(spool.claims.path / job_id)
     (job.path / ARTIFACTS).mkdir(parents=True)
-    record = Record(
+    known = record(
+        "alice",
+        upload=upload,
         name="greet",
-        contributor="alice",
         codec="zstd",
         filesystem="ext4",
-        upload_bytes=len(upload),
         image_bytes=2**20,
         upload_sha256=hashlib.sha256(upload).hexdigest(),
         received=datetime.now(UTC),
     )
-    (job.path / "job.json").write_bytes(msgspec.json.encode(record))
-    others = {record.image_name(): image, OUTPUT: b"hello\n", CONSOLE: b"Linux\n", WISHES: b'outputs = ["*"]\n'}
+    (job.path / "job.json").write_bytes(msgspec.json.encode(known))
+    others = {known.image_name(): image, OUTPUT: b"hello\n", CONSOLE: b"Linux\n", WISHES: b'outputs = ["*"]\n'}
     for name, content in {**others, **{f"{ARTIFACTS}/{name}": content for name, content in made.items()}}.items():
         (job.path / name).write_bytes(content)
     files = [Artifact(name, name, len(what), hashlib.sha256(what).hexdigest()) for name, what in made.items()]

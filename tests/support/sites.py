@@ -12,11 +12,12 @@ import msgspec
 
 from construir_ftp.config import Config, SpoolSection
 from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Measured, Result, Used, encode
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.site import server
 from construir_ftp.site.publisher import Publisher, Told
 from construir_ftp.surroundings import SiteSection
+from tests.support import records
 
 BEGIN = datetime(2026, 11, 22, 10, 41, 2, tzinfo=UTC)
 LONG_S = 120
@@ -90,19 +91,7 @@ def put_layer(spool: Spool, name: str) -> Layer:
 
 def start(spool: Spool, name: str = "hello", contributor: str = "alice") -> Job:
     """Have a job run that nobody runs."""
-    received = spool.receive()
-    received.upload.write_bytes(b"an upload")
-    record = Record(
-        name=name,
-        contributor=contributor,
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=9,
-        image_bytes=9,
-        upload_sha256="",
-        received=datetime.now(UTC),
-    )
-    queued = spool.enqueue(spool.stage(received, record))
+    queued = records.send(spool, contributor, name=name, received=datetime.now(UTC))
     running = spool.take()
     assert running is not None
     assert running.id == queued.id

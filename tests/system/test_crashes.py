@@ -15,17 +15,16 @@ import pytest
 from construir_ftp import process
 from construir_ftp.errors import CommandError
 from construir_ftp.jobs.spool import Spool
+from tests.support.records import UPLOAD, send
 from tests.unit.jobs.test_spool import (
     LONG_S,
     RESULT,
-    UPLOAD,
     environment,
     files,
     ids,
     line,
     python,
     run,
-    send,
 )
 
 
@@ -40,9 +39,9 @@ def place(tmp_path: Path) -> Spool:
 # says goes by writev, which no test injects a fault into.
 LIVE = """
 import os, sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from construir_ftp.jobs.spool import Spool, Record
+from construir_ftp.jobs.spool import Spool
+from tests.support.records import UPLOAD, record
 
 def say(*words):
     os.writev(1, [(" ".join(words) + "\\n").encode()])
@@ -53,11 +52,8 @@ spool = Spool.prepare(Path(sys.argv[1]))
 for number in range(2):
     job = spool.receive()
     try:
-        job.upload.write_bytes(b"what the contributor sent")
-        received = datetime(2026, 11, 22, 12, 0, number, tzinfo=UTC)
-        record = Record(name="hello.ext2", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25,
-            image_bytes=25, upload_sha256="", received=received)
-        say("accepted", spool.enqueue(spool.stage(job, record)).id)
+        job.upload.write_bytes(UPLOAD)
+        say("accepted", spool.enqueue(spool.stage(job, record(after_s=number))).id)
     except OSError as error:
         spool.delete(job)
         say("refused", str(error.errno))
@@ -305,13 +301,11 @@ def test_a_result_without_room_waits_and_is_published_later(place: Spool, tmp_pa
 
 ADMIT = """
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from construir_ftp.jobs.spool import Job, Spool, Record
+from construir_ftp.jobs.spool import Job, Spool
+from tests.support.records import record
 spool = Spool(Path(sys.argv[1]))
-record = Record(name="hello", contributor="ann", codec="raw", filesystem="ext2", upload_bytes=25, image_bytes=25,
-    upload_sha256="", received=datetime(2026, 11, 22, tzinfo=UTC))
-spool.enqueue(spool.stage(Job(spool.state("incoming") / sys.argv[2]), record))
+spool.enqueue(spool.stage(Job(spool.state("incoming") / sys.argv[2]), record()))
 """
 
 FINISH = """

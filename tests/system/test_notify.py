@@ -16,10 +16,11 @@ import pytest
 
 from construir_ftp.appliance.supervisor import PARTS
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs.spool import Record, Spool
+from construir_ftp.jobs.spool import Spool
 from tests.support import images
 from tests.support.appliance import CONFIG, construir
 from tests.support.ftpclient import LONG_S, users_text
+from tests.support.records import record
 
 WATCHDOG_S = 2.0
 BOOT_S = 6
@@ -97,17 +98,8 @@ def queue_a_job(place: Path) -> None:
     job = spool.receive()
     images.run("mke2fs", "-q", "-t", "ext4", "-d", tree, job.upload, "4M")
     size = job.upload.stat().st_size
-    record = Record(
-        name="job.img",
-        contributor="alice",
-        codec="raw",
-        filesystem="ext4",
-        upload_bytes=size,
-        image_bytes=size,
-        upload_sha256="",
-        received=datetime.now(UTC),
-    )
-    spool.enqueue(spool.stage(job, record))
+    known = record("alice", filesystem="ext4", upload_bytes=size, image_bytes=size, received=datetime.now(UTC))
+    spool.enqueue(spool.stage(job, known))
 
 
 def heard_until(manager: socket.socket, told: bytes) -> tuple[bytes, float]:

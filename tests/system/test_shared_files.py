@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from construir_ftp import files, locks
 from construir_ftp.errors import ConstruirError
 from construir_ftp.intake.file_writer import FileWriter, Flusher
 from construir_ftp.jobs import ipc, nodes
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.news.arrivals import Arrivals
 from construir_ftp.site import changes
@@ -27,9 +26,8 @@ from tests.support.appliance import Appliance, construir
 from tests.support.images import job_directory, run
 from tests.support.nfs import Checks, inside
 from tests.support.places import PROJECT
+from tests.support.records import NOON, send
 
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-UPLOAD = b"what the contributor sent"
 RESULT = b'{"version": 1}'
 LONG_S = 300.0
 MIB = 2**20
@@ -44,22 +42,6 @@ def both_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checks]:
 def spools(front: Path, node: Path) -> tuple[Spool, Spool]:
     """One spool, as each host sees it."""
     return Spool.prepare(front / "spool"), Spool.find(node / "spool")
-
-
-def send(to: Spool, after_s: int = 0) -> Job:
-    job = to.receive()
-    job.upload.write_bytes(UPLOAD)
-    record = Record(
-        name="hello.ext2",
-        contributor="ann",
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=len(UPLOAD),
-        image_bytes=len(UPLOAD),
-        upload_sha256="",
-        received=NOON + timedelta(seconds=after_s),
-    )
-    return to.enqueue(to.stage(job, record))
 
 
 def take(spool: Spool) -> Job:
@@ -84,7 +66,7 @@ def test_what_becomes_of_a_job_on_one_host_the_other_knows_at_once(front: Path, 
 
     for number in range(3):
         assert seen("queue") == []
-        job_id = send(at_front, number).id
+        job_id = send(at_front, after_s=number).id
         assert seen("queue") == [job_id]
         taken = take(at_node)
         assert (seen("queue"), seen("running")) == ([], [job_id])
@@ -104,7 +86,7 @@ def test_a_job_that_came_right_after_another_is_seen(front: Path, node: Path) ->
     """Within one tick of the clock that the times of directories are of."""
     at_front, at_node = spools(front, node)
     for number in range(300):
-        sent = send(at_front, number).id
+        sent = send(at_front, after_s=number).id
         assert sent in at_node.records("queue"), number
 
 
@@ -115,7 +97,7 @@ def test_results_that_come_are_told_to_who_waits_for_them(front: Path, node: Pat
     for number in range(20):
         arrivals.look()
         watched.read()
-        job_id = send(at_front, number).id
+        job_id = send(at_front, after_s=number).id
         at_node.finish(take(at_node), RESULT)
         assert job_id in (arrivals.look() or [])
         assert watched.read() is None, "all of it is to be looked at"
@@ -126,7 +108,7 @@ def test_results_that_come_are_told_to_who_waits_for_them(front: Path, node: Pat
 def test_wish_for_a_jobs_end_is_known_to_the_host_that_runs_it(front: Path, node: Path) -> None:
     at_front, at_node = spools(front, node)
     for number in range(3):
-        send(at_front, number)
+        send(at_front, after_s=number)
         taken = take(at_node)
         assert not taken.is_cancelled()
         at_front.cancel(taken.id)
@@ -202,7 +184,7 @@ def claimants(places: tuple[Path, Path]) -> list["subprocess.Popen[str]"]:
 def claimed_by_both(front: Path, node: Path, count: int) -> list[str]:
     """Have two processes, one of each host, take the jobs that wait, at the same time; what they took, of both."""
     at_front, _ = spools(front, node)
-    sent = {send(at_front, number).id for number in range(count)}
+    sent = {send(at_front, after_s=number).id for number in range(count)}
     both = claimants((front / "spool", node / "spool"))
     for process in both:
         assert process.stdout is not None

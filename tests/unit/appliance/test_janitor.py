@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -24,10 +24,10 @@ from construir_ftp.config import JanitorSection
 from construir_ftp.errors import CommandError
 from construir_ftp.jobs import names
 from construir_ftp.jobs.result import Result, encode
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.units import Duration, Size
+from tests.support.records import NOON, record
 
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 LONG_S = 60.0
 NOTHING_FREE = Size(0)
@@ -245,18 +245,8 @@ def test_a_damaged_result_counts_by_its_ticket(place: Spool) -> None:
     others = [publish(place, 10), publish(place, 5)]
     job = Job(place.state("done") / id_)
     job.result.write_bytes(b"\0")
-    received = NOON - timedelta(days=20)
-    record = Record(
-        name="job",
-        contributor="bob",
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=1,
-        image_bytes=1,
-        upload_sha256="",
-        received=received,
-    )
-    (job.path / "job.json").write_bytes(msgspec.json.encode(record))
+    known = record("bob", received=NOON - timedelta(days=20))
+    (job.path / "job.json").write_bytes(msgspec.json.encode(known))
     assert [found for found, _ in to_go(place, limits(max_results=2))] == [id_]
     assert [found for found, _ in to_go(place, limits(max_results=1, keep_newest=1))] == [others[0], id_]
 

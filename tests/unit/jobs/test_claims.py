@@ -9,7 +9,8 @@ import pytest
 from construir_ftp.jobs import cancellation
 from construir_ftp.jobs.job import OPERATOR
 from construir_ftp.jobs.spool import Job, Spool
-from tests.unit.jobs.test_spool import RESULT, files, ids, run, send
+from tests.support.records import send
+from tests.unit.jobs.test_spool import RESULT, files, ids, run
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Promises of room: uploads never take what a running job, or the next one, may need."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -11,22 +10,13 @@ from construir_ftp.errors import RefusedError
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.result import Result, encode
 from construir_ftp.jobs.spool import Job, Record, Spool
-from tests.support import smalldisk
+from tests.support import records, smalldisk
 
 MIB = 2**20
 
 
-def record(image_bytes: int) -> Record:
-    return Record(
-        name="hello",
-        contributor="ann",
-        codec="gzip",
-        filesystem="ext2",
-        upload_bytes=1,
-        image_bytes=image_bytes,
-        upload_sha256="",
-        received=datetime.now(UTC),
-    )
+def record(image_bytes: int, after: tuple[str, ...] = ()) -> Record:
+    return records.record(codec="gzip", image_bytes=image_bytes, after=list(after))
 
 
 def put(spool: Spool, state: str, name: str, image_bytes: int) -> Job:
@@ -176,7 +166,7 @@ def test_disk_full_of_uploads_still_holds_all_that_jobs_write(tmp_path: Path) ->
 
 def test_job_whose_results_find_no_room_beside_others_is_passed_by_until_nothing_runs(place: Spool, tenth: int) -> None:
     finish(place, "earlier", 8 * tenth)
-    wants = msgspec.structs.replace(record(MIB), after=["earlier"])
+    wants = record(MIB, after=("earlier",))
     plain = record(MIB)
     finds_room = Room(place, 0).for_results()
     assert (finds_room(wants), finds_room(plain), finds_room(None)) == (True, True, True)
@@ -188,7 +178,7 @@ def test_job_whose_results_find_no_room_beside_others_is_passed_by_until_nothing
 def test_room_is_kept_for_the_results_of_a_running_job_until_they_are_unpacked(place: Spool, tenth: int) -> None:
     finish(place, "earlier", 4 * tenth)
     job = put(place, "running", "wants", tenth)
-    wants = msgspec.structs.replace(record(tenth), after=["earlier"])
+    wants = record(tenth, after=("earlier",))
     (job.path / "job.json").write_bytes(msgspec.json.encode(wants))
     assert in_tenths(Room(place, 0), tenth) == 4
     (job.path / "output.log").touch()

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -10,10 +9,10 @@ import pytest
 
 from construir_ftp.jobs import inquiry, nodes, pilots
 from construir_ftp.jobs.pilots import Pilot, Pilots
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob
-
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+from tests.support import records
+from tests.support.records import NOON
 
 
 @pytest.fixture
@@ -22,20 +21,7 @@ def place(tmp_path: Path) -> Spool:
 
 
 def send(to: Spool, contributor: str = "ann", after_s: int = 0, after: tuple[str, ...] = ()) -> str:
-    job = to.receive()
-    job.upload.write_bytes(b"x")
-    record = Record(
-        name="hello",
-        contributor=contributor,
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=1,
-        image_bytes=1,
-        upload_sha256="",
-        received=NOON + timedelta(seconds=after_s),
-        after=list(after),
-    )
-    return to.enqueue(to.stage(job, record)).id
+    return records.send(to, contributor, after_s, after=list(after)).id
 
 
 def take(place: Spool) -> Job:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.jobs.spool import Job, Spool
-from tests.unit.jobs.test_spool import RESULT, send
+from tests.support.records import send
+from tests.unit.jobs.test_spool import RESULT
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o027, 0o077])

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -21,32 +21,12 @@ from construir_ftp import process
 from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.jobs import ipc, names, spool
 from construir_ftp.jobs.job import OPERATOR
-from construir_ftp.jobs.spool import STATES, Job, Record, Spool
+from construir_ftp.jobs.spool import STATES, Job, Spool
 from tests.support.places import PROJECT
+from tests.support.records import NOON, UPLOAD, record, send
 
 LONG_S = 60.0
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-UPLOAD = b"what the contributor sent"
 RESULT = b'{"version": 1}'
-
-
-def record(contributor: str = "ann", name: str = "hello.ext2", after_s: int = 0) -> Record:
-    return Record(
-        name=name,
-        contributor=contributor,
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=len(UPLOAD),
-        image_bytes=len(UPLOAD),
-        upload_sha256="",
-        received=NOON + timedelta(seconds=after_s),
-    )
-
-
-def send(to: Spool, contributor: str = "ann", after_s: int = 0) -> Job:
-    job = to.receive()
-    job.upload.write_bytes(UPLOAD)
-    return to.enqueue(to.stage(job, record(contributor, after_s=after_s)))
 
 
 def run(job: Job) -> None:

@@ -8,12 +8,12 @@ import pytest
 from construir_ftp.appliance import janitor
 from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection, LayersSection
-from construir_ftp.jobs.spool import Job, Record, Spool
+from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.gc import collect
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.units import Size
+from tests.support.records import NOON, send
 
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 MIB = 2**20
 NO_ROOM = Size(1)
 
@@ -42,25 +42,6 @@ def put(
     return layer
 
 
-def wait(spool: Spool, toml: str = "", after: tuple[str, ...] = ()) -> Job:
-    """A job that waits."""
-    job = spool.receive()
-    job.upload.write_bytes(b"")
-    record = Record(
-        name="job",
-        contributor="ann",
-        codec="raw",
-        filesystem="ext2",
-        upload_bytes=0,
-        image_bytes=0,
-        upload_sha256="",
-        received=NOON,
-        construir_toml=toml,
-        after=list(after),
-    )
-    return spool.enqueue(spool.stage(job, record))
-
-
 def left(store: Store) -> list[str]:
     return [layer.name for layer in store.every()]
 
@@ -81,7 +62,7 @@ def test_layer_a_job_asks_for_stays_and_so_do_those_below_it(spool: Spool, store
     put(store, "below", 9)
     put(store, "asked", 8, under=("below",))
     put(store, "other", 1)
-    wait(spool, '[dependencies]\nlayers = ["asked"]')
+    send(spool, construir_toml='[dependencies]\nlayers = ["asked"]')
     if runs:
         assert spool.take() is not None
     collect(spool, NO_ROOM, NOON)
@@ -95,7 +76,7 @@ def test_layer_of_the_packages_a_job_asks_for_stays(spool: Spool, store: Store) 
     put(store, "packages-1", 9, ("hello:amd64=1", "libc:amd64=2"))
     put(store, "packages-2", 9, ("tree:amd64=1", "libc:amd64=2"))
     # The base image has dpkg: no layer on it ever does.
-    wait(spool, '[dependencies]\npackages = ["hello=1", "dpkg"]')
+    send(spool, construir_toml='[dependencies]\npackages = ["hello=1", "dpkg"]')
     collect(spool, NO_ROOM, NOON)
     assert left(store) == ["packages-1"]
 
@@ -160,7 +141,7 @@ def test_result_that_a_job_needs_is_never_pruned(spool: Spool, runs: bool) -> No
     needed, other = (Job(spool.state("done") / name) for name in ("20260101T000000Z-0000-a", "20260101T000000Z-0000-b"))
     for job in (needed, other):
         job.path.mkdir()
-    wait(spool, after=(needed.id,))
+    send(spool, after=[needed.id])
     if runs:
         assert spool.take() is not None
     limits = JanitorSection(max_results=1, max_total=Size(0))

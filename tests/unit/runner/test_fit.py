@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
 from construir_ftp.jobs import inquiry, nodes, request
@@ -14,7 +13,7 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob
 from construir_ftp.runner import fit
 from construir_ftp.runner.fit import Fit
-from tests.unit.jobs.test_spool import record
+from tests.support.records import record
 
 GIB = 2**30
 ARM = 'base = "bookworm-arm64"'
@@ -43,7 +42,7 @@ def offers(architecture: str, *bases: str, memory_bytes: int = GIB) -> Offered:
 
 
 def asks(toml: str) -> Record:
-    return msgspec.structs.replace(record(), construir_toml=toml)
+    return record(construir_toml=toml)
 
 
 @pytest.fixture

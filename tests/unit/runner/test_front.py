@@ -9,7 +9,8 @@ from construir_ftp.jobs import nodes
 from construir_ftp.jobs.nodes import Pulse
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.runner.front import Front
-from tests.unit.jobs.test_spool import ids, send
+from tests.support.records import send
+from tests.unit.jobs.test_spool import ids
 
 LEASE_S = 60.0
 

@@ -3,7 +3,7 @@
 from construir_ftp.jobs import ipc
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.runner.withdrawal import Withdrawal
-from tests.unit.jobs.test_spool import send
+from tests.support.records import send
 
 NEVER_S, AT_ONCE_S = 3600, 0
 

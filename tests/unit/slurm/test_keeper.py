@@ -12,7 +12,8 @@ import pytest
 
 from construir_ftp.jobs.spool import Spool
 from tests.support import slurm
-from tests.support.pilots import CONFIG, keeping, names, send
+from tests.support.pilots import CONFIG, keeping, names
+from tests.support.records import send
 from tests.support.slurm import Slurm
 
 pytestmark = pytest.mark.root("namespaces, and Slurm's daemons in them, are root's")
@@ -37,9 +38,9 @@ def test_as_many_pilots_as_jobs_wait_and_no_more_than_the_bound(cluster: Slurm, 
     with keeping(cluster, spool, SLEEPS) as keeper:
         keeper.wait(lambda: keeper.states() == ["starting"], "started")
         assert keeper.in_slurm() == names(keeper.kept())
-        send(spool, 1, after=(first.id,))  # which could not run yet
+        send(spool, after_s=1, after=[first.id])  # which could not run yet
         for number in range(2, 12):
-            send(spool, number)
+            send(spool, after_s=number)
         keeper.wait(lambda: keeper.states() == ["starting"] * 3, "three")
         keeper.wait_for_words("asked of Slurm", 3)
     # Its end is not theirs.
@@ -88,7 +89,7 @@ def test_a_slurm_that_does_not_answer_changes_nothing(cluster: Slurm, spool: Spo
         keeper.wait(lambda: keeper.states() == ["starting"], "started")
         before = keeper.kept().pilots
         cluster.kill("slurmctld")
-        send(spool, 1)
+        send(spool, after_s=1)
         keeper.wait(lambda: keeper.kept().trouble == "Slurm does not answer", "told")
         assert keeper.kept().pilots == before
         cluster.start("slurmctld")

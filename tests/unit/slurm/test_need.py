@@ -17,7 +17,7 @@ from construir_ftp.slurm.need import Need
 from construir_ftp.slurm.order import Order, sbatch_args
 from construir_ftp.surroundings import SlurmSection
 from construir_ftp.units import Duration, Size
-from tests.support.pilots import send
+from tests.support.records import send
 
 _GIB = 2**30
 OFFERED = Offered(
@@ -49,15 +49,15 @@ def test_no_more_are_too_many_than_are_on_their_way() -> None:
 
 def test_a_job_that_waits_for_a_result_wants_no_node(spool: Spool) -> None:
     first = send(spool)
-    send(spool, 1, after=(first.id,))
-    send(spool, 2, after=("20200101T000000Z-0000-gone",))
+    send(spool, after_s=1, after=[first.id])
+    send(spool, after_s=2, after=["20200101T000000Z-0000-gone"])
     assert need.waiting(spool) == 2
 
 
 def test_a_job_that_asks_for_what_pilots_do_not_have_wants_none(spool: Spool) -> None:
     send(spool)
-    send(spool, 1, wishes="cpus = 4\n")
-    send(spool, 2, wishes='base = "other"\n')
+    send(spool, after_s=1, construir_toml="cpus = 4\n")
+    send(spool, after_s=2, construir_toml='base = "other"\n')
     assert need.waiting(spool) == 3
     assert need.waiting(spool, OFFERED) == 1
 
