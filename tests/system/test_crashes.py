@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def holds(place: Spool, heard: dict[str, list[str]]) -> None:
 
 
 def test_kill_9_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    status, clean = strace(tmp_path / "clean", LIVE, CHANGES, "", tmp_path)
+    status, clean = strace(tmp_path / "unharmed", LIVE, CHANGES, "", tmp_path)
     assert status == 0
     assert {what: len(which) for what, which in said(tmp_path).items()} == {
         "accepted": 2,
@@ -157,11 +157,26 @@ def test_kill_9_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
         "deleted": 1,
     }
     assert len(clean) > 60
+    for place, _ in killed_anywhere(LIVE, tmp_path, lambda _: []):
+        holds(place, said(tmp_path))
+
+
+def killed_anywhere(
+    program: str, tmp_path: Path, prepare: Callable[[Path], list[str]]
+) -> Iterator[tuple[Spool, list[str]]]:
+    """Spools as a program leaves them that is killed in front of one call by which it changes something: of each such
+    call one, and what `prepare`, which makes them, has told of it.
+    """
+    prepare(tmp_path / "clean")
+    status, clean = strace(tmp_path / "clean", program, CHANGES, "", tmp_path)
+    assert status == 0
+    assert len(clean) > 10
     for number, fault in enumerate(kills(clean)):
         path = tmp_path / str(number)
-        status, _ = strace(path, LIVE, CHANGES, fault, tmp_path)
+        told = prepare(path)
+        status, _ = strace(path, program, CHANGES, fault, tmp_path)
         assert status == -signal.SIGKILL
-        holds(Spool.prepare(path), said(tmp_path))
+        yield Spool.prepare(path), told
         shutil.rmtree(path)
 
 
@@ -188,15 +203,7 @@ def test_kill_9_during_recovery_loses_and_doubles_nothing(tmp_path: Path) -> Non
         place.jobs("running")[1].result.write_bytes(RESULT)  # killed before its upload was removed
         return accepted
 
-    crashed(tmp_path / "clean")
-    status, clean = strace(tmp_path / "clean", RECOVER, CHANGES, "", tmp_path)
-    assert status == 0
-    assert len(clean) > 10
-    for number, fault in enumerate(kills(clean)):
-        accepted = crashed(tmp_path / str(number))
-        status, _ = strace(tmp_path / str(number), RECOVER, CHANGES, fault, tmp_path)
-        assert status == -signal.SIGKILL
-        place = Spool(tmp_path / str(number))
+    for place, accepted in killed_anywhere(RECOVER, tmp_path, crashed):
         holds(place, {"accepted": accepted, "finished": [accepted[1]]})
         assert ids(place, "done") == accepted
 
@@ -226,16 +233,8 @@ def test_kill_9_while_jobs_are_taken_from_a_node_loses_and_doubles_nothing(tmp_p
         node.jobs("running")[1].result.write_bytes(RESULT)
         return accepted
 
-    held(tmp_path / "clean")
-    status, clean = strace(tmp_path / "clean", TAKE_BACK, CHANGES, "", tmp_path)
-    assert status == 0
-    assert len(clean) > 10
-    for number, fault in enumerate(kills(clean)):
-        accepted = held(tmp_path / str(number))
-        status, _ = strace(tmp_path / str(number), TAKE_BACK, CHANGES, fault, tmp_path)
-        assert status == -signal.SIGKILL
-        assert strace(tmp_path / str(number), TAKE_BACK, CHANGES, "", tmp_path)[0] == 0
-        place = Spool(tmp_path / str(number))
+    for place, accepted in killed_anywhere(TAKE_BACK, tmp_path, held):
+        assert strace(place.path, TAKE_BACK, CHANGES, "", tmp_path)[0] == 0
         assert [job.attempts() for job in place.jobs("queue")] == [1]
         holds(place, {"accepted": accepted, "finished": [accepted[1]]})
         assert ids(place, "done") == accepted
