@@ -1,7 +1,6 @@
 """What a layer is called, which one another is made on, and that a package is fetched once."""
 
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -16,12 +15,13 @@ from construir_ftp.layers import apt
 from construir_ftp.layers.apt import Archive, Package, Plan
 from construir_ftp.layers.build import RECIPE, Workshop
 from construir_ftp.layers.resolver import DependencyError, Offer
-from construir_ftp.layers.store import ARCHIVES, IMAGE, Layer, LayerManifest, Store
+from construir_ftp.layers.store import ARCHIVES, Layer, Store
 from construir_ftp.machine import disks, uml
 from construir_ftp.machine.shape import Shape
 from construir_ftp.runner.allocation import Allocation
 from tests.support import machines
 from tests.support.debarchive import DebArchive
+from tests.support.records import put_layer
 
 MIB = 2**20
 
@@ -37,21 +37,16 @@ def plan(**installed_mib: int) -> Plan:
 
 def put(store: Store, base: str, of: Plan, under: tuple[str, ...] = ()) -> Layer:
     """A layer of these packages, whatever is in it."""
-    manifest = LayerManifest(
-        name=f"packages-{'-'.join(package.name for package in of.packages)}-{base[-4:]}",
+    name = f"packages-{'-'.join(package.name for package in of.packages)}-{base[-4:]}"
+    return put_layer(
+        store,
+        name,
         kind="packages",
         base=base,
-        architecture="amd64",
         contents=of.versions(),
         under=list(under),
-        bytes=1,
         installed_bytes=of.installed_bytes,
-        sha256="0" * 64,
-        created=datetime(2026, 11, 22, tzinfo=UTC),
     )
-    with store.draft() as draft:
-        (draft / IMAGE).touch()
-        return store.put(draft, manifest)
 
 
 def reused(store: Store, shape: Shape, wanted: Plan) -> str | None:

@@ -13,7 +13,6 @@ import msgspec
 from construir_ftp.config import Config, SpoolSection
 from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Measured, Result, Used, encode
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 from construir_ftp.site import server
 from construir_ftp.site.publisher import Publisher, Told
 from construir_ftp.surroundings import SiteSection
@@ -68,25 +67,6 @@ def put(spool: Spool, one: Result, output: bytes = b"hello\n", artifact: bytes =
         (draft / one.image).write_bytes(b"\0" * 4096)
     (draft / "result.json").write_bytes(encode(one))
     return Job(draft.rename(spool.state("done") / one.id))
-
-
-def put_layer(spool: Spool, name: str) -> Layer:
-    """Have a layer of packages come, as a build does it."""
-    store = Store(spool.state("layers"))
-    manifest = LayerManifest(
-        name=name,
-        kind="packages",
-        base="sha256:" + "cd" * 32,
-        architecture="amd64",
-        contents=["make=4.3-4.1"],
-        bytes=4096,
-        installed_bytes=4096,
-        sha256="ef" * 32,
-        created=BEGIN,
-    )
-    with store.draft() as draft:
-        (draft / IMAGE).write_bytes(b"\0" * 4096)
-        return store.put(draft, manifest)
 
 
 def start(spool: Spool, name: str = "hello", contributor: str = "alice") -> Job:

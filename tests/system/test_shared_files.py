@@ -18,7 +18,7 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.intake.file_writer import FileWriter, Flusher
 from construir_ftp.jobs import ipc, nodes
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
+from construir_ftp.layers.store import Store
 from construir_ftp.news.arrivals import Arrivals
 from construir_ftp.site import changes
 from tests.support import farm, nfs
@@ -26,7 +26,7 @@ from tests.support.appliance import Appliance, construir
 from tests.support.images import job_directory, run
 from tests.support.nfs import Checks, inside
 from tests.support.places import PROJECT
-from tests.support.records import NOON, send
+from tests.support.records import put_layer, send
 
 RESULT = b'{"version": 1}'
 LONG_S = 300.0
@@ -334,28 +334,10 @@ def test_place_that_is_worked_in_on_one_host_the_other_leaves_alone_until_its_ow
 # -- layers ----------------------------------------------------------------------------------------------------
 
 
-def put(store: Store, name: str) -> Layer:
-    manifest = LayerManifest(
-        name=name,
-        kind="published",
-        base="sha256:base",
-        architecture="amd64",
-        contents=[],
-        under=[],
-        bytes=MIB,
-        installed_bytes=MIB,
-        sha256="0" * 64,
-        created=NOON,
-    )
-    with store.draft() as draft:
-        (draft / IMAGE).write_bytes(name.encode())
-        return store.put(draft, manifest)
-
-
 @inside
 def test_layer_that_one_host_uses_the_other_does_not_remove(front: Path, node: Path) -> None:
     at_front, at_node = Store(front), Store(node)
-    put(at_front, "tool")
+    put_layer(at_front, "tool")
     ours, theirs = at_front.find("tool"), at_node.find("tool")
     assert ours is not None
     assert theirs is not None

@@ -10,9 +10,9 @@ from construir_ftp.appliance.janitor import Janitor
 from construir_ftp.config import JanitorSection, LayersSection
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.gc import collect
-from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
+from construir_ftp.layers.store import Layer, Store
 from construir_ftp.units import Size
-from tests.support.records import NOON, send
+from tests.support.records import NOON, put_layer, send
 
 MIB = 2**20
 NO_ROOM = Size(1)
@@ -22,21 +22,8 @@ def put(
     store: Store, name: str, age_h: float = 0, contents: tuple[str, ...] = (), under: tuple[str, ...] = ()
 ) -> Layer:
     """A layer of 1 MiB, as the limits see it, used so many hours before NOON."""
-    manifest = LayerManifest(
-        name=name,
-        kind="packages" if contents else "published",
-        base="sha256:base",
-        architecture="amd64",
-        contents=list(contents),
-        under=list(under),
-        bytes=MIB,
-        installed_bytes=MIB,
-        sha256="0" * 64,
-        created=NOON,
-    )
-    with store.draft() as draft:
-        (draft / IMAGE).write_bytes(name.encode())
-        layer = store.publish(draft, manifest) if "@" in name else store.put(draft, manifest)
+    kind = "packages" if contents else "published"
+    layer = put_layer(store, name, kind=kind, contents=list(contents), under=list(under))
     used_s = (NOON - timedelta(hours=age_h)).timestamp()
     os.utime(layer.path / "layer.json", (used_s, used_s))
     return layer

@@ -15,11 +15,12 @@ from construir_ftp.jobs import service
 from construir_ftp.jobs.result import encode
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
+from construir_ftp.layers.store import Store
 from construir_ftp.site import changes
 from construir_ftp.site.conditions import Finding
 from construir_ftp.site.publisher import Told
 from construir_ftp.trust import key_place, keys
-from tests.support import baseimages, signed, sites
+from tests.support import baseimages, records, signed, sites
 from tests.support.ftpclient import wait_until
 
 
@@ -54,7 +55,7 @@ def test_layers_and_base_images_that_come_and_go_are_on_their_page_at_the_next_l
 ) -> None:
     page, images = spool.path / "site/images.html", tmp_path / "images"
     with sites.publishing(spool, tmp_path) as publisher:
-        layer = sites.put_layer(spool, "make-1234")
+        layer = records.put_layer(Store(spool.state("layers")), "make-1234", kind="packages")
         sites.settle(publisher)
         assert "make-1234" in page.read_text()
         baseimages.publish(images, "trixie-amd64", {})
