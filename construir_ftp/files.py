@@ -229,17 +229,17 @@ def ask_anew(directory: Path) -> None:
     os.close(os.open(directory, _DIRECTORY))
 
 
-def read_anew(path: Path) -> bytes:
+# `levels`: of the directories above a path, how many may have come, been moved or removed, too.
+
+
+def read_anew(path: Path, levels: int = 1) -> bytes:
     """What a file that others replace holds by now. Raises FileNotFoundError, or another OSError."""
-    ask_anew(path.parent)
+    _ask_above(path, levels)
     return path.read_bytes()
 
 
 def is_there(path: Path, levels: int = 1) -> bool:
-    """Whether there is something at `path` by now; a symbolic link is, wherever it leads.
-
-    `levels`: of the directories above it, how many may have been moved or removed, too.
-    """
+    """Whether there is something at `path` by now; a symbolic link is, wherever it leads."""
     return _look(path.lstat, path, levels) is not None
 
 
@@ -251,11 +251,15 @@ def is_still(path: Path, descriptor: int, levels: int = 1) -> bool:
 
 def _look(how: Callable[[], os.stat_result], path: Path, levels: int) -> os.stat_result | None:
     try:
-        for parent in reversed(path.parents[:levels]):
-            ask_anew(parent)
+        _ask_above(path, levels)
         return how()
     except FileNotFoundError:
         return None
+
+
+def _ask_above(path: Path, levels: int) -> None:
+    for parent in reversed(path.parents[:levels]):
+        ask_anew(parent)
 
 
 def is_local(path: Path) -> bool:

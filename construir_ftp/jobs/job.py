@@ -118,7 +118,7 @@ class Job:
     def cancelled_by(self) -> str:
         """Who has asked for its end."""
         try:
-            return (self.path / CANCEL).read_text() or CONTRIBUTOR
+            return files.read_anew(self.path / CANCEL).decode() or CONTRIBUTOR
         except OSError:
             return CONTRIBUTOR
 

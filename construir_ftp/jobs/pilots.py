@@ -43,7 +43,7 @@ class Pilots(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def read(spool: Path) -> Pilots:
     """Those of the appliance with that spool; none where no Slurm is used."""
     try:
-        return msgspec.json.decode((spool / FILE).read_bytes(), type=Pilots)
+        return msgspec.json.decode(files.read_anew(spool / FILE), type=Pilots)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return Pilots()
 

@@ -38,7 +38,7 @@ def note(spool: Path) -> None:
 def _read(spool: Path) -> int:
     path = spool / FILE
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = files.read_anew(path).decode("ascii").strip()
     except (FileNotFoundError, NotADirectoryError):  # whoever makes the spool, or finds it, says so
         return 1
     except (OSError, UnicodeDecodeError) as error:

@@ -84,7 +84,7 @@ class Store:
     def find(self, name: str) -> Layer | None:
         """The layer called `name`, under its full name, if there is one that can be read."""
         try:
-            manifest = msgspec.json.decode((self.path / name / MANIFEST).read_bytes(), type=LayerManifest)
+            manifest = msgspec.json.decode(files.read_anew(self.path / name / MANIFEST, levels=2), type=LayerManifest)
         except (OSError, ValueError, msgspec.MsgspecError):
             return None
         return Layer(self.path / manifest.name, manifest)
@@ -128,7 +128,7 @@ class Store:
         files.fsync(place / IMAGE)
         files.write_durably(place / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)), 0o644)
         files.fsync(place)
-        if not (self.path / manifest.name).exists():
+        if not files.is_there(self.path / manifest.name):
             place.rename(self.path / manifest.name)
             files.fsync(self.path)
         found = self.find(manifest.name)

@@ -73,7 +73,7 @@ def published(spool: Path) -> dict[str, bytes]:
     found = {}
     for file in (SIGNERS, PUBLIC):
         with suppress(OSError):
-            found[file] = (directory(spool) / file).read_bytes()[:_MOST_BYTES]
+            found[file] = files.read_anew(directory(spool) / file)[:_MOST_BYTES]
     return found
 
 

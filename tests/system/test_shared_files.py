@@ -16,7 +16,8 @@ import pytest
 from construir_ftp import files, locks
 from construir_ftp.errors import ConstruirError
 from construir_ftp.intake.file_writer import FileWriter, Flusher
-from construir_ftp.jobs import ipc, nodes
+from construir_ftp.jobs import ipc, nodes, pilots
+from construir_ftp.jobs.pilots import Pilots
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.store import Store
 from construir_ftp.news.arrivals import Arrivals
@@ -351,6 +352,18 @@ def test_layer_that_one_host_uses_the_other_does_not_remove(front: Path, node: P
     assert list(node.iterdir()) == []
 
 
+@inside
+def test_layer_that_one_host_publishes_again_the_other_finds_at_once(front: Path, node: Path) -> None:
+    """By a name that it has looked for before, and found nothing, or another version."""
+    at_front, at_node = Store(front), Store(node)
+    assert at_front.find("tool") is None
+    for number in range(20):
+        put_layer(at_node, f"tool@{number}")
+        found = at_front.find("tool")
+        assert found is not None
+        assert found.name == f"tool@{number}"
+
+
 # -- files -----------------------------------------------------------------------------------------------------
 
 
@@ -400,3 +413,24 @@ def test_what_one_host_replaces_the_other_reads_whole_and_new(front: Path, node:
     for number in range(50):
         files.replace(front / "status.json", f"{number}".encode() * 1000)
         assert files.read_anew(node / "status.json") == f"{number}".encode() * 1000
+
+
+@inside
+def test_what_is_known_of_pilots_on_one_host_the_other_knows(front: Path, node: Path) -> None:
+    for number in range(50):
+        pilots.write(front, Pilots(trouble=f"trouble {number}"))
+        assert pilots.read(node).trouble == f"trouble {number}"
+
+
+@inside
+def test_attempts_at_a_job_count_wherever_they_were_made(front: Path, node: Path) -> None:
+    at_front, at_node = spools(front, node)
+    send(at_front)
+    for number in range(0, 20, 2):
+        for other, spool in ((at_front, at_node), (at_node, at_front)):
+            taken = take(spool)
+            assert taken.attempts() == number + (spool is at_front)
+            taken.count_attempt()
+            spool.requeue(taken)
+            (waiting,) = other.jobs("queue")
+            assert waiting.attempts() == number + (spool is at_front) + 1
