@@ -14,12 +14,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 # What is written has its name within seconds.
-_DRAFT, _DRAFT_S = re.compile(r"\.[0-9a-f]+"), 3600.0
+_DRAFT, _DRAFT_S = re.compile(r"\..+\.[0-9a-f]{8,16}"), 3600.0
 # A kernel's clock ticks a hundred times a second at least (CONFIG_HZ).
 _TICK_NS = 20_000_000
 
@@ -77,33 +77,37 @@ def replace_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
 
     What another writer of `path` left that was killed goes before.
     """
-    sweep_drafts(path)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        write_durably(draft, content, mode)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    sweep_drafts(path.parent, path.name)
+    with draft(path) as fresh:
+        write_durably(fresh, content, mode)
+        fresh.replace(path)
     fsync(path.parent)
-
-
-def sweep_drafts(path: Path) -> None:
-    """Remove what writers of `path` left that were killed: .<name>.<hexadecimal digits>, older than an hour."""
-    oldest_s = time.time() - _DRAFT_S
-    for draft in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with suppress(FileNotFoundError):  # renamed meanwhile
-            if _DRAFT.fullmatch(draft.suffix) and draft.lstat().st_mtime < oldest_s:
-                draft.unlink()
 
 
 def replace(path: Path, content: bytes) -> None:
     """Give `path` new content in one step for readers; after a crash it may be old, new or empty."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with draft(path) as fresh:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+
+
+@contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """Where to write what is then renamed to `path`, or linked to it; on leaving the context nothing is there."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        draft.write_bytes(content)
-        draft.replace(path)
+        yield fresh
     finally:
-        draft.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
+
+
+def sweep_drafts(directory: Path, name: str = "", age_s: float = _DRAFT_S) -> None:
+    """Remove drafts of killed writers, older than `age_s`: of the file of that name, or of every one there."""
+    oldest_s = time.time() - age_s
+    for entry in directory.glob(f".{glob.escape(name) or '*'}.*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            if _DRAFT.fullmatch(entry.name) and entry.lstat().st_mtime <= oldest_s:
+                entry.unlink()
 
 
 def write_sparse(source: IO[bytes], path: Path, size_bytes: int) -> None:

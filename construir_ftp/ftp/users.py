@@ -14,7 +14,6 @@ the next login on. Passwords are never kept, logged or compared in clear.
 
 import os
 import re
-import secrets
 import threading
 import tomllib
 from collections.abc import Callable
@@ -270,9 +269,9 @@ def _entry(name: str, contributor: _Contributor) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Like disk.replace_durably, but the file keeps the owner and the mode it had; a new one is for its owner only."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    """Like files.replace_durably, but the file keeps the owner and the mode it had; a new one is for its owner only."""
+    files.sweep_drafts(path.parent, path.name)
+    with files.draft(path) as draft:
         files.write_durably(draft, text.encode(), 0o600)
         if path.exists():
             status = path.stat()
@@ -280,6 +279,4 @@ def _replace(path: Path, text: str) -> None:
             draft.chmod(status.st_mode & 0o777)
             files.fsync(draft)
         draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     files.fsync(path.parent)

@@ -128,13 +128,10 @@ def _point(link: Path, version: Path) -> None:
     if link.is_dir() and not link.is_symlink():
         # As images were kept until there were versions. A crash in between leaves no image, which the next build mends.
         link.rename(version.with_name(f"{_DOOMED}{secrets.token_hex(4)}"))
-    fresh = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
-    fresh.symlink_to(version.relative_to(link.parent))
-    try:
+    files.sweep_drafts(link.parent, link.name)
+    with files.draft(link) as fresh:
+        fresh.symlink_to(version.relative_to(link.parent))
         fresh.replace(link)
-    except BaseException:
-        fresh.unlink()
-        raise
     files.fsync(link.parent)
 
 

@@ -5,7 +5,6 @@ Anyone may put it there; what comes of it, a node does. Nothing here moves a job
 
 import errno
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,13 +63,10 @@ def _is_at(spool: Path, job_id: str, directory: int) -> bool:
 
 def _mark(spool: Path, directory: int, whose: str) -> None:
     # Written elsewhere: what is in the job's directory is published, or deleted, by others at the same time.
-    draft = spool / f".{CANCEL}.{secrets.token_hex(8)}"
-    try:
+    with files.draft(spool / CANCEL) as draft:
         # Empty for the usual one, so that a full disk keeps no contributor from cancelling.
         files.write_durably(draft, whose.encode() if whose != CONTRIBUTOR else b"", modes.OURS)
         os.rename(draft, CANCEL, dst_dir_fd=directory)
-    finally:
-        draft.unlink(missing_ok=True)
     os.fsync(directory)
 
 

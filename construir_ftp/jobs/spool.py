@@ -28,7 +28,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError
-from construir_ftp.jobs import cancellation, claims, drafts, fair_share, ipc, modes, names, places, spool_format
+from construir_ftp.jobs import cancellation, claims, fair_share, ipc, modes, names, places, spool_format
 from construir_ftp.jobs.claims import Claims
 from construir_ftp.jobs.fair_share import Turns, needs_any, sender_of, weights_of
 from construir_ftp.jobs.job import CANCEL, CONTRIBUTOR, Job, Record, Records, Wants, anyone, read_record
@@ -280,9 +280,12 @@ class Spool:
 
         What can't be removed stays for the next sweep.
         """
-        for entry in (*self.state("trash").iterdir(), *drafts.abandoned(self.path)):
+        for entry in self.state("trash").iterdir():
             with suppress(OSError):
                 files.remove(entry)
+        for directory in (self.path, *self.path.glob("nodes/*/")):
+            with suppress(OSError):
+                files.sweep_drafts(directory)
 
     # -- all of it ---------------------------------------------------------------------------------------
 

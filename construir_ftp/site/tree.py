@@ -35,8 +35,7 @@ class Tree:
         try:
             for directory in (self.path, *(self.path / name for name in _DIRECTORIES)):
                 directory.mkdir(parents=True, exist_ok=True)
-                for draft in directory.glob(".*.????????"):
-                    draft.unlink()
+                files.sweep_drafts(directory, age_s=0)  # nobody else writes there
             self._link(done)
         except OSError as error:
             raise ConstruirError(

@@ -106,7 +106,7 @@ def open_key(spool: Path, section: TrustSection) -> PrivateKey:
     try:
         _prepare(directory(spool))
         demand_not_lost(spool, path)
-        files.sweep_drafts(path)  # one may hold a key, or be another name of this one
+        files.sweep_drafts(path.parent, path.name)  # one may hold a key, or be another name of this one
         if not path.exists():
             _make(path)
         if path.parent != _handed_over():
@@ -130,13 +130,10 @@ def _prepare(place: Path) -> None:
 def _make(path: Path) -> None:
     """Have a new key there, whole from the moment it is there; one that somebody else makes meanwhile stays."""
     made = process.capture(["openssl", "genpkey", "-algorithm", "ed25519"], timeout_s=_PATIENCE_S)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with files.draft(path) as draft:
         files.write_durably(draft, made, 0o600)
         with suppress(FileExistsError):
             os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     files.fsync(path.parent)
 
 

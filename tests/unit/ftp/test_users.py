@@ -154,6 +154,14 @@ def test_change_by_another_process_counts_at_once(users: Users) -> None:
     assert not users.check("alice", "battery staple")
 
 
+def test_hashes_that_a_killed_writer_left_go_with_the_next_one(users: Users) -> None:
+    left = users.path.with_name(f".{users.path.name}.0123abcd")
+    left.touch()
+    os.utime(left, (0, 0))
+    users.add("alice", PASSWORD)
+    assert not left.exists()
+
+
 def test_mode_and_owner_of_the_file_are_kept(users: Users) -> None:
     users.add("alice", PASSWORD)
     users.path.chmod(0o640)
