@@ -1,7 +1,6 @@
 """One campaign: an appliance on its disk, who sends jobs to it, what goes wrong meanwhile, the account at the end."""
 
 import logging
-import socket
 import threading
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from tests.campaign.chaos import Chaos
 from tests.campaign.checker import View, violations
 from tests.campaign.disk import Disk
 from tests.campaign.ledger import Ledger
+from tests.support import ports
 from tests.support.appliance import Appliance
 from tests.support.farm import LEASE_S, Node, node
 from tests.support.ftpclient import users_text
@@ -74,19 +74,13 @@ class Account(NamedTuple):
 def _appliance(place: Path, disk: Disk) -> Iterator[Appliance]:
     certificate, key = make_certificate(place)
     appliance = Appliance(place, _CONFIG.format(certificate=certificate, key=key, lease_s=LEASE_S))
-    appliance.spool, appliance.port = disk.root / "spool", _free_port()
+    # One port for all its lives: clients come back to where it was.
+    appliance.spool, appliance.port = disk.root / "spool", ports.free()
     appliance.spool.mkdir()
     names = map(contributors.name, range(CONTRIBUTORS))
     files.replace_durably(appliance.spool / "users.toml", users_text(*names).encode())
     with appliance.running():
         yield appliance
-
-
-def _free_port() -> int:
-    """One for all its lives: clients come back to where it was."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def run(place: Path, seed: str, duration_s: float) -> Account:

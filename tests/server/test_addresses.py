@@ -8,27 +8,15 @@ import pytest
 
 from tests.support import images
 from tests.support.ftpclient import LONG_S, Control, House, serving
+from tests.support.ports import free
 
 JOB = images.image("ext2", 2**20)
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this machine")
 
 
-def free_ports(count: int) -> int:
-    """The first of so many successive ports that are free."""
-    for first in range(40000, 60000, count):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    pytest.skip("no free ports")
-
-
 def test_sessions_that_hold_every_passive_port_cost_the_next_a_425_and_never_a_random_port(tmp_path: Path) -> None:
-    first = free_ports(3)
+    first = free(3)
     with serving(tmp_path, passive_ports=f"{first}-{first + 2}") as house, ExitStack() as stack:
         sessions = [stack.enter_context(house.connect()).log_in() for _ in range(4)]
         ports = {int(session.ask("EPSV").split("|")[3]) for session in sessions[:3]}

@@ -19,7 +19,7 @@ from construir_ftp.config import GateSection
 from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.ftp.data import PassiveListener
 from construir_ftp.ftp.ports import passive_ports
-from tests.support import images
+from tests.support import images, ports
 from tests.support.ftpclient import LONG_S, PASSWORD, House, held_check, reset, serving, wait_until
 from tests.support.prison import judge_server_pids
 
@@ -722,8 +722,7 @@ def test_end_of_an_active_connection_does_not_touch_another_session(house: House
 
 
 def test_only_configured_passive_ports_are_used(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = ports.free()
     with serving(tmp_path, passive_ports=f"{port}-{port}") as house, house.connect() as alice:
         alice.log_in()
         with socket.create_server(("127.0.0.1", port)):

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support import ports
 from tests.support.selfboot import UEFI
 
 # A whole Debian boots, under emulation, and beside other tests.
@@ -86,16 +87,10 @@ def send(computer: Computer, password: str, upload: Path) -> str:
         return ftp.storbinary(f"STOR /queue/{upload.name}", file)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def switched_on(disk: Path, *, uefi: bool = False) -> Iterator[Computer]:
     """Start a computer with this disk (qcow2), which it may change; off at the end."""
-    port = _free_port()
+    port = ports.free()
     ours, theirs = socket.socketpair()
     argv: list[Any] = ["qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", "4096M", "-nodefaults"]
     argv += ["-display", "none", *(["-bios", UEFI] if uefi else [])]

@@ -16,6 +16,8 @@ import msgspec
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from tests.support import ports
+
 LONG_S = 60.0
 REFUSED = "nobody@example.org"
 
@@ -76,7 +78,7 @@ def smtp_server(tls: str = "none", files: tuple[Path, Path] | None = None, login
     controller = Controller(
         box,
         hostname="127.0.0.1",
-        port=_free_port(),
+        port=ports.free(),
         ssl_context=context if tls == "tls" else None,
         auth_require_tls=False,
         **asks,
@@ -87,11 +89,6 @@ def smtp_server(tls: str = "none", files: tuple[Path, Path] | None = None, login
         yield box
     finally:
         controller.stop()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _context(files: tuple[Path, Path]) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support import ports
 from tests.support.places import PROJECT
 
 PROGRAMS = PROJECT / ".venv" / "programs"
@@ -44,11 +45,6 @@ def ask(port: int, path: str, method: str = "GET", **headers: str) -> Answer:
         answer = connection.getresponse()
         told = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, told, answer.read())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def _nginx(site: Path, place: Path, port: int) -> list[str | Path]:
@@ -107,7 +103,7 @@ def _start_ours(site: Path, place: Path, stack: contextlib.ExitStack) -> int:
 def _start_other(name: str, site: Path, place: Path, stack: contextlib.ExitStack) -> int:
     """These take no port that is bound already: it is tried again where somebody else was quicker."""
     for _ in range(_TRIES):
-        port = _free_port()
+        port = ports.free()
         process = _spawn(_OTHERS[name](site, place, port), place, stack)
         if _listens(port, process):
             return port

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from construir_ftp.appliance.demands import DEMANDS
-from tests.support import images
+from tests.support import images, ports
 from tests.support.appliance import construir
 from tests.support.tlsclient import make_certificate
 
@@ -87,8 +87,7 @@ def test_what_is_met_and_yet_not_well_is_a_warning_that_says_what_to_do(tmp_path
 
 
 def test_port_of_a_part_that_was_started_by_itself_is_its_own_spools_alone(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = ports.free()
     config = tmp_path / "construir.toml"
     config.write_text(f"[ftp]\nport = {port}\n")
     options = (f"--config={config}", f"--spool={tmp_path / 'spool'}")

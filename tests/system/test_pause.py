@@ -22,6 +22,7 @@ from tests.support.machines import KINDS
 _PATIENCE_S = 300
 # Longer than a job may be silent.
 _PAUSE_S = 24
+_SETTLED_S = 3
 _COUNTS = b"#!/bin/sh\nfor i in 0 1 2 3 4 5 6 7 8 9; do echo $i; sleep 1; done\n"
 _SILENT = 'timeout = "10min"\nidle_timeout = "20s"'
 
@@ -75,6 +76,15 @@ def standing(runner: int) -> set[int]:
     return found
 
 
+def settled(output: Path) -> bytes:
+    """What is in a file once nothing has come for some seconds: what was printed last may be under way."""
+    before = None
+    while (found := output.read_bytes()) != before:
+        before = found
+        time.sleep(_SETTLED_S)
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=["usual", "user-mode"])
 def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
     tmp_path: Path, base: BaseImage, counts: Path, kind: str
@@ -87,9 +97,8 @@ def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
         )
         wait_until(lambda: standing(there.parts()["runner"]), there)
         wait_until(lambda: status(there)["paused"] == "the operator has paused it", there)
-        time.sleep(1)  # what it printed last may be under way
         output = there.place(job) / "output.log"
-        before, began_s = output.read_bytes(), time.monotonic()
+        before, began_s = settled(output), time.monotonic()
         waiting = there.submit(counts)
         with there.session() as ftp:
             assert f"{job} is running since " in (told := ftp.sendcmd(f"SITE STATUS {job}"))
