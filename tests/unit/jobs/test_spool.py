@@ -1,8 +1,10 @@
 """Promises of spool: 226 means kept. Nothing is lost or doubled by a crash, a power cut, a full disk or a rename."""
 
+import fcntl
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -353,6 +355,18 @@ def test_cancelling_to_the_last_moment_marks_the_right_job_and_publishes_no_mark
 
 
 # -- the lock and the datagram ---------------------------------------------------------------------------------
+
+
+def test_a_runner_of_0_2_that_still_runs_keeps_a_newer_one_from_the_spool(place: Spool) -> None:
+    """It locks the whole file, from the first byte to the end."""
+    with (place.path / "lock").open("a+b") as file:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        assert place.is_locked()
+        with pytest.raises(ConstruirError, match="another runner already works on"), place.lock():
+            pass
+    with place.lock():
+        pass
+
 
 HOLD_LOCK = """
 import sys, time
