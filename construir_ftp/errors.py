@@ -145,12 +145,12 @@ class BaseImageError(ConstruirError):
 class CommandError(ConstruirError):
     """Another program failed; the message holds the command, to be pasted into a shell.
 
-    `output` is the end of what it had printed, where that is not in the message; `said` are its last words, which are.
+    `said` is the end of what it printed, and then of what it complained of, in lines; empty where it said nothing.
     """
 
-    def __init__(self, message: str, output: str = "", said: str = "") -> None:
+    def __init__(self, message: str, said: str = "") -> None:
         super().__init__(message)
-        self.output, self.said = output, said
+        self.said = said
 
 
 class RefusedError(ConstruirError):

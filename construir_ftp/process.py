@@ -153,9 +153,9 @@ def _outcome(running: "sh.RunningCommand", meanwhile: Callable[[], None] | None)
 
 
 def _failure(words: Iterable[str], status: int, printed: bytes, complained: bytes = b"") -> CommandError:
-    last_words = (complained or printed).decode(errors="replace").strip()[-_QUOTED_BYTES:].replace("\n", "; ")
-    message = f"exit status {status} from: {shlex.join(words)} ({last_words or 'it said nothing'})"
-    return CommandError(message, printed.decode(errors="replace")[-_QUOTED_BYTES:], last_words)
+    said = [text.decode(errors="replace").strip()[-_QUOTED_BYTES:] for text in (printed, complained) if text.strip()]
+    last_words = said[-1].replace("\n", "; ") if said else "it said nothing"
+    return CommandError(f"exit status {status} from: {shlex.join(words)} ({last_words})", "\n".join(said))
 
 
 def capture(

@@ -238,9 +238,7 @@ def _steps(found: list[tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]
 def plainly(error: CommandError) -> str:
     """apt's own words for what is wrong, out of the message of a failed command; no path of the host is in them."""
     # The second and further alternatives of a dependency are on lines of their own.
-    words = re.sub(r"(\bor)?\n\s*", lambda end: f"{end[1]} " if end[1] else "; ", f"{error.output}\n{error}").strip(
-        "; "
-    )
+    words = re.sub(r"(\bor)?\n\s*", lambda end: f"{end[1]} " if end[1] else "; ", error.said or str(error)).strip("; ")
     said = re.findall(r"E: ([^;)]*)", words)
     depends = re.findall(r"((?:\S+ : )?(?:Pre)?Depends: [^;]*?) *(?:;|$)", words)
     # What was asked for itself is a package of this name to apt-get satisfy.

@@ -118,7 +118,7 @@ def run(argv: Argv, stdout: IO[bytes] | None = None) -> str:
         if not error.said:
             raise
         # Its own words are enough for whoever has to mend it: the command is as the configuration has it.
-        raise ConstruirError(error.said) from error
+        raise ConstruirError("; ".join(error.said.splitlines())) from error
 
 
 def _environment() -> dict[str, str]:

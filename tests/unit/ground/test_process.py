@@ -105,6 +105,7 @@ def test_failure_can_be_pasted_into_a_shell() -> None:
     assert str(caught.value) == (
         "exit status 3 from: sh -c 'echo out; echo bad >&2; echo worse >&2; exit 3' 'a b' (bad; worse)"
     )
+    assert caught.value.said == "out\nbad\nworse"
 
 
 def test_failure_quotes_only_the_end_of_much_output() -> None:
