@@ -1,8 +1,9 @@
 """The commands: the only place that prints, and exits.
 
 main is the group and its catalogue. Each command is in a module that its name says: pack, run, submit, results,
-verify, serve, status, nodes, pilots, service, setup, news, top, users, images, layers, manual; watch, cancel and retry
-are in submit, shell is in run, rerun, rebuild and cosign are in again, drain, resume and delete are in service. panel
-draws what top shows, disks is image export and import, trial what tries a new image, kept what stays. trust, options,
-servers, output, screen, help_text, logs and journal are what they share.
+verify, serve, status, nodes, pilots, service, setup, news, top, users, images, layers, manual; init, inspect and unpack
+are in pack, watch, cancel and retry in submit, jobs, fetch and diff in results, shell in run, rerun, rebuild and cosign
+in again, check and prune in serve, drain, pause, resume and delete in service. panel draws what top shows, disks is
+image export and import, trial what tries a new image, kept what stays. trust, options, servers, output, screen,
+help_text, logs and journal are what they share.
 """

@@ -7,7 +7,7 @@ import click
 
 from construir_ftp import process
 from construir_ftp.appliance import supervisor
-from construir_ftp.appliance.notify import Manager
+from construir_ftp.appliance.sd_notify import Manager
 from construir_ftp.config import Config
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.slurm import need

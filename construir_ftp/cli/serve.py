@@ -19,8 +19,8 @@ import msgspec
 from construir_ftp import process
 from construir_ftp.appliance import check, claim, demands, health, janitor, lives, supervisor, telling
 from construir_ftp.appliance.conditions import Conditions
-from construir_ftp.appliance.notify import Manager
 from construir_ftp.appliance.refresher import Refresher
+from construir_ftp.appliance.sd_notify import Manager
 from construir_ftp.cli import logs
 from construir_ftp.cli.nodes import serve_node
 from construir_ftp.cli.options import (

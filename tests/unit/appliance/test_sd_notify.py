@@ -1,11 +1,11 @@
-"""Promises of notify: what the environment says is taken, nonsense is not."""
+"""Promises of sd_notify: what the environment says is taken, nonsense is not."""
 
 import math
 import os
 
 import pytest
 
-from construir_ftp.appliance.notify import Manager
+from construir_ftp.appliance.sd_notify import Manager
 
 
 @pytest.mark.parametrize(
