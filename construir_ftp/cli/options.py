@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -156,28 +156,29 @@ def settings_of(config_path: Path | None, spool: Path | None, images: Path | Non
     return settings
 
 
-class SizeType(click.ParamType[Size]):
+_Quantity = TypeVar("_Quantity", Size, Duration)
+
+
+class _QuantityType(click.ParamType[_Quantity]):
+    kind: type[_Quantity]
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> _Quantity:
+        try:
+            return value if isinstance(value, self.kind) else self.kind.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SizeType(_QuantityType[Size]):
     """A size with its unit on the command line."""
 
-    name = "size"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Size:
-        try:
-            return value if isinstance(value, Size) else Size.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    name, kind = "size", Size
 
 
-class DurationType(click.ParamType[Duration]):
+class DurationType(_QuantityType[Duration]):
     """A duration with its unit on the command line."""
 
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Duration:
-        try:
-            return value if isinstance(value, Duration) else Duration.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    name, kind = "duration", Duration
 
 
 def _configure_jail(section: JailSection) -> None:

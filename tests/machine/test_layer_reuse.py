@@ -100,10 +100,16 @@ def test_layer_is_named_by_what_is_in_it_on_which_base_by_which_recipe(base: Bas
     assert len({name, *changed}) == 5
 
 
-def test_package_that_was_fetched_once_comes_out_of_the_cache(spool: Spool, base: BaseImage, tmp_path: Path) -> None:
-    ours = DebArchive(tmp_path / "archive")
+def served(place: Path, spool: Spool, base: BaseImage) -> DebArchive:
+    """An archive that has one package, `wanted`, and that the spool's layers are made of."""
+    ours = DebArchive(place / "archive")
     ours.add("wanted")
     ours.serve(spool.path, base)
+    return ours
+
+
+def test_package_that_was_fetched_once_comes_out_of_the_cache(spool: Spool, base: BaseImage, tmp_path: Path) -> None:
+    served(tmp_path, spool, base)
     packages = Archive(spool.state("layers") / ARCHIVES, base)
     packages.refresh()
     wanted = packages.resolve(("wanted",))
@@ -115,9 +121,7 @@ def test_package_that_was_fetched_once_comes_out_of_the_cache(spool: Spool, base
 def test_archive_of_a_spool_that_was_moved_is_found_where_it_is_now(
     spool: Spool, base: BaseImage, tmp_path: Path
 ) -> None:
-    ours = DebArchive(tmp_path / "archive")
-    ours.add("wanted")
-    ours.serve(spool.path, base)
+    ours = served(tmp_path, spool, base)
     Archive(spool.state("layers") / ARCHIVES, base).refresh()
     moved = Spool.prepare(spool.path.rename(tmp_path / "moved"))
     ours.serve(moved.path, base)  # its sources are not those of the base image
@@ -129,9 +133,7 @@ def test_archive_of_a_spool_that_was_moved_is_found_where_it_is_now(
 def test_package_that_is_not_what_its_archive_has_signed_is_not_used(
     spool: Spool, base: BaseImage, tmp_path: Path
 ) -> None:
-    ours = DebArchive(tmp_path / "archive")
-    ours.add("wanted")
-    ours.serve(spool.path, base)
+    served(tmp_path, spool, base)
     package = tmp_path / "archive/wanted_1.0_all.deb"
     package.write_bytes(package.read_bytes()[:-1] + b"!")
     packages = Archive(spool.state("layers") / ARCHIVES, base)

@@ -178,13 +178,19 @@ DAMAGE = {
 }
 
 
+def damaged(tree: Path, path: str, damage: str) -> tuple[Path, str]:
+    """An image of a directory, in which one inode is damaged; and why that can't be read."""
+    field, features, why = DAMAGE[damage]
+    image = image_of(tree, "16M", "-O", f"^metadata_csum,{features}")
+    images.run("debugfs", "-w", "-R", f"set_inode_field {path} {field}", image)
+    return image, why
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_file_that_can_not_be_read_is_left_out_and_named_and_the_others_come(tree: Path, damage: str) -> None:
-    field, features, why = DAMAGE[damage]
     (tree / "out/c.deb").write_bytes(b"c")
     (tree / "out/b.deb").write_bytes(images.noise(60_000))
-    image = image_of(tree, "16M", "-O", f"^metadata_csum,{features}")
-    images.run("debugfs", "-w", "-R", f"set_inode_field out/b.deb {field}", image)
+    image, why = damaged(tree, "out/b.deb", damage)
     taken, there = take(image, "out/*")
     assert there == {"a.deb": 100_000, "c.deb": 1}
     (told,) = taken.left_out
@@ -194,11 +200,9 @@ def test_file_that_can_not_be_read_is_left_out_and_named_and_the_others_come(tre
 
 @pytest.mark.parametrize("damage", ["outside of the image", "no extent tree", "encrypted", "no blocks"])
 def test_directory_that_can_not_be_read_is_named_and_what_is_elsewhere_comes(tree: Path, damage: str) -> None:
-    field, features, why = DAMAGE[damage]
     (tree / "bad").mkdir()
     (tree / "bad/d.deb").write_bytes(b"d")
-    image = image_of(tree, "16M", "-O", f"^metadata_csum,{features}")
-    images.run("debugfs", "-w", "-R", f"set_inode_field bad {field}", image)
+    image, why = damaged(tree, "bad", damage)
     taken, there = take(image, "**/*.deb")
     assert there == {"a.deb": 100_000, "b.deb": 1}
     (told,) = taken.left_out

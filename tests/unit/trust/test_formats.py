@@ -21,16 +21,6 @@ from construir_ftp.trust.seal import Seal
 from tests.support import signed
 
 
-@pytest.fixture
-def seal(spool: Spool) -> Seal:
-    return signed.seal(spool.path)
-
-
-@pytest.fixture
-def done(spool: Spool, seal: Seal) -> Path:
-    return signed.result(spool, seal)
-
-
 def ssh_verify(signers: Path, place: Path) -> "subprocess.CompletedProcess[str]":
     """As README has it."""
     argv = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", "construir", "-n", "construir"]

@@ -21,16 +21,6 @@ NOTICED = (DamagedError, MissingError, UntrustedError)
 
 
 @pytest.fixture
-def seal(spool: Spool) -> Seal:
-    return signed.seal(spool.path)
-
-
-@pytest.fixture
-def done(spool: Spool, seal: Seal) -> Path:
-    return signed.result(spool, seal)
-
-
-@pytest.fixture
 def other(spool: Spool, seal: Seal) -> Path:
     """Another result of the same appliance, with files of the same names."""
     return signed.result(spool, seal, OTHER_ID, made={"greet.deb": b"other\n", "greet.txt": b"other\n"})
