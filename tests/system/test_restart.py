@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -165,6 +164,12 @@ def has_open(pid: int, path: Path) -> bool:
     return any(os.path.realpath(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
+def is_reading(pid: int, path: Path) -> bool:
+    """Whether its main thread waits in a call whose first argument is a descriptor of that file (proc(5))."""
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return len(words) > 2 and os.path.realpath(f"/proc/{pid}/fd/{int(words[1], 16)}") == str(path)
+
+
 def test_a_stop_is_heard_while_results_are_read(tmp_path: Path) -> None:
     one = Appliance(tmp_path, WITHOUT_JOBS.format(images=tmp_path / "images"))
     result = one.spool / "done/20261122T104102Z-7f3a-x/result.json"
@@ -174,10 +179,10 @@ def test_a_stop_is_heard_while_results_are_read(tmp_path: Path) -> None:
     janitor = part("janitor", one)
     fifo = -1
     while fifo < 0:
+        assert janitor.poll() is None
         with suppress(OSError):  # until there is a reader
             fifo = os.open(result, os.O_WRONLY | os.O_NONBLOCK)
-    time.sleep(0.5)  # it has opened it, and begins to read: only a call that waits is interrupted
-    assert janitor.poll() is None
+    wait_until(lambda: is_reading(janitor.pid, result), "only a call that waits is interrupted")
     janitor.terminate()
     assert janitor.wait(LONG_S) == 0
     os.close(fifo)
