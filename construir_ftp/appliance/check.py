@@ -24,6 +24,7 @@ from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
+from construir_ftp.jobs import judging
 from construir_ftp.jobs.spool import STATES
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.pack import pack
@@ -62,6 +63,7 @@ def check(config: Config) -> list[Finding]:
             _tools,
             _jail,
             _libmagic,
+            _judging,
             _base_image,
             _kvm,
             _spool,
@@ -120,6 +122,14 @@ def _tools(_config: Config) -> Iterator[Finding]:
 
 def _libmagic(config: Config) -> Iterator[Finding]:
     yield attempt("libmagic", "apt install libmagic1 e2fsprogs zstd", lambda: _judge_a_sample(config))
+
+
+def _judging(config: Config) -> Iterator[Finding]:
+    """Whether the FTP server, which may be allowed less than this command, has judges."""
+    if detail := judging.read(config.spool_path()).detail:
+        text = f"uploads are answered with 451, since the FTP server can't have them judged: {detail}"
+        remedy = "mend that, or what its service unit forbids; the FTP server tries again by itself"
+        yield Finding("judges", "problem", text, remedy)
 
 
 def _judge_a_sample(config: Config) -> str:

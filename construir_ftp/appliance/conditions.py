@@ -15,7 +15,7 @@ from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.ftp import certificate
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.jobs import inquiry, pilots
+from construir_ftp.jobs import inquiry, judging, pilots
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.news.events import Condition
@@ -37,7 +37,8 @@ class Conditions:
 
     def look(self) -> Look:
         """How it is now."""
-        found = (*self._paused(), *self._pilots(), *self._disk(), *self._base_image(), *self._certificate())
+        looks = (self._paused, self._judging, self._pilots, self._disk, self._base_image, self._certificate)
+        found = tuple(condition for look in looks for condition in look())
         return Look(found, lives.crashes(self._spool.path))
 
     def _paused(self) -> Iterator[Condition]:
@@ -45,6 +46,11 @@ class Conditions:
         if report is not None and report.pause_detail:
             text = f"{report.pause_detail}. It is tried again by itself; uploads are still taken."
             yield Condition("paused", "no job is run", text)
+
+    def _judging(self) -> Iterator[Condition]:
+        if detail := judging.read(self._spool.path).detail:
+            text = f"{detail}. It is tried again by itself; until then uploads are answered with 451. {judging.REMEDY}"
+            yield Condition("judging", "no upload can be checked", text)
 
     def _pilots(self) -> Iterator[Condition]:
         kept = pilots.read(self._spool.path)

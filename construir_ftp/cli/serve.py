@@ -53,7 +53,7 @@ _LAST_WORDS_S = 3.0
 WEB, NODE = "web", "node"
 # So long it waits for the first pages, and looks for them so often.
 _PAGES_S, _PAGES_LOOK_S = 10.0, 0.2
-_TALLY_S = 5.0
+_TALLY_S, _JUDGING_S = 5.0, 5.0
 
 
 @click.command("serve")
@@ -133,6 +133,7 @@ def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:
     with supervisor.on_stop(end), told, writer, contextlib.closing(ftp):
         ftp.call_every(manager.alive_every_s, manager.alive)
         ftp.call_every(_TALLY_S, functools.partial(ftp.tell_tally, spool.path))
+        ftp.call_every(_JUDGING_S, functools.partial(ftp.tell_judging, spool.path))
         manager.ready()
         ftp.run()
 

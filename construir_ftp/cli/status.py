@@ -8,7 +8,7 @@ from construir_ftp.appliance import claim, supervisor
 from construir_ftp.cli.options import as_json_option, configured, print_json, print_table, printable
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.config import Config
-from construir_ftp.jobs import inquiry, pilots, service
+from construir_ftp.jobs import inquiry, judging, pilots, service
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import Summary
@@ -37,7 +37,8 @@ def status_command(settings: Config, as_json: bool) -> None:
         click.echo(printable(f"node {node.name}: {node.busy} of {node.slots} machines run{why}"))
     no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
     details = (runner.pause_detail if runner else "", pilots.read(spool.path).detail)
-    for line in filter(None, (_paused(summary), summary.why, *details, no_uploads, _decided(spool))):
+    unchecked = judging.read(spool.path).detail
+    for line in filter(None, (_paused(summary), summary.why, *details, no_uploads, unchecked, _decided(spool))):
         click.echo(printable(line))
     click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
 

@@ -35,9 +35,10 @@ from construir_ftp.ftp.vfs.view import View
 from construir_ftp.ftp.vfs.virtual_files import Notices
 from construir_ftp.intake.file_writer import Flusher
 from construir_ftp.intake.incoming import Partials
-from construir_ftp.intake.judge_pool import JudgePool
+from construir_ftp.intake.judge_pool import NOBODY, JudgePool
 from construir_ftp.intake.quota import Quotas
 from construir_ftp.intake.upload import Intake
+from construir_ftp.jobs import judging
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.reply import Reply
 from construir_ftp.jobs.spool import Spool
@@ -150,6 +151,7 @@ class Server:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._is_looking = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -165,6 +167,19 @@ class Server:
     def tell_tally(self, spool: Path) -> None:
         """Tell what was counted of uploads."""
         self._listener.intake.tally.tell(spool)
+
+    def tell_judging(self, spool: Path) -> None:
+        """Tell whether uploads can be checked; where they could not be, it is tried again first, in the background."""
+        judges = self._listener.intake.judges
+        if not judges.trouble():
+            judging.tell(spool, "")
+        elif not self._is_looking:
+            self._is_looking = True
+            self._listener.background.check(NOBODY, judges.look_again, lambda why: self._have_looked(spool, why))
+
+    def _have_looked(self, spool: Path, why: str) -> None:
+        self._is_looking = False
+        judging.tell(spool, why)
 
     def call_every(self, seconds: float, target: Callable[[], object]) -> None:
         """Call `target` in the loop, again and again, each time after so many seconds; never if they are infinite."""

@@ -18,15 +18,17 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Self, cast
 
 from construir_ftp.config import GateSection
-from construir_ftp.errors import ConstruirError, MissingLibraryError, one_line
+from construir_ftp.errors import ConstruirError, MissingLibraryError, RefusedError, one_line
 from construir_ftp.intake import verdict
 from construir_ftp.intake.judge_handle import JudgeHandle
 from construir_ftp.jail import cell, jail, seccomp
@@ -42,6 +44,7 @@ _FEWEST_FOLLOWED, _MOST_FOLLOWED = 4, 64
 _OTHER_JUDGES = (os.cpu_count() or 1) + 16
 # A judge server is replaced after so many uploads: its children share one address layout, which nobody is to learn.
 MOST_UPLOADS = 1000
+_NEVER_CAME = "the judge's jail ended before the upload was looked at"
 
 
 class JudgePool:
@@ -60,6 +63,7 @@ class JudgePool:
         self._servers: set[_Server] = set()
         self._followed: Counter[str] = Counter()
         self._judged: Counter[str] = Counter()
+        self._trouble = ""
         # How many uploads are followed at once; and after how many uploads a server is replaced.
         self.most_followed, self.most_uploads = most_followed(limits), MOST_UPLOADS
 
@@ -87,6 +91,30 @@ class JudgePool:
         """
         with self._lock:
             return self._begin(path, most_bytes, whose, followed=True) if self._has_place(whose) else None
+
+    def trouble(self) -> str:
+        """Why no judge can be had, in words for the operator, as found last; empty if one can be."""
+        return self._trouble
+
+    def look_again(self) -> str:
+        """The same, found out anew with a file that is no job. Takes `limits.timeout` at most; raises nothing."""
+        with tempfile.TemporaryFile() as file:
+            try:
+                with self.judge(Path(f"/proc/self/fd/{file.fileno()}")) as judge:
+                    judge.conclude(0, lambda: True)
+            except RefusedError:
+                self.note_trouble("")
+            except (ConstruirError, OSError) as error:
+                self.note_trouble(str(error))
+        return self._trouble
+
+    def note_trouble(self, why: str) -> None:
+        """Note, and log where it is news, why no judge can be had; empty: one can be."""
+        if why and why != self._trouble:
+            log.error("no judge can be had: %s", why)
+        elif self._trouble and not why:
+            log.info("judges can be had again")
+        self._trouble = why
 
     def close(self) -> None:
         """End all judge servers and judges; on return none is left. Handles that are not closed come to no verdict."""
@@ -134,7 +162,8 @@ class JudgePool:
 
     def _open_server(self) -> "_Server":
         if self._server is None:
-            self._server = _Server(_argv(self._limits), _walls(self._limits, self.most_followed))
+            walls = _walls(self._limits, self.most_followed)
+            self._server = _Server(_argv(self._limits), walls, self.note_trouble)
             self._servers = {server for server in self._servers if server.thread.is_alive()} | {self._server}
         return self._server
 
@@ -161,7 +190,9 @@ class _Seat:
         self._judges, self._server, self._whose, self._followed = judges, server, whose, followed
 
     def failure(self) -> Exception:
-        return self._server.error or ConstruirError("the judge's jail ended before the upload was looked at")
+        if self._server.error is None:  # which is noted where it is found
+            self._judges.note_trouble(_NEVER_CAME)
+        return self._server.error or ConstruirError(_NEVER_CAME)
 
     def leave(self, *, in_disorder: bool) -> None:
         self._judges.leave(self._server, self._whose, followed=self._followed, in_disorder=in_disorder)
@@ -170,10 +201,11 @@ class _Seat:
 class _Server:
     """One jail with a judge server, and its thread. What is sent by `control` before it is up waits for it there."""
 
-    def __init__(self, argv: list[str], walls: cell.Cell) -> None:
+    def __init__(self, argv: list[str], walls: cell.Cell, note_trouble: Callable[[str], None]) -> None:
         self.control, self._servers_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.error: Exception | None = None
         self.uploads = 0
+        self._note_trouble = note_trouble
         self._stop, self._stopped = socket.socketpair()
         # A daemon, so that a process that ends in an error is not kept by it: the jail ends with the thread.
         self.thread = threading.Thread(target=self._hold, args=(argv, walls), name="judges", daemon=True)
@@ -195,7 +227,7 @@ class _Server:
                     self._listen(cast(IO[bytes], prisoner.process.stderr).fileno())
             except (ConstruirError, OSError) as error:
                 self.error = error
-                log.error("no judge can be had: %s", error)  # noqa: TRY400 - the message says it all
+                self._note_trouble(str(error))
             finally:
                 # Only now, and not by the jail's end alone: whoever sees that it is closed looks for the error.
                 self._servers_end.close()

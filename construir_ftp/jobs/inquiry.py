@@ -13,7 +13,7 @@ import msgspec
 
 from construir_ftp import files
 from construir_ftp.errors import ConstruirError, RefusedError, one_line
-from construir_ftp.jobs import names, nodes, pilots, places, request, service, status
+from construir_ftp.jobs import judging, names, nodes, pilots, places, request, service, status
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Record, read_result
 from construir_ftp.jobs.spool import Job, Spool
@@ -178,6 +178,8 @@ def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
     """Why an upload would be refused now, whatever it is; empty if it would not."""
     if refusal := service.read(spool.path).refusal():
         return refusal
+    if judging.read(spool.path).detail:
+        return judging.NO_JUDGE
     return "" if Room(spool, min_free_bytes).for_uploads() >= 0 else "there is not enough room on the disk"
 
 

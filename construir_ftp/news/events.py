@@ -16,11 +16,14 @@ from construir_ftp.errors import one_line
 from construir_ftp.jobs.result import Moment, Result
 from construir_ftp.units import in_words
 
-Kind = Literal["job", "paused", "disk", "base-image", "base-image-old", "certificate", "pilots", "restarted", "test"]
+Kind = Literal[
+    "job", "paused", "judging", "disk", "base-image", "base-image-old", "certificate", "pilots", "restarted", "test"
+]
 # What a subject says of several events, by their kinds.
 _OF_KIND = {
     "job": "jobs ended",
     "paused": "pauses",
+    "judging": "checks of uploads",
     "disk": "disk",
     "base-image": "base image",
     "base-image-old": "old base image",

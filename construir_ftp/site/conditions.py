@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from construir_ftp.jobs import service
+from construir_ftp.jobs import judging, service
 from construir_ftp.jobs.status import NodeSummary, RunnerReport, Summary
 
 _MACHINES = {"kvm": "run by KVM", "tcg": "are emulated, which is slow", "uml": "are user-mode Linux"}
@@ -42,7 +42,8 @@ def _jobs(spool: Path, report: RunnerReport | None) -> Finding:
 
 def _uploads(summary: Summary) -> Finding:
     if summary.why_no_uploads:
-        return Finding("warning", "Uploads", f"are refused: {summary.why_no_uploads}")
+        state = "problem" if summary.why_no_uploads == judging.NO_JUDGE else "warning"
+        return Finding(state, "Uploads", f"are refused: {summary.why_no_uploads}")
     return Finding("ok", "Uploads", "are accepted")
 
 

@@ -20,7 +20,7 @@ import msgspec
 from construir_ftp import files
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, one_line
-from construir_ftp.jobs import inquiry, places, service, tally
+from construir_ftp.jobs import inquiry, judging, places, service, tally
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job, Spool
@@ -249,7 +249,9 @@ class Publisher:
 
     def _write_overview(self, *, has_changed: bool) -> None:
         now_s = time.monotonic()
-        files_told = [self._spool.path / name for name in ("queue", "nodes/local/runner.json", service.FILE)]
+        files_told = [
+            self._spool.path / name for name in ("queue", "nodes/local/runner.json", service.FILE, judging.FILE)
+        ]
         seen = [files.mark(path) for path in (*files_told, *places.directories(self._spool.path, "running"))]
         fresh_s = _FRESH_S if self._running else _IDLE_FRESH_S
         if not has_changed and seen == self._seen and now_s - self._index_at_s < fresh_s:

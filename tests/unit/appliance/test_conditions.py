@@ -10,7 +10,7 @@ from construir_ftp import files
 from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.config import Config, ImagesSection, SpoolSection, TlsSection
 from construir_ftp.image import baseimage
-from construir_ftp.jobs import inquiry, pilots
+from construir_ftp.jobs import inquiry, judging, pilots
 from construir_ftp.jobs.pilots import Pilots
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import RunnerReport
@@ -50,6 +50,15 @@ def test_a_slurm_that_starts_no_nodes_is_found(spool: Spool, config: Config) -> 
     pilots.write(spool.path, Pilots(trouble="Slurm takes no pilot", detail="Slurm takes no pilot: Invalid account"))
     (refused,) = Conditions(spool, config).look().conditions
     assert (refused.kind, refused.text.partition(".")[0]) == ("pilots", "Slurm takes no pilot: Invalid account")
+
+
+def test_uploads_that_cannot_be_checked_are_found_until_they_can(spool: Spool, config: Config) -> None:
+    judging.tell(spool.path, "the jail can't be had: bwrap is missing")
+    (unchecked,) = Conditions(spool, config).look().conditions
+    assert (unchecked.kind, unchecked.subject) == ("judging", "no upload can be checked")
+    assert unchecked.text.startswith("the jail can't be had: bwrap is missing. ")
+    judging.tell(spool.path, "")
+    assert found(spool, config) == []
 
 
 def test_a_disk_without_room_is_found(spool: Spool, config: Config) -> None:
