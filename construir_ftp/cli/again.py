@@ -16,8 +16,8 @@ from construir_ftp.config import Config
 from construir_ftp.errors import UnreachableError, UntrustedError, UsageError, exit_code_of
 from construir_ftp.jobs.result import PROVENANCE, UPLOADED, Result
 from construir_ftp.layers import store
-from construir_ftp.runner import again, local
-from construir_ftp.trust import diffoscope, dsse, equivalence, recipe, statement, verify
+from construir_ftp.runner import again, diffoscope, local
+from construir_ftp.trust import dsse, equivalence, recipe, statement, verify
 from construir_ftp.trust.dsse import Envelope
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.recipe import Recipe

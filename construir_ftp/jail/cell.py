@@ -205,7 +205,8 @@ def program(name: str) -> tuple[Path, ...]:
     if not path.is_absolute():
         return ()
     place = path.parent.parent if path.parent.name in ("bin", "sbin") else path
-    return _beside_the_system((place,))
+    # What is in /bin or /sbin every cell has.
+    return _beside_the_system((place,)) if place != Path("/") else ()
 
 
 def system() -> tuple[tuple[Path, ...], dict[Path, str]]:

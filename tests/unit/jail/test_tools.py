@@ -44,3 +44,8 @@ def test_a_tool_that_says_much_comes_to_its_end_all_the_same() -> None:
     assert (ended.status, ended.output) == (0, b"out\nout\n")
     assert ended.words.endswith("complaint\nlast") or ended.words.endswith("last")
     assert len(ended.words) <= 4096
+
+
+def test_a_program_of_the_system_shows_nothing_that_is_not_there_anyhow() -> None:
+    for name in ("/bin/sh", "/sbin/mke2fs", "/usr/bin/python3", "sh"):
+        assert cell.program(name) == ()
