@@ -149,6 +149,7 @@ def _lines(proof: Proof, whose: str, *, partial: bool) -> Iterator[str]:
     yield f"proved: {_extent(proof, partial=partial)}"
     yield f"said by {proof.builder}:"
     yield f"  the upload had sha256 {result.upload_sha256}"
+    yield from (f"  it is a Debian source, {signer.words()}" for signer in result.source_signers)
     if base is not None:
         yield f"  it ran on base image {base.name}, {base.digest}"
     if result.environment is not None:

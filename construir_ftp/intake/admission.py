@@ -8,7 +8,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from construir_ftp.intake.verdict import Verdict
 from construir_ftp.jobs import names, request
 from construir_ftp.jobs.job import Job, Record
 from construir_ftp.jobs.request import Wishes
+from construir_ftp.jobs.result import Signer
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers.resolver import Offer
 
@@ -29,6 +30,16 @@ class Limit(Protocol):
 
     def check(self, record: Record) -> None:
         """Raise RefusedError if the job may not wait."""
+
+
+class Known(NamedTuple):
+    """What else is known of a job: the weight of its contributor, and who has signed the source that it builds."""
+
+    weight: int = 1
+    source_signers: tuple[Signer, ...] = ()
+
+
+_NO_MORE = Known()
 
 
 def admit(
@@ -42,14 +53,14 @@ def admit(
     wanted: Wanted = lambda: True,
     limits: Sequence[Limit] = (),
     asks: str | None = None,
-    weight: int = 1,
+    known: Known = _NO_MORE,
 ) -> Job:
     """incoming -> queue, if what was uploaded as `name` is a job: on return it survives a power cut.
 
     All of the upload is there. `wanted` is asked every second, and in the last moment before the job is one,
     whether anybody still waits for the verdict; if not, the upload is refused. So it is if one of the `limits`
     refuses it: they are asked when it is whole, judged and on stable storage. `asks` is a construir.toml to run it
-    by, in place of its own, `weight` the contributor's. Raises RefusedError, the reason and reply for the client,
+    by, in place of its own. Raises RefusedError, the reason and reply for the client,
     if it isn't a job, or if there is no room left to say so in the spool; OSError, ConstruirError. Whatever is
     raised, the upload is still in incoming/, the caller's to delete.
     """
@@ -60,7 +71,7 @@ def admit(
             # It has all that the job was run by before, the date as well if it had one.
             found = msgspec.structs.replace(found, construir_toml=asks, newest_s=0)
         record = _record(name, contributor, found, wishes_of(found, offer), offer.max_artifacts_bytes)
-        staged = spool.stage(job, msgspec.structs.replace(record, weight=weight))
+        staged = spool.stage(job, msgspec.structs.replace(record, **known._asdict()))
         try:
             _look_once_more(record, limits, wanted)
             return spool.enqueue(staged)

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from construir_ftp import files, process
 from construir_ftp.diskimage import codec
 from construir_ftp.errors import RefusedError
@@ -20,6 +22,7 @@ from construir_ftp.intake.incoming import Partial, Partials
 from construir_ftp.jobs import names, request, source_package
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.reply import Reply
+from construir_ftp.jobs.result import Signer
 from construir_ftp.jobs.source_package import Control, File
 from construir_ftp.layers.resolver import Offer
 
@@ -34,15 +37,21 @@ _ALIASES = {"sid": {"unstable"}}
 _RUN = "run.sh"
 
 
-def make_image(
-    changes: Partial, partials: Partials, offer: Offer, keyring: Path | None, room: Room
-) -> tuple[Path, tuple[Partial, ...]]:
-    """The image of the job that a .changes asks for, beside it, and the files that went into it.
+class Made(NamedTuple):
+    """The image of a job, the files that went into it, and who has signed the .changes and the .dsc."""
+
+    image: Path
+    parts: tuple[Partial, ...]
+    signers: tuple[Signer, ...]
+
+
+def make_image(changes: Partial, partials: Partials, offer: Offer, keyring: Path | None, room: Room) -> Made:
+    """The image of the job that a .changes asks for, beside it.
 
     Raises RefusedError, which says what is wrong in one line; ConstruirError, OSError.
     """
     with _naming(changes.name):
-        listed = control_files.read(changes.job.upload, keyring)
+        listed, uploader = control_files.read(changes.job.upload, keyring)
         base = _base(listed, offer)
     with ExitStack() as held:
         parts = {file.name: held.enter_context(_taken(file, changes, partials)) for file in _needed(listed)}
@@ -50,7 +59,7 @@ def make_image(
         for file in _needed(listed):
             _check(parts[file.name], file, changes.name)
         with _naming(dsc):
-            source = control_files.read(parts[dsc].job.upload, keyring)
+            source, signer = control_files.read(parts[dsc].job.upload, keyring)
             _agree(listed, source)
         for file in source.files:
             if file.name not in parts:
@@ -59,7 +68,9 @@ def make_image(
         asked = _Asked(source, dsc, base, {name: part.job.upload for name, part in parts.items()})
         if room.for_more() < 2 * asked.image_bytes():
             raise admission.no_room()
-        return _packed(asked, offer.max_image_bytes, changes.job.path), tuple(parts.values())
+        named = {changes.name: uploader, dsc: signer}
+        signers = tuple(msgspec.structs.replace(each, file=name) for name, each in named.items())
+        return Made(_packed(asked, offer.max_image_bytes, changes.job.path), tuple(parts.values()), signers)
 
 
 def in_its_words(refused: Reply) -> Reply:

@@ -23,6 +23,7 @@ from construir_ftp.intake.quota import Quotas, Share
 from construir_ftp.jobs import inquiry, names, reply, service
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.reply import OUR_FAULT, Reply
+from construir_ftp.jobs.result import Signer
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.tally import Tally
 from construir_ftp.layers.resolver import Offer
@@ -128,20 +129,22 @@ class Intake:
         with LiveCheck(self.judges, partial.job.upload, whose=partial.contributor, name=name) as check:
             return self.conclude(partial, name, check, wanted)
 
-    def conclude(self, partial: Partial, name: str, check: LiveCheck, wanted: Wanted) -> Conclusion:
+    def conclude(
+        self, partial: Partial, name: str, check: LiveCheck, wanted: Wanted, signers: tuple[Signer, ...] = ()
+    ) -> Conclusion:
         """Admit what has come, as `name`, or delete it. Takes as long as the check: not for the event loop.
 
         With a reply 226 the job is in the queue and survives a power cut; with any other nothing of it is left, but of
         one that may have been cut, or if nobody is there any longer to read the reply: `wanted` is asked for that, at
-        the last moment too.
+        the last moment too. `signers` have signed what it was made of.
         """
         by = partial.contributor
         try:
             with admission.full_is_refused():
                 self.partials.unnote(partial)
-            limits, weight = (self.quotas, self.room), self.weight_of(by)
+            limits, known = (self.quotas, self.room), admission.Known(self.weight_of(by), signers)
             job = admission.admit(
-                self.spool, partial.job, name, by, check, self.offer, wanted=wanted, limits=limits, weight=weight
+                self.spool, partial.job, name, by, check, self.offer, wanted=wanted, limits=limits, known=known
             )
         except RefusedError as refused:
             return Conclusion(self._turn_down(partial, refused, wanted))
@@ -172,13 +175,13 @@ class Intake:
 
     def _make_source_job(self, changes: Partial, wanted: Wanted) -> Conclusion:
         keyring = self.keyring(changes.contributor)
-        image, parts = source_upload.make_image(changes, self.partials, self.offer, keyring, self.room)
-        image.replace(changes.job.upload)
+        made = source_upload.make_image(changes, self.partials, self.offer, keyring, self.room)
+        made.image.replace(changes.job.upload)
         with LiveCheck(self.judges, changes.job.upload, whose=changes.contributor, name=changes.name) as check:
-            concluded = self.conclude(changes, changes.name, check, wanted)
+            concluded = self.conclude(changes, changes.name, check, wanted, made.signers)
         if not concluded.job_id:
             return concluded._replace(reply=source_upload.in_its_words(concluded.reply))
-        for part in parts:
+        for part in made.parts:
             if self.partials.take(part):
                 self.partials.delete(part)
         return concluded

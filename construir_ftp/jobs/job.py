@@ -12,7 +12,7 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError
 from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import places, result
-from construir_ftp.jobs.result import Result
+from construir_ftp.jobs.result import Result, Signer
 
 # The marker of a job that is to be cancelled.
 CANCEL = "cancel"
@@ -29,7 +29,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     image may have to grow, `artifacts_bytes` what may be taken out of it as files, `after` the jobs whose results it
     needs, `installs` whether it needs Debian packages. `padding_bytes` zeros follow the stream in the upload.
     `newest_s` is when the newest file in it was changed, in seconds since 1970, 0 where that is not to be told.
-    `weight` is that of the contributor, when it came (see fair_share).
+    `weight` is that of the contributor, when it came (see fair_share). `source_signers` is who has signed what dput has
+    sent, if it was made of that.
     """
 
     version: int = 1
@@ -50,6 +51,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     installs: bool = False
     newest_s: int = 0
     weight: int = 1
+    source_signers: tuple[Signer, ...] = ()
 
     def image_name(self) -> str:
         """What the result's image is called: <name>.img and the suffix of the codec it came in."""

@@ -118,6 +118,22 @@ class LayerUsed(msgspec.Struct, frozen=True):
     contents: list[str] = []
 
 
+class Signer(msgspec.Struct, frozen=True):
+    """Whose signature of a `file` of a Debian source was found good: the fingerprint of the primary key, and its user
+    id. Both are empty where no signature was asked for, since no keyring is configured.
+    """
+
+    file: str = ""
+    fingerprint: str = ""
+    user_id: str = ""
+
+    def words(self) -> str:
+        """For people."""
+        if not self.fingerprint:
+            return f"{self.file}: nobody's signature was asked for, since no keyring is configured"
+        return f"{self.file}: signed by {self.user_id}, key {self.fingerprint}"
+
+
 class Used(msgspec.Struct, frozen=True):
     """What the job depended on: enough to have the same machine again. Layers lowest first, results by their ids, and
     the SHA-256 of each one's image, if its SHA256SUMS had it.
@@ -146,6 +162,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     filesystem: str = ""
     upload_sha256: str = ""
     upload_bytes: int = 0
+    source_signers: tuple[Signer, ...] = ()
     image_bytes: int = 0
     received: Moment | None = None
     booted: Moment | None = None

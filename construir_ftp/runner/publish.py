@@ -76,6 +76,7 @@ def describe(attempt: Attempt, ended: Outcome, taken: Artifacts) -> Result:
         filesystem=record.filesystem,
         upload_sha256=record.upload_sha256,
         upload_bytes=record.upload_bytes,
+        source_signers=record.source_signers,
         image_bytes=job.disk.stat().st_size if job.disk.exists() else record.image_bytes,
         received=record.received,
         published=datetime.now(UTC),

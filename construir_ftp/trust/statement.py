@@ -83,6 +83,7 @@ def of_result(
                         "filesystem": result.filesystem,
                     },
                     "construir.toml": wishes,
+                    **_signers(result),
                 },
                 "internalParameters": _machine(result),
                 "resolvedDependencies": list(_dependencies(result, made_of)),
@@ -117,6 +118,11 @@ def builder(result: Result, host: str) -> str:
 
 def _file(name: str, sums: dict[str, str]) -> Resource:
     return Resource(name=name, digest=Digest(sums[name]))
+
+
+def _signers(result: Result) -> dict[str, Any]:
+    """Who has signed the Debian source that the upload was made of, where it was made of one."""
+    return {"source_signers": result.source_signers} if result.source_signers else {}
 
 
 def _machine(result: Result) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import pytest
 from construir_ftp import process
 from construir_ftp.jobs import sums
 from construir_ftp.jobs.job import read_result
+from construir_ftp.jobs.result import Signer
 from construir_ftp.jobs.spool import Job
 from construir_ftp.site.pages import Pages, Server
 from construir_ftp.site.tree import Tree
-from construir_ftp.trust import key_place
+from construir_ftp.trust import key_place, verify
 from construir_ftp.trust.seal import Seal
 from tests.support import images, signed, sites
 from tests.support.appliance import construir
@@ -186,6 +187,28 @@ def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
     (tmp_path / "others.pub").write_text(signed.seal(tmp_path / "others").key.public.line())
     only = run("verify", done, "--spool", house.spool.path, "--key", tmp_path / "others.pub")
     assert only.returncode == 79, "--key trusts no other"
+
+
+def test_who_has_signed_a_source_is_signed_and_shown(run: Command, house: House, seal: Seal) -> None:
+    """Or that nobody's signature was asked for; of an upload that is no source nothing is said."""
+    signers = Signer("x.changes", "AB" * 20, "Alice <alice@example.org>"), Signer("x.dsc")
+    done = signed.result(house.spool, seal, signers=signers)
+    told = [
+        f"x.changes: signed by Alice <alice@example.org>, key {'AB' * 20}",
+        "x.dsc: nobody's signature was asked for, since no keyring is configured",
+    ]
+    shown = run("verify", done, "--spool", house.spool.path).stdout.splitlines()
+    assert [line for line in shown if "a Debian source" in line] == [f"  it is a Debian source, {one}" for one in told]
+    provenance = verify.check(done, [seal.key.public]).provenance.predicate
+    assert provenance["buildDefinition"]["externalParameters"]["source_signers"] == [
+        {"file": "x.changes", "fingerprint": "AB" * 20, "user_id": "Alice <alice@example.org>"},
+        {"file": "x.dsc", "fingerprint": "", "user_id": ""},
+    ]
+    pages = Pages("Construir", "http://127.0.0.1/", Server(house.url(""), is_known=True))
+    page = html.unescape(pages.result(read_result(Job(done)), done).decode())
+    assert [f"<dt>Source</dt><dd>{one}</dd>" in page for one in told] == [True, True]
+    plain = verify.check(signed.result(house.spool, seal, OTHER_ID), [seal.key.public]).provenance.predicate
+    assert set(plain["buildDefinition"]["externalParameters"]) == {"job", "construir.toml"}
 
 
 def test_a_part_that_was_fetched_is_verified_again_offline(run: Command, done: Path, tmp_path: Path) -> None:

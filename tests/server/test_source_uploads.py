@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from construir_ftp.diskimage import codec, extfs
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import request
 from construir_ftp.jobs.names import starts_nothing
+from construir_ftp.jobs.result import Signer
 from construir_ftp.jobs.spool import Job
 from construir_ftp.layers.apt import Archive
 from construir_ftp.layers.store import ARCHIVES
@@ -115,6 +117,8 @@ def test_source_that_is_sent_becomes_a_job_with_its_build_dependencies(
     assert sorted(path.name for path in job.path.iterdir()) == ["job.json", "upload"]
     assert (job.record().name, job.record().filename, job.record().contributor) == ("words", changes.name, NAME)
     assert job.record().installs
+    dsc = next(name for name in parts(changes) if name.endswith(".dsc"))
+    assert job.record().source_signers == (Signer(changes.name), Signer(dsc)), "no keyring is configured"
     inside = content(house, job)
     asks = request.read(inside.pop(request.FILE).decode())
     assert asks.dependencies.packages == ("build-essential",)
@@ -297,6 +301,11 @@ def test_source_signed_by_its_contributor_is_accepted(
     status, said = dput(alice, changes)
     assert status == 0, said
     assert parts(changes).items() <= content(keyed, only_job(keyed)).items()
+    by = {"fingerprint": signers[0].fingerprint(), "user_id": "alice <alice@example.org>"}
+    assert [msgspec.to_builtins(each) for each in only_job(keyed).record().source_signers] == [
+        {"file": "words_1.0_source.changes", **by},
+        {"file": "words_1.0.dsc", **by},
+    ]
 
 
 def test_source_without_a_signature_is_refused(keyed: House, alice: Contributor, changes: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp.config import TrustSection
-from construir_ftp.jobs.result import ARTIFACTS, CONSOLE, OUTPUT, WISHES, Artifact, Status
+from construir_ftp.jobs.result import ARTIFACTS, CONSOLE, OUTPUT, WISHES, Artifact, Signer, Status
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.machine.outcome import Outcome
 from construir_ftp.runner.artifacts import Artifacts
@@ -36,6 +36,7 @@ def result(
     status: Status = "success",
     upload: bytes = b"an upload",
     image: bytes = b"an image",
+    signers: tuple[Signer, ...] = (),
 ) -> Path:
     """The directory, in done/, of a result with an image, logs and artifacts."""
     job = Job(spool.claims.path / job_id)
@@ -49,6 +50,7 @@ def result(
         image_bytes=2**20,
         upload_sha256=hashlib.sha256(upload).hexdigest(),
         received=datetime.now(UTC),
+        source_signers=signers,
     )
     (job.path / "job.json").write_bytes(msgspec.json.encode(known))
     others = {known.image_name(): image, OUTPUT: b"hello\n", CONSOLE: b"Linux\n", WISHES: b'outputs = ["*"]\n'}

@@ -68,6 +68,13 @@ class Signer:
         argv: list[str | Path] = ["gpg", "--homedir", self._home, "--batch", "--export", *options]
         return subprocess.run(argv, check=True, capture_output=True).stdout
 
+    def fingerprint(self) -> str:
+        """Of their key, as gpg has it."""
+        argv: list[str | Path] = ["gpg", "--homedir", self._home, "--batch", "--with-colons", "--list-keys"]
+        told = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        # The record that begins with an f, of gpg's doc/DETAILS.
+        return next(line.split(":")[9] for line in told.splitlines() if line.startswith("f"))
+
     def sign(self, changes: Path) -> None:
         """Sign the .dsc, and then the .changes, whose sums of it are made right, as debsign does."""
         (dsc,) = changes.parent.glob("*.dsc")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from construir_ftp import schema
 from construir_ftp.config import Config, FtpSection, TlsSection
-from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Result, Used
+from construir_ftp.jobs.result import Artifact, BaseImageUsed, LayerUsed, Result, Signer, Used
 from construir_ftp.jobs.status import RunningJob, Summary
 from construir_ftp.site import plots, shelf, words
 from construir_ftp.site.conditions import Finding
@@ -104,6 +104,7 @@ def results(draw: st.DrawFn) -> Result:
     }
     return sites.result(
         **texts,
+        source_signers=(Signer(draw(hostile), draw(hostile), draw(hostile)),),
         image=draw(hostile),
         accelerator=draw(hostile),
         base_image=BaseImageUsed(draw(hostile), draw(hostile)),
