@@ -4,7 +4,8 @@
     <spool>/appliance-PART   locked by a part that was started by itself, as systemd does
 
 A supervisor that is killed leaves parts that see it, and end. Whoever comes next waits for them, but not for a
-supervisor that lives. Nothing here starts or ends a process.
+supervisor that lives, nor for one of another computer, of which nobody here can tell. Nothing here starts or ends a
+process.
 """
 
 import logging
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from construir_ftp.appliance.supervisor import Stopped
 from construir_ftp.errors import ConstruirError
@@ -26,6 +27,21 @@ log = logging.getLogger("construir")
 FILE = "appliance"
 _PATIENCE_S = 120.0
 _LOOK_S = 0.1
+
+
+class _Signatory(NamedTuple):
+    """Who holds a claim, by its own words: the process, whether it lives, and the computer's name if it isn't ours.
+
+    Nothing is known of a process of another computer, so none lives.
+    """
+
+    pid: int
+    is_alive: bool
+    elsewhere: str
+
+
+# What a claim says while its holder writes it.
+_NOBODY = _Signatory(0, is_alive=False, elsewhere="")
 
 
 @contextmanager
@@ -62,8 +78,8 @@ def hold_alone(spool: Path, part: str) -> Iterator[None]:
         try:
             file = stack.enter_context(ipc.hold(path))
         except BlockingIOError as held:
-            pid, _ = _signatory(path)
-            raise ConstruirError(f"another {part}, process {pid}, already works on {spool}; stop it first") from held
+            who = _process(_signatory(path))
+            raise ConstruirError(f"another {part}, {who}, already works on {spool}; stop it first") from held
         except OSError as error:
             raise ConstruirError(f"{path}: {error.strerror}; choose another spool with --spool") from error
         _sign(file)
@@ -75,20 +91,21 @@ def _file(spool: Path, part: str) -> Path:
 
 
 def holder(spool: Path, part: str = "") -> int:
-    """The process that is the appliance of a spool, or a part by itself; 0 if there is none, or none that lives."""
+    """The process that is the appliance of a spool, or a part by itself; 0 if none lives, on this computer."""
     try:
-        pid, is_alive = _signatory(_file(spool, part))
+        signatory = _signatory(_file(spool, part))
     except OSError:
         return 0
-    return pid if is_alive else 0
+    return signatory.pid if signatory.is_alive else 0
 
 
 def _demand_waiting(path: Path, spool: Path, deadline_s: float, held: BlockingIOError) -> None:
     """Raise ConstruirError if there is nothing to wait for, or not any longer."""
-    pid, is_alive = _signatory(path)
-    if is_alive:
+    signatory = _signatory(path)
+    if signatory.is_alive or signatory.elsewhere:
+        who = _process(signatory)
         raise ConstruirError(
-            f"another runner already works on {spool}, that of process {pid}; stop it, or choose another with --spool"
+            f"another runner already works on {spool}, that of {who}; stop it, or choose another with --spool"
         ) from held
     if time.monotonic() > deadline_s:
         raise ConstruirError(
@@ -96,18 +113,30 @@ def _demand_waiting(path: Path, spool: Path, deadline_s: float, held: BlockingIO
         ) from held
 
 
+def _process(signatory: _Signatory) -> str:
+    return f"process {signatory.pid}" + (f" on {signatory.elsewhere}" if signatory.elsewhere else "")
+
+
 def _sign(file: IO[bytes]) -> None:
     file.truncate(0)  # it is open for appending
-    file.write(f"{os.getpid()} {_started(os.getpid())}\n".encode())
+    file.write(f"{os.getpid()} {_started(os.getpid())} {_kernel()} {socket.gethostname()}\n".encode())
     file.flush()
 
 
-def _signatory(path: Path) -> tuple[int, bool]:
-    """The process that holds the claim, by its own words, and whether it lives; 0 and false while it writes them."""
+def _signatory(path: Path) -> _Signatory:
     words = path.read_text(errors="replace").split()
-    if len(words) != 2 or not words[0].isdecimal():
-        return 0, False
-    return int(words[0]), _started(int(words[0])) == words[1]
+    if len(words) != 4 or not words[0].isdecimal():
+        return _NOBODY
+    pid, started, kernel, name = int(words[0]), *words[1:]
+    if kernel != _kernel():
+        return _Signatory(pid, is_alive=False, elsewhere=name)
+    return _Signatory(pid, is_alive=_started(pid) == started, elsewhere="")
+
+
+def _kernel() -> str:
+    """Among whose processes one has its number: this start of the kernel (random(4)), and in it this namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def _started(pid: int) -> str:

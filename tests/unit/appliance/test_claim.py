@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from construir_ftp.appliance import claim
 from construir_ftp.appliance.supervisor import Stopped
 from construir_ftp.errors import ConstruirError
+from construir_ftp.jobs import ipc
 
 # A supervisor that starts a part, which inherits its claim, and is killed.
 KILLED = """
@@ -67,3 +68,32 @@ def test_a_second_one_in_the_same_spool_is_refused_with_the_first_ones_process(t
         claim.hold(tmp_path, reader),
     ):
         pass
+
+
+@contextmanager
+def held_elsewhere(path: Path) -> Iterator[None]:
+    """Hold a file as another computer does: there is a process of the same number here, which began as long ago."""
+    with ipc.hold(path) as file:
+        claim._sign(file)
+        pid, started, _, _ = path.read_text().split()
+        path.write_text(f"{pid} {started} another-boot far.example.org\n")
+        yield
+
+
+def test_process_of_another_computer_is_not_taken_for_one_of_ours(tmp_path: Path) -> None:
+    """The same number, and the same time since the boot, are had by chance where two computers have one spool."""
+    reader, writer = socket.socketpair()
+    with reader, writer, held_elsewhere(tmp_path / claim.FILE), held_elsewhere(tmp_path / f"{claim.FILE}-ftp"):
+        assert (claim.holder(tmp_path), claim.holder(tmp_path, "ftp")) == (0, 0)
+        with (
+            pytest.raises(ConstruirError, match=f"that of process {os.getpid()} on far.example.org; stop it"),
+            claim.hold(tmp_path, reader),
+        ):
+            pass
+        with (
+            pytest.raises(ConstruirError, match=f"another ftp, process {os.getpid()} on far.example.org, already"),
+            claim.hold_alone(tmp_path, "ftp"),
+        ):
+            pass
+    with claim.hold_alone(tmp_path, "ftp"):
+        assert claim.holder(tmp_path, "ftp") == os.getpid()
