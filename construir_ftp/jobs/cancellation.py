@@ -23,6 +23,19 @@ def ask(spool: Path, job_id: str, whose: str) -> None:
         pass  # it was taken from a node meanwhile, and got another directory (see claims)
 
 
+def is_asked(state: int, job_id: str) -> bool:
+    """Whether the end of a job is asked for by now, which is in the directory of that descriptor."""
+    try:
+        # Opened, so that a network file system asks its server for what another host has put there (see files).
+        directory = os.open(job_id, os.O_RDONLY | os.O_DIRECTORY | _OPEN, dir_fd=state)
+    except OSError:  # it is no longer there, or moves just now: the next look is for it
+        return False
+    try:
+        return os.access(CANCEL, os.F_OK, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
 def _ask_once(spool: Path, job_id: str, whose: str) -> bool:
     """Whether it is the job's directory that was marked, and not one that it had before."""
     # The descriptor follows the directory wherever it is moved: the marker goes to this job or to none.

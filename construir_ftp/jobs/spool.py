@@ -198,7 +198,7 @@ class Spool:
         queue = os.open(self.state("queue"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # By descriptor, since there may be ten thousand of them.
-            names = [name for name in self.names("queue") if os.access(f"{name}/{CANCEL}", os.F_OK, dir_fd=queue)]
+            names = [name for name in self.names("queue") if cancellation.is_asked(queue, name)]
         finally:
             os.close(queue)
         return [job for job in map(self.claims.claim, names) if job is not None]

@@ -120,6 +120,19 @@ def test_wish_for_a_jobs_end_is_known_to_the_host_that_runs_it(front: Path, node
 
 
 @inside
+def test_wish_for_the_end_of_a_job_that_waits_is_known_at_once(front: Path, node: Path) -> None:
+    """Also to a host that has just seen that there was none."""
+    at_front, at_node = spools(front, node)
+    for number in range(3):
+        job_id = send(at_front, number).id
+        assert at_front.withdraw() == []
+        at_node.cancel(job_id)
+        (withdrawn,) = at_front.withdraw()
+        assert withdrawn.id == job_id
+        at_front.finish(withdrawn, RESULT)
+
+
+@inside
 def test_what_a_node_says_and_is_told_is_known_at_once(front: Path, node: Path) -> None:
     """Also while the server keeps open what is replaced."""
     spools(front, node)
