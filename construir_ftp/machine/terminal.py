@@ -165,17 +165,24 @@ class Strainer:
     """What a machine says, without what would have a terminal do more than draw.
 
     Left out are control strings (ECMA-48, 5.6: OSC, DCS, APC, PM, SOS), which set titles and clipboards, define keys
-    and make terminals type what they are told; and the printer's switch. Colours and cursors pass.
+    and make terminals type what they are told; the printer's switch; and whatever is no whole sequence. Colours and
+    cursors pass.
     """
 
     # One that is not ended by BEL, ST or a line's end is left out up to where another sequence begins.
     _STRING = rb"\x1b[P\]X^_][^\x07\x18\x1a\x1b\n]*(?:\x07|\x1b\\)?"
-    _PRINTER = rb"\x1b\[\??[45]i"
-    _C1 = rb"\xc2[\x80-\x9f]"  # the same as single characters, in UTF-8
-    _DROPPED = re.compile(b"|".join((_STRING, _PRINTER, _C1)))
+    _BEGUN = rb"\x1b\[[0-?]{0,64}[ -/]{0,4}"
+    _PRINTER = _BEGUN + rb"i"
+    # The same as single characters, in UTF-8; and what may become one when something after it is left out.
+    _C1 = rb"\xc2(?:[\x80-\x9f]|(?![\xa0-\xbf]))"
+    # Sequences without anything in between: within one, terminals obey control characters and then go on with it. None
+    # with "%": that switches UTF-8 off, and has other bytes be C1.
+    _DRAWS = rb"(" + _BEGUN + rb"[@-hj-~]|\x1b[ -$&-/]{1,4}[0-~]|\x1b[0-OQ-WYZ\\`-~])"
+    # An ESC that begins none of these goes alone: without it, what comes next is text, whatever it is put together to.
+    _SEQUENCES = re.compile(b"|".join((_STRING, _PRINTER, _C1, _DRAWS, rb"\x1b")))
     # What may become one of these, at the end of what has been said so far.
-    _UNFINISHED = re.compile(rb"(?:\x1b(?:[P\]X^_][^\x07\x18\x1a\x1b\n]*\x1b?|\[\??[45]?)?|\xc2)\Z")
-    _LONGEST_BUT_STRINGS = 4
+    _UNFINISHED = re.compile(rb"(?:\x1b[P\]X^_][^\x07\x18\x1a\x1b\n]*\x1b?|" + _BEGUN + rb"|\x1b[ -$&-/]{0,4}|\xc2)\Z")
+    _STRINGS = (b"\x1bP", b"\x1b]", b"\x1bX", b"\x1b^", b"\x1b_")
 
     def __init__(self) -> None:
         self._held = b""
@@ -186,7 +193,7 @@ class Strainer:
         unfinished = self._UNFINISHED.search(text)
         self._held = unfinished[0] if unfinished else b""
         passed = text[: len(text) - len(self._held)]
-        if len(self._held) > self._LONGEST_BUT_STRINGS:
+        if self._held.startswith(self._STRINGS):
             # What a string holds does not matter: it may be as long as it likes.
-            self._held = self._held[:2] + self._held[-1:]
-        return self._DROPPED.sub(b"", passed)
+            self._held = self._held[:2] + self._held[2:][-1:]
+        return self._SEQUENCES.sub(lambda found: found[1] or b"", passed)

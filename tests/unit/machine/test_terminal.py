@@ -32,6 +32,14 @@ def strained(*blocks: bytes) -> bytes:
         (b"a\x1b]unended\x1b[31mred", b"a\x1b[31mred"),
         (b"a\x1b[5isecret\x1b[4ib\x1b[?5ic", b"asecretbc"),
         (b"a\xc2\x9d52;c;x\xc2\x9cb", b"a52;c;xb"),
+        # What is left when something is left out is no sequence, nor is one that a control character is in.
+        (b"\x1b\xc2\x9d]52;c;cm0=\x07", b"]52;c;cm0=\x07"),
+        (b"\x1b[\xc2\x9d5i", b"[5i"),
+        (b"\x1b\x1b[5i]52;c;cm0=\x07", b"]52;c;cm0=\x07"),
+        (b"\x1b\x08]52;c;cm0=\x07", b"\x08]52;c;cm0=\x07"),
+        (b"\x1b[5\x08i\x1b[05i\x1b[1;5i", b"[5\x08i"),
+        (b"a\xc2\x1b\x9d52;c;x\x07\xc2\xa0", b"a\x9d52;c;x\x07\xc2\xa0"),
+        (b"\x1b%@\x9d52;c;cm0=\x07", b"%@\x9d52;c;cm0=\x07"),
     ],
 )
 def test_only_what_draws_passes(said: bytes, shown: bytes) -> None:
@@ -39,7 +47,11 @@ def test_only_what_draws_passes(said: bytes, shown: bytes) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"\x1b", b"]", b"P", b"[", b"5i", b"a", b"\\", b"\x07", b"\n", b"\xc2", b"\x9d", b"?"]))
+    st.lists(
+        st.sampled_from(
+            [b"\x1b", b"]", b"P", b"[", b"5i", b"5", b"%", b"(", b"a", b"\\", b"\x07", b"\n", b"\xc2", b"\x9d", b"?"]
+        )
+    )
 )
 def test_what_passes_does_not_depend_on_how_it_was_cut(pieces: list[bytes]) -> None:
     assert strained(*pieces, b"\n") == strained(b"".join(pieces) + b"\n")
