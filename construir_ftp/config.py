@@ -186,7 +186,7 @@ class TrustSection(Section, frozen=True):
     """The key that results are signed with, and who signs; see trust."""
 
     key: str = ""
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]*$")] = ""
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]*\Z")] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

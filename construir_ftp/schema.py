@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, overload
 
 import msgspec
 import msgspec.inspect
@@ -87,6 +87,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 S = TypeVar("S", bound=Section)
+T = TypeVar("T")
 
 
 def read_text(path: Path) -> str:
@@ -208,6 +209,20 @@ def _in_short(message: str) -> str:
         rf"[^\s:]{{{_WORD_CHARACTERS},}}", lambda word: f"{word[0][:_WORD_CHARACTERS]}...", one_line(message)
     )
     return words if len(words) <= _MESSAGE_CHARACTERS else f"{words[:_MESSAGE_CHARACTERS]}..."
+
+
+@overload
+def from_json(content: bytes | str, kind: type[T]) -> T: ...
+@overload
+def from_json(content: bytes | str, kind: Any) -> Any: ...  # a union, of which mypy makes no type[T]
+def from_json(content: bytes | str, kind: Any) -> Any:
+    """JSON, whoever it comes from -> a `kind`. Raises msgspec.MsgspecError, whatever is wrong with it."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError:
+        raise
+    except (ValueError, RecursionError) as error:  # it is not UTF-8; it is nested too deep
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def convert(table: dict[str, Any], kind: type[S]) -> S:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import time
+from decimal import Decimal
 from typing import Self
 
 _SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -75,7 +76,12 @@ def in_words(duration_s: float) -> str:
 def exactly(duration_s: float) -> str:
     """A duration as one would set it, in the largest unit that it is a whole number of: "2h", "90min"."""
     unit, unit_s = next((row for row in _SPOKEN if duration_s >= row[1] and duration_s % row[1] == 0), _SPOKEN[-1])
-    return f"{duration_s / unit_s:g}{unit}"
+    return f"{plain(duration_s / unit_s)}{unit}"
+
+
+def plain(number: float) -> str:
+    """A number to the last digit that it has, without an exponent: what is read again is the same number."""
+    return format(Decimal(repr(number)).normalize(), "f")
 
 
 def is_mail_address(text: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 
 log = logging.getLogger("construir")
 
@@ -46,8 +46,8 @@ def crashes(spool: Path) -> dict[str, int]:
 
 def _read(path: Path) -> Life:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Life)
-    except (OSError, ValueError, msgspec.MsgspecError):
+        return schema.from_json(path.read_bytes(), Life)
+    except (OSError, msgspec.MsgspecError):
         return Life()
 
 

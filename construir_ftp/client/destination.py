@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from construir_ftp import schema
 from construir_ftp.errors import UsageError, one_line, plainly
 
 RESULT = "result.json"
@@ -22,8 +23,8 @@ def owner(directory: Path) -> str:
     with plainly(path):
         content = path.read_bytes() if path.is_file() else b""
     try:
-        return msgspec.json.decode(content, type=_Owner).id
-    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return schema.from_json(content, _Owner).id
+    except msgspec.MsgspecError:
         return ""
 
 

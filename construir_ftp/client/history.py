@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import home
+from construir_ftp import home, schema
 from construir_ftp.client import status
 from construir_ftp.errors import ConstruirError
 from construir_ftp.pack.pack import Wrapping
@@ -68,8 +68,8 @@ class Memory:
     def all(self) -> Iterator[Sent]:
         """Every job, oldest first."""
         for path in sorted(self._sent.glob("*.json")):
-            with suppress(OSError, ValueError, msgspec.MsgspecError):
-                yield msgspec.json.decode(path.read_bytes(), type=Sent)
+            with suppress(OSError, msgspec.MsgspecError):
+                yield schema.from_json(path.read_bytes(), Sent)
 
     def find(self, word: str) -> list[Sent]:
         """The jobs whose id is, or else begins with, or else is named `word`, oldest first."""
@@ -81,8 +81,8 @@ class Memory:
         """Note that this is about to be sent; whether it had been begun before, so that it can be continued."""
         path = self._path(server, name)
         known = None
-        with suppress(OSError, ValueError, msgspec.MsgspecError):
-            known = msgspec.json.decode(path.read_bytes(), type=Begun)
+        with suppress(OSError, msgspec.MsgspecError):
+            known = schema.from_json(path.read_bytes(), Begun)
         with suppress(ConstruirError):
             _write(path, Begun(sha256))
         return known == Begun(sha256)

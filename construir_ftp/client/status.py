@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from construir_ftp import schema
 from construir_ftp.client import remote_files
 from construir_ftp.client.connection import code
 from construir_ftp.errors import AnswerError, MissingError, one_line
@@ -99,6 +100,6 @@ def overview(ftp: ftplib.FTP) -> Summary:
 def decoded(content: bytes, kind: type[T], what: str) -> T:
     """JSON of the server's. Raises AnswerError."""
     try:
-        return msgspec.json.decode(content, type=kind)
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        return schema.from_json(content, kind)
+    except msgspec.MsgspecError as error:
         raise AnswerError(f"the server's {what} makes no sense: {one_line(error)[:200]}") from error

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 ANONYMOUS = ("anonymous", "ftp")
 _SHORTEST, _LONGEST = 8, 256
 _MOST_WEIGHT = 100
-_HASH = re.compile(r"\$argon2(id?|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
+_HASH = re.compile(r"\$argon2(id?|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+", re.ASCII)
 
 # RFC 9106, section 4, second recommended option: 64 MiB of memory.
 _hasher = argon2.PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files, locks
+from construir_ftp import files, locks, schema
 from construir_ftp.config import APPLIANCE_IMAGES, Config
 from construir_ftp.errors import BaseImageError, ConfigError, ConstruirError, UsageError
 
@@ -155,10 +155,10 @@ def _appliance_has(images: Path, name: str) -> str:
 def read(path: Path, name: str) -> BaseImage:
     """The base image in the directory `path`. Raises FileNotFoundError, ConstruirError if its manifest is damaged."""
     try:
-        return BaseImage(path, name, msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest))
+        return BaseImage(path, name, schema.from_json((path / MANIFEST).read_bytes(), Manifest))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError) as error:
         raise BaseImageError(
             f"base image '{name}': {path / MANIFEST} can't be read ({error})", f"construir image build --force {name}"
         ) from error

@@ -13,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.diskimage import superblock
 from construir_ftp.errors import ConstruirError, RefusedError
 from construir_ftp.jail import cell, tools
@@ -148,6 +148,6 @@ def _table(raw: Path, scratch: Path) -> list[_Partition]:
     if ended.status:
         return []
     try:
-        return msgspec.json.decode(ended.output, type=_Said).partitiontable.partitions
+        return schema.from_json(ended.output, _Said).partitiontable.partitions
     except msgspec.MsgspecError as error:
         raise ConstruirError(f"sfdisk says what is no partition table: {error}") from error

@@ -21,11 +21,11 @@ from construir_ftp.image.recipe import Recipe
 from construir_ftp.units import Size
 
 # Debian Policy 5.6.1 (names) and 5.6.12 (versions).
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]*$")]
-_Version = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.+:~-]+$")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]*\Z")]
+_Version = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.+:~-]+\Z")]
 # No option but the one that snapshots need: others do away with signatures (sources.list(5)).
 _Line = Annotated[
-    str, msgspec.Meta(pattern=r"^(deb (\[check-valid-until=no\] )?https?://[A-Za-z0-9.:/_~-]+( [a-z0-9./-]+)+)?$")
+    str, msgspec.Meta(pattern=r"^(deb (\[check-valid-until=no\] )?https?://[A-Za-z0-9.:/_~-]+( [a-z0-9./-]+)+)?\Z")
 ]
 _MOST_ROOT_BYTES = 64 * 2**30
 _MOST_NAMED = 5

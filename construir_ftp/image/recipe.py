@@ -60,7 +60,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         architecture.find(self.architecture)
         if self.uml and self.architecture != "amd64":
             raise UsageError(f"there is a user-mode kernel for amd64 only, and the image is of {self.architecture}")
-        if self.snapshot and not re.fullmatch(r"\d{8}T\d{6}Z", self.snapshot):
+        if self.snapshot and not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", self.snapshot):
             raise UsageError(f"'{self.snapshot}' is no time of a snapshot; such as 20260131T000000Z")
         if self.snapshot and not self.snapshot_mirror:
             raise UsageError("no mirror of snapshots is configured; set images.snapshot_mirror")

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from construir_ftp import process
+from construir_ftp import process, schema
 from construir_ftp.errors import CommandError, ConstruirError, RefusedError, one_line
 from construir_ftp.jail import cell, tools
 from construir_ftp.jobs import source_package
@@ -53,8 +53,8 @@ def _read(text: bytes) -> Control:
     if ended.status:
         raise RefusedError(_printable(ended.words.rpartition("\n")[2]) or "it can't be read")
     try:
-        return msgspec.json.decode(ended.output, type=Control)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return schema.from_json(ended.output, Control)
+    except msgspec.MsgspecError as error:
         raise RefusedError("it can't be read") from error
 
 

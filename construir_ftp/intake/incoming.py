@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import names
 from construir_ftp.jobs.spool import Job, Spool
@@ -78,7 +78,7 @@ class Partials:
     def _remember(self, job: Job) -> None:
         """Take over what an earlier server has left, unless a power cut may have taken a part out of it."""
         with suppress(OSError, ValueError, RecursionError, msgspec.MsgspecError, RefusedError):
-            note = msgspec.json.decode((job.path / _NOTE).read_bytes(), type=_Note)
+            note = schema.from_json((job.path / _NOTE).read_bytes(), _Note)
             if note.boot in ("", self._boot):
                 names.check_upload_name(note.name)
                 partial = Partial(job, note.name, note.contributor, is_whole=note.is_whole)

@@ -149,7 +149,7 @@ class JudgeHandle:
             if said != verdict.GREETING or self._pidfd is None:
                 raise self._place.failure()
             return
-        with suppress(ValueError, RecursionError, msgspec.MsgspecError):
+        with suppress(msgspec.MsgspecError):
             self._answer = verdict.decode_answer(said)
             return
         self._said += said

@@ -32,15 +32,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     not told.
     """
 
-    codec: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(FORMATS)})$")]
-    filesystem: Annotated[str, msgspec.Meta(pattern="^(ext2|ext3|ext4|btrfs|xfs)$")]
+    codec: Annotated[str, msgspec.Meta(pattern=rf"^({'|'.join(FORMATS)})\Z")]
+    filesystem: Annotated[str, msgspec.Meta(pattern=r"^(ext2|ext3|ext4|btrfs|xfs)\Z")]
     upload_bytes: Annotated[int, msgspec.Meta(ge=1)]
     image_bytes: Annotated[int, msgspec.Meta(ge=1)]
-    upload_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    upload_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     construir_toml: Annotated[str, msgspec.Meta(max_length=request.MOST_BYTES)] = ""
-    objection: Annotated[str, msgspec.Meta(max_length=300, pattern="^[ -~]*$")] = ""
+    objection: Annotated[str, msgspec.Meta(max_length=300, pattern=r"^[ -~]*\Z")] = ""
     padding_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
-    needs: Annotated[str, msgspec.Meta(max_length=200, pattern="^[!-~]*$")] = ""
+    needs: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[!-~]*\Z")] = ""
     needed_as: Literal["", "interpreter", "loader", "target"] = ""
     newest_s: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     is_beside: bool = False
@@ -60,7 +60,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="refused"):
     """The upload is not a job; `reply` is the FTP code that says so, `is_cut` whether it may become one."""
 
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern="^[ -~]+$")]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=300, pattern=r"^[ -~]+\Z")]
     reply: Annotated[int, msgspec.Meta(ge=452, le=553)]
     is_cut: bool = False
 
@@ -75,7 +75,7 @@ def encode_answer(answer: Answer) -> bytes:
 
 def decode_answer(line: bytes) -> Answer:
     """Raises msgspec.MsgspecError if it is no answer."""
-    answer: Answer = msgspec.json.decode(line, type=Answer)
+    answer: Answer = schema.from_json(line, Answer)
     return answer
 
 
@@ -90,7 +90,7 @@ def encode_limits(limits: GateSection) -> str:
 
 def decode_limits(text: str) -> GateSection:
     """Raises msgspec.MsgspecError if it is no section."""
-    return schema.convert(msgspec.json.decode(text, type=dict), GateSection)
+    return schema.convert(schema.from_json(text, dict), GateSection)
 
 
 def patience_s(limits: GateSection) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.jobs import ipc
 from construir_ftp.jobs.job import Record
 
@@ -117,8 +117,8 @@ class Turns:
 
     def _read(self) -> _File:
         try:
-            found = msgspec.json.decode(files.read_anew(self._path), type=_File | list[str])
-        except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+            found = schema.from_json(files.read_anew(self._path), _File | list[str])
+        except (OSError, msgspec.MsgspecError):
             return _File()
         return _File(found) if isinstance(found, list) else found  # as an older version has it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.errors import ConstruirError
 from construir_ftp.formats import FORMATS
 from construir_ftp.jobs import places, result
@@ -104,8 +104,8 @@ class Job:
         """What was known when the job was admitted. Raises ConstruirError if job.json is damaged."""
         path = self.path / "job.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Record)
-        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:  # ValueError: it isn't UTF-8
+            return schema.from_json(path.read_bytes(), Record)
+        except (OSError, msgspec.MsgspecError) as error:
             raise ConstruirError(f"job {self.id}: job.json can't be read: {error}") from error
 
     def sender(self) -> str:
@@ -172,7 +172,7 @@ def read_result(job: Job) -> Result:
     """The result of a job that is done. Raises ConstruirError where there is none that can be read."""
     try:
         return result.decode(job.result.read_bytes())
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError) as error:
         raise ConstruirError(f"job {job.id}: its result can't be read: {error}") from error
 
 

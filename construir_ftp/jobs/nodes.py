@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.errors import ConstruirError, RefusedError, UsageError
 from construir_ftp.jobs import ipc, modes, places
 from construir_ftp.jobs.request import FILE, Terms, Wishes
@@ -148,8 +148,8 @@ def offered(spool: Path, name: str) -> Offered | None:
 def read(path: Path, kind: type[_T]) -> _T | None:
     """What a node, or the front, has written; None where there is nothing, or nothing that can be read."""
     try:
-        return msgspec.json.decode(files.read_anew(path), type=kind)
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+        return schema.from_json(files.read_anew(path), kind)
+    except (OSError, msgspec.MsgspecError):
         return None
 
 

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import msgspec
 
+from construir_ftp import schema
+
 _ANY_DEPTH = "**"
 # A control character, or a backslash, can only be a mistake here.
 _PATTERN = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[^/\\\0-\x1f\x7f]+(?:/[^/\\\0-\x1f\x7f]+)*")
@@ -23,8 +25,8 @@ _is_name = re.compile(_NAME).fullmatch
 # What is told of one file, and of how many at most.
 SAYING_CHARACTERS, MOST_SAYINGS = 300, 100
 
-Name = Annotated[str, msgspec.Meta(pattern=f"^{_NAME}$")]
-Saying = Annotated[str, msgspec.Meta(pattern="^[ -~]+$", max_length=SAYING_CHARACTERS)]
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}\Z")]
+Saying = Annotated[str, msgspec.Meta(pattern=r"^[ -~]+\Z", max_length=SAYING_CHARACTERS)]
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -57,8 +59,8 @@ class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):
 
 
 def decode(line: bytes) -> Found | End:
-    """What the artifact reader said. Raises msgspec.MsgspecError or UnicodeDecodeError if it is nonsense."""
-    said: Found | End = msgspec.json.decode(line, type=Found | End)
+    """What the artifact reader said. Raises msgspec.MsgspecError if it is nonsense."""
+    said: Found | End = schema.from_json(line, Found | End)
     return said
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.errors import one_line
 from construir_ftp.jobs import modes
 
@@ -43,8 +43,8 @@ class Pilots(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def read(spool: Path) -> Pilots:
     """Those of the appliance with that spool; none where no Slurm is used."""
     try:
-        return msgspec.json.decode(files.read_anew(spool / FILE), type=Pilots)
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+        return schema.from_json(files.read_anew(spool / FILE), Pilots)
+    except (OSError, msgspec.MsgspecError):
         return Pilots()
 
 

@@ -15,7 +15,7 @@ from construir_ftp import architecture, schema
 from construir_ftp.errors import ConfigError, RefusedError
 from construir_ftp.jobs import names, outputs
 from construir_ftp.schema import Positive, Section
-from construir_ftp.units import Duration, Size, exactly
+from construir_ftp.units import Duration, Size, exactly, plain
 
 FILE = "construir.toml"
 # More than anyone writes by hand.
@@ -185,7 +185,8 @@ def render(wanted: Wishes) -> str:
     lines = []
     for key in ("name", "run", "base", "architecture", "accelerator"):
         lines.append(f"{key} = {_quoted(getattr(wanted, key))}\n" if getattr(wanted, key) else "")
-    lines += [f'{key} = "{getattr(wanted, key):g}s"\n' for key in ("timeout", "idle_timeout") if getattr(wanted, key)]
+    for key in ("timeout", "idle_timeout"):
+        lines += [f'{key} = "{plain(getattr(wanted, key))}s"\n'] if getattr(wanted, key) else []
     lines.append(f"cpus = {wanted.cpus}\n" if wanted.cpus else "")
     lines += [f'{key} = "{getattr(wanted, key)}B"\n' for key in ("memory", "space") if getattr(wanted, key) is not None]
     lines.append(f"outputs = {_list(wanted.outputs)}\n" if wanted.outputs else "")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from construir_ftp import __version__
+from construir_ftp import __version__, schema
 from construir_ftp.jobs import request
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
@@ -192,10 +192,7 @@ def moment(seconds: float) -> datetime:
 
 def decode(content: bytes) -> Result:
     """result.json, whoever it comes from. Raises msgspec.MsgspecError where it makes no sense."""
-    try:
-        return msgspec.json.decode(content, type=Result)
-    except (ValueError, RecursionError) as error:  # ValueError: it isn't UTF-8
-        raise msgspec.DecodeError(str(error)) from error
+    return schema.from_json(content, Result)
 
 
 def encode(result: Result) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import modes
 
@@ -51,8 +51,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def read(spool: Path) -> Service:
     """What is decided of the appliance with that spool."""
-    with suppress(OSError, ValueError, msgspec.MsgspecError):
-        return msgspec.json.decode(files.read_anew(spool / FILE), type=Service)
+    with suppress(OSError, msgspec.MsgspecError):
+        return schema.from_json(files.read_anew(spool / FILE), Service)
     return Service()
 
 

@@ -40,9 +40,9 @@ _ROOM_BYTES, _ROOM_TIMES = 2**30, 10
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file that is named, with what it has to be."""
 
-    name: Annotated[str, msgspec.Meta(pattern=f"^{_FILE}$", max_length=128)]
+    name: Annotated[str, msgspec.Meta(pattern=rf"^{_FILE}\Z", max_length=128)]
     bytes: Annotated[int, msgspec.Meta(ge=0, le=2**50)]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,10 +51,10 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `relations` are build dependencies and conflicts, each as apt-get(8) satisfies one.
     """
 
-    source: Annotated[str, msgspec.Meta(pattern=f"^{_SOURCE}$", max_length=64)]
-    version: Annotated[str, msgspec.Meta(pattern=f"^{_VERSION}$", max_length=100)]
-    distribution: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9.+~/-]*$", max_length=64)] = ""
-    architecture: Annotated[str, msgspec.Meta(pattern="^[a-z0-9 -]*$", max_length=2000)] = ""
+    source: Annotated[str, msgspec.Meta(pattern=rf"^{_SOURCE}\Z", max_length=64)]
+    version: Annotated[str, msgspec.Meta(pattern=rf"^{_VERSION}\Z", max_length=100)]
+    distribution: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9.+~/-]*\Z", max_length=64)] = ""
+    architecture: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9 -]*\Z", max_length=2000)] = ""
     files: Annotated[tuple[File, ...], msgspec.Meta(min_length=1, max_length=_MOST_FILES)]
     relations: Annotated[
         tuple[Annotated[str, msgspec.Meta(max_length=_MOST_RELATION_CHARACTERS)], ...],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.jobs.reply import Reply
 
 FILE = "tally.json"
@@ -61,8 +61,8 @@ class Tally(msgspec.Struct, kw_only=True):
 
 def read(spool: Path) -> Tally:
     """What was told last; nothing, if nothing was."""
-    with suppress(OSError, ValueError, msgspec.MsgspecError):
-        tally = msgspec.json.decode(files.read_anew(spool / FILE), type=Tally)
+    with suppress(OSError, msgspec.MsgspecError):
+        tally = schema.from_json(files.read_anew(spool / FILE), Tally)
         if len(tally.checks) == len(CHECK_BUCKETS_S) + 1:
             return tally
     return Tally()

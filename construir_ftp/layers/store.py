@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from construir_ftp import files, locks
+from construir_ftp import files, locks, schema
 from construir_ftp.errors import ConstruirError
 from construir_ftp.layers import waiting
 
@@ -84,8 +84,8 @@ class Store:
     def find(self, name: str) -> Layer | None:
         """The layer called `name`, under its full name, if there is one that can be read."""
         try:
-            manifest = msgspec.json.decode(files.read_anew(self.path / name / MANIFEST, levels=2), type=LayerManifest)
-        except (OSError, ValueError, msgspec.MsgspecError):
+            manifest = schema.from_json(files.read_anew(self.path / name / MANIFEST, levels=2), LayerManifest)
+        except (OSError, msgspec.MsgspecError):
             return None
         return Layer(self.path / manifest.name, manifest)
 

@@ -8,10 +8,18 @@ is the job's; the others are for what the job depends on and can only be read.
 import os
 from pathlib import Path
 
+import msgspec
+
 from construir_ftp.machine import guest, qmp
 
 # What can be attached beside the job's disk: a microvm has 24 virtio-mmio places, four of which it has used up.
 MOST_READ_ONLY = 18
+
+
+class FdSet(msgspec.Struct):
+    """What QEMU answers to add-fd."""
+
+    number: int = msgspec.field(name="fdset-id")
 
 
 def args(read_only: int, transport: str) -> list[str]:
@@ -35,7 +43,8 @@ def _place_args(serial: str, is_read_only: bool, transport: str) -> list[str]:
 def insert(monitor: qmp.Monitor, job: int, read_only: tuple[Path, ...] = ()) -> None:
     """Put the job's file, an open descriptor, and files to be read into a machine whose guest has bound none of them.
 
-    All go in as descriptors: nothing of the host's paths is to be seen from inside. Raises OSError, CommandError.
+    All go in as descriptors: nothing of the host's paths is to be seen from inside. Raises OSError, CommandError,
+    MachineUnavailableError.
     """
     _put(monitor, guest.JOB_SERIAL, job, False)
     for number, path in enumerate(read_only):
@@ -47,7 +56,7 @@ def insert(monitor: qmp.Monitor, job: int, read_only: tuple[Path, ...] = ()) -> 
 
 
 def _put(monitor: qmp.Monitor, place: str, descriptor: int, is_read_only: bool) -> None:
-    fdset = monitor.ask("add-fd", fds=[descriptor])["fdset-id"]
+    fdset = monitor.ask_for(FdSet, "add-fd", fds=[descriptor]).number
     node = f"{place}-{fdset}"
     how: dict[str, object] = {"read-only": True} if is_read_only else {"discard": "unmap"}
     monitor.ask("blockdev-add", {"driver": "file", "node-name": node, "filename": f"/dev/fdset/{fdset}", **how})

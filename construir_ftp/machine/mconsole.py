@@ -7,7 +7,7 @@ machine gets its job: what the job may have taken over has nobody left to talk t
 import socket
 import struct
 
-from construir_ftp.errors import CommandError, MachineUnavailableError
+from construir_ftp.errors import CommandError, MachineUnavailableError, one_line
 
 _MAGIC, _VERSION = 0xCAFEBABE, 2
 _REQUEST, _ANSWER = struct.Struct("=III"), struct.Struct("=iII")
@@ -37,7 +37,7 @@ class Mconsole:
             raise MachineUnavailableError(f"a user-mode kernel does not answer ({command.split()[0]})") from error
         said = answer[_ANSWER.size :][:length].rstrip(b"\0").decode(errors="replace").strip()
         if problem:
-            raise CommandError(f"a user-mode kernel refuses '{command}': {said}")
+            raise CommandError(f"a user-mode kernel refuses '{command}': {one_line(said)}")
         return said
 
     def close(self) -> None:

@@ -10,11 +10,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from construir_ftp.errors import CommandError, MachineUnavailableError
+from construir_ftp import schema
+from construir_ftp.errors import CommandError, MachineUnavailableError, one_line
 
 _READ_BYTES = 64 * 1024
 # Longer than any answer to what is asked here. Nothing QEMU says may fill our memory.
@@ -23,6 +24,7 @@ _MAX_EVENTS = 256
 _QUOTED_CHARACTERS = 400
 
 Data = dict[str, Any]
+T = TypeVar("T")
 
 
 class _Message(msgspec.Struct):
@@ -94,6 +96,13 @@ class Monitor:
             if reply.answer is not msgspec.UNSET:
                 return reply.answer
 
+    def ask_for(self, kind: type[T], command: str, *, fds: Sequence[int] = ()) -> T:
+        """The same, where what is returned has to be a `kind`."""
+        try:
+            return msgspec.convert(self.ask(command, fds=fds), kind)
+        except msgspec.ValidationError as error:
+            raise MachineUnavailableError(f"QEMU answers {command} with nonsense: {_quoted(str(error))}") from error
+
     def wait_for(self, event: str, timeout_s: float | None = None, **data: object) -> Data:
         """Return the data of the first `event` that has these values in it; one that has come before counts.
 
@@ -129,8 +138,8 @@ class Monitor:
             self._unread += self._receive(awaited)
         line, _, self._unread = self._unread.partition(b"\n")
         try:
-            message = msgspec.json.decode(line, type=_Message)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            message = schema.from_json(line, _Message)
+        except msgspec.MsgspecError as error:
             raise MachineUnavailableError(f"QEMU sent nonsense instead of {awaited}: {line[:80]!r}") from error
         if message.event is not None:
             self._events.append(message)
@@ -153,7 +162,7 @@ class Monitor:
 
 
 def _quoted(text: str) -> str:
-    return " ".join(text[:_QUOTED_CHARACTERS].split())
+    return one_line(" ".join(text[:_QUOTED_CHARACTERS].split()))
 
 
 def _lost(what: str, error: OSError) -> MachineUnavailableError:

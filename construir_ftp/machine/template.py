@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import msgspec
+
 from construir_ftp.errors import ConstruirError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.machine import qmp, rehearsal
@@ -38,6 +40,19 @@ _RETRY_S = 300
 _MOST_KEPT = 4
 _CLONED = ("kvm", "tcg")
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+
+
+class DriveStats(msgspec.Struct):
+    """What has become of a drive."""
+
+    wr_operations: int
+
+
+class Drive(msgspec.Struct):
+    """One of what QEMU answers to query-blockstats."""
+
+    device: str
+    stats: DriveStats
 
 
 class Template:
@@ -149,7 +164,7 @@ def _started(shape: Shape, ram: Ram) -> Iterator[tuple[Machine, QemuEngine]]:
 def _save(monitor: qmp.Monitor, state: int) -> None:
     monitor.ask("stop")
     # What a clone takes over must not depend on a root disk that only its template has written to.
-    written = [drive["device"] for drive in monitor.ask("query-blockstats") if drive["stats"]["wr_operations"]]
+    written = [drive.device for drive in monitor.ask_for(list[Drive], "query-blockstats") if drive.stats.wr_operations]
     if written:
         raise ConstruirError(f"a machine without a job wrote to its disk ({', '.join(written)})")
     monitor.ask("migrate-set-capabilities", {"capabilities": _CAPABILITIES})

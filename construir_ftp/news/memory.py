@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.jobs.result import Moment
 from construir_ftp.news.boxes import Box
 from construir_ftp.news.events import Kind
@@ -43,10 +43,10 @@ class Memory(msgspec.Struct, kw_only=True):
 def load(spool: Path) -> Memory:
     """What is remembered; nothing, where there is no file. One that is damaged is told of in the log, and forgotten."""
     try:
-        return msgspec.json.decode((spool / FILE).read_bytes(), type=Memory)
+        return schema.from_json((spool / FILE).read_bytes(), Memory)
     except FileNotFoundError:
         return Memory()
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except msgspec.MsgspecError as error:
         log.error("%s can't be read, and begins anew: %s", spool / FILE, error)  # noqa: TRY400 - the message says it all
         return Memory()
 

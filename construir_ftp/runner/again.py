@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MissingError, RefusedError, UsageError
 from construir_ftp.image import baseimage, build, past, versions
@@ -116,8 +116,8 @@ def _bring(wanted: Resource, store: Store, base: BaseImage, bring: Bring, known:
         if not bring(wanted.name, draft) or files.sha256(draft / IMAGE) != _sha256(wanted):
             return
         try:
-            manifest = msgspec.json.decode((draft / MANIFEST).read_bytes(), type=LayerManifest)
-        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            manifest = schema.from_json((draft / MANIFEST).read_bytes(), LayerManifest)
+        except msgspec.MsgspecError as error:
             raise ConstruirError(f"layer {wanted.name}: what the server says of it makes no sense: {error}") from error
         told = (manifest.name, manifest.sha256, manifest.base)
         if told != (wanted.name, _sha256(wanted), base.manifest.digest()) or not known.issuperset(manifest.under):

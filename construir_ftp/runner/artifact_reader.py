@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from construir_ftp import schema
 from construir_ftp.diskimage import extfs, tree
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import outputs
@@ -44,7 +45,7 @@ _BOUNDS = Bounds()
 
 def main() -> None:
     """Write all of it to standard output."""
-    asked = msgspec.json.decode(sys.argv[1], type=Asked)
+    asked = schema.from_json(sys.argv[1], Asked)
     try:
         with open(0, "rb", closefd=False) as disk, open(1, "wb", closefd=False) as wire:
             for piece in pick(extfs.Image(disk), asked):

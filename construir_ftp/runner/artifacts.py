@@ -94,7 +94,7 @@ def _message(reader: Tool) -> Found | End:
         raise EOFError
     try:
         return outputs.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except msgspec.MsgspecError as error:
         raise ConstruirError(_NONSENSE) from error
 
 

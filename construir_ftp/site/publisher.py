@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, one_line
 from construir_ftp.jobs import inquiry, judging, places, service, tally
@@ -299,8 +299,8 @@ class Publisher:
     # -- room ----------------------------------------------------------------------------------------------------
 
     def _read_room(self) -> list[Sample]:
-        with suppress(OSError, ValueError, msgspec.MsgspecError):
-            return msgspec.json.decode((self._tree.path / _ROOM_FILE).read_bytes(), type=list[Sample])
+        with suppress(OSError, msgspec.MsgspecError):
+            return schema.from_json((self._tree.path / _ROOM_FILE).read_bytes(), list[Sample])
         return []
 
     def _note_room(self, now_s: float, free_bytes: int) -> list[Sample]:

@@ -11,7 +11,7 @@ from typing import IO, Literal, NamedTuple
 
 import msgspec
 
-from construir_ftp import process
+from construir_ftp import process, schema
 from construir_ftp.errors import CommandError, ConstruirError
 from construir_ftp.process import Argv
 
@@ -77,8 +77,8 @@ def _ask() -> _Answer:
         run(["squeue", "--json", "--me", "--states=all"], stdout=file)
         file.seek(0)
         try:
-            answer = msgspec.json.decode(file.read(), type=_Answer)
-        except (ValueError, msgspec.MsgspecError) as error:
+            answer = schema.from_json(file.read(), _Answer)
+        except msgspec.MsgspecError as error:
             raise ConstruirError(f"squeue --json can't be understood: {error}") from error
     # squeue of 22.05 ends well, with an empty list and this, where no slurmctld answers.
     if answer.errors:

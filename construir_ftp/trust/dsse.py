@@ -2,6 +2,7 @@
 
 import msgspec
 
+from construir_ftp import schema
 from construir_ftp.errors import DamagedError
 from construir_ftp.trust import ed25519
 from construir_ftp.trust.keys import PublicKey
@@ -45,8 +46,8 @@ def signed_bytes(payload: bytes) -> bytes:
 def parse(content: bytes, source: str) -> list[Envelope]:
     """All envelopes in a file. Raises DamagedError."""
     try:
-        found = [msgspec.json.decode(line, type=Envelope) for line in content.splitlines()]
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        found = [schema.from_json(line, Envelope) for line in content.splitlines()]
+    except msgspec.MsgspecError as error:
         raise DamagedError(f"{source}: not an envelope with a signed statement: {error}") from error
     if not found or any(envelope.payload_type != PAYLOAD_TYPE for envelope in found):
         raise DamagedError(f"{source}: expected envelopes of {PAYLOAD_TYPE}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from construir_ftp import schema
 from construir_ftp.errors import DamagedError
 from construir_ftp.jobs.result import ARTIFACTS, RESULT, Result
 from construir_ftp.trust.dsse import Envelope
@@ -54,8 +55,8 @@ class Statement(msgspec.Struct, frozen=True, rename="camel"):
 def read(envelope: Envelope, source: str) -> Statement:
     """What an envelope holds. Raises DamagedError."""
     try:
-        found = msgspec.json.decode(envelope.payload, type=Statement)
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        found = schema.from_json(envelope.payload, Statement)
+    except msgspec.MsgspecError as error:
         raise DamagedError(f"{source}: not a statement of in-toto's: {error}") from error
     if found.type_ != STATEMENT:
         raise DamagedError(f"{source}: not a statement of in-toto's: its type is {found.type_!a}")

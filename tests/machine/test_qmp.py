@@ -13,6 +13,7 @@ import pytest
 from construir_ftp import architecture, process
 from construir_ftp.errors import CommandError, MachineUnavailableError
 from construir_ftp.machine import qmp
+from construir_ftp.machine.disks import FdSet
 from construir_ftp.machine.qmp import Monitor
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
@@ -135,6 +136,20 @@ def test_nonsense_from_qemu_is_an_error_of_ours(pair: tuple[socket.socket, socke
         pair[1].sendall(line + b"\n")
         with pytest.raises(MachineUnavailableError, match="nonsense instead of an answer to query-status"):
             monitor.ask("query-status")
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"fdset-id": "x"}', b"[1]", b"null"])
+def test_answer_of_another_shape_is_an_error_of_ours(pair: tuple[socket.socket, socket.socket], answer: bytes) -> None:
+    pair[1].sendall(GREETING + AGREED + b'{"return": ' + answer + b"}\n")
+    with Monitor(pair[0], 5) as monitor, pytest.raises(MachineUnavailableError, match="add-fd with nonsense"):
+        monitor.ask_for(FdSet, "add-fd")
+
+
+def test_refusal_is_quoted_in_one_line(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[1].sendall(GREETING + AGREED + b'{"error": {"desc": "no\\u001b[2J\\u0000\\nsuccess"}}\n')
+    with Monitor(pair[0], 5) as monitor, pytest.raises(CommandError) as refused:
+        monitor.ask("query-status")
+    assert str(refused.value).isprintable()
 
 
 def test_endless_line_is_given_up(pair: tuple[socket.socket, socket.socket]) -> None:

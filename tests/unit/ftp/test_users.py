@@ -275,8 +275,11 @@ def test_damaged_file_is_named_with_what_to_do(users: Users, text: str, says: st
     assert users.path.read_bytes() == text.encode(errors="surrogateescape")
 
 
-def test_damaged_hash_is_an_error_not_a_wrong_password(users: Users) -> None:
-    users.path.write_text('[contributors.alice]\npassword = "$argon2id$v=19$m=65536,t=3,p=4$xx$yy"\n')
+@pytest.mark.parametrize(
+    "damaged", ["$argon2id$v=19$m=65536,t=3,p=4$xx$yy", "$argon2id$v=\u06619$m=8,t=1,p=1$c29tZXNhbHQ$MDAwMDAwMDAwMDA"]
+)
+def test_damaged_hash_is_an_error_not_a_wrong_password(users: Users, damaged: str) -> None:
+    users.path.write_text(f'[contributors.alice]\npassword = "{damaged}"\n')
     with pytest.raises(ConfigError, match="alice"):
         users.check("alice", PASSWORD)
 

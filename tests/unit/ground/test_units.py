@@ -16,7 +16,11 @@ def test_duration_is_said_in_its_largest_unit(written: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "said"), [("2h", "2h"), ("90min", "90min"), ("7201s", "7201s"), ("48h", "2d"), ("500ms", "0.5s")]
+    ("written", "said"),
+    [
+        *(("2h", "2h"), ("90min", "90min"), ("7201s", "7201s"), ("48h", "2d"), ("500ms", "0.5s")),
+        *(("1234567s", "1234567s"), ("12345.678s", "12345.678s"), ("3650d", "3650d")),
+    ],
 )
 def test_a_limit_is_said_as_one_would_set_it(written: str, said: str) -> None:
     assert exactly(Duration.parse(written)) == said

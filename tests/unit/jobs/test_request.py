@@ -58,7 +58,9 @@ def test_every_key_is_understood() -> None:
     TERMS.check(read, 2**20)
 
 
-@pytest.mark.parametrize("text", [ALL, "", 'env = {A = "\\u007f\\n\\\\ \\"q\\" é"}'])
+@pytest.mark.parametrize(
+    "text", [ALL, "", 'timeout = "3650d"', 'idle_timeout = "12345.678s"', 'env = {A = "\\u007f\\n\\\\ \\"q\\" é"}']
+)
 def test_what_is_rendered_says_the_same(text: str) -> None:
     assert request.read(request.render(request.read(text))) == request.read(text)
 
