@@ -6,15 +6,13 @@ commands in each run, 100,000 with --all.
 
 import io
 import json
-import logging
 import os
 import random
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from tests.support.ftpclient import LONG_S, PASSWORD, POOLS, House, reset, servi
 from tests.support.ftpgrammar import CRLF, RESULT, burst, first_reply, may_end_session
 from tests.support.places import PROJECT
 from tests.support.tlsclient import strict_context, tls_section
+from tests.support.watchedlog import watched_log
 
 QUICK, ALL = 6_000, 100_000
 PER_VISIT, AT_ONCE = 100, 8
@@ -35,37 +34,6 @@ MOMENT_S = 0.02
 
 class EndedError(Exception):
     """The connection is over."""
-
-
-class Faults(logging.Handler):
-    """What must not be in the log, whatever clients do: errors, and lines that are more than a line."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Look at a record."""
-        text = self.format(record)
-        if record.levelno >= logging.ERROR or record.exc_info or not text.isprintable():
-            self.found.append(text)
-
-
-@contextmanager
-def watched_log() -> Iterator[list[str]]:
-    """What was found in it, all levels included; pytest would keep all of it."""
-    faults, loggers = Faults(), [logging.getLogger(name) for name in ("construir", "construir_ftp")]
-    for logger in loggers:
-        logger.addHandler(faults)
-        logger.propagate = False
-        logger.setLevel(logging.DEBUG)
-    try:
-        yield faults.found
-    finally:
-        for logger in loggers:
-            logger.removeHandler(faults)
-            logger.propagate = True
-            logger.setLevel(logging.NOTSET)
 
 
 class Visitor:
