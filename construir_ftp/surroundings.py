@@ -65,6 +65,7 @@ class NodesSection(Section, frozen=True):
     lease: Duration = Duration.parse("1min")
     renew: Duration = Duration.parse("5s")
     scratch: str = ""
+    admit: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

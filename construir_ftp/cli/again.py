@@ -108,7 +108,7 @@ def cosign_command(settings: Config, what: Path, others: tuple[Path, ...], key: 
     """
     seal = _seal(settings)
     places = [_directory(one, settings) for one in (what, *others)]
-    mine, *theirs = [verify.check(place, _trusted(settings, key)) for place in places]
+    mine, *theirs = [verify.check(place, _trusted(settings, key), revoked=trust.revoked(settings)) for place in places]
     if mine.key != seal.key.public:
         raise UntrustedError(f"{places[0]} was not made here, so it is not for this key to sign", mine.key.fingerprint)
     runs = [recipe.of(proof.provenance) for proof in (mine, *theirs)]
@@ -189,7 +189,7 @@ def _proved(what: Path, place: Path, settings: Config, key: Path | None) -> stat
     """The provenance, of a whole result or alone. Raises UntrustedError, DamagedError."""
     known = _trusted(settings, key)
     if not what.is_file():
-        return verify.check(place, known).provenance
+        return verify.check(place, known, revoked=trust.revoked(settings)).provenance
     if not any(_envelope(what).is_signed_by(each) for each in known):
         raise UntrustedError(f"{what} is not signed by a key that is known here; name one: --key FILE")
     return _read(what)

@@ -22,6 +22,8 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import RunnerReport
 from construir_ftp.runner.drain import Stop, Watch
 from construir_ftp.runner.runner import Runner
+from construir_ftp.trust import node_key
+from construir_ftp.trust.seal import Seal
 
 _DIGEST_CHARACTERS = 12
 _SCRATCH_PREFIX = "construir-node-"
@@ -85,11 +87,15 @@ def _every(spool: Spool) -> Iterator[Told]:
         report = inquiry.of_node(spool, name)
         yield Told(
             name=name,
-            state=(inquiry.node_summary(spool, name).why or "there") if name in living else "gone",
+            state=_state(spool, name) if name in living else "gone",
             report=report,
             offered=nodes.offered(spool.path, name),
             pulse=nodes.pulse(spool.path, name),
         )
+
+
+def _state(spool: Spool, name: str) -> str:
+    return node_key.why_not(spool.path, name) or inquiry.node_summary(spool, name).why or "there"
 
 
 def _row(told: Told) -> list[str]:
@@ -133,3 +139,32 @@ def resume_node(settings: Config, name: str) -> None:
     nodes.resume(spool.path, name)
     spool.wake()
     click.echo(f"{name} takes jobs")
+
+
+@node_group.command("admit")
+@click.argument("name")
+@click.option("--fingerprint", help="Admit it only if its key has this one, as its log says it.")
+@configured
+def admit_node(settings: Config, name: str, fingerprint: str | None) -> None:
+    """Certify the key of a node, so that it takes jobs, and signs their results. It takes the front's key to do so."""
+    path, key = settings.spool_path(), node_key.asking(settings.spool_path(), name)
+    if key is not None and fingerprint not in (None, key.fingerprint):
+        raise UsageError(f"the key of node {name} has another fingerprint: {key.fingerprint}")
+    seal = Seal.of(path, settings.trust)
+    made = node_key.admit(path, name, key, seal.key, seal.host)
+    click.echo(f"{name} is admitted; its key is {made.key.fingerprint}, which its log says, too")
+    if seal.key.path.is_relative_to(path):
+        click.echo(
+            f"warning: nodes can read the front's own key, {seal.key.path}; move it, and set trust.key", err=True
+        )
+
+
+@node_group.command("revoke")
+@click.argument("name")
+@configured
+def revoke_node(settings: Config, name: str) -> None:
+    """Have a node take no more jobs, and nobody believe what its key has signed or will sign, such as after a theft."""
+    path = settings.spool_path()
+    key = node_key.revoke(path, name)
+    click.echo(f"the key of {name}, {key.fingerprint}, is revoked; no result that it has signed is proved any more")
+    click.echo("if its computer was stolen, have it no longer mount the spool either", err=True)

@@ -18,7 +18,7 @@ from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import SIGNATURE, SUMS
 from construir_ftp.trust import ed25519, equivalence, keys, verify
 from construir_ftp.trust.keys import PublicKey
-from construir_ftp.trust.verify import Proof
+from construir_ftp.trust.verify import Proof, Revoked
 
 T = TypeVar("T")
 
@@ -37,6 +37,16 @@ def trusted(key: Path | None) -> list[PublicKey]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{key}: can't be read; name a file with a public key: {error}") from error
     return keys.read(text, str(key))
+
+
+def revoked(settings: Config | None = None) -> set[Revoked]:
+    """The keys of nodes that a server known here, or the appliance on this computer, no longer vouches for."""
+    found = {(key, each) for server in known().every() for key in server.keys for each in server.revoked}
+    if settings is not None and (own := of_here(settings)):
+        from construir_ftp.trust import key_place
+
+        found |= {(key, each) for key in own for each in key_place.revoked(settings.spool_path())}
+    return found
 
 
 def of_here(settings: Config) -> list[PublicKey]:
@@ -74,12 +84,13 @@ def prove(
         return None
     with tempfile.TemporaryDirectory(prefix="construir-") as name:
         found = Path(name)
-        is_signed, trusted, stated = _asked(
+        is_signed, trusted, bad, stated = _asked(
             reach,
             where,
             lambda ftp: (
                 evidence.bring(ftp, job_id, found),
-                _keys(ftp, where) if named is None else named,
+                (trusted := _keys(ftp, where) if named is None else named),
+                _revoked(ftp, where, trusted),
                 evidence.statements(ftp, job_id) if brought else None,
             ),
         )
@@ -88,7 +99,9 @@ def prove(
             tell(f"not verified: {where} does not sign its results")
             return None
         try:
-            proof = verify.check(brought.place if brought else found, trusted, evidence=found, is_all=False)
+            proof = verify.check(
+                brought.place if brought else found, trusted, evidence=found, is_all=False, revoked=bad
+            )
             if brought:
                 _demand_signed(brought, found)
         except UntrustedError as error:
@@ -97,7 +110,8 @@ def prove(
     _demand_upload(proof, where, reach.memory.all())
     if brought and stated is not None:
         _take(brought.place, stated)
-    tell(f"verified: signed by {proof.builder}, key {proof.key.fingerprint}")
+    by_node = f", by its node {proof.node}" if proof.node else ""
+    tell(f"verified: signed by {proof.builder}, key {proof.key.fingerprint}{by_node}")
     return proof
 
 
@@ -171,6 +185,14 @@ def _keys(ftp: ftplib.FTP, where: Address) -> list[PublicKey]:
         known().keep(where, trusted)
         tell(f"the key of {where} is {trusted[0].fingerprint}; from now on another one is not taken for it")
     return trusted
+
+
+def _revoked(ftp: ftplib.FTP, where: Address, trusted: list[PublicKey]) -> set[Revoked]:
+    """What is known to be revoked, with what the server shows as that, which is kept."""
+    shown = known_keys.ask_revoked(ftp)
+    if shown and known().of(where):
+        known().keep(where, [], shown)
+    return revoked() | {(key, each) for key in trusted for each in shown}
 
 
 def _demand_no_key(where: Address, trusted: list[PublicKey]) -> None:

@@ -20,7 +20,7 @@ from construir_ftp.jobs.result import SUMS
 from construir_ftp.pack.detect import RUN
 from construir_ftp.trust import equivalence, verify
 from construir_ftp.trust.keys import PublicKey
-from construir_ftp.trust.verify import Proof
+from construir_ftp.trust.verify import Proof, Revoked
 
 _DONE = "/done/"
 _NOT_PROVED = (
@@ -54,7 +54,8 @@ def verify_command(
         _demand_result(place)
         own = [] if key else trust.of_here(settings)
         trusted = [*trust.trusted(key), *own]
-        proof = _proved(place, trusted, is_key_named=key is not None, partial=partial)
+        revoked = trust.revoked(settings)
+        proof = _proved(place, trusted, revoked, is_key_named=key is not None, partial=partial)
         _tell(proof, _whose(proof, key, own), _vouching(place, proof, trusted, own, quorum), partial=partial)
         return
     where, job_id = _on_server(reach, what)
@@ -65,7 +66,7 @@ def verify_command(
         proved = bring(reach, where, job_id, Path(name), (), named)
         known = trust.known().of(where) if named is None else named
         # Where that has proved nothing, for want of a signature or of what checks one, this says so.
-        proof = proved or verify.check(Path(name), known)
+        proof = proved or verify.check(Path(name), known, revoked=trust.revoked())
         # Others' statements beside it count by the keys that are known of other servers.
         every = [*known, *(trust.trusted(None) if named is None else ())]
         _tell(proof, _whose(proof, key, []), _vouching(Path(name), proof, every, [], quorum))
@@ -81,10 +82,12 @@ def _demand_result(place: Path) -> None:
         )
 
 
-def _proved(place: Path, trusted: list[PublicKey], *, is_key_named: bool, partial: bool) -> Proof:
+def _proved(
+    place: Path, trusted: list[PublicKey], revoked: set[Revoked], *, is_key_named: bool, partial: bool
+) -> Proof:
     """A directory proved. Raises UntrustedError, which says how another key is named, DamagedError, MissingError."""
     try:
-        return verify.check(place, trusted, is_all=not partial)
+        return verify.check(place, trusted, is_all=not partial, revoked=revoked)
     except UntrustedError as error:
         if is_key_named or not trusted:
             raise
@@ -145,7 +148,8 @@ def _extent(proof: Proof, *, partial: bool) -> str:
 def _lines(proof: Proof, whose: str, *, partial: bool) -> Iterator[str]:
     result, base = proof.result, proof.result.base_image
     yield f"{result.id}: {result.status}{f': {result.reason}' if result.reason else ''}"
-    yield f"proved: it is signed by {proof.key.fingerprint}, {whose}"
+    signer = f"node {proof.node}, certified by {proof.key.fingerprint}" if proof.node else proof.key.fingerprint
+    yield f"proved: it is signed by {signer}, {whose}"
     yield f"proved: {_extent(proof, partial=partial)}"
     yield f"said by {proof.builder}:"
     yield f"  the upload had sha256 {result.upload_sha256}"

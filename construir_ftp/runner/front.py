@@ -8,7 +8,7 @@ come back. Nothing here runs a job.
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -35,9 +35,10 @@ class _Heard(NamedTuple):
 class Front:
     """Of one spool, whose lock the caller holds."""
 
-    def __init__(self, spool: Path, lease_s: float) -> None:
+    def __init__(self, spool: Path, lease_s: float, admit: Callable[[str], None] = lambda name: None) -> None:
         # What it takes it holds under a name of its own: the jobs of the node "local" are not its business.
         self._spool, self._lease_s = Spool(spool, nodes.FRONT), lease_s
+        self._admit = admit
         # By directory in running/.
         self._heard: dict[str, _Heard] = {}
         self._living: list[str] | None = None
@@ -75,6 +76,8 @@ class Front:
         self._looked_at = now_s
         self._take_up()
         pulses = {name: nodes.pulse(self._spool.path, name) for name in nodes.names(self._spool.path)}
+        for name in pulses:
+            self._admit(name)
         counts = {pulse.holding: pulse.count for pulse in pulses.values() if pulse is not None}
         holdings = {path.name: path for path in self._of_others()}
         silent = {name for name in (*counts, *holdings) if self._silent_s(name, counts.get(name, -1), now_s) > 0}

@@ -3,6 +3,7 @@
 The appliance's own, "local", is the front as well: it holds the spool's lock, hears the bell and judges the others.
 """
 
+import functools
 import logging
 import socket
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from construir_ftp.config import TrustSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import inquiry, ipc, nodes, places, service
 from construir_ftp.jobs.nodes import Offered, Pulse
@@ -19,6 +21,8 @@ from construir_ftp.runner.fit import Fit
 from construir_ftp.runner.front import Front
 from construir_ftp.runner.withdrawal import Withdrawal
 from construir_ftp.surroundings import NodesSection
+from construir_ftp.trust import node_key
+from construir_ftp.trust.seal import Seal
 
 log = logging.getLogger("construir.runner")
 
@@ -45,6 +49,11 @@ class Node:
         self._offered: Offered | None = None
         self._offer_at_s = float("-inf")
 
+    def seal(self, section: TrustSection) -> Seal:
+        """What its results are signed with: the appliance's key, or one of its own. Raises ConstruirError."""
+        path = self._spool.path
+        return Seal.of(path, section) if self.is_front else Seal.of_node(path, section, self.name)
+
     @contextmanager
     def hold(self) -> Iterator[socket.socket]:
         """Be this node; gives what becomes readable when there is work. Raises ConstruirError where another is."""
@@ -62,8 +71,13 @@ class Node:
                     yield never
 
     @contextmanager
-    def living(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Say all the time, in a thread of its own, that it lives; `tell` is called once its jobs were taken."""
+    def living(self, tell: Callable[[], object], seal: Seal) -> Iterator[None]:
+        """Say all the time, in a thread of its own, that it lives; `tell` is called once its jobs were taken.
+
+        If it is the front, it certifies the keys of nodes that the configuration admits.
+        """
+        path, section = self._spool.path, self._section
+        admit = functools.partial(node_key.admit_by_rule, path, section.admit, seal.key, seal.host)
         over = threading.Event()
         self._beat()
         thread = threading.Thread(target=self._beat_until, args=(over, tell), name="node")
@@ -71,7 +85,7 @@ class Node:
         try:
             with ExitStack() as stack:
                 if self.is_front:
-                    stack.enter_context(Front(self._spool.path, self._section.lease).judging())
+                    stack.enter_context(Front(path, section.lease, admit).judging())
                 yield
         finally:
             over.set()
@@ -127,8 +141,10 @@ class Node:
             self._offered = offered
 
     def takes_jobs(self) -> bool:
-        """Whether the operator lets it."""
-        return service.read(self._spool.path).takes_jobs and not nodes.why_drained(self._spool.path, self.name)
+        """Whether the operator lets it, and what it signs is believed."""
+        path = self._spool.path
+        is_let = service.read(path).takes_jobs and not nodes.why_drained(path, self.name)
+        return is_let and (self.is_front or not node_key.why_not(path, self.name))
 
     def hear(self, datagram: bytes = ipc.CANCELLED) -> None:
         """What the bell says, or what it would."""

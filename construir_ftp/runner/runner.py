@@ -35,7 +35,7 @@ from construir_ftp.runner.owner import Owner
 from construir_ftp.runner.pause import UNSIGNED, Pause
 from construir_ftp.runner.resources import Resources, Supply
 from construir_ftp.runner.slot import Slot
-from construir_ftp.trust.seal import Seal, SigningError
+from construir_ftp.trust.seal import SigningError
 
 log = logging.getLogger("construir.runner")
 
@@ -51,7 +51,7 @@ class Runner:
         self._all_slots = (*self._slots, *self._installs.places)
         self._templates = Templates(config.machine.boot_timeout, self._look_again)
         self._latest: Resources | None = None
-        self._seal = Seal.of(spool.path, config.trust)
+        self._seal = self._node.seal(config.trust)
         self._supply = Supply(spool, config, self._templates, len(self._slots), self._seal)
         self._room = Room(spool, config.spool.min_free)
         self._waits_for_room = self._machines_fail = False
@@ -74,7 +74,7 @@ class Runner:
                 stack.callback(end.close)
             stack.callback(brake.resume)
             stack.callback(self._templates.close)
-            stack.enter_context(self._node.living(lambda: self._finish.send(b"!")))
+            stack.enter_context(self._node.living(lambda: self._finish.send(b"!"), self._seal))
             stack.callback(self._drain, stop, watch)
             self._making_ready = functools.partial(making_ready, stop, watch, self._config.machine.boot_timeout)
             with self._making_ready():

@@ -26,7 +26,7 @@ from waitress import wasyncore
 from construir_ftp.errors import ConfigError
 from construir_ftp.site.connections import Connection
 from construir_ftp.site.tree import INDEX
-from construir_ftp.trust.key_place import SIGNERS
+from construir_ftp.trust.key_place import REVOKED, SIGNERS
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
@@ -133,7 +133,7 @@ def _headers(names: list[str], status: os.stat_result) -> _Headers:
     if names[0] in _STRANGERS:
         kind, policy = _TEXT if _READABLE.fullmatch(name) and len(names) == 3 else _BYTES, SANDBOX
     else:
-        kind, policy = _TEXT if name == SIGNERS else _OURS.get(Path(name).suffix, _BYTES), POLICY
+        kind, policy = _TEXT if name in (SIGNERS, REVOKED) else _OURS.get(Path(name).suffix, _BYTES), POLICY
     return [
         ("Content-Type", kind),
         ("Content-Security-Policy", policy),

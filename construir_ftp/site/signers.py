@@ -6,15 +6,12 @@ from pathlib import Path
 from construir_ftp.errors import ConfigError
 from construir_ftp.site.tree import Tree
 from construir_ftp.trust import key_place
-from construir_ftp.trust.key_place import PUBLIC, SIGNERS
-
-FILES = (PUBLIC, SIGNERS)
 
 
 def put(tree: Tree, spool: Path) -> list[str]:
     """Have them in the site's directory, and no others; returns the keys' fingerprints, that of today first."""
     shown = key_place.published(spool)
-    for name in FILES:
+    for name in key_place.SHOWN:
         if name in shown:
             tree.put(name, shown[name])
         else:

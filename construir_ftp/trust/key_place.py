@@ -2,7 +2,9 @@
 
     <spool>/trust/construir.key      the private key (PKCS #8), for its owner; perhaps elsewhere, see `private`
                   construir.pub      its public half
-                  allowed_signers    a line for each key that has signed here, the newest first
+                  allowed_signers    two lines for each key that has signed here, the newest first: one for what it
+                                     signs, one for what the nodes sign that it certifies
+                  revoked_keys       the keys of nodes that were revoked, if there are any; see node_key
 
 The key is made where neither it nor construir.pub is: one that was lost is not replaced by itself. Whoever puts another
 one in its place has changed it from the next start on; what the old one has signed is still known by its line.
@@ -25,7 +27,8 @@ from construir_ftp.errors import ConfigError, ConstruirError
 from construir_ftp.trust import keys
 from construir_ftp.trust.keys import RAW_BYTES, PublicKey
 
-PRIVATE, PUBLIC, SIGNERS = "construir.key", "construir.pub", "allowed_signers"
+PRIVATE, PUBLIC, SIGNERS, REVOKED = "construir.key", "construir.pub", "allowed_signers", "revoked_keys"
+SHOWN = (SIGNERS, PUBLIC, REVOKED)
 _DIRECTORY = "trust"
 _PATIENCE_S = 60.0
 _MOST_BYTES = 2**20
@@ -71,7 +74,7 @@ def name(section: TrustSection) -> str:
 def published(spool: Path) -> dict[str, bytes]:
     """The files that anyone may read, by their names; none before the runner has started for the first time."""
     found = {}
-    for file in (SIGNERS, PUBLIC):
+    for file in SHOWN:
         with suppress(OSError):
             found[file] = files.read_anew(directory(spool) / file)[:_MOST_BYTES]
     return found
@@ -81,6 +84,12 @@ def known(spool: Path) -> list[PublicKey]:
     """All keys that have signed here, the newest first."""
     text = published(spool).get(SIGNERS, b"").decode(errors="replace")
     return keys.read(text, SIGNERS) if text else []
+
+
+def revoked(spool: Path) -> list[PublicKey]:
+    """The keys of nodes that are believed nothing any more."""
+    text = published(spool).get(REVOKED, b"").decode(errors="replace")
+    return keys.read(text, REVOKED) if text else []
 
 
 def private(spool: Path, section: TrustSection) -> Path:
@@ -106,16 +115,21 @@ def open_key(spool: Path, section: TrustSection) -> PrivateKey:
     try:
         _prepare(directory(spool))
         demand_not_lost(spool, path)
-        files.sweep_drafts(path.parent, path.name)  # one may hold a key, or be another name of this one
-        if not path.exists():
-            _make(path)
-        if path.parent != _handed_over():
-            demand_secret(path)
-        key = PrivateKey.of(path)
+        key = made(path)
         _publish(spool, key.public, name(section))
     except OSError as error:
         raise ConstruirError(f"the key that results are signed with: {error.filename}: {error.strerror}") from error
     return key
+
+
+def made(path: Path) -> PrivateKey:
+    """The key in a file, made if it is not there. Raises ConstruirError, OSError."""
+    files.sweep_drafts(path.parent, path.name)  # one may hold a key, or be another name of this one
+    if not path.exists():
+        _make(path)
+    if path.parent != _handed_over():
+        demand_secret(path)
+    return PrivateKey.of(path)
 
 
 def _prepare(place: Path) -> None:
@@ -168,7 +182,7 @@ def _publish(spool: Path, key: PublicKey, host: str) -> None:
     place, before = directory(spool), published(spool)
     old = [line for line in before.get(SIGNERS, b"").decode(errors="replace").splitlines() if key.line() not in line]
     wanted = {
-        SIGNERS: "\n".join([key.signer_line(host), *old, ""]).encode(),
+        SIGNERS: "\n".join([key.signer_line(host), key.authority_line(host), *old, ""]).encode(),
         PUBLIC: f"{key.line(f'{keys.PRINCIPAL}@{host}')}\n".encode(),
     }
     for file, content in wanted.items():

@@ -42,6 +42,10 @@ class PublicKey(msgspec.Struct, frozen=True):
         """As in allowed_signers: it is good for results alone."""
         return f'{PRINCIPAL},{PRINCIPAL}@{host} namespaces="{NAMESPACE}" {self.line()}'
 
+    def authority_line(self, host: str) -> str:
+        """The same, of the keys that it certifies."""
+        return f'{PRINCIPAL},{PRINCIPAL}@{host} cert-authority,namespaces="{NAMESPACE}" {self.line()}'
+
 
 def field(data: bytes) -> bytes:
     """A string as SSH writes it: its length, then its bytes (RFC 4251, 5)."""
@@ -67,7 +71,9 @@ def read(text: str, source: str) -> list[PublicKey]:
 def _is_for_us(line: str) -> bool:
     """Whether the options of a line in allowed_signers allow it to sign results."""
     namespaces = re.search(r'namespaces="([^"]*)"', line)
-    return "cert-authority" not in line.split() and (namespaces is None or NAMESPACE in namespaces[1].split(","))
+    return "cert-authority" not in re.split(r"[ ,]", line) and (
+        namespaces is None or NAMESPACE in namespaces[1].split(",")
+    )
 
 
 def _of_lines(lines: Iterable[str]) -> Iterable[PublicKey]:

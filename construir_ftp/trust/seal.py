@@ -13,7 +13,8 @@ import msgspec
 from construir_ftp.config import TrustSection
 from construir_ftp.errors import ConstruirError, plainly
 from construir_ftp.jobs.result import Result
-from construir_ftp.trust import dsse, key_place, sshsig, statement
+from construir_ftp.trust import dsse, key_place, node_key, sshsig, statement
+from construir_ftp.trust.certificate import Certificate
 from construir_ftp.trust.dsse import Envelope, EnvelopeSignature
 from construir_ftp.trust.key_place import PrivateKey
 from construir_ftp.trust.sshsig import Signature
@@ -40,10 +41,15 @@ class _Last(msgspec.Struct):
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """A key, and what the appliance that has it is called. Safe to use from several threads."""
+    """A key, and what the appliance that has it is called. Safe to use from several threads.
+
+    Where it is that of a node, it signs only with the certificate that the front has given to the node of that name.
+    """
 
     key: PrivateKey
     host: str
+    spool: Path | None = None
+    node: str = ""
     _last: _Last = msgspec.field(default_factory=_Last)
 
     @classmethod
@@ -53,9 +59,21 @@ class Seal(msgspec.Struct, frozen=True):
         log.info("results are signed with %s, as %s", key.public.fingerprint, key_place.name(section))
         return cls(key, key_place.name(section))
 
+    @classmethod
+    def of_node(cls, spool: Path, section: TrustSection, node: str) -> Self:
+        """That of a node, its key made if it has none. Raises ConstruirError."""
+        key, front = node_key.open_key(spool, node, section), key_place.known(spool)
+        if key.public in front[:1]:
+            log.info("results are signed with %s, the key of the front", key.public.fingerprint)
+            return cls(key, key_place.name(section))
+        log.info("results are signed with %s, the key of this node, once it is admitted", key.public.fingerprint)
+        return cls(key, key_place.name(section), spool, node)
+
     def provenance(self, result: Result, sums: dict[str, str], wishes: str, made_of: dict[str, Any]) -> bytes:
         """provenance.intoto.jsonl of a result; see statement.of_result. Raises SigningError."""
-        return self.envelope(statement.of_result(result, sums, wishes, self.host, made_of)).line()
+        certificate = self._certificate()
+        host = certificate.host if certificate else self.host
+        return self.envelope(statement.of_result(result, sums, wishes, host, made_of)).line()
 
     def envelope(self, told: Statement) -> Envelope:
         """A statement, signed. Raises SigningError."""
@@ -65,7 +83,8 @@ class Seal(msgspec.Struct, frozen=True):
 
     def signature(self, sums: bytes) -> bytes:
         """SHA256SUMS.sig, for a SHA256SUMS of this content. Raises SigningError."""
-        return sshsig.armored(Signature(self.key.public, self._sign(sshsig.signed_bytes(sums))))
+        signature = self._sign(sshsig.signed_bytes(sums))
+        return sshsig.armored(Signature(self.key.public, signature, self._certificate()))
 
     def demand_usable(self) -> None:
         """Raises SigningError where a result can't be signed: the key is not the one that was opened, or can't be read,
@@ -73,8 +92,19 @@ class Seal(msgspec.Struct, frozen=True):
         """
         with self._signing():
             self.key.demand_usable()
+        self._certificate()
         if not self._last.is_fresh():
             self._sign(_TRIAL)
+
+    def _certificate(self) -> Certificate | None:
+        """Of a node, as it is now. Raises SigningError where it has none that holds for its key."""
+        if self.spool is None:
+            return None
+        held = node_key.of(self.spool, self.node)
+        if held is None or held.key != self.key.public or node_key.why_not(self.spool, self.node):
+            why = node_key.why_not(self.spool, self.node) or "its certificate is that of another key"
+            raise SigningError(f"results can't be signed: node {self.node}: {why}")
+        return held
 
     def _sign(self, message: bytes) -> bytes:
         with self._signing():

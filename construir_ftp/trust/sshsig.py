@@ -8,6 +8,8 @@ import struct
 import msgspec
 
 from construir_ftp.errors import DamagedError
+from construir_ftp.trust import certificate
+from construir_ftp.trust.certificate import Certificate
 from construir_ftp.trust.ed25519 import SIGNATURE_BYTES
 from construir_ftp.trust.keys import KIND, NAMESPACE, PublicKey, field, of_blob
 
@@ -19,10 +21,11 @@ _SETTINGS = field(NAMESPACE.encode()) + field(b"") + field(_HASH)
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """Whose it says it is, and its bytes."""
+    """Whose it says it is, and its bytes; of a key that another one vouches for its certificate, too."""
 
     key: PublicKey
     raw: bytes
+    certificate: Certificate | None = None
 
 
 def signed_bytes(content: bytes) -> bytes:
@@ -33,7 +36,13 @@ def signed_bytes(content: bytes) -> bytes:
 def armored(signature: Signature) -> bytes:
     """The file beside the signed one."""
     signed = field(KIND.encode()) + field(signature.raw)
-    whole = _MAGIC + _VERSION + field(signature.key.blob) + _SETTINGS + field(signed)
+    whole = (
+        _MAGIC
+        + _VERSION
+        + field(signature.certificate.blob if signature.certificate else signature.key.blob)
+        + _SETTINGS
+        + field(signed)
+    )
     text = base64.b64encode(whole).decode()
     lines = [text[at : at + _LINE_CHARACTERS] for at in range(0, len(text), _LINE_CHARACTERS)]
     return "\n".join([_BEGIN, *lines, _END, ""]).encode()
@@ -43,10 +52,14 @@ def parse(content: bytes) -> Signature:
     """Read such a file. Raises DamagedError unless it is, to the last byte, what `armored` would write."""
     try:
         whole = base64.b64decode(b"".join(content.splitlines()[1:-1]), validate=True)
-        blob_bytes = len(field(KIND.encode())) + len(field(bytes(32)))
-        start = len(_MAGIC + _VERSION) + 4
-        found = Signature(of_blob(whole[start : start + blob_bytes]), whole[-SIGNATURE_BYTES:])
-    except (binascii.Error, ValueError) as error:
+        blob, _ = certificate.take(whole[len(_MAGIC + _VERSION) :])
+        raw = whole[-SIGNATURE_BYTES:]
+        if blob.startswith(field(certificate.CERTIFIED.encode())):
+            certified = certificate.parse(blob)
+            found = Signature(certified.key, raw, certified)
+        else:
+            found = Signature(of_blob(blob), raw)
+    except (binascii.Error, struct.error, ValueError) as error:
         raise _nonsense() from error
     if armored(found) != content:
         raise _nonsense()

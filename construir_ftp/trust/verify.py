@@ -7,7 +7,7 @@ a result stands beside it, in STATEMENTS, and counts for nothing until its signa
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from construir_ftp.jobs import sums
 from construir_ftp.jobs.result import PROVENANCE, RESULT, SIGNATURE, SUMS, Result
 from construir_ftp.trust import dsse, ed25519, sshsig, statement
 from construir_ftp.trust.keys import PublicKey
+from construir_ftp.trust.sshsig import Signature
 from construir_ftp.trust.statement import Statement
 
 # Statements that were made of the result later, each with signatures of its own.
@@ -26,12 +27,18 @@ _SIGNED_APART = (SUMS, SIGNATURE, STATEMENTS)
 # More than an appliance writes: a list of twenty thousand files, and of all packages there are.
 _MOST_BYTES = 64 * 2**20
 _SHOWN_CHARACTERS, _MOST_NAMED = 200, 5
+# A front's key, and that of a node which it no longer vouches for.
+Revoked = tuple[PublicKey, PublicKey]
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What was proved: that `key` vouches for the result, which is of this job, and of which these files are here."""
+    """What was proved: that `key` vouches for the result, which is of this job, and of which these files are here.
+
+    Where it vouches for the key of a node, which has signed, `node` is what it calls that.
+    """
 
     key: PublicKey
+    node: str = ""
     result: Result
     provenance: Statement
     files: tuple[str, ...]
@@ -44,15 +51,22 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         return one_line(told["runDetails"]["builder"]["id"])[:_SHOWN_CHARACTERS]
 
 
-def check(place: Path, trusted: Sequence[PublicKey], *, evidence: Path | None = None, is_all: bool = True) -> Proof:
-    """Prove the result in the directory `place` by one of these keys.
+def check(
+    place: Path,
+    trusted: Sequence[PublicKey],
+    *,
+    evidence: Path | None = None,
+    is_all: bool = True,
+    revoked: Collection[Revoked] = (),
+) -> Proof:
+    """Prove the result in the directory `place` by one of these keys, or one that it has certified and not `revoked`.
 
     What is signed is looked for in `evidence`, if that is another directory. Unless `is_all`, files may be missing, and
     there may be others, which are not looked at. Raises UntrustedError where no such key has signed it, DamagedError
     where anything is not as it was signed, MissingError where there is nothing to be proved.
     """
     evidence = evidence or place
-    listed, key = _signed_list(evidence, trusted)
+    listed, signature, key = _signed_list(evidence, trusted, revoked)
     there = set(_files(place)) - set(_SIGNED_APART)
     missing, added = tuple(sorted(listed.keys() - there)), sorted(there - listed.keys())
     if is_all and added:
@@ -62,10 +76,12 @@ def check(place: Path, trusted: Sequence[PublicKey], *, evidence: Path | None = 
     for path, name in (*((place / name, name) for name in sorted(there - set(added))), *_told_in(evidence)):
         if _sha256(path) != listed.get(name):
             raise DamagedError(f"{_shown([name])} is not what was signed")
-    told = _provenance(evidence, key)
+    told = _provenance(evidence, signature.key)
     result = _result(evidence)
     _compare(told, result, listed)
-    return Proof(key=key, result=result, provenance=told, files=tuple(sorted(there - set(added))), missing=missing)
+    node = one_line(signature.certificate.name)[:_SHOWN_CHARACTERS] if signature.certificate else ""
+    here = tuple(sorted(there - set(added)))
+    return Proof(key=key, node=node, result=result, provenance=told, files=here, missing=missing)
 
 
 def _told_in(evidence: Path) -> list[tuple[Path, str]]:
@@ -78,8 +94,8 @@ def is_signed(place: Path) -> bool:
 
 
 def signer(place: Path) -> PublicKey:
-    """The key that the result in a directory says it is signed by. Raises MissingError, DamagedError."""
-    return sshsig.parse(content(place / SIGNATURE)).key
+    """The key that the result in a directory says vouches for it. Raises MissingError, DamagedError."""
+    return _vouching(sshsig.parse(content(place / SIGNATURE)))
 
 
 def content(path: Path) -> bytes:
@@ -91,18 +107,34 @@ def content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _signed_list(place: Path, trusted: Sequence[PublicKey]) -> tuple[dict[str, str], PublicKey]:
+def _signed_list(
+    place: Path, trusted: Sequence[PublicKey], revoked: Collection[Revoked]
+) -> tuple[dict[str, str], Signature, PublicKey]:
+    """What is signed, the signature, and the trusted key that it rests on."""
     listed, signature = content(place / SUMS), sshsig.parse(content(place / SIGNATURE))
-    if signature.key not in trusted:
+    key = _vouching(signature)
+    if (key, signature.key) in revoked:
+        fingerprint = signature.key.fingerprint
+        node = one_line(signature.certificate.name)[:_SHOWN_CHARACTERS] if signature.certificate else ""
+        raise UntrustedError(
+            f"it is signed by node {node}, {fingerprint}, whose key was revoked; have the job run again", fingerprint
+        )
+    if key not in trusted:
         known = ", ".join(key.fingerprint for key in trusted[:_MOST_NAMED])
         raise UntrustedError(
-            f"it is signed by {signature.key.fingerprint}, which is not known here"
+            f"it is signed by {key.fingerprint}, which is not known here"
             + (f"; known: {known}" if known else "; name a key that you have from its operator: --key FILE"),
-            signature.key.fingerprint,
+            key.fingerprint,
         )
     if not ed25519.verify(signature.key, sshsig.signed_bytes(listed), signature.raw):
         raise DamagedError(f"{SUMS} is not what {signature.key.fingerprint} has signed")
-    return sums.parse(listed), signature.key
+    return sums.parse(listed), signature, key
+
+
+def _vouching(signature: Signature) -> PublicKey:
+    """Which key has to be trusted: the signer's, or that which has certified it."""
+    certificate = signature.certificate
+    return certificate.authority if certificate is not None and certificate.is_valid() else signature.key
 
 
 def _provenance(place: Path, key: PublicKey) -> Statement:

@@ -39,6 +39,7 @@ grace = "500ms"
 [nodes]
 lease = "{lease_s:g}s"
 renew = "500ms"
+admit = ["*"]
 [tls]
 certificate = "{certificate}"
 key = "{key}"

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import process
+from construir_ftp.config import TrustSection
 from construir_ftp.jobs import sums
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.result import Signer
 from construir_ftp.jobs.spool import Job
 from construir_ftp.site.pages import Pages, Server
 from construir_ftp.site.tree import Tree
-from construir_ftp.trust import key_place, verify
+from construir_ftp.trust import key_place, node_key, verify
 from construir_ftp.trust.seal import Seal
 from tests.support import images, signed, sites
 from tests.support.appliance import construir
@@ -276,3 +277,27 @@ def test_the_commands_on_the_page_of_a_result_do_what_they_say(house: House, sea
     assert said.stdout.splitlines()[-1] == "result.json: OK"
     assert (home / signed.ID / "greet.img.zst").read_bytes() == image
     assert (home / f"{signed.ID}-files/run.sh").is_file()
+
+
+def test_that_a_node_was_revoked_is_known_from_its_server_and_remembered(
+    run: Command, house: House, seal: Seal, tmp_path: Path
+) -> None:
+    spool = house.spool
+    far = Seal.of_node(spool.path, TrustSection(key=str(tmp_path / "far.key")), "far")
+    node_key.admit(spool.path, "far", far.key.public, seal.key, seal.host)
+    signed.result(spool, far, OTHER_ID)
+    fetched = run("fetch", OTHER_ID, "-o", "one")
+    assert fetched.returncode == 0
+    assert f"key {seal.key.public.fingerprint}, by its node far" in fetched.stderr
+    proved = run("verify", "one")
+    assert proved.returncode == 0
+    assert f"node far, certified by {seal.key.public.fingerprint}" in proved.stdout
+
+    node_key.revoke(spool.path, "far")
+    assert run("fetch", OTHER_ID, "-o", "two").returncode == 79
+    (key_place.directory(spool.path) / "revoked_keys").unlink()
+    for what in ("one", OTHER_ID):
+        refused = run("verify", what)
+        assert refused.returncode == 79
+        assert "by node far" in refused.stderr
+        assert "whose key was revoked" in refused.stderr

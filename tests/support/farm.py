@@ -15,7 +15,7 @@ from tests.support.appliance import CONFIG, Appliance
 LEASE_S = 8.0
 _PATIENCE_S = 300.0
 # A slot each, so that what runs elsewhere is seen; a lease that a busy host keeps.
-FARM = CONFIG.replace("slots = 2", "slots = 1") + f'[nodes]\nlease = "{LEASE_S:g}s"\nrenew = "500ms"\n'
+FARM = CONFIG.replace("slots = 2", "slots = 1") + f'[nodes]\nlease = "{LEASE_S:g}s"\nrenew = "500ms"\nadmit = ["*"]\n'
 
 
 def wait_until(is_so: Callable[[], object], log: Callable[[], str]) -> None:

@@ -106,6 +106,37 @@ def test_job_of_a_node_that_is_killed_runs_elsewhere_once_its_lease_is_over(fron
     assert f"job {job}: node far says nothing any more, back in the queue" in front.log.read_text()
 
 
+@EVERY_KIND
+def test_node_takes_jobs_once_it_is_admitted_and_ssh_keygen_proves_what_it_has_signed(
+    front: Appliance, tmp_path: Path
+) -> None:
+    """With another key than the front's, and no more than a contributor has: allowed_signers, and the result."""
+    drain(front, "local")
+    config, asks = tmp_path / "far.toml", f"--spool={front.spool}"
+    config.write_text(f'{front.config.read_text()}[trust]\nkey = "{tmp_path / "far.key"}"\n')
+    with node(front, "far", config) as far:
+        construir("node", "revoke", "far", asks, check=True)
+        far.stop()
+        (tmp_path / "far.key").unlink()
+        far.start()
+        job = front.submit(image(tmp_path, "sleeps", SLEEPS))
+        wait_until(lambda: "not admitted" in construir("nodes", asks).stdout, far.log.read_text)
+        assert far.jobs() == []
+        construir("node", "admit", "far", asks, check=True)
+        assert front.wait(job)["status"] == "success"
+    done = front.spool / "done" / job
+    with front.session() as ftp, (tmp_path / "allowed_signers").open("wb") as file:
+        ftp.retrbinary("RETR /allowed_signers", file.write)
+        assert "revoked_keys" in ftp.nlst("/")
+    argv = f"ssh-keygen -Y verify -f {tmp_path}/allowed_signers -I construir -n construir -s SHA256SUMS.sig"
+    run("sh", "-c", f"cd {done} && {argv} <SHA256SUMS")
+    told = construir("verify", str(done), asks, check=True)
+    assert "signed by node far, certified by SHA256:" in told.stdout
+    construir("node", "revoke", "far", asks, check=True)
+    refused = construir("verify", str(done), asks)
+    assert (refused.returncode, "whose key was revoked" in refused.stderr) == (79, True)
+
+
 def test_job_that_was_claimed_and_not_begun_is_not_lost(front: Appliance, tmp_path: Path) -> None:
     drain(front, "local")
     with node(front) as far:

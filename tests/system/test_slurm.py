@@ -27,6 +27,7 @@ CLUSTER = f"""{CONFIG}
 [nodes]
 lease = "{LEASE_S}s"
 renew = "1s"
+admit = ["*"]
 [slurm]
 max_pilots = 4
 memory = "1900MiB"

@@ -52,7 +52,7 @@ class Notices:
             return self.readme.encode()
         if names == [STATUS]:
             return _json(self.summary())
-        if len(names) == 1 and names[0] in (key_place.PUBLIC, key_place.SIGNERS):
+        if len(names) == 1 and names[0] in key_place.SHOWN:
             return key_place.published(self._spool.path).get(names[0])
         if len(names) == 3 and names[0] == "running" and names[2] == STATUS:
             return self._of_job(names[1])

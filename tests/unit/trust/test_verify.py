@@ -135,7 +135,7 @@ def test_a_provenance_of_another_result_is_noticed_although_it_is_signed(done: P
     (envelope,) = dsse.parse((other / "provenance.intoto.jsonl").read_bytes(), "it")
     with pytest.raises(DamagedError, match="is of another result: its files, its job"):
         verify._compare(
-            statement.read(envelope, "it"), verify._result(done), verify._signed_list(done, [seal.key.public])[0]
+            statement.read(envelope, "it"), verify._result(done), verify._signed_list(done, [seal.key.public], ())[0]
         )
 
 
