@@ -4,7 +4,11 @@ Each source is the newest in the archive of the configured base image. It is fet
 `construir init`, and run by `construir run`. Not compared are packages of debugging symbols, which have an archive of
 their own. Of a .deb that differs is said in which files, and in which sections of an executable.
 
-Run from the repository: .venv/bin/python -m tests.bench.debian [--config FILE] [--keep DIR] [SOURCE... | HOW MANY]
+SOURCE may have a version, `ca-certificates=20230311+deb12u1`. With --compiler, such as 12.2.0-14, all that is compiled
+says that it was by that revision of gcc, which the archive may have no longer: by nothing else is the machine another.
+
+Run from the repository: .venv/bin/python -m tests.bench.debian [--config FILE] [--keep DIR] [--compiler VERSION]
+[SOURCE... | HOW MANY]
 """
 
 import argparse
@@ -22,17 +26,35 @@ from typing import NamedTuple
 from elftools.elf.elffile import ELFFile
 
 from construir_ftp import config, process
-from construir_ftp.errors import CommandError
+from construir_ftp.errors import CommandError, UsageError
 from construir_ftp.image import baseimage
 from construir_ftp.layers.apt import Archive
+from construir_ftp.pack.detect import RUN
 from tests import bench
 
 # Small ones, those that need few packages first: uploads to a stable suite, whose tools have changed little since.
 SOURCES = (
     *("base-files", "distro-info-data", "what-is-python", "mobian-keyring", "usrmerge", "ucf", "kernel-wedge", "debvm"),
     *("sitesummary", "debootstrap", "initramfs-tools", "gosa-plugins-sudo", "gosa-plugins-netgroups", "debian-edu-fai"),
-    *("debian-edu-install", "libfcgi", "tinyxml", "unadf", "dmitry", "jdupes"),
+    *("debian-edu-install", "ca-certificates=20230311+deb12u1", "libfcgi", "tinyxml", "unadf", "dmitry", "jdupes"),
 )
+# What a compiler calls itself is in the section .comment of all that it makes, of what it is linked with, too, and so
+# in the build ID. The assembler, which is told it, is given another name; what is linked to everything has none.
+_NAME_COMPILER = r"""
+as=$(readlink -f /usr/bin/as)
+mv "$as" "$as.real"
+cat >"$as" <<'END'
+#!/bin/sh
+for each; do
+    case $each in *.s) sed -i '/\.ident/s/(Debian [^)]*)/(Debian {version})/' "$each" ;; esac
+done
+exec "$(readlink -f /usr/bin/as).real" "$@"
+END
+chmod 755 "$as"
+find /usr/lib/gcc /usr/lib/x86_64-linux-gnu '(' -name '*crt*.o' -o -name libgcc.a -o -name libc_nonshared.a ')' \
+    -exec objcopy --remove-section=.comment '{{}}' ';'
+"""
+_COMPILER = re.compile(r"[A-Za-z0-9.+~-]*")
 _FETCH_S = 1800.0
 _BUILD_S = 3 * 3600.0
 _MOST_NAMED = 3
@@ -56,7 +78,7 @@ class Outcome(NamedTuple):
             said = f"the same, byte for byte ({len(self.same)})"
         else:
             said = f"{len(self.different)} of {len(self.same) + len(self.different)} differ: {self.why}"
-        return f"| {self.source} {self.version} | {said} |"
+        return f"| {self.source.partition('=')[0]} {self.version} | {said} |"
 
 
 class Suite:
@@ -151,7 +173,16 @@ def _sections(*executables: Member) -> list[str]:
     return [name for name in theirs | ours if ours.get(name) != theirs.get(name)]
 
 
-def build(suite: Suite, source: str, place: Path, options: list[str]) -> Outcome:
+def name_compiler(job: Path, version: str) -> None:
+    """Have what the job compiles say that it was by this revision of gcc."""
+    if not _COMPILER.fullmatch(version):
+        raise UsageError(f"{version!a} is no version of a compiler, such as 12.2.0-14")
+    program = job / RUN
+    first, rest = program.read_text().split("set -eux\n", 1)
+    program.write_text(f"{first}set -eux{_NAME_COMPILER.format(version=version)}{rest}")
+
+
+def build(suite: Suite, source: str, place: Path, options: list[str], compiler: str = "") -> Outcome:
     """One source, by a job."""
     try:
         dsc = suite.fetch_source(source, place / "job")
@@ -160,6 +191,8 @@ def build(suite: Suite, source: str, place: Path, options: list[str]) -> Outcome
     version = next(line for line in dsc.read_text().splitlines() if line.startswith("Version: ")).split()[1]
     log = place / "log"
     construir("init", dsc.parent, log=log)
+    if compiler:
+        name_compiler(dsc.parent, compiler)
     code = construir("run", dsc.parent, "-o", place / "result", *options, log=log)
     if code:
         result = place / "result/result.json"
@@ -196,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--compiler", default="")
     parser.add_argument("sources", nargs="*")
     given = parser.parse_args()
     options = [f"--config={given.config.resolve()}"] if given.config else []
@@ -203,7 +237,7 @@ def main() -> None:
         kept = given.keep.resolve() if given.keep else place
         suite = Suite(place / "apt", config.load(given.config))
         for source in wanted(given.sources):
-            print(build(suite, source, kept / source, options).words(), flush=True)
+            print(build(suite, source, kept / source, options, given.compiler).words(), flush=True)
 
 
 if __name__ == "__main__":
