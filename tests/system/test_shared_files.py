@@ -124,7 +124,7 @@ def test_wish_for_the_end_of_a_job_that_waits_is_known_at_once(front: Path, node
     """Also to a host that has just seen that there was none."""
     at_front, at_node = spools(front, node)
     for number in range(3):
-        job_id = send(at_front, number).id
+        job_id = send(at_front, after_s=number).id
         assert at_front.withdraw() == []
         at_node.cancel(job_id)
         (withdrawn,) = at_front.withdraw()
