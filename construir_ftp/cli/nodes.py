@@ -166,5 +166,6 @@ def revoke_node(settings: Config, name: str) -> None:
     """Have a node take no more jobs, and nobody believe what its key has signed or will sign, such as after a theft."""
     path = settings.spool_path()
     key = node_key.revoke(path, name)
+    nodes.withdraw(path, name)
     click.echo(f"the key of {name}, {key.fingerprint}, is revoked; no result that it has signed is proved any more")
     click.echo("if its computer was stolen, have it no longer mount the spool either", err=True)

@@ -118,6 +118,12 @@ def offer(spool: Path, name: str, offered: Offered) -> None:
         files.replace(place(spool, name) / "offer.json", msgspec.json.encode(offered))
 
 
+def withdraw(spool: Path, name: str) -> None:
+    """Offer nothing any more: nobody is promised what is there."""
+    with suppress(OSError):
+        (spool / DIRECTORY / name / "offer.json").unlink()
+
+
 def beat(spool: Path, name: str, pulse: Pulse) -> None:
     """Say that the node lives. Raises OSError."""
     files.replace(place(spool, name) / "alive", msgspec.json.encode(pulse))

@@ -130,6 +130,10 @@ class Node:
         if now_s < self._offer_at_s:
             return
         self._offer_at_s = now_s + _OFFER_S
+        if not self._is_believed():
+            self._offered = None
+            nodes.withdraw(self._spool.path, self.name)
+            return
         try:
             offered = what()
         except (ConstruirError, OSError) as error:  # it is said when there is a job
@@ -144,7 +148,10 @@ class Node:
         """Whether the operator lets it, and what it signs is believed."""
         path = self._spool.path
         is_let = service.read(path).takes_jobs and not nodes.why_drained(path, self.name)
-        return is_let and (self.is_front or not node_key.why_not(path, self.name))
+        return is_let and self._is_believed()
+
+    def _is_believed(self) -> bool:
+        return self.is_front or not node_key.why_not(self._spool.path, self.name)
 
     def hear(self, datagram: bytes = ipc.CANCELLED) -> None:
         """What the bell says, or what it would."""

@@ -121,7 +121,7 @@ def test_node_takes_jobs_once_it_is_admitted_and_ssh_keygen_proves_what_it_has_s
         far.start()
         job = front.submit(image(tmp_path, "sleeps", SLEEPS))
         wait_until(lambda: "not admitted" in construir("nodes", asks).stdout, far.log.read_text)
-        assert far.jobs() == []
+        assert (far.jobs(), (front.spool / "nodes/far/offer.json").exists()) == ([], False)
         construir("node", "admit", "far", asks, check=True)
         assert front.wait(job)["status"] == "success"
     done = front.spool / "done" / job
