@@ -16,7 +16,7 @@ from construir_ftp.cli.options import as_json_option, configured, print_json, pr
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
-from construir_ftp.jobs import inquiry, nodes
+from construir_ftp.jobs import inquiry, nodes, places
 from construir_ftp.jobs.nodes import Machines, Offered, Pulse
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import RunnerReport
@@ -73,9 +73,10 @@ def nodes_command(settings: Config, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    front = nodes.offered(spool.path, places.LOCAL)
     table = Table("node", "state", "busy", "slots", "cpus", "memory", "load", "machines", box=None)
     for told in found:
-        table.add_row(*_row(told))
+        table.add_row(*_row(told, front))
     print_table(table)
     if not nodes.living(spool.path):
         click.echo(f"which of them live, nobody knows: {NOT_SERVED}")
@@ -98,14 +99,23 @@ def _state(spool: Spool, name: str) -> str:
     return node_key.why_not(spool.path, name) or inquiry.node_summary(spool, name).why or "there"
 
 
-def _row(told: Told) -> list[str]:
+def _row(told: Told, front: Offered | None) -> list[str]:
     name, state, busy, slots = told.name, printable(told.state), len(told.report.busy), told.report.slots
     if told.offered is None or told.state == "gone":
         return [name, state, "", "", "", "", "", ""]
     load = f"{told.pulse.load:.1f}" if told.pulse else ""
     memory = f"{told.offered.memory_bytes >> 20} MiB"
-    machines = ", ".join(f"{base} {_in_words(kind)}" for base, kind in sorted(told.offered.bases.items()))
+    machines = ", ".join(
+        f"{base} {_in_words(kind)}{_not_the_fronts(base, kind, front)}"
+        for base, kind in sorted(told.offered.bases.items())
+    )
     return [name, state, str(busy), str(slots), str(told.offered.processors), memory, load, printable(machines)]
+
+
+def _not_the_fronts(base: str, kind: Machines, front: Offered | None) -> str:
+    """A word on a base image that no job is run on, since the front promises another one by that name."""
+    promised = front.bases.get(base) if front else None
+    return " refused: not the front's" if promised and promised.digest != kind.digest else ""
 
 
 def _in_words(kind: Machines) -> str:

@@ -199,7 +199,19 @@ def suits_any_other(spool: Path, wanted: Wishes, image_bytes: int) -> bool:
 def suits(spool: Path, name: str, wanted: Wishes, image_bytes: int) -> bool:
     """Whether a node can run such a job, by its own word."""
     found = offered(spool, name)
-    return found is not None and not why_not(found, wanted, image_bytes)
+    return found is not None and not (
+        why_not(found, wanted, image_bytes) or why_another_image(found, offered(spool, places.LOCAL), wanted)
+    )
+
+
+def why_another_image(there: Offered, front: Offered | None, wanted: Wishes) -> str:
+    """Why a node's base image is not the one that the front promises by that name; empty if it is, or has none."""
+    name = wanted.base_name(there.default_base)
+    if front is None or name not in front.bases or name not in there.bases:
+        return ""
+    if there.bases[name].digest == front.bases[name].digest:
+        return ""
+    return f"its base image {name} is another one than the front's: bring it by image export and image import"
 
 
 # -- what the front says -----------------------------------------------------------------------------------------

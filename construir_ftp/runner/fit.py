@@ -53,6 +53,8 @@ class Fit:
             # One that has gone may come back: it is waited for until it is forgotten.
             known = nodes.names(self._spool.path) if is_local else ()
             return is_local and not any(nodes.suits(self._spool.path, name, wanted, size_bytes) for name in known)
+        if not is_local and nodes.why_another_image(self._offered, others.get(places.LOCAL), wanted):
+            return False
         return not self._is_left(record, wanted, others)
 
     def _is_left(self, record: Record, wanted: Wishes, others: dict[str, Offered]) -> bool:
@@ -67,7 +69,7 @@ class Fit:
         return now_s - self._left[kind] < _LEFT_S
 
     def _is_quicker(self, name: str, other: Offered, wanted: Wishes, image_bytes: int) -> bool:
-        if _emulates(other, wanted) or nodes.why_not(other, wanted, image_bytes):
+        if _emulates(other, wanted) or not nodes.suits(self._spool.path, name, wanted, image_bytes):
             return False
         report = inquiry.of_node(self._spool, name)
         is_free = len(report.busy) < report.slots and not (report.pause or report.paused)

@@ -70,6 +70,20 @@ def test_appliance_that_is_alone_takes_everything(served: Spool) -> None:
     assert all(takes(alone, toml) for toml in ("", ARM, "no toml"))
 
 
+def test_node_runs_no_job_on_another_base_image_than_the_fronts(served: Spool) -> None:
+    offered = offers("amd64", "bookworm-amd64", "trixie-amd64", memory_bytes=8 * GIB)
+    changed = {**offered.bases, "bookworm-amd64": Machines(digest="old", architecture="amd64", accelerator="tcg")}
+    old = live(served, "old", msgspec.structs.replace(offered, bases=changed))
+    assert takes(old, ""), "there is no front yet that promises another"
+    local = live(served, "local", offers("amd64", "bookworm-amd64"))
+    assert (takes(local, ""), takes(old, "")) == (True, False)
+    assert takes(old, 'base = "trixie-amd64"'), "of which the front has none"
+    large = request.read('memory = "4GiB"')
+    assert not nodes.suits_any_other(served.path, large, 1)
+    live(served, "same", offered)
+    assert nodes.suits_any_other(served.path, large, 1)
+
+
 def test_job_goes_to_the_node_that_has_what_it_asks_for(served: Spool) -> None:
     local = live(served, "local", offers("amd64", "bookworm-amd64"))
     large = live(served, "large", offers("amd64", "bookworm-amd64", "trixie-amd64", memory_bytes=8 * GIB))
