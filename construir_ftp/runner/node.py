@@ -17,6 +17,7 @@ from construir_ftp.jobs import inquiry, ipc, nodes, places, service
 from construir_ftp.jobs.nodes import Offered, Pulse
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport
+from construir_ftp.runner import bell
 from construir_ftp.runner.fit import Fit
 from construir_ftp.runner.front import Front
 from construir_ftp.runner.withdrawal import Withdrawal
@@ -26,7 +27,7 @@ from construir_ftp.trust.seal import Seal
 
 log = logging.getLogger("construir.runner")
 
-# No datagram comes from another computer: so often a node there looks for work.
+# So often a node looks for work, whatever its bell says.
 _LOOK_S = 1.5
 # How long it waits for the end of an earlier node of its name, whose computer may have died.
 _PATIENCE_S = 150.0
@@ -66,9 +67,7 @@ class Node:
             if self.is_front:
                 yield stack.enter_context(self._spool.listen())
             else:
-                never, other = socket.socketpair()
-                with never, other:
-                    yield never
+                yield stack.enter_context(bell.of(self._spool.state("queue")))
 
     @contextmanager
     def living(self, tell: Callable[[], object], seal: Seal) -> Iterator[None]:

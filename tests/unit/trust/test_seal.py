@@ -85,7 +85,7 @@ def test_a_job_whose_end_can_not_be_signed_goes_back_and_is_not_run_once_too_oft
 def test_what_a_killed_maker_of_the_key_left_goes_with_the_next_start(spool: Spool) -> None:
     """Killed after the key had its name, it leaves another name of it."""
     key = signed.seal(spool.path).key.path
-    left = key.with_name(f".{key.name}.4711")
+    left = key.with_name(f".{key.name}.0123abcd")
     os.link(key, left)
     os.utime(left, (1, 1))
     signed.seal(spool.path)
