@@ -36,7 +36,7 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
     if not source.exists():
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop:
-        place, result = local.run(source, output, settings, stop, tell=_tell_needs)
+        place, result = local.run(source, output, settings, stop, tell=_tell_needs, say=_say)
     show_logs(place)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     if shell_on_failure and result.status != "success":
@@ -115,6 +115,10 @@ def look_at(
 def _tell_needs(needs: Dependencies) -> None:
     if needed := ", ".join((*needs.installs(), *needs.results, *needs.layers)):
         click.echo(f"construir: getting ready what it depends on: {printable(needed)}", err=True)
+
+
+def _say(words: str) -> None:
+    click.echo(f"construir: {printable(words)}", err=True)
 
 
 def _attend(visit: Visit, settings: Config, stop: socket.socket) -> Ending:

@@ -103,9 +103,15 @@ def ingredients(with_uml: bool = False) -> dict[str, str]:
     for path in sorted(source().rglob("*")):
         name = str(path.relative_to(source()))
         if path.is_file() and name not in _NO_INGREDIENTS and (with_uml or not name.startswith(_OF_UML)):
-            kind = b"x" if path.stat().st_mode & 0o111 else b"-"
-            found[name] = hashlib.sha256(kind + path.read_bytes()).hexdigest()
+            plain, executable = digests(name)
+            found[name] = executable if path.stat().st_mode & 0o111 else plain
     return found
+
+
+def digests(name: str) -> tuple[str, str]:
+    """What `ingredients` has for a file of this content: if it is not executable, and if it is."""
+    content = (source() / name).read_bytes()
+    return hashlib.sha256(b"-" + content).hexdigest(), hashlib.sha256(b"x" + content).hexdigest()
 
 
 def source() -> Path:

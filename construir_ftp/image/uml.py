@@ -7,6 +7,7 @@ nothing of the host's is executed in there. Which release it is from, and why: d
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from construir_ftp import process
@@ -20,6 +21,8 @@ MODULES, INITRD = PurePosixPath("usr/lib/uml/modules"), PurePosixPath("usr/lib/u
 _LIBRARIES = PurePosixPath("usr/lib/x86_64-linux-gnu")
 _GUEST = "Uml.pm"
 _TIMEOUT_S = 1800
+# Of base-image/: what starts the kernel, and what has its disks and lines for runjob.
+_TALKERS = ("uml/launch", "uml/Uml.pm")
 
 
 def fetch(wanted: recipe.Recipe, place: Path, env: dict[str, str]) -> None:
@@ -50,6 +53,14 @@ def add(fetched: Path, draft: Path, epoch_s: int) -> str:
     launch.chmod(0o755)
     _extend_initramfs(draft / baseimage.INITRD, target / INITRD, epoch_s)
     return release
+
+
+def is_understood(ingredients: Mapping[str, str]) -> bool:
+    """Whether what talks to this program in an image is what this program has; `ingredients` are the manifest's.
+
+    An older one would be waited for in vain. Raises ConstruirError where base-image/ is missing from the installation.
+    """
+    return all(ingredients.get(name) in recipe.digests(name) for name in _TALKERS)
 
 
 def _take(fetched: Path, source: PurePosixPath, target: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Self
 
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.image import baseimage
+from construir_ftp.image import uml as image_uml
 from construir_ftp.jail import cell, jail, user_mode
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail.prisoner import Prisoner
@@ -119,6 +120,9 @@ def why_none(base: baseimage.BaseImage) -> str:
         return "user-mode machines need a host of amd64, whose system calls are known"
     if not base.manifest.uml:
         return f"base image '{base.name}' has no user-mode kernel; run: construir image build --uml {base.name}"
+    if not image_uml.is_understood(base.manifest.ingredients):
+        remedy = f"run: construir image build --uml {base.name}"
+        return f"the user-mode part of base image '{base.name}' is of another version of this program; {remedy}"
     return ""
 
 

@@ -42,13 +42,14 @@ def run(
     tell: Callable[[Dependencies], None] = lambda _needs: None,
     asks: str | None = None,
     is_signed: bool = True,
+    say: Callable[[str], None] = lambda _words: None,
 ) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
     run it on, unless on the configured base image. `tell` is called with what it depends on, before that is got ready.
     `asks` is the construir.toml that it is run by, if not by its own. The result is signed with the key here, if that
-    is this user's, unless it need not be.
+    is this user's, unless it need not be. `say` is called with what is waited for, in words.
 
     Raises RefusedError where a server would, UsageError,
     MachineUnavailableError, or ConstruirError when `stop` was readable.
@@ -61,13 +62,16 @@ def run(
     with locks.scratch_directory() as place:
         spool = Spool.prepare(place)
         tell(request.read(_admit(spool, source, config, offer, asks).record().construir_toml).dependencies)
+        say(f"looking which machines of {base.name} can be had")  # at its first time here one is tried
+        choice = accelerator.choose(config.machine, config.images_path(), base)
+        say(f"booting a machine of {base.name}; {choice.reason}")
         resources = Resources(
             spool=spool,
             base=base,
             machine=config.machine,
             offer=offer,
             spare=Spare(offer.spare_memory_bytes),
-            accelerator=accelerator.choose(config.machine, config.images_path(), base),
+            accelerator=choice,
             max_disk_bytes=int(config.gate.max_image),
             artifact_limits=config.artifacts,
             seal=_own_seal(config) if is_signed else None,

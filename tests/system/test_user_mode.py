@@ -130,6 +130,27 @@ def test_base_image_without_such_a_kernel_is_an_error_that_says_what_to_do(tmp_p
     assert f"construir image build --uml {base.name}" in refused.stderr
 
 
+def test_an_image_whose_user_mode_part_is_of_another_version_is_named_at_once(
+    settings: str, uml_base: BaseImage, tmp_path: Path
+) -> None:
+    place = tmp_path / "images" / uml_base.name
+    place.mkdir(parents=True)
+    for path in uml_base.path.iterdir():
+        (place / path.name).symlink_to(path)
+    other = msgspec.structs.replace(uml_base.manifest, ingredients={**uml_base.manifest.ingredients, "uml/Uml.pm": ""})
+    (place / baseimage.MANIFEST).unlink()
+    (place / baseimage.MANIFEST).write_bytes(msgspec.json.encode(other))
+    job, images = job_directory(tmp_path / "job", b"#!/bin/sh\n"), f"--images={tmp_path / 'images'}"
+    default = tmp_path / "construir.toml"
+    default.write_text(f'[machine]\naccelerator = "uml"\n[images]\ndefault = "{uml_base.name}"\n')
+    for command in (("run", job), ("image", "shell", uml_base.name), ("check",)):
+        said = construir(*command, f"--config={default}", f"--spool={tmp_path / 'spool'}", images, input="")
+        assert said.returncode != 0
+        told = " ".join((said.stdout + said.stderr).split())
+        assert f"'{uml_base.name}' is of another version of this program" in told, command
+        assert f"construir image build --uml {uml_base.name}" in told, command
+
+
 def test_without_a_complete_jail_there_is_no_such_machine(settings: str, tmp_path: Path) -> None:
     """Although nothing says that one is required."""
     job = job_directory(tmp_path / "job", b"#!/bin/sh\n")
