@@ -78,6 +78,8 @@ def nodes_command(settings: Config, as_json: bool) -> None:
     for told in found:
         table.add_row(*_row(told, front))
     print_table(table)
+    for line in nodes.other_names(spool.path):
+        click.echo(printable(line))
     if not nodes.living(spool.path):
         click.echo(f"which of them live, nobody knows: {NOT_SERVED}")
 

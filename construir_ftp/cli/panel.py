@@ -225,7 +225,8 @@ def plain(scene: Scene, before: Board | None) -> Iterable[str]:
     summary = scene.board.summary
     stamp = f"{summary.time or scene.now:%Y-%m-%d %H:%M:%S}" if summary.time or scene.now else ""
     told = {line.id: _plain_line(line) for line in before.lines} if before else {}
-    counts = f"{len(summary.running)} of {summary.slots} machines run, {summary.waiting} wait"
+    machines = f"{len(summary.running)} of {summary.slots} machines run" if summary.slots else "no machine is there yet"
+    counts = f"{machines}, {summary.waiting} wait"
     if before is None or _counts(before) != _counts(scene.board):
         troubles = [f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else "", summary.why]
         yield printable(

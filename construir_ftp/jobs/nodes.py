@@ -52,7 +52,7 @@ class Machines(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
-    """offer.json: what jobs can have on a node."""
+    """offer.json: what jobs can have on a node. `signs_as` is what it calls the appliance in what it signs."""
 
     version: int = 1
     program: str
@@ -61,6 +61,7 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     slots: int
     default_base: str
+    signs_as: str = ""
     bases: dict[str, Machines]
     terms: Terms
 
@@ -228,6 +229,22 @@ def living(spool: Path) -> list[str]:
     if not ipc.is_held(spool / "lock"):
         return []
     return [places.LOCAL, *(read(spool / JUDGED, list[str]) or [])]
+
+
+def other_names(spool: Path) -> list[str]:
+    """The nodes that live, and call the appliance otherwise than its own does in what they sign; a line each."""
+    return list(filter(None, (other_name(spool, name, offered(spool, name)) for name in living(spool))))
+
+
+def other_name(spool: Path, name: str, said: Offered | None) -> str:
+    """That a node, which says that, calls the appliance otherwise than its own does; empty if not, or not known."""
+    own = offered(spool, places.LOCAL)
+    if not (own and own.signs_as and said and said.signs_as) or said.signs_as == own.signs_as:
+        return ""
+    return (
+        f"node {name} signs results as {said.signs_as}, and the appliance as {own.signs_as}: set trust.name to the"
+        " same on both"
+    )
 
 
 # -- what the operator says --------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """From queue/ to done/: slots, runs, artifacts, result.json.
 
-runner is the daemon, node what it is to others, front who judges them, fit which jobs it takes, drain its end, pause a
+runner is the daemon, node what it is to others, bell what wakes it, front who judges them, fit which jobs it takes, drain its end, pause a
 while without jobs, owner whoever comes before jobs, priority how far, withdrawal what waits and is not to run. slot is
 a place for one job, installs the places where packages are installed, resources what all jobs are run with, report
 what is told of all that. worker is one run, and says whose fault a failure is; execution is its machines. attempt is a

@@ -141,6 +141,8 @@ class Node:
         if offered != self._offered:
             nodes.offer(self._spool.path, self.name, offered)
             self.fit.settle(offered)
+            if other := nodes.other_name(self._spool.path, self.name, offered):
+                log.warning("%s", other)
             self._offered = offered
 
     def takes_jobs(self) -> bool:

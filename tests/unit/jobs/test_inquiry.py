@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from construir_ftp.jobs import inquiry, nodes, pilots
+from construir_ftp.jobs.nodes import Offered
 from construir_ftp.jobs.pilots import Pilot, Pilots
+from construir_ftp.jobs.request import Terms
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import RunnerReport, RunningJob
 from tests.support import records
@@ -181,3 +183,28 @@ def test_readers_never_see_half_of_what_the_runner_says(place: Spool) -> None:
     assert sorted(path.name for path in place.path.iterdir()) == sorted(
         ["done", "format", "incoming", "layers", "nodes", "queue", "running", "trash"]
     )
+
+
+def offers(signs_as: str) -> Offered:
+    terms = Terms(timeout_s=1.0, idle_timeout_s=1.0, cpus=1, memory_bytes=1, image_bytes=1, bases=())
+    return Offered(
+        program="0", architecture="amd64", processors=1, memory_bytes=1, slots=1, default_base="x",
+        signs_as=signs_as, bases={}, terms=terms,
+    )  # fmt: skip
+
+
+def test_a_node_that_calls_the_appliance_otherwise_is_named(place: Spool) -> None:
+    with place.lock():
+        for name, signs_as in (("local", "build.example"), ("far", "far.example"), ("near", "build.example")):
+            nodes.offer(place.path, name, offers(signs_as))
+        nodes.judge(place.path, ["far", "near"])
+        (told,) = nodes.other_names(place.path)
+    assert told.startswith("node far signs results as far.example, and the appliance as build.example: set trust.name")
+
+
+def test_a_node_that_has_said_nothing_yet_is_only_starting(place: Spool) -> None:
+    with place.lock():
+        inquiry.tell(place, RunnerReport(slots=0))
+        nodes.judge(place.path, ["far"])
+        told = {node.name: node.why for node in inquiry.summary(place, 0).nodes}
+    assert told == {"local": "", "far": "it is only starting"}
