@@ -68,13 +68,17 @@ def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, 
 
 
 @click.command("diff")
-@click.argument("old", metavar="ID")
-@click.argument("new", metavar="ID")
+@click.argument("old", metavar="ID_OR_DIR")
+@click.argument("new", metavar="ID_OR_DIR")
 @as_json_option
 @server_option
 @reaching
 def diff_command(reach: Reach, old: str, new: str, as_json: bool) -> int:
-    """Say what two runs left differently: end, output, files of their images; exit with 1 if they differ."""
+    """Say what two runs left differently: end, output, files of their images; exit with 1 if they differ.
+
+    Each is the ID of a job on the server, or a directory that a result was brought to, by construir fetch or run. What
+    could be both is a directory if no server is named, or if it is written with a /, as in ./NAME.
+    """
     with tempfile.TemporaryDirectory(prefix="construir-") as place:
         found = diff.compare(*(_side(reach, word, Path(place) / name) for word, name in ((old, "old"), (new, "new"))))
     if as_json:
@@ -134,10 +138,11 @@ def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: li
 
 
 def _side(reach: Reach, word: str, directory: Path) -> Side:
+    if Path(word).is_dir() and ("/" in word or reach.is_nowhere(word)):
+        return diff.here(Path(word), directory)
     if reach.is_nowhere(word):
-        what = "is a directory" if Path(word).is_dir() else "may be a job's ID"
         raise ConfigError(
-            f"{printable(word)} {what}, but no server is named, and diff compares results on a server, by their IDs;"
+            f"{printable(word)} is no directory here, and may be a job's ID, but no server is named;"
             " set CONSTRUIR_SERVER"
         )
     where = reach.address(word)

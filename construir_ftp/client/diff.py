@@ -11,10 +11,11 @@ import msgspec
 
 from construir_ftp.client import fetch
 from construir_ftp.diskimage.compare import Difference, compare_images
-from construir_ftp.errors import AnswerError, one_line
+from construir_ftp.errors import AnswerError, MissingError, one_line
+from construir_ftp.jobs.job import Job, read_result
 from construir_ftp.jobs.result import Result
 
-OUTPUT = "output.log"
+OUTPUT, RESULT = "output.log", "result.json"
 
 _TIMEOUT_S = 2 * 3600
 _MOST_LINES = 200
@@ -59,6 +60,21 @@ class Side(msgspec.Struct, frozen=True):
         """What it printed, line by line; nothing if there is no log."""
         path = self.directory / OUTPUT
         return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+def here(result: Path, place: Path) -> Side:
+    """A run whose result is in a directory here; what is made of it goes to `place`. Raises MissingError."""
+    if not (result / RESULT).is_file():
+        raise MissingError(
+            f"{one_line(str(result))} is no result: it has no {RESULT}; other directories are compared by: diff -r"
+        )
+    ended = read_result(Job(result))
+    place.mkdir()
+    for name in filter(None, (OUTPUT, ended.image)):
+        if name != Path(name).name or not (result / name).is_file():
+            raise MissingError(f"{one_line(str(result))} lacks {one_line(name)}; bring it: construir fetch {ended.id}")
+        (place / name).symlink_to((result / name).absolute())
+    return Side(ended, place)
 
 
 def compare(old: Side, new: Side) -> Contrast:

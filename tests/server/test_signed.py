@@ -246,8 +246,8 @@ def test_without_a_server_a_directory_that_is_not_there_is_missing(tmp_path: Pat
     )
     (tmp_path / "one").mkdir()
     directories = construir("diff", "one", "one", env=env, cwd=tmp_path)
-    assert directories.returncode == 78
-    assert "one is a directory, but no server is named, and diff compares results on a server" in directories.stderr
+    assert directories.returncode == 66
+    assert "one is no result: it has no result.json; other directories are compared by: diff -r" in directories.stderr
 
 
 def test_a_result_of_a_failed_job_is_verified_too(run: Command, house: House, seal: Seal) -> None:

@@ -202,6 +202,12 @@ def test_retry_sends_the_same_again_or_says_why_it_cant(run: Command, home: dict
     as_json = json.loads(run("diff", first, third, "--json").stdout)
     assert {file["path"] for file in as_json["files"]} == {"/made", "/run.sh"}
 
+    for name, job_id in (("one", first), ("three", third)):
+        run("fetch", job_id, "-o", tmp_path / name)
+    assert run("diff", tmp_path / "one", tmp_path / "three").stdout == told.stdout, "brought before, they are the same"
+    (tmp_path / "one" / "output.log").unlink()
+    assert f"one lacks output.log; bring it: construir fetch {first}" in run("diff", tmp_path / "one", third).stderr
+
     meant = f"again may be any of 3 jobs that were sent from here; the newest is meant: {third}\n"
     watched = run("watch", "again")
     assert (watched.returncode, watched.stdout) == (1, "different\n")
