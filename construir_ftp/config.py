@@ -18,6 +18,8 @@ from construir_ftp.units import Duration, Hours, Size
 
 # Base images of an appliance that runs as root, or came as a Debian package.
 APPLIANCE_IMAGES = Path("/var/lib/construir/images")
+# Where an appliance that was installed has its configuration.
+APPLIANCE_CONFIG = Path("/etc/construir/construir.toml")
 
 Filesystems = Annotated[tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], ...], msgspec.Meta(min_length=1)]
 

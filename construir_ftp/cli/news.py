@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from construir_ftp.appliance import telling
-from construir_ftp.cli.options import configured, printable
+from construir_ftp.cli.options import as_json_option, configured, print_json, printable
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.ftp.users import Users
@@ -19,18 +19,24 @@ from construir_ftp.news.herald import Plan, kind_of
 @click.command("news")
 @click.option("--test", "is_test", is_flag=True, help="Tell a test to all operators, webhook and command, now.")
 @click.option("--to", "addressee", metavar="NAME", help="With --test: tell it to this contributor alone.")
+@as_json_option
 @configured
-def news_command(settings: Config, is_test: bool, addressee: str | None) -> int:
+def news_command(settings: Config, is_test: bool, addressee: str | None, as_json: bool) -> int:
     """Say who is told what goes on here, by which ways, and what waits to be told.
 
     What happens is told by the part `news` of construir serve, as [notify] of the configuration says.
     """
     spool = Spool.find(settings.spool_path())
     plan = telling.plan(settings, spool)
+    if is_test and as_json:
+        raise UsageError("--json doesn't go with --test")
     if is_test:
         return _test(plan, [f"contributor:{addressee}"] if addressee else plan.for_trouble)
     if addressee:
         raise UsageError("--to goes with --test")
+    if as_json:
+        print_json({"told": _recipients(settings, plan), "waiting": _boxes(spool, plan.most_per_hour)})
+        return 0
     for line in [*_told(settings, plan), *_waiting(spool, plan.most_per_hour)]:
         click.echo(printable(line))
     return 0
@@ -47,6 +53,32 @@ def _told(settings: Config, plan: Plan) -> Iterable[str]:
     for name in users.names() if settings.notify.tells_by_mail() else ():
         mail = users.mail(name)
         yield f"contributor {name}: " + (f"told of their jobs, at {mail}" if mail else "not told: no address is set")
+
+
+def _recipients(settings: Config, plan: Plan) -> list[dict[str, object]]:
+    """Who is told, with what makes them: trouble, every job's end, or their own jobs' ends."""
+    every = dict.fromkeys((*plan.for_trouble, *plan.for_jobs))
+    told: list[dict[str, object]] = [
+        {"recipient": one, "conditions": one in plan.for_trouble, "jobs": one in plan.for_jobs} for one in every
+    ]
+    users = Users(settings.users_path())
+    for name in users.names() if settings.notify.tells_by_mail() else ():
+        told.append({"recipient": f"contributor:{name}", "mail": users.mail(name)})
+    return told
+
+
+def _boxes(spool: Spool, most_per_hour: int) -> list[dict[str, object]]:
+    """What waits to be told; times in RFC 3339, `next` is when the next message may go."""
+    return [
+        {
+            "recipient": recipient,
+            "events": len(box.events) + box.left_out,
+            "oldest": box.events[0].time,
+            "next": datetime.fromtimestamp(box.next_s(time.time(), most_per_hour), UTC),
+        }
+        for recipient, box in sorted(memory.load(spool.path).boxes.items())
+        if box.events
+    ]
 
 
 def _words(recipient: str) -> str:

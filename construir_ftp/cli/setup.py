@@ -19,13 +19,13 @@ import click
 from construir_ftp import files, process
 from construir_ftp.cli.options import configured, is_person_there, settings_of
 from construir_ftp.cli.serve import print_findings
-from construir_ftp.config import Config
+from construir_ftp.config import APPLIANCE_CONFIG, Config
 from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.spool import Spool
 
 # Where the Debian package has its configuration, and what its units are started by.
-_PACKAGES_CONFIG = Path("/etc/construir/construir.toml")
+_PACKAGES_CONFIG = APPLIANCE_CONFIG
 _TARGET = "construir.target"
 _START_S = 900.0
 _LOOK_S = 1.0

@@ -108,12 +108,13 @@ def user_remove(settings: Config, name: str) -> None:
 @as_json_option
 @configured
 def user_list(settings: Config, with_mail: bool, as_json: bool) -> None:
-    """Print the contributors' names, one a line."""
+    """Print the contributors' names, one a line, and what each one's jobs weigh where that is not 1."""
     users = Users(settings.users_path())
     told = {name: users.mail(name) if with_mail else "" for name in users.names()}
     if as_json:
         print_json(told if with_mail else list(told))
     for name, mail in () if as_json else told.items():
-        click.echo(f"{name} {mail}".rstrip())
+        weight = f"weight {users.weight(name)}" if users.weight(name) != 1 else ""
+        click.echo(" ".join(filter(None, (name, mail, weight))))
     if not told and not as_json:
         click.echo("construir: nobody may send jobs yet; to let somebody: construir user add NAME", err=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import files, locks, schema
-from construir_ftp.config import APPLIANCE_IMAGES, Config
+from construir_ftp.config import APPLIANCE_CONFIG, APPLIANCE_IMAGES, Config, load
 from construir_ftp.errors import BaseImageError, ConfigError, ConstruirError, UsageError
 
 ROOT, KERNEL, INITRD, MANIFEST = "root.img", "kernel", "initrd.img", "manifest.json"
@@ -145,11 +145,20 @@ def _elsewhere(images: Path) -> str:
 
 def _appliance_has(images: Path, name: str) -> str:
     """What to add to the message where this computer's appliance has an image that `images` lacks, for all to read."""
-    if images != APPLIANCE_IMAGES:
+    theirs = _of_appliance()
+    if images != theirs:
         with suppress(OSError, ConstruirError):
-            if os.access(read((APPLIANCE_IMAGES / name).resolve(), name).root, os.R_OK):
-                return f", or use those of this computer's appliance: --images {APPLIANCE_IMAGES}"
+            if os.access(read((theirs / name).resolve(), name).root, os.R_OK):
+                return f", or use those of this computer's appliance: --images {shlex.quote(str(theirs))}"
     return ""
+
+
+def _of_appliance() -> Path:
+    """Where this computer's appliance has its base images, by its configuration where that can be read."""
+    with suppress(OSError, ConstruirError):
+        if place := load(APPLIANCE_CONFIG).images.path:
+            return Path(place)
+    return APPLIANCE_IMAGES
 
 
 def read(path: Path, name: str) -> BaseImage:

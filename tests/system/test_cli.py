@@ -202,6 +202,8 @@ def test_users_are_added_changed_listed_and_removed(tmp_path: Path) -> None:
     before = (tmp_path / "users.toml").read_text()
     construir("user", "password", "bob", "--password-stdin", spool, input="battery staple\n", check=True)
     assert (tmp_path / "users.toml").read_text() != before
+    construir("user", "set", "alice", "--weight=3", spool, check=True)
+    assert construir("user", "list", spool).stdout == "alice weight 3\nbob\n"
     construir("user", "remove", "alice", spool, check=True)
     assert construir("user", "list", spool).stdout == "bob\n"
     construir("user", "remove", "bob", spool, check=True)
