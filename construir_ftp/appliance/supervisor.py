@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from construir_ftp import process
+from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError
 
 log = logging.getLogger("construir")
@@ -31,6 +32,12 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 # A part that has lived this long has started well; its next pause is the shortest again.
 _SETTLED_S = 5.0
+
+
+def wanted(config: Config) -> list[str]:
+    """All parts, but for those that have nobody to tell anything, or no Slurm."""
+    unwanted = {"news": not config.notify.tells(), "pilots": not config.slurm.is_used()}
+    return [part for part in PARTS if not unwanted.get(part)]
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def serve_command(
     if part is None:
         with supervisor.stop_signal() as stop, claim.hold(spool.path, stop) as held:
             # What this command was told, its parts are told too.
-            supervisor.supervise(_wanted_parts(settings), sys.argv[1:], stop, held)
+            supervisor.supervise(supervisor.wanted(settings), sys.argv[1:], stop, held)
         return
     alone = claim.hold_alone(spool.path, part) if parent is None else contextlib.nullcontext()
     with alone, lives.living(spool.path, part):
@@ -100,12 +100,6 @@ def serve_command(
         else:
             others = {"ftp": _serve_ftp, "janitor": _serve_janitor, "site": _serve_site, "news": _serve_news}
             {**others, "pilots": serve_pilots}[part](settings, spool, manager)
-
-
-def _wanted_parts(settings: Config) -> list[str]:
-    """All, but for those that have nobody to tell anything, or no Slurm."""
-    unwanted = {"news": not settings.notify.tells(), "pilots": not settings.slurm.is_used()}
-    return [part for part in supervisor.PARTS if not unwanted.get(part)]
 
 
 def _serve_ftp(settings: Config, spool: Spool, manager: Manager) -> None:

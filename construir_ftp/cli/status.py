@@ -26,7 +26,7 @@ def status_command(settings: Config, as_json: bool) -> None:
         done = len(spool.names("done"))
         print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner, "appliance": pid or None})
         return
-    click.echo(_who_runs(spool, pid))
+    click.echo(_who_runs(settings, spool, pid))
     table = Table("state", "jobs", "oldest", box=None)
     for state in ("queue", "running", "done"):
         jobs = spool.names(state)
@@ -56,9 +56,13 @@ def _decided(spool: Spool) -> str:
     return f"it is {' and '.join(filter(None, (out, paused)))} until: construir resume"
 
 
-def _who_runs(spool: Spool, pid: int) -> str:
+def _who_runs(settings: Config, spool: Spool, pid: int) -> str:
     if pid:
         return f"the appliance runs, as process {pid}"
-    if alone := [part for part in supervisor.PARTS if claim.holder(spool.path, part)]:
-        return f"the appliance runs, in parts: {', '.join(alone)}"
-    return NOT_SERVED
+    alone = [part for part in supervisor.PARTS if claim.holder(spool.path, part)]
+    if not alone:
+        return NOT_SERVED
+    told = f"the appliance runs, in parts: {', '.join(alone)}"
+    if missing := [part for part in supervisor.wanted(settings) if part not in alone]:
+        told += f"\nof its parts these do not run: {', '.join(missing)}; see why with: construir check"
+    return told

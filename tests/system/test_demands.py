@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from construir_ftp.appliance import supervisor
 from construir_ftp.appliance.demands import DEMANDS
 from tests.support import images, ports
 from tests.support.appliance import construir
+from tests.support.places import PROJECT
 from tests.support.tlsclient import make_certificate
 
 _TAKEN = socket.create_server(("127.0.0.1", 0))
@@ -49,6 +51,15 @@ def test_what_serve_refuses_is_a_problem_to_check(subject: str, tmp_path: Path) 
     assert found[subject]["state"] == "problem"
     assert words in found[subject]["text"]
     assert found[subject]["text"] in served.stderr
+
+
+@pytest.mark.parametrize("part", supervisor.PARTS)
+def test_a_part_that_a_wrong_configuration_ends_is_not_started_again_by_its_unit(part: str, tmp_path: Path) -> None:
+    config, unit = tmp_path / "construir.toml", PROJECT / "deploy" / "systemd" / f"construir-{part}.service"
+    config.write_text("[ftp]\nprot = 21\n")
+    ended = construir("serve", part, f"--config={config}", f"--spool={tmp_path / 'spool'}", timeout_s=60)
+    assert "prot" in ended.stderr
+    assert f"\nRestartPreventExitStatus={ended.returncode}\n" in unit.read_text()
 
 
 def test_a_damaged_users_file_is_refused_by_both(tmp_path: Path) -> None:
@@ -101,6 +112,7 @@ def test_port_of_a_part_that_was_started_by_itself_is_its_own_spools_alone(tmp_p
             assert findings(config, tmp_path / "other")["port"]["state"] == "problem"
             told = construir("status", *options, check=True).stdout
             assert told.startswith("the appliance runs, in parts: ftp\n")
+            assert "these do not run: runner, janitor, site; see why with: construir check\n" in told
             second = construir("serve", "ftp", "--port=0", *options)
             assert (second.returncode, second.stderr.count("\n")) == (1, 1)
             assert f"another ftp, process {part.pid}, already works on" in second.stderr
