@@ -12,20 +12,24 @@ from typing import NamedTuple
 from construir_ftp import files
 from tests.campaign import contributors, processes
 from tests.campaign.chaos import Chaos
-from tests.campaign.checker import View, violations
+from tests.campaign.checker import View, untold, violations
 from tests.campaign.disk import Disk
 from tests.campaign.ledger import Ledger
 from tests.support import ports
 from tests.support.appliance import Appliance
 from tests.support.farm import LEASE_S, Node, node
 from tests.support.ftpclient import users_text
+from tests.support.receivers import Hooks, web_server
 from tests.support.tlsclient import make_certificate
 
 log = logging.getLogger("campaign")
 
 CONTRIBUTORS = 30
+NODES = ("far", "farther")
 # For the next job to end, once nothing goes wrong any more, however busy the host is.
 _LONG_S = 300.0
+# For the next news to come, once all jobs have ended.
+_TELLING_S = 90.0
 _CONFIG = """
 [spool]
 min_free = "64MiB"
@@ -43,6 +47,9 @@ admit = ["*"]
 [tls]
 certificate = "{certificate}"
 key = "{key}"
+[notify]
+webhook = "{webhook}"
+max_per_hour = 100000
 """
 
 
@@ -72,9 +79,10 @@ class Account(NamedTuple):
 
 
 @contextmanager
-def _appliance(place: Path, disk: Disk) -> Iterator[Appliance]:
+def _appliance(place: Path, disk: Disk, webhook: str) -> Iterator[Appliance]:
     certificate, key = make_certificate(place)
-    appliance = Appliance(place, _CONFIG.format(certificate=certificate, key=key, lease_s=LEASE_S))
+    config = _CONFIG.format(certificate=certificate, key=key, lease_s=LEASE_S, webhook=webhook)
+    appliance = Appliance(place, config)
     # One port for all its lives: clients come back to where it was.
     appliance.spool, appliance.port = disk.root / "spool", ports.free()
     appliance.spool.mkdir()
@@ -94,15 +102,17 @@ def run(place: Path, seed: str, duration_s: float) -> Account:
     disk = Disk(place)
     with ExitStack() as stack:
         ledger = stack.enter_context(closing(Ledger(place / "ledger.jsonl")))
-        appliance = stack.enter_context(_appliance(place, disk))
-        far = stack.enter_context(node(appliance))
-        chaos = _harm(place, seed, duration_s, (appliance, far), disk, ledger)
+        hooks = stack.enter_context(web_server())
+        appliance = stack.enter_context(_appliance(place, disk, hooks.url))
+        nodes = [stack.enter_context(node(appliance, name)) for name in NODES]
+        chaos = _harm(place, seed, duration_s, (appliance, nodes), disk, ledger)
         _rest(appliance)
         with closing(View(appliance.port)) as view:
             seen = list(view.results(place))
+        told = _told(hooks, {one.id for one in seen})
         resident_mib, descriptors = _sizes(appliance)
-        _end(appliance, far)
-    broken = [*violations(ledger.entries, seen), *_left(appliance)]
+        _end(appliance, nodes)
+    broken = [*violations(ledger.entries, seen), *untold(told, seen), *_left(appliance)]
     disk.unmount()
     results = Counter(str(one.result.get("status")) for one in seen)
     lasted_s = time.monotonic() - began_s
@@ -116,19 +126,34 @@ def _sizes(appliance: Appliance) -> tuple[dict[str, float], dict[str, int]]:
     return resident_mib, {name: processes.descriptors(pid) for name, pid in parts}
 
 
-def _end(appliance: Appliance, far: Node) -> None:
-    """Stop both, and see that nothing of them goes on."""
-    roots = [root.process.pid for root in (far, appliance) if root.process is not None]
-    everything = [pid for root in roots for pid in processes.descendants(root)]
-    far.stop()
+def _told(hooks: Hooks, expected: set[str]) -> set[str]:
+    """The ids of the jobs whose end was told, once all are or nobody tells any more."""
+    told, changed_s = _jobs(hooks), time.monotonic()
+    while not expected <= told and time.monotonic() < changed_s + _TELLING_S:
+        time.sleep(1)
+        if (now := _jobs(hooks)) != told:
+            told, changed_s = now, time.monotonic()
+    return told
+
+
+def _jobs(hooks: Hooks) -> set[str]:
+    return {event["job"] for event in hooks.events() if event["kind"] == "job"}
+
+
+def _end(appliance: Appliance, nodes: list[Node]) -> None:
+    """Stop all, and see that nothing of them goes on."""
+    roots = (*(one.process for one in nodes), appliance.process)
+    everything = [pid for root in roots if root is not None for pid in processes.descendants(root.pid)]
+    for one in nodes:
+        one.stop()
     appliance.stop()
     processes.gone(everything)
 
 
 def _harm(
-    place: Path, seed: str, duration_s: float, farm: tuple[Appliance, Node], disk: Disk, ledger: Ledger
+    place: Path, seed: str, duration_s: float, farm: tuple[Appliance, list[Node]], disk: Disk, ledger: Ledger
 ) -> Counter[str]:
-    appliance, far = farm
+    appliance, nodes = farm
     stop_sending, stop_harming = threading.Event(), threading.Event()
     desks = place / "desks"
     desks.mkdir()
@@ -136,13 +161,13 @@ def _harm(
         contributors.Contributor(number, seed, appliance.port, desks, ledger, stop_sending)
         for number in range(CONTRIBUTORS)
     ]
-    chaos = Chaos(seed, appliance, far, disk, stop_harming)
+    chaos = Chaos(seed, appliance, nodes, disk, stop_harming)
     for thread in (*senders, chaos):
         thread.start()
     chaos.join(duration_s)
     stop_harming.set()
     chaos.join()
-    chaos.revive_node()
+    chaos.revive_nodes()
     stop_sending.set()
     for thread in senders:
         thread.join()

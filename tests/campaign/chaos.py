@@ -36,10 +36,10 @@ def _name(act: Callable[[], str]) -> str:
 class Chaos(threading.Thread):
     """Harms an appliance until it is told to stop, and mends what does not mend itself."""
 
-    def __init__(self, seed: str, appliance: Appliance, node: Node, disk: Disk, stop: threading.Event) -> None:
+    def __init__(self, seed: str, appliance: Appliance, nodes: list[Node], disk: Disk, stop: threading.Event) -> None:
         super().__init__(name="chaos")
         self._random = random.Random(f"{seed} chaos")
-        self._appliance, self._node, self._disk, self._is_over = appliance, node, disk, stop
+        self._appliance, self._nodes, self._disk, self._is_over = appliance, nodes, disk, stop
         self.done: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
@@ -49,7 +49,7 @@ class Chaos(threading.Thread):
             for act in self._acts():
                 if self._is_over.wait(self._random.uniform(*_PAUSE_S)):
                     return
-                self.revive_node()
+                self.revive_nodes()
                 what = act()
                 self.done[_name(act)] += bool(what)
                 log.info("%s: %s", _name(act), what or "nobody there")
@@ -66,10 +66,11 @@ class Chaos(threading.Thread):
         while True:
             yield from self._random.sample(list(often), sum(often.values()), counts=list(often.values()))
 
-    def revive_node(self) -> None:
-        """Start the node again, which nobody else does."""
-        if self._node.process is None or self._node.process.poll() is not None:
-            self._node.launch()
+    def revive_nodes(self) -> None:
+        """Start the nodes again that have ended, which nobody else does."""
+        for node in self._nodes:
+            if node.process is None or node.process.poll() is not None:
+                node.launch()
 
     @property
     def _main(self) -> int:
@@ -77,17 +78,21 @@ class Chaos(threading.Thread):
         return self._appliance.process.pid
 
     @property
-    def _far(self) -> int:
-        assert self._node.process is not None
-        return self._node.process.pid
+    def _far(self) -> dict[str, int]:
+        """The pids of the nodes, by name."""
+        return {node.name: node.process.pid for node in self._nodes if node.process is not None}
+
+    @property
+    def _roots(self) -> list[int]:
+        return [self._main, *self._far.values()]
 
     def _everything(self) -> list[int]:
-        return processes.descendants(self._main) + processes.descendants(self._far)
+        return [pid for root in self._roots for pid in processes.descendants(root)]
 
     def _part(self) -> tuple[str, int] | None:
-        """One of the living parts, the node among them; those that do the work more often."""
-        parts = sorted({**self._appliance.parts(), "node": self._far}.items())
-        weights = [4 if name in ("ftp", "runner", "node") else 1 for name, _ in parts]
+        """One of the living parts, the nodes among them; those that do the work more often."""
+        parts = sorted({**self._appliance.parts(), **self._far}.items())
+        weights = [4 if name in ("ftp", "runner", *self._far) else 1 for name, _ in parts]
         return self._random.choices(parts, weights)[0] if parts else None
 
     def _kill_part(self) -> str:
@@ -98,7 +103,7 @@ class Chaos(threading.Thread):
 
     def _kill_below(self) -> str:
         """A judge, a machine, a jail: what a part has started."""
-        parts = {self._main, self._far, *self._appliance.parts().values()}
+        parts = {*self._roots, *self._appliance.parts().values()}
         below = [pid for pid in self._everything() if pid not in parts]
         if not below:
             return ""
@@ -138,20 +143,21 @@ class Chaos(threading.Thread):
 
     def _kill_all(self) -> str:
         everything = self._everything()
-        processes.send([self._main, self._far], signal.SIGKILL)
+        processes.send(self._roots, signal.SIGKILL)
         self._end(everything)
         self._appliance.start()
         return f"{len(everything)} processes"
 
     def _make_ghost(self) -> str:
-        """The node stands still for longer than its lease, and comes back."""
-        processes.send([self._far], signal.SIGSTOP)
+        """A node stands still for longer than its lease, and comes back."""
+        name, pid = self._random.choice(sorted(self._far.items()))
+        processes.send([pid], signal.SIGSTOP)
         self._is_over.wait(LEASE_S + self._random.uniform(*_STILL_S))
-        processes.send([self._far], signal.SIGCONT)
-        return "node"
+        processes.send([pid], signal.SIGCONT)
+        return name
 
     def _cut_power(self) -> str:
-        everything = processes.stop_all(self._main) + processes.stop_all(self._far)
+        everything = [pid for root in self._roots for pid in processes.stop_all(root)]
         self._disk.copy()
         processes.send(everything, signal.SIGKILL)
         self._end(everything)
@@ -160,7 +166,7 @@ class Chaos(threading.Thread):
         return f"{len(everything)} processes"
 
     def _end(self, everything: list[int]) -> None:
-        for process in (self._appliance.process, self._node.process):
+        for process in (self._appliance.process, *(node.process for node in self._nodes)):
             assert process is not None
             process.wait()
         processes.gone(everything)

@@ -100,6 +100,13 @@ def violations(entries: list[Entry], seen: list[Seen]) -> Iterator[str]:
     yield from (f"{one.id} is nobody's" for token, ones in said.items() if token not in named for one in ones)
 
 
+def untold(told: set[str], seen: list[Seen]) -> Iterator[str]:
+    """Every result that nobody was told of, and every job that was told of and has no result."""
+    there = {one.id for one in seen}
+    yield from (f"{job} has its result, and the webhook was not told" for job in sorted(there - told))
+    yield from (f"{job} was told to the webhook, and has no result" for job in sorted(told - there))
+
+
 def _by_token(seen: list[Seen]) -> dict[str, list[Seen]]:
     """The results by the token of the upload that each is of: its file's name has it."""
     found = defaultdict(list)
