@@ -10,6 +10,7 @@ from tests.support.places import PROJECT
 
 SERVICES = sorted((PROJECT / "deploy" / "systemd").glob("*.service"))
 _SERVE = "/usr/bin/construir serve "
+_TAKE_JOBS = ("runner", "node")
 
 
 def unit(path: Path) -> configparser.ConfigParser:
@@ -20,9 +21,17 @@ def unit(path: Path) -> configparser.ConfigParser:
     return read
 
 
-def test_each_part_has_a_unit_and_so_has_the_web_server() -> None:
+def test_each_part_has_a_unit_and_so_have_the_web_server_and_a_node() -> None:
     started = [unit(path)["Service"]["ExecStart"] for path in SERVICES]
-    assert sorted(line.removeprefix(_SERVE) for line in started if line.startswith(_SERVE)) == sorted([*PARTS, "web"])
+    served = [line.removeprefix(_SERVE) for line in started if line.startswith(_SERVE)]
+    assert sorted(served) == sorted([*PARTS, "node --name=%l", "web"])
+
+
+def test_a_node_is_kept_from_what_a_runner_is_kept_from() -> None:
+    services = [unit(PROJECT / "deploy" / "systemd" / f"construir-{part}.service")["Service"] for part in _TAKE_JOBS]
+    apart = {"ExecStart", "LoadCredential", "StateDirectory", "StateDirectoryMode"}
+    runner, node = ({key: said for key, said in service.items() if key not in apart} for service in services)
+    assert node == runner
 
 
 @pytest.mark.parametrize("part", PARTS)
