@@ -24,7 +24,7 @@ from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import judging, nodes, places
+from construir_ftp.jobs import judging, nodes
 from construir_ftp.jobs.spool import STATES
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.pack import pack
@@ -269,12 +269,8 @@ def _key(config: Config) -> Iterator[Finding]:
 
 
 def _names(config: Config) -> Iterator[Finding]:
-    """Whether all nodes, and this configuration, call the appliance the same in what they sign."""
-    front, here = nodes.offered(config.spool_path(), places.LOCAL), key_place.name(config.trust)
+    """Whether all nodes call the appliance the same in what they sign."""
     remedy = "set trust.name to the same in the configurations of the appliance and of its nodes"
-    if front is not None and front.signs_as not in ("", here):
-        text = f"this computer signs results as {here}, and the appliance as {front.signs_as}"
-        yield Finding("trust.name", "warning", text, remedy)
     for line in nodes.other_names(config.spool_path()):
         yield Finding("trust.name", "warning", line.partition(": ")[0], remedy)
 

@@ -92,7 +92,7 @@ class Supply:
             memory_bytes=terms.memory_bytes,
             slots=self._slots,
             default_base=self._config.images.default,
-            signs_as=self._seal.host,
+            signs_as=self._seal.signs_as(),
             bases={base.name: self._machines_of(base) for base in bases},
             terms=terms,
         )

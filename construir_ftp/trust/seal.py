@@ -75,6 +75,11 @@ class Seal(msgspec.Struct, frozen=True):
         host = certificate.host if certificate else self.host
         return self.envelope(statement.of_result(result, sums, wishes, host, made_of)).line()
 
+    def signs_as(self) -> str:
+        """What it calls the appliance; a node's as the front has certified, empty where it has not."""
+        held = node_key.of(self.spool, self.node) if self.spool else None
+        return held.host if held else "" if self.spool else self.host
+
     def envelope(self, told: Statement) -> Envelope:
         """A statement, signed. Raises SigningError."""
         payload = told.encoded()

@@ -77,6 +77,11 @@ def test_a_node_is_proved_by_the_key_of_its_front(spool: Spool, front: Seal, far
     proof = verify.check(signed.result(spool, far), [front.key.public])
     assert (proof.key, proof.node) == (front.key.public, "far")
     assert proof.builder.startswith(f"construir://{signed.HOST}/")
+    assert far.signs_as() == front.signs_as() == signed.HOST
+
+
+def test_a_node_that_is_not_admitted_signs_as_nobody(spool: Spool, front: Seal, tmp_path: Path) -> None:
+    assert node(spool, tmp_path / "far").signs_as() == ""
 
 
 def test_what_the_front_itself_signs_is_proved_as_ever(spool: Spool, front: Seal, far: Seal) -> None:
