@@ -9,7 +9,7 @@ from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.result import Result
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.news import command, mail, webhook
+from construir_ftp.news import command, webhook
 from construir_ftp.news.delivery import RejectedError, UndeliveredError
 from construir_ftp.news.events import Message
 from construir_ftp.news.herald import Carry, Plan
@@ -46,6 +46,9 @@ def _carriers(section: NotifySection, spool: Spool, users: Users) -> dict[str, C
 
 
 def _by_mail(section: NotifySection, users: Users) -> Carry:
+    # Imported here: Python's mail takes long to load, and most appliances send none.
+    from construir_ftp.news import mail
+
     post = mail.post(section, secret("smtp_password_file", section.smtp_password_file))
 
     def carry(message: Message, recipient: str) -> None:

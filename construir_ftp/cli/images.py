@@ -17,11 +17,11 @@ from construir_ftp.cli.options import (
     configured,
     print_gone,
     print_json,
-    print_table,
     printable,
 )
 from construir_ftp.cli.output import file_line, file_objects, steps
 from construir_ftp.cli.servers import tell
+from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, UsageError
 from construir_ftp.image import baseimage, bootdisk, diff, gc, recipe, versions

@@ -13,9 +13,9 @@ from construir_ftp.cli.options import (
     configured,
     print_gone,
     print_json,
-    print_table,
     printable,
 )
+from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.image import baseimage

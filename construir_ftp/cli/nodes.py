@@ -12,8 +12,9 @@ from rich.table import Table
 from construir_ftp import locks
 from construir_ftp.appliance import supervisor
 from construir_ftp.appliance.sd_notify import Manager
-from construir_ftp.cli.options import as_json_option, configured, print_json, print_table, printable
+from construir_ftp.cli.options import as_json_option, configured, print_json, printable
 from construir_ftp.cli.service import NOT_SERVED
+from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
 from construir_ftp.jobs import inquiry, nodes, places

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from construir_ftp.cli import trust
-from construir_ftp.cli.options import PATH, as_json_option, on_one_line, print_json, print_table, printable
+from construir_ftp.cli.options import PATH, as_json_option, on_one_line, print_json, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
+from construir_ftp.cli.tables import print_table
 from construir_ftp.cli.trust import Brought
 from construir_ftp.client import destination, diff, fetch, jobs, status
 from construir_ftp.client.address import Address

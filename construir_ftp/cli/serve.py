@@ -17,12 +17,11 @@ import click
 import msgspec
 
 from construir_ftp import process
-from construir_ftp.appliance import check, claim, demands, health, janitor, lives, supervisor, telling
+from construir_ftp.appliance import claim, demands, janitor, lives, supervisor, telling
 from construir_ftp.appliance.conditions import Conditions
 from construir_ftp.appliance.refresher import Refresher
 from construir_ftp.appliance.sd_notify import Manager
 from construir_ftp.cli import logs
-from construir_ftp.cli.nodes import serve_node
 from construir_ftp.cli.options import (
     as_json_option,
     configured,
@@ -79,6 +78,9 @@ def serve_command(
         return
     if part == NODE:
         demands.check(settings, "runner")
+        # Imported here: it draws tables, too, and no part of an appliance should have to wait for that to load.
+        from construir_ftp.cli.nodes import serve_node
+
         serve_node(settings, name, slots)
         return
     if port is not None:
@@ -178,7 +180,8 @@ def _serve_news(settings: Config, spool: Spool, manager: Manager) -> None:
 
 
 def _serve_site(settings: Config, spool: Spool, manager: Manager) -> None:
-    # Imported here: no other command should have to wait for templates to load.
+    # Imported here: no other command should have to wait for templates to load, nor for all that is checked.
+    from construir_ftp.appliance import health
     from construir_ftp.site.publisher import Publisher, Told
 
     os.umask(0o022)  # any web server may read what is published
@@ -236,6 +239,9 @@ def check_command(settings: Config, as_json: bool) -> int:
 
 def print_findings(settings: Config, *, as_json: bool = False) -> bool:
     """Print what the check finds; whether there is a problem."""
+    # Imported here: no part should have to wait for what it takes to look at all of them.
+    from construir_ftp.appliance import check
+
     findings = check.check(settings)
     if as_json:
         print_json(findings)

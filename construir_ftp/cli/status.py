@@ -5,8 +5,9 @@ import msgspec
 from rich.table import Table
 
 from construir_ftp.appliance import claim, supervisor
-from construir_ftp.cli.options import as_json_option, configured, print_json, print_table, printable
+from construir_ftp.cli.options import as_json_option, configured, print_json, printable
 from construir_ftp.cli.service import NOT_SERVED
+from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
 from construir_ftp.jobs import inquiry, judging, pilots, service
 from construir_ftp.jobs.service import Service

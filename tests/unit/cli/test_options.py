@@ -12,7 +12,8 @@ from typing import IO
 import pytest
 from rich.table import Table
 
-from construir_ftp.cli.options import print_hanging, print_table
+from construir_ftp.cli.options import print_hanging
+from construir_ftp.cli.tables import print_table
 
 ID = "20261129T141605Z-0a1b-hello"
 REASON = "run.sh was killed by signal 9, which no part of the machine that is known to the host has sent to it"
