@@ -33,7 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # What only machines, or base images, are there for.
-_MACHINE_FIXTURES = {"images", "uml_base", "base", "light_base", "shape", "template", "appliance", "shared_appliance"}
+_MACHINE_FIXTURES = {
+    "images",
+    "uml_base",
+    "base",
+    "light_base",
+    "shape",
+    "template",
+    "appliance",
+    "shared_appliance",
+    "usual_appliance",
+}
 
 _USER_MODE = pytest.mark.slow("a base image with a user-mode kernel takes minutes to build")
 
@@ -153,6 +163,13 @@ def appliance(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
 def shared_appliance(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
     """One for all tests of a module that leave each other's jobs alone."""
     with Appliance(tmp_path_factory.mktemp("appliance"), machines.light(CONFIG)).running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def usual_appliance(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
+    """Such a one whose machines are what they are by default."""
+    with Appliance(tmp_path_factory.mktemp("appliance")).running() as running:
         yield running
 
 

@@ -12,7 +12,6 @@ import msgspec
 from construir_ftp.client import fetch
 from construir_ftp.diskimage.compare import Difference, compare_images
 from construir_ftp.errors import AnswerError, MissingError, one_line
-from construir_ftp.jobs.job import Job, read_result
 from construir_ftp.jobs.result import Result
 
 OUTPUT, RESULT = "output.log", "result.json"
@@ -68,6 +67,9 @@ def here(result: Path, place: Path) -> Side:
         raise MissingError(
             f"{one_line(str(result))} is no result: it has no {RESULT}; other directories are compared by: diff -r"
         )
+    # Imported here: contributors need nothing of what an appliance is made of.
+    from construir_ftp.jobs.job import Job, read_result
+
     ended = read_result(Job(result))
     place.mkdir()
     for name in filter(None, (OUTPUT, ended.image)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files
+from construir_ftp import files, schema
 
 FILE = "judging.json"
 # What anyone may be told.
@@ -25,8 +25,8 @@ class Judging(msgspec.Struct, frozen=True):
 
 def read(spool: Path) -> Judging:
     """What the FTP server of that spool has found last."""
-    with suppress(OSError, ValueError, msgspec.MsgspecError):
-        return msgspec.json.decode(files.read_anew(spool / FILE), type=Judging)
+    with suppress(OSError, msgspec.MsgspecError):
+        return schema.from_json(files.read_anew(spool / FILE), Judging)
     return Judging()
 
 

@@ -5,6 +5,7 @@ file on its own disk, and the host only carries those bytes from the one jail in
 """
 
 import errno
+import functools
 import logging
 import re
 import shlex
@@ -23,7 +24,8 @@ from construir_ftp import files, process
 from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError, StoppedError
 from construir_ftp.image import baseimage
-from construir_ftp.layers import apt, store, waiting
+from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.layers import apt, marks, store, waiting
 from construir_ftp.layers.apt import Archive, Plan
 from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
@@ -138,7 +140,7 @@ class Workshop(msgspec.Struct, frozen=True):
             filled = _make_disk(draft, _script(plan, new), list(new.values()), plan, self.stop)
             ending = self._install(draft, filled, chain)
             _check(ending, draft / "output.log")
-            _pack(filled, draft / store.IMAGE, self.stop)
+            _pack(filled, draft / store.IMAGE, self.shape.base, self.stop)
             part = baseimage.measure(draft / store.IMAGE)
             manifest = store.LayerManifest(
                 name=name,
@@ -254,11 +256,14 @@ def _what_matters(said: bytes) -> str:
     return told[:_QUOTED_CHARACTERS] or "nothing was said"
 
 
-def _pack(filled: Path, target: Path, stop: socket.socket | None) -> None:
+def _pack(filled: Path, target: Path, base: BaseImage, stop: socket.socket | None) -> None:
     """Make the squashfs image. What is wrong with the tar file is the packages' doing: they were root there."""
     try:
-        with filled.open("rb") as file:
-            squash(_until_stopped(_tar(extfs.Image(file)), stop), target, filled.stat().st_size)
+        with filled.open("rb") as file, base.root.open("rb") as root:
+            pieces = _until_stopped(_tar(extfs.Image(file)), stop)
+            if base.manifest.uml:
+                pieces = marks.demand_none_needed(pieces, functools.partial(_is_directory, extfs.Image(root)))
+            squash(pieces, target, filled.stat().st_size)
     except StoppedError:
         raise
     except CommandError as error:
@@ -274,6 +279,11 @@ def _tar(filled: extfs.Image) -> Iterator[bytes]:
     if inode is None or inode.kind != stat.S_IFREG or inode.size_bytes > filled.ext.blocks * filled.ext.block_bytes:
         raise ConstruirError("they left no tar file of what they changed")
     return filled.stream(inode)
+
+
+def _is_directory(root: extfs.Image, path: bytes) -> bool:
+    inode = root.find(*path.split(b"/"))
+    return inode is not None and inode.kind == stat.S_IFDIR
 
 
 def _until_stopped(pieces: Iterator[bytes], stop: socket.socket | None) -> Iterator[bytes]:

@@ -26,7 +26,8 @@ def of(directory: Path) -> Iterator[socket.socket]:
     with here, there:
         there.setblocking(False)
         over = threading.Event()
-        thread = threading.Thread(target=_glance, args=(directory, there, over), name="bell")
+        every_s = _LOCAL_S if files.is_local(directory) else _REMOTE_S
+        thread = threading.Thread(target=_glance, args=(directory, there, over, every_s), name="bell")
         thread.start()
         try:
             yield here
@@ -35,9 +36,8 @@ def of(directory: Path) -> Iterator[socket.socket]:
             thread.join()
 
 
-def _glance(directory: Path, bell: socket.socket, over: threading.Event) -> None:
+def _glance(directory: Path, bell: socket.socket, over: threading.Event, every_s: float) -> None:
     clock = files.Clock(directory)
-    every_s = _LOCAL_S if files.is_local(directory) else _REMOTE_S
     while not over.wait(every_s):
         try:
             if clock.has_changed():

@@ -126,7 +126,7 @@ def test_without_a_terminal_it_prints_lines(house: House) -> None:
     for where in (f"--server=ftp://127.0.0.1:{house.server.address[1]}", f"--spool={house.spool.path}"):
         done = construir("top", where, "--count=2", "--every=200ms", check=True)
         counts, job = done.stdout.splitlines()
-        assert " machines run, 0 wait, " in counts
+        assert " no machine is there yet, 0 wait, " in counts
         assert job.endswith("-0000-job1 success")
         absent = "construir: no appliance runs here; start it with: construir serve\n"
         assert done.stderr == (absent if where.startswith("--spool") else "")

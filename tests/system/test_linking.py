@@ -38,13 +38,13 @@ def base_key(request: pytest.FixtureRequest) -> str:
 
 
 def test_program_links_against_the_library_that_an_earlier_job_left(
-    shared_appliance: Appliance, tmp_path: Path, base_key: str
+    usual_appliance: Appliance, tmp_path: Path, base_key: str
 ) -> None:
     desk = tmp_path / "desk"
     lay_out(desk)
     library_asks, program_asks = ((desk / job / "construir.toml").read_text() for job in ("library", "program"))
-    library = shared_appliance.submit(packed(desk / "library", base_key + library_asks))
-    program = shared_appliance.submit(packed(desk / "program", base_key + program_asks.replace("ID", library)))
-    result = shared_appliance.wait(program)
-    said = shared_appliance.fetch(program, "output.log").decode()
+    library = usual_appliance.submit(packed(desk / "library", base_key + library_asks))
+    program = usual_appliance.submit(packed(desk / "program", base_key + program_asks.replace("ID", library)))
+    result = usual_appliance.wait(program)
+    said = usual_appliance.fetch(program, "output.log").decode()
     assert (result["status"], result["used"]["results"], said) == ("success", [library], "hello from a library\n")

@@ -54,7 +54,7 @@ AS_TAR = "printf '#!/bin/sh\\n%s\\n' '{}' >/usr/bin/tar"
 
 
 @pytest.fixture(scope="module")
-def packaged(tmp_path_factory: pytest.TempPathFactory, light_base: BaseImage) -> Iterator[Appliance]:
+def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
     """An appliance with an archive of its own."""
     place = tmp_path_factory.mktemp("packaged")
     archive = DebArchive(place / "archive")
@@ -72,6 +72,22 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, light_base: BaseImage) ->
     archive.add("linker", AS_TAR.format("ln -s /etc/passwd /job/layer.tar"))
     archive.add("withholder", AS_TAR.format("exit 0"))
     archive.add("sleeper", "sleep 3600")
+    appliance = Appliance(place, CONFIG + LAYERS)
+    archive.serve(Spool.prepare(appliance.spool).path, base)
+    with appliance.running():
+        yield appliance
+
+
+@pytest.fixture(scope="module")
+def light_packaged(tmp_path_factory: pytest.TempPathFactory, light_base: BaseImage) -> Iterator[Appliance]:
+    """Another one, whose machines are user-mode ones."""
+    if not light_base.manifest.uml:
+        pytest.skip("no user-mode machine runs here")
+    place = tmp_path_factory.mktemp("light")
+    archive = DebArchive(place / "archive")
+    archive.add("mover", "mv /usr/share/base-files /usr/share/moved")
+    archive.add("replacer", "cd /usr/share; rm -r base-files; mkdir -p base-files new; echo >new/motd")
+    archive.add("maker", "mkdir -p /usr/share/new; cp /usr/share/base-files/motd /usr/share/new")
     appliance = Appliance(place, machines.light(CONFIG + LAYERS))
     archive.serve(Spool.prepare(appliance.spool).path, light_base)
     with appliance.running():
@@ -140,6 +156,28 @@ def test_package_keeps_all_that_programs_open_and_directories_and_what_was_renam
     """
     job = packaged.submit(asking(tmp_path / "job", "learned", "mover", script=script))
     assert packaged.wait(job)["status"] == "success", packaged.fetch(job, "output.log")
+
+
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        ("mover", "they rename a directory of the base image, to /usr/share/moved; a user-mode machine would not see"),
+        (
+            "replacer",
+            "they replace a directory of the base image, /usr/share/base-files; a user-mode machine would not",
+        ),
+        ("maker", "run.sh ended with exit status 0"),
+    ],
+    ids=["renamed", "replaced", "new"],
+)
+def test_layer_that_a_user_mode_machine_would_show_otherwise_is_none(
+    light_packaged: Appliance, tmp_path: Path, package: str, reason: str
+) -> None:
+    result = light_packaged.wait(
+        light_packaged.submit(asking(tmp_path / "job", package, script="[ -s /usr/share/new/motd ]"))
+    )
+    assert reason in result["reason"]
+    assert result["status"] == ("success" if package == "maker" else "dependency-failed")
 
 
 def test_package_that_conflicts_with_one_of_the_base_image_takes_its_place(packaged: Appliance, tmp_path: Path) -> None:

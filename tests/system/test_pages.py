@@ -29,11 +29,11 @@ def test_every_fence_says_whether_it_is_run(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "sh" in dict(fences(page))], ids=lambda page: page.stem)
-def test_the_commands_of_a_page_work_as_they_are(page: Path, shared_appliance: Appliance, tmp_path: Path) -> None:
-    newcomer = Newcomer(tmp_path, shared_appliance)
+def test_the_commands_of_a_page_work_as_they_are(page: Path, usual_appliance: Appliance, tmp_path: Path) -> None:
+    newcomer = Newcomer(tmp_path, usual_appliance)
     commands = "".join(text for kind, text in fences(page) if kind == "sh")
     server = f"export CONSTRUIR_SERVER=ftp://{NAME}@server:2121\n"
-    said = newcomer.type(newcomer.at(shared_appliance, server + "set -x\n" + commands))
+    said = newcomer.type(newcomer.at(usual_appliance, server + "set -x\n" + commands))
     assert said.returncode == 0, (said.stdout[-3000:], said.stderr[-3000:])
 
 
