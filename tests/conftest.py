@@ -45,7 +45,7 @@ _MACHINE_FIXTURES = {
     "usual_appliance",
 }
 
-_USER_MODE = pytest.mark.slow("a base image with a user-mode kernel takes minutes to build")
+_USER_MODE = pytest.mark.slow("the same was seen with another kind of machine, or is seen with a single one")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,7 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         place = item.path.relative_to(config.rootpath / "tests").parts[0]
         if place in ("machine", "system") or _MACHINE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.machine)
-        if "uml_base" in getattr(item, "fixturenames", ()) or "user-mode" in item.name:
+        # Those of a machine take a second; an appliance's are as many as those of the usual kind.
+        if "uml_base" in getattr(item, "fixturenames", ()) or ("user-mode" in item.name and place != "machine"):
             item.add_marker(_USER_MODE)
         slow, root = item.get_closest_marker("slow"), item.get_closest_marker("root")
         if slow is not None and not config.getoption("--all"):

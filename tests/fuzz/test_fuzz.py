@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz import campaign
 
 # A few seconds each: those that speak to a real server, or sign, are slower. The corpus is tried in any case.
-QUICK, QUICK_SLOW = 1_000, 100
+QUICK, QUICK_SLOW = 500, 40
 ALL, ALL_SLOW = 50_000, 5_000
 SLOW = ("ftp", "http", "provenance")
 

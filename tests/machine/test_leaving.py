@@ -90,6 +90,17 @@ CASES = {
     "nothing": WRITE,
 }
 
+# Those that depend most on the kernel: a usual machine has one of its own.
+USUAL = (
+    "a process in a namespace of its own",
+    "a swap file",
+    "a loop device within a loop device",
+    "a loop device whose name is gone",
+    "a mapped device",
+    "a frozen file system",
+    "nothing",
+)
+
 
 @pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
 def start(request: pytest.FixtureRequest, images: Path) -> Iterator[Start]:
@@ -121,7 +132,11 @@ def run_job(start: Start, place: Path, script: str, *, filesystem: str = "ext4",
     ("name", "filesystem"),
     [*((name, "ext4") for name in CASES), ("a loop device", "ext2"), ("a root that moved", "ext2")],
 )
-def test_what_was_written_is_there_whatever_was_left(start: Start, tmp_path: Path, name: str, filesystem: str) -> None:
+def test_what_was_written_is_there_whatever_was_left(
+    start: Start, tmp_path: Path, name: str, filesystem: str, request: pytest.FixtureRequest
+) -> None:
+    if "[usual" in request.node.name and name not in USUAL and not request.config.getoption("--all"):
+        pytest.skip("seen with a user-mode machine, which takes a third of the time: only with --all")
     ending = run_job(start, tmp_path, CASES[name].replace("{0}", "written"), filesystem=filesystem)
     said = (tmp_path / "output.log").read_text() + (tmp_path / "console.log").read_text()
     assert outcome.judge(ending) == Outcome("success", "run.sh ended with exit status 0", 0), said

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from construir_ftp.config import Config, MachineSection
 from construir_ftp.errors import ConstruirError
@@ -33,7 +34,9 @@ def shape(images: Path, base: BaseImage, machine: MachineSection = SMALL, read_o
 
 
 def of_kind(kind: str, images: Path, read_only_disks: int = 0) -> Shape:
-    """A small machine of a kind: "uml", or nothing for what works here by default."""
+    """A small machine of a kind: "uml", or nothing for what works here by default. Skips the test if there is none."""
+    if kind and (why := _why_no_user_mode()):
+        pytest.skip(why)
     name = umlimage.NAME if kind else Config().images.default
     machine = msgspec.structs.replace(SMALL, accelerator=kind or SMALL.accelerator)
     return shape(images, baseimage.find(images, name), machine, read_only_disks)
@@ -52,22 +55,22 @@ def light(text: str) -> str:
 
     User-mode machines, which take a tenth of what emulated ones do, if the tests' image of that kind is here and works.
     """
-    return config("uml" if _has_user_mode() else "", text)
+    return config("" if _why_no_user_mode() else "uml", text)
 
 
 def light_base(images: Path) -> BaseImage:
     """The base image that `light` configures."""
-    return baseimage.find(images, umlimage.NAME if _has_user_mode() else Config().images.default)
+    return baseimage.find(images, Config().images.default if _why_no_user_mode() else umlimage.NAME)
 
 
 @functools.cache
-def _has_user_mode() -> bool:
+def _why_no_user_mode() -> str:
     images = Config().images_path()
     try:
         base = baseimage.find(images, umlimage.NAME)
-    except ConstruirError:
-        return False
-    return not accelerator.why_no_user_mode(SMALL, images, base)
+    except ConstruirError as error:
+        return str(error)
+    return accelerator.why_no_user_mode(SMALL, images, base)
 
 
 def assignment(
