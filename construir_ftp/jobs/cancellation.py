@@ -23,8 +23,10 @@ def ask(spool: Path, job_id: str, whose: str) -> None:
         pass  # it was taken from a node meanwhile, and got another directory (see claims)
 
 
-def is_asked(state: int, job_id: str) -> bool:
-    """Whether the end of a job is asked for by now, which is in the directory of that descriptor."""
+def is_asked(state: int, job_id: str, *, anew: bool) -> bool:
+    """Whether the end of a job is asked for, in the directory of that descriptor; if `anew`, by other hosts as well."""
+    if not anew:
+        return os.access(f"{job_id}/{CANCEL}", os.F_OK, dir_fd=state)
     try:
         # Opened, so that a network file system asks its server for what another host has put there (see files).
         directory = os.open(job_id, os.O_RDONLY | os.O_DIRECTORY | _OPEN, dir_fd=state)

@@ -198,7 +198,8 @@ class Spool:
         queue = os.open(self.state("queue"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # By descriptor, since there may be ten thousand of them.
-            names = [name for name in self.names("queue") if cancellation.is_asked(queue, name)]
+            anew = not files.is_local(self.path)
+            names = [name for name in self.names("queue") if cancellation.is_asked(queue, name, anew=anew)]
         finally:
             os.close(queue)
         return [job for job in map(self.claims.claim, names) if job is not None]
