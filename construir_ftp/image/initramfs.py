@@ -7,6 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import InterpSegment
+
 from construir_ftp import process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.image.rootdisk import RootDisk
@@ -66,12 +71,6 @@ def collect(disk: RootDisk) -> dict[str, bytes]:
 
 def needed(path: str, content: bytes) -> tuple[list[str], list[str]]:
     """The loader a program names, and the libraries that it or a library does (elf(5): PT_INTERP, DT_NEEDED)."""
-    # Imported here: whoever boots images loads this module, and only who makes them reads programs.
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.dynamic import DynamicSegment
-    from elftools.elf.elffile import ELFFile
-    from elftools.elf.segments import InterpSegment
-
     try:
         elf = ELFFile(io.BytesIO(content))
         parts = list(elf.iter_segments())
