@@ -128,11 +128,11 @@ class Node:
         now_s = time.monotonic()
         if now_s < self._offer_at_s:
             return
-        self._offer_at_s = now_s + _OFFER_S
-        if not self._is_believed():
+        if not self._is_believed():  # which may change at any moment: it is looked at each time
             self._offered = None
             nodes.withdraw(self._spool.path, self.name)
             return
+        self._offer_at_s = now_s + _OFFER_S
         try:
             offered = what()
         except (ConstruirError, OSError) as error:  # it is said when there is a job
