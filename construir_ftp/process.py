@@ -22,6 +22,7 @@ from construir_ftp.errors import CommandError, MissingLibraryError
 if TYPE_CHECKING:
     import sh
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # The reply of a failed command is quoted in one line of an error; this much of its end is enough.
 _QUOTED_BYTES = 400
 # Where somebody else takes the output, so much of what a command complains of is kept.
@@ -47,6 +48,11 @@ Argv = Sequence[str | Path]
 def environment(**extra: str) -> dict[str, str]:
     """The whole environment a child gets: a system PATH, the C locale, and what the caller adds."""
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **extra}
+
+
+def boot_id() -> str:
+    """Which start of this computer's kernel it is (random(4)): no process of another one lives."""
+    return _BOOT_ID.read_text().strip()
 
 
 def ourselves(*words: str | Path) -> list[str]:

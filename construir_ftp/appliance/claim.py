@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from construir_ftp import process
 from construir_ftp.appliance.supervisor import Stopped
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import ipc
@@ -135,8 +136,7 @@ def _signatory(path: Path) -> _Signatory:
 
 def _kernel() -> str:
     """Among whose processes one has its number: this start of the kernel (random(4)), and in it this namespace."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    return f"{process.boot_id()}/{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def _started(pid: int) -> str:

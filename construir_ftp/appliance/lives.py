@@ -13,12 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files, schema
+from construir_ftp import files, process, schema
 
 log = logging.getLogger("construir")
 
 _FILE = "part-"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -32,7 +31,7 @@ class Life(msgspec.Struct, frozen=True):
 @contextmanager
 def living(spool: Path, part: str) -> Iterator[None]:
     """A part's life, noted in the spool: a bad end is any that doesn't leave the context in good order."""
-    before, boot = _read(spool / f"{_FILE}{part}"), _BOOT_ID.read_text().strip()
+    before, boot = _read(spool / f"{_FILE}{part}"), process.boot_id()
     crashes = before.crashes + (before.is_alive and before.boot == boot)
     _note(spool, part, Life(boot, is_alive=True, crashes=crashes))
     yield

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
 from construir_ftp.appliance import telling
 from construir_ftp.cli.options import as_json_option, configured, print_json, printable
@@ -14,6 +15,15 @@ from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.news import events, memory
 from construir_ftp.news.herald import Plan, kind_of
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits to be told to somebody: so many events, the time of the oldest, and when the next message may go."""
+
+    recipient: str
+    events: int
+    oldest: datetime
+    next: datetime
 
 
 @click.command("news")
@@ -67,15 +77,15 @@ def _recipients(settings: Config, plan: Plan) -> list[dict[str, object]]:
     return told
 
 
-def _boxes(spool: Spool, most_per_hour: int) -> list[dict[str, object]]:
-    """What waits to be told; times in RFC 3339, `next` is when the next message may go."""
+def _boxes(spool: Spool, most_per_hour: int) -> list[Waiting]:
+    now_s = time.time()
     return [
-        {
-            "recipient": recipient,
-            "events": len(box.events) + box.left_out,
-            "oldest": box.events[0].time,
-            "next": datetime.fromtimestamp(box.next_s(time.time(), most_per_hour), UTC),
-        }
+        Waiting(
+            recipient=recipient,
+            events=len(box.events) + box.left_out,
+            oldest=box.events[0].time,
+            next=datetime.fromtimestamp(box.next_s(now_s, most_per_hour), UTC),
+        )
         for recipient, box in sorted(memory.load(spool.path).boxes.items())
         if box.events
     ]
@@ -86,16 +96,10 @@ def _words(recipient: str) -> str:
 
 
 def _waiting(spool: Spool, most_per_hour: int) -> Iterable[str]:
-    for recipient, box in sorted(memory.load(spool.path).boxes.items()):
-        if box.events:
-            count = len(box.events) + box.left_out
-            told = f"waits for {_words(recipient)}: {count}, the first of {box.events[0].time:%Y-%m-%d %H:%M} UTC"
-            now_s = time.time()
-            next_s = box.next_s(now_s, most_per_hour)
-            until = (
-                f"; this hour has had its messages, the next goes at {datetime.fromtimestamp(next_s, UTC):%H:%M} UTC"
-            )
-            yield told + (until if next_s > now_s else "")
+    for box in _boxes(spool, most_per_hour):
+        told = f"waits for {_words(box.recipient)}: {box.events}, the first of {box.oldest:%Y-%m-%d %H:%M} UTC"
+        until = f"; this hour has had its messages, the next goes at {box.next:%H:%M} UTC"
+        yield told + (until if box.next > datetime.now(UTC) else "")
 
 
 def _test(plan: Plan, recipients: Iterable[str]) -> int:

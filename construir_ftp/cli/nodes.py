@@ -109,16 +109,11 @@ def _row(told: Told, front: Offered | None) -> list[str]:
     load = f"{told.pulse.load:.1f}" if told.pulse else ""
     memory = f"{told.offered.memory_bytes >> 20} MiB"
     machines = ", ".join(
-        f"{base} {_in_words(kind)}{_not_the_fronts(base, kind, front)}"
+        f"{base} {_in_words(kind)}"
+        + (" refused: not the front's" if nodes.has_another_image(base, told.offered, front) else "")
         for base, kind in sorted(told.offered.bases.items())
     )
     return [name, state, str(busy), str(slots), str(told.offered.processors), memory, load, printable(machines)]
-
-
-def _not_the_fronts(base: str, kind: Machines, front: Offered | None) -> str:
-    """A word on a base image that no job is run on, since the front promises another one by that name."""
-    promised = front.bases.get(base) if front else None
-    return " refused: not the front's" if promised and promised.digest != kind.digest else ""
 
 
 def _in_words(kind: Machines) -> str:

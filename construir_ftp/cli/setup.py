@@ -24,8 +24,7 @@ from construir_ftp.errors import CommandError, ConstruirError, UsageError
 from construir_ftp.ftp.users import Users
 from construir_ftp.jobs.spool import Spool
 
-# Where the Debian package has its configuration, and what its units are started by.
-_PACKAGES_CONFIG = APPLIANCE_CONFIG
+# What the units of the Debian package are started by.
 _TARGET = "construir.target"
 _START_S = 900.0
 _LOOK_S = 1.0
@@ -137,7 +136,7 @@ def set_address(config: Path, address: str) -> None:
 
 def _start(config: Path | None) -> bool:
     """Start the package's units with the configuration as it is; false if they are not what runs this one."""
-    if config != _PACKAGES_CONFIG or not Path("/run/systemd/system").is_dir():
+    if config != APPLIANCE_CONFIG or not Path("/run/systemd/system").is_dir():
         return False
     _step(f"starting {_TARGET}")
     try:

@@ -12,11 +12,10 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-from construir_ftp import files, schema
+from construir_ftp import files, process, schema
 from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import names
 from construir_ftp.jobs.spool import Job, Spool
@@ -69,7 +68,7 @@ class Partials:
     def __init__(self, spool: Spool, most_files: int, most_bytes: int) -> None:
         self._spool = spool
         self._most_files, self._most_bytes = most_files, most_bytes
-        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._boot = process.boot_id()
         self._lock = threading.Lock()
         self._latest: dict[tuple[str, str], Partial] = {}
         for job in spool.jobs("incoming"):
@@ -77,7 +76,7 @@ class Partials:
 
     def _remember(self, job: Job) -> None:
         """Take over what an earlier server has left, unless a power cut may have taken a part out of it."""
-        with suppress(OSError, ValueError, RecursionError, msgspec.MsgspecError, RefusedError):
+        with suppress(OSError, msgspec.MsgspecError, RefusedError):
             note = schema.from_json((job.path / _NOTE).read_bytes(), _Note)
             if note.boot in ("", self._boot):
                 names.check_upload_name(note.name)

@@ -23,7 +23,6 @@ log = logging.getLogger("construir.jobs")
 
 # What is listed of a long queue; how long it is, is told anyway.
 _MOST_LISTED = 1000
-_REPORT = "runner.json"
 # Of a node that lives, and has not said yet how many machines it has.
 STARTING = "it is only starting"
 
@@ -42,7 +41,11 @@ def runner(spool: Spool) -> RunnerReport | None:
 
 def of_node(spool: Spool, name: str) -> RunnerReport:
     """What one of them says."""
-    return nodes.read(spool.path / nodes.DIRECTORY / name / _REPORT, RunnerReport) or RunnerReport(slots=0)
+    return _said(spool, name) or RunnerReport(slots=0)
+
+
+def _said(spool: Spool, name: str) -> RunnerReport | None:
+    return nodes.read(spool.path / nodes.DIRECTORY / name / "runner.json", RunnerReport)
 
 
 def summary(spool: Spool, min_free_bytes: int) -> Summary:
@@ -80,10 +83,9 @@ def _nodes(spool: Spool) -> list[NodeSummary]:
 
 def node_summary(spool: Spool, name: str) -> NodeSummary:
     """What a node that lives does, and why it takes no job."""
-    report, drained = of_node(spool, name), nodes.why_drained(spool.path, name)
+    said, drained = _said(spool, name), nodes.why_drained(spool.path, name)
+    report = said or RunnerReport(slots=0, pause=STARTING)
     why = f"drained: {drained}" if drained else report.paused or report.pause
-    if not why and nodes.read(spool.path / nodes.DIRECTORY / name / _REPORT, RunnerReport) is None:
-        why = STARTING
     return NodeSummary(name=name, slots=report.slots, busy=len(report.busy), why=why)
 
 

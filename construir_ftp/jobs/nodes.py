@@ -201,18 +201,16 @@ def suits(spool: Path, name: str, wanted: Wishes, image_bytes: int) -> bool:
     """Whether a node can run such a job, by its own word."""
     found = offered(spool, name)
     return found is not None and not (
-        why_not(found, wanted, image_bytes) or why_another_image(found, offered(spool, places.LOCAL), wanted)
+        why_not(found, wanted, image_bytes)
+        or has_another_image(wanted.base_name(found.default_base), found, offered(spool, places.LOCAL))
     )
 
 
-def why_another_image(there: Offered, front: Offered | None, wanted: Wishes) -> str:
-    """Why a node's base image is not the one that the front promises by that name; empty if it is, or has none."""
-    name = wanted.base_name(there.default_base)
-    if front is None or name not in front.bases or name not in there.bases:
-        return ""
-    if there.bases[name].digest == front.bases[name].digest:
-        return ""
-    return f"its base image {name} is another one than the front's: bring it by image export and image import"
+def has_another_image(base: str, there: Offered, front: Offered | None) -> bool:
+    """Whether a node's base image of a name is another one than the front promises by it: no job is run on that."""
+    if front is None or base not in front.bases or base not in there.bases:
+        return False
+    return there.bases[base].digest != front.bases[base].digest
 
 
 # -- what the front says -----------------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ _MOST_HEADER_BYTES = 2**20
 _PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
 _RENAMED = b" SCHILY.xattr.trusted.overlay.redirect="
 _OPAQUE = b" SCHILY.xattr.trusted.overlay.opaque="
+_WHY = "a user-mode machine would not see that; on a base image without a user-mode kernel it works"
 
 
 def demand_none_needed(pieces: Iterator[bytes], is_below: Callable[[bytes], bool]) -> Iterator[bytes]:
     """The pieces of a tar file as they are. Raises ConstruirError where it needs such an attribute to be read.
 
     `is_below` says whether there is a directory of that path, without a slash at its begin, that one may hide. What is
-    no tar file passes: it is for others to refuse.
+    no tar file passes: it is for others to refuse. Not by tarfile, which takes a header of any length into memory.
     """
     held, skip, header = bytearray(), 0, b""
     for piece in pieces:
@@ -63,9 +64,6 @@ def _look(header: bytes, block: bytes, is_below: Callable[[bytes], bool]) -> Non
         raise ConstruirError(f"they rename a directory of the base image, to {_shown(path)}; {_WHY}")
     if _OPAQUE in header and is_below(path):
         raise ConstruirError(f"they replace a directory of the base image, {_shown(path)}; {_WHY}")
-
-
-_WHY = "a user-mode machine would not see that; on a base image without a user-mode kernel it works"
 
 
 def _shown(path: bytes) -> str:

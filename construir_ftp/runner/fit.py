@@ -53,7 +53,8 @@ class Fit:
             # One that has gone may come back: it is waited for until it is forgotten.
             known = nodes.names(self._spool.path) if is_local else ()
             return is_local and not any(nodes.suits(self._spool.path, name, wanted, size_bytes) for name in known)
-        if not is_local and nodes.why_another_image(self._offered, others.get(places.LOCAL), wanted):
+        base = wanted.base_name(self._offered.default_base)
+        if not is_local and nodes.has_another_image(base, self._offered, others.get(places.LOCAL)):
             return False
         return not self._is_left(record, wanted, others)
 

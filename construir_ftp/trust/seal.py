@@ -77,8 +77,10 @@ class Seal(msgspec.Struct, frozen=True):
 
     def signs_as(self) -> str:
         """What it calls the appliance; a node's as the front has certified, empty where it has not."""
-        held = node_key.of(self.spool, self.node) if self.spool else None
-        return held.host if held else "" if self.spool else self.host
+        if self.spool is None:
+            return self.host
+        held = node_key.of(self.spool, self.node)
+        return held.host if held else ""
 
     def envelope(self, told: Statement) -> Envelope:
         """A statement, signed. Raises SigningError."""
