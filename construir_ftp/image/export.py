@@ -39,7 +39,7 @@ def export(base: BaseImage, form: Format, target: Path) -> None:
             files.copy(source, draft)
         else:
             _convert(source, form, draft)
-            _SETTLE[form](draft, base.manifest.disk.sha256 if base.manifest.disk else "")
+            settle(draft, form, base.manifest.disk.sha256 if base.manifest.disk else "")
         files.fsync(draft)
         draft.replace(target)
 
@@ -48,6 +48,12 @@ def _convert(source: Path, form: Format, target: Path) -> None:
     if process.find("qemu-img") is None:
         raise CommandError("qemu-img: not installed; run: apt install qemu-utils")
     process.run(["qemu-img", "convert", "-f", "raw", "-O", form, source, target], timeout_s=_TIMEOUT_S)
+
+
+def settle(path: Path, form: Format, digest: str) -> None:
+    """Make what qemu-img has made up for the disk at `path` of `digest`, the SHA-256 of what the disk holds."""
+    if form in _SETTLE:
+        _SETTLE[form](path, digest)
 
 
 def _settle_vdi(path: Path, digest: str) -> None:
@@ -60,13 +66,14 @@ def _settle_vdi(path: Path, digest: str) -> None:
 def _settle_vmdk(path: Path, digest: str) -> None:
     with path.open("r+b") as file:
         file.seek(_VMDK_TEXT_AT)
-        text = _VMDK_ID.sub(f"\nCID={digest[:8]}\n".encode(), file.read(_VMDK_TEXT_BYTES), count=1)
+        # qemu-img writes the text twice. Where its second number is shorter, the end of the first text is still there.
+        text, _, _ = file.read(_VMDK_TEXT_BYTES).partition(b"\0")
+        settled = _VMDK_ID.sub(f"\nCID={digest[:8]}\n".encode(), text, count=1)
         file.seek(_VMDK_TEXT_AT)
-        file.write(text.rstrip(b"\0").ljust(_VMDK_TEXT_BYTES, b"\0"))
+        file.write(settled.ljust(_VMDK_TEXT_BYTES, b"\0"))
 
 
 _SETTLE: dict[Format, Callable[[Path, str], None]] = {
-    "qcow2": lambda path, digest: None,
     "vmdk": _settle_vmdk,
     "vdi": _settle_vdi,
 }

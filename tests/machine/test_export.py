@@ -1,6 +1,7 @@
 """A disk in the formats of other hypervisors holds what it held, and is the same file every time."""
 
 import random
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_exported_disk_holds_the_same_and_is_the_same_file_every_time(
     assert f'"format": "{form}"' in run("qemu-img", "info", "-f", form, "--output=json", files[0])
     run("qemu-img", "compare", "-f", "raw", "-F", form, small.path / baseimage.DISK, files[0])
     assert files[0].stat().st_blocks * 512 < 4 * 2**20
+
+
+def test_vmdk_is_the_same_whatever_number_qemu_made_up(small: BaseImage, tmp_path: Path) -> None:
+    export.export(small, "vmdk", tmp_path / "disk")
+    whole = (tmp_path / "disk").read_bytes()
+    text, _, _ = whole[512 : 512 + 20 * 512].partition(b"\0")
+    for number in (b"7", b"509df", b"e1884d", b"ffffffff"):
+        other = re.sub(rb"\nCID=.*\n", b"\nCID=%b\n" % number, text)
+        # The end of a longer text that was there before, as qemu-img leaves it.
+        left = (other + b"\0").ljust(len(text), b"x").ljust(20 * 512, b"\0")
+        (tmp_path / "disk").write_bytes(whole[:512] + left + whole[512 + 20 * 512 :])
+        assert small.manifest.disk is not None
+        export.settle(tmp_path / "disk", "vmdk", small.manifest.disk.sha256)
+        assert (tmp_path / "disk").read_bytes() == whole
 
 
 @pytest.mark.parametrize("form", ["vmdk", "vdi"])
