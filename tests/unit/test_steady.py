@@ -27,6 +27,7 @@ def stall():
 """
 
 
+@pytest.mark.long
 @pytest.mark.steady(0.3)
 @pytest.mark.parametrize(
     ("done", "tries", "passes"),

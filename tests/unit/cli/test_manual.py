@@ -103,6 +103,7 @@ _TRIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shell", _TRIES)
 def test_each_shell_completes_a_command_by_the_script_it_is_given(tmp_path: Path, shell: str) -> None:
     script = tmp_path / "script"

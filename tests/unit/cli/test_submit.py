@@ -28,6 +28,7 @@ def test_two_servers_are_one_too_many(tmp_path: Path) -> None:
     assert said.stderr == (f"construir: two servers are named, {NOWHERE} and ftp://alice@localhost:2; name one\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["ftpes", "ftps"])
 @pytest.mark.parametrize("command", [("jobs",), ("fetch", "a-job"), ("watch", "a-job"), ("submit", ".")])
 def test_an_address_that_insists_on_tls_and_tls_never_are_refused(

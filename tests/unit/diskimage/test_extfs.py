@@ -51,6 +51,7 @@ EVERY_LAYOUT = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", EVERY_LAYOUT)
 def test_files_are_read_back_from_every_layout(tmp_path: Path, options: tuple[str, ...]) -> None:
     tree = tmp_path / "tree"
@@ -70,6 +71,7 @@ def test_files_are_read_back_from_every_layout(tmp_path: Path, options: tuple[st
         assert content(image, files[b"holes"]) == (tree / "holes").read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [("ext2",), ("ext4",), ("ext4", "-O", "dir_index", "-b", "1024")])
 def test_large_directories_and_strange_names_are_listed_whole(tmp_path: Path, options: tuple[str, ...]) -> None:
     tree = tmp_path / "tree"
@@ -153,6 +155,7 @@ def test_directory_that_goes_on_in_an_attribute_is_read_whole(tmp_path: Path) ->
 META_BG = ["sparse_super", "^sparse_super", "sparse_super2"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("supers", META_BG)
 @pytest.mark.parametrize("width", ["64bit", "^64bit"])
 def test_descriptors_of_meta_bg_are_found_in_every_group(tmp_path: Path, supers: str, width: str) -> None:
@@ -186,6 +189,7 @@ def test_descriptors_are_found_after_resize2fs_has_gone_over_to_meta_bg(tmp_path
             assert content(image, files[f"{number:03}".encode()]) == f"file {number}".encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [("ext2", "-b", "1024"), ("ext4", "-b", "1024"), ("ext4", "-O", "inline_data")])
 def test_name_is_looked_up_in_directories_of_every_size(tmp_path: Path, options: tuple[str, ...]) -> None:
     tree = images.job_directory(tmp_path / "tree")

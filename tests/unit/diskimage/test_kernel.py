@@ -122,6 +122,7 @@ FEATURES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", FEATURES, ids=" ".join)
 def test_files_are_what_the_kernel_has_written(tmp_path: Path, options: tuple[str, ...]) -> None:
     path = tmp_path / "image"

@@ -74,6 +74,7 @@ def test_of_what_is_no_such_file_system_nothing_is_told(tmp_path: Path) -> None:
     assert newest_of(tmp_path / "meta") == 0
 
 
+@pytest.mark.long
 def test_tables_that_lie_anywhere_end_nothing(tree: Path, tmp_path: Path) -> None:
     """Descriptors, and what they lead to, are as hostile as the rest of an upload."""
     image, noise = tmp_path / "image", random.Random(2)

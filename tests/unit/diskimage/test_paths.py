@@ -24,6 +24,7 @@ def made(place: Path, *links: tuple[str, str], names: int = 0) -> Path:
     return place / "image"
 
 
+@pytest.mark.long
 def test_directory_that_is_in_itself_is_not_looked_through_without_end(tmp_path: Path) -> None:
     with made(tmp_path, names=5000).open("rb") as file:
         image = Image(file)

@@ -18,6 +18,7 @@ def replayed(codec: str, data: bytes, head_bytes: int) -> Replay:
     return Replay(codec, upload, MEMORY, data[:head_bytes], len(data))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", CODECS)
 def test_any_part_is_what_it_was(codec: str) -> None:
     data = images.noise(3 * MIB)

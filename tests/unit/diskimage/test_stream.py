@@ -23,6 +23,7 @@ def unpacked(codec: str, data: bytes, memory: int = MEMORY) -> bytes:
     return b"".join(stream.Stream(codec, reader(data), memory))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", images.CODECS)
 @pytest.mark.parametrize("size", [0, 1, 64 * KIB, 64 * KIB + 1, 3 * MIB])
 def test_a_whole_stream_comes_out_as_it_went_in(codec: str, size: int) -> None:
@@ -64,6 +65,7 @@ def test_zeros_after_the_end_are_taken_and_counted(codec: str, length: int) -> N
     assert unpacking.padding_bytes == length
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 @pytest.mark.parametrize("sizes", [(3, 5), (0, 0, 7), (300_000, 1, 300_000), (2**21, 2**21)])
 def test_members_are_one_content(codec: str, sizes: tuple[int, ...]) -> None:
@@ -158,6 +160,7 @@ def test_the_largest_window_zstd_unpacks_by_itself_is_accepted() -> None:
     assert unpacked("zstd", images.greedy_zstd(b"small", 27), 512 * MIB) == b"small"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_no_block_is_larger_than_one_mebibyte_however_far_the_stream_expands(codec: str) -> None:
     upload = stream.UploadReader(io.BytesIO(images.bomb(codec, b"", 64 * MIB)))
@@ -166,6 +169,7 @@ def test_no_block_is_larger_than_one_mebibyte_however_far_the_stream_expands(cod
     assert sum(sizes) == 64 * MIB
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_a_stream_is_read_no_further_than_it_is_asked_for(codec: str) -> None:
     upload = stream.UploadReader(io.BytesIO(images.pack(codec, images.noise(3 * MIB))))

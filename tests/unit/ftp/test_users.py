@@ -34,6 +34,7 @@ def test_missing_file_means_nobody(users: Users) -> None:
     assert not users.path.exists()
 
 
+@pytest.mark.long
 def test_only_the_right_password_of_the_right_name_is_right(users: Users) -> None:
     users.add("bob", "battery staple")
     users.add("alice", PASSWORD)
@@ -86,6 +87,7 @@ def test_mail_address_is_kept_by_every_change_but_its_own(users: Users) -> None:
     assert users.check("alice", "battery staple")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mail",
     ["alice", "@example.org", "a@", "-f@example.org", "a b@example.org", "a@b\r\nBcc: c@d", 'a"@b', "a@b,c@d", "ä@b"],
@@ -181,6 +183,7 @@ Users(Path(sys.argv[1])).add(sys.argv[2], sys.argv[3])
 """
 
 
+@pytest.mark.long
 def test_two_who_add_at_once_lose_nothing(users: Users) -> None:
     names = [f"user{number}" for number in range(8)]
     children = [subprocess.Popen([sys.executable, "-c", ADD, users.path, name, PASSWORD]) for name in names]
@@ -188,6 +191,7 @@ def test_two_who_add_at_once_lose_nothing(users: Users) -> None:
     assert users.names() == names
 
 
+@pytest.mark.long
 def test_checks_in_several_threads_see_a_changing_file_whole(users: Users) -> None:
     users.add("alice", PASSWORD)
     answers: list[bool] = []
@@ -222,6 +226,7 @@ def test_unfit_names_are_refused_in_one_printable_line(users: Users, name: str) 
     assert not users.path.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("password", ["", "seven77", "x" * 257, "tab\tinside", "line\r\nQUIT", "nul\0nul\0nul"])
 def test_unfit_passwords_are_refused(users: Users, password: str) -> None:
     with pytest.raises(UsageError, match="a password has at"):
@@ -245,6 +250,7 @@ def test_what_is_asked_of_the_wrong_name_says_what_to_do(users: Users) -> None:
     assert users.names() == ["alice"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "says"),
     [

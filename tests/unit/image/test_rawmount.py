@@ -52,6 +52,7 @@ def test_copies_are_shown_without_root_and_taken_away_again(disk: Path, tmp_path
     assert disk.read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_directory_that_was_there_before_stays(disk: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()

@@ -105,6 +105,7 @@ READ = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", READ, ids=" ".join)
 def test_construir_toml_is_obeyed(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert asked(made(tmp_path, *options[1:])) == TOML

@@ -146,6 +146,7 @@ def test_an_image_that_claims_a_terabyte_is_refused_by_size(codec: str) -> None:
     assert refusal(upload) == (552, "the image unpacks to 1.0 TiB; at most 16.0 GiB are accepted here")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_a_bomb_behind_a_small_file_system_is_not_unpacked_to_its_end(codec: str) -> None:
     bomb = images.bomb(codec, images.image() + b"more", 256 * MIB)
@@ -154,6 +155,7 @@ def test_a_bomb_behind_a_small_file_system_is_not_unpacked_to_its_end(codec: str
         judge.judge(UploadReader(watched), LIMITS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_a_bomb_that_claims_its_size_is_refused_by_its_ratio(codec: str) -> None:
     limits = GateSection(max_ratio=20, ratio_free=Size(64 * MIB))
@@ -174,6 +176,7 @@ def test_a_file_system_that_is_not_configured_is_refused() -> None:
     assert (reply, reason) == (550, "ext4 is not accepted here; make an image of ext2, ext3")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_a_bomb_of_zeros_behind_a_small_file_system_is_unpacked_within_the_limits(codec: str) -> None:
     bomb = io.BytesIO(images.bomb(codec, images.image(), 256 * MIB)[:-1])
@@ -216,6 +219,7 @@ def test_arbitrary_bytes_are_judged_or_refused(data: bytes) -> None:
     judged_or_refused(data)
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     codec=st.sampled_from(CODECS),

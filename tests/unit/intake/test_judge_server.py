@@ -78,6 +78,7 @@ def written(path: Path, data: bytes) -> Path:
     return path
 
 
+@pytest.mark.long
 @filtered
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_judge_reads_only_when_it_is_confined_and_then_does_nothing_else(tmp_path: Path, codec: str) -> None:

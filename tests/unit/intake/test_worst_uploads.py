@@ -38,6 +38,7 @@ def outcome(data: bytes) -> tuple[str, float]:
     return said, file.total / len(data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", worst.IMAGES)
 @pytest.mark.parametrize("codec", ["raw", "gzip", "zstd"])
 def test_image_made_to_send_the_judge_back_and_forth_is_read_a_few_times(kind: str, codec: str) -> None:
@@ -63,6 +64,7 @@ def test_stream_as_slow_as_its_format_allows_is_read_once(kind: str) -> None:
     assert times <= 1 + 0.1 + 70 * KIB / len(worst.streams()[kind])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", COMPRESSED)
 def test_bomb_is_unpacked_to_the_size_that_it_announces_and_no_further(codec: str) -> None:
     bomb = images.bomb(codec, images.image("ext2", 8 * MIB) + b"more", 128 * MIB)

@@ -147,6 +147,7 @@ def fill_queue(place: Spool, contributor: str, count: int) -> None:
         (job / "job.json").write_bytes(msgspec.json.encode(record(contributor)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_a_thousand_jobs_of_one_delay_the_single_job_of_another_by_at_most_one(place: Spool, slots: int) -> None:
     fill_queue(place, "ann", 1000)

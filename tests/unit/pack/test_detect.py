@@ -118,6 +118,7 @@ _OUTPUTS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", _OUTPUTS)
 def test_what_a_build_makes_is_named_as_outputs(tmp_path: Path, kind: str) -> None:
     files, outputs = _OUTPUTS[kind]

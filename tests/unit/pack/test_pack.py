@@ -74,6 +74,7 @@ def rich_job(path: Path) -> Path:
 # -- pack ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CODECS)
 def test_what_is_packed_passes_the_gate_and_comes_back(tmp_path: Path, name: str) -> None:
     source, packed = rich_job(tmp_path / "job"), tmp_path / "packed"
@@ -85,6 +86,7 @@ def test_what_is_packed_passes_the_gate_and_comes_back(tmp_path: Path, name: str
     assert (tmp_path / "back" / "again").samefile(tmp_path / "back" / "data")
 
 
+@pytest.mark.long
 def test_a_packed_image_is_sound_and_has_the_space_asked_for(tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     for space in (0, 1, 10 * MIB, 700 * MIB):
@@ -111,6 +113,7 @@ def test_everything_belongs_to_root_in_the_image_whoever_packs_it(tmp_path: Path
     images.run("e2fsck", "-fn", path)
 
 
+@pytest.mark.long
 def test_thousands_of_small_files_fit(tmp_path: Path) -> None:
     source = images.job_directory(tmp_path / "job")
     for number in range(5000):
@@ -314,6 +317,7 @@ def test_extended_attributes_are_in_the_image(tmp_path: Path) -> None:
     assert 'user.first (1) = "1"' in listed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", images.COMPRESSED)
 def test_a_level_changes_the_size_and_passes_the_gate(tmp_path: Path, name: str) -> None:
     job = images.job_directory(tmp_path / "job")
@@ -511,6 +515,7 @@ def results_in(names: Iterable[str]) -> set[str]:
     return {name for name in names if name.endswith("/result.json")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -159,6 +159,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.long
 def test_a_large_mostly_empty_result_is_unpacked_whatever_its_ratio(tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     pack.pack(images.job_directory(tmp_path / "job"), packed, 1100 * MIB)

@@ -141,6 +141,7 @@ def test_huge_sparse_file_is_left_out_and_a_small_one_takes_no_room(tree: Path) 
     assert (tree.parent / "artifacts/sparse").stat().st_blocks * 512 < 200_000
 
 
+@pytest.mark.long
 def test_very_many_files_are_no_more_than_the_limit_and_told_in_few_words(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -282,6 +283,7 @@ def test_looking_is_bounded_and_what_was_found_comes(tree: Path, bounds: Bounds,
     assert len(said[0]) > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", worst.IMAGES)
 def test_image_made_to_keep_the_reader_comes_to_an_end(tmp_path: Path, kind: str) -> None:
     image = tmp_path / "disk.img"

@@ -32,6 +32,7 @@ print(owner._our_ticks() - before)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["itself", "child"])
 def test_what_we_use_is_ours_also_when_it_has_ended(who: str) -> None:
     said = subprocess.run([sys.executable, "-c", _WORKS, who], check=True, capture_output=True, text=True).stdout

@@ -83,6 +83,7 @@ def test_a_keeper_that_is_killed_starts_no_pilot_twice(cluster: Slurm, spool: Sp
         assert keeper.in_slurm() == names(keeper.kept())
 
 
+@pytest.mark.long
 def test_a_slurm_that_does_not_answer_changes_nothing(cluster: Slurm, spool: Spool) -> None:
     send(spool)
     with keeping(cluster, spool, SLEEPS) as keeper:
@@ -148,6 +149,7 @@ def test_a_pilot_that_can_not_start_is_told_with_its_last_words_and_not_tried_wi
     assert len(cluster.jobs()) == 1
 
 
+@pytest.mark.long
 def test_check_asks_slurm_whether_it_would_take_a_pilot(cluster: Slurm, tmp_path: Path) -> None:
     def found(text: str, within: list[str]) -> dict[str, str]:
         config = tmp_path / "check.toml"

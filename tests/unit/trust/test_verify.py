@@ -48,6 +48,7 @@ def test_a_result_as_it_was_signed_is_proved(done: Path, seal: Seal) -> None:
     assert proof.missing == ()
 
 
+@pytest.mark.long
 def test_every_byte_that_is_flipped_is_noticed(done: Path, seal: Seal) -> None:
     unnoticed, tried = [], 0
     for path in files_of(done):
