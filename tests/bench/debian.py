@@ -4,10 +4,11 @@ Each source is the newest in the archive of the configured base image. It is fet
 `construir init`, and run by `construir run`. Not compared are packages of debugging symbols, which have an archive of
 their own. Of a .deb that differs is said in which files, and in which sections of an executable.
 
-SOURCE may have a version, `ca-certificates=20230311+deb12u1`. With --compiler, such as 12.2.0-14, all that is compiled
-says that it was by that revision of gcc, which the archive may have no longer: by nothing else is the machine another.
+SOURCE may have a version, `ca-certificates=20230311+deb12u1`. With --explain a source that differs is built again, with
+names in the compiler, and then in the C library's headers too, as they were in packages that the archive no longer has;
+by nothing else is the machine another. The row says by which of them all is the same.
 
-Run from the repository: .venv/bin/python -m tests.bench.debian [--config FILE] [--keep DIR] [--compiler VERSION]
+Run from the repository: .venv/bin/python -m tests.bench.debian [--config FILE] [--keep DIR] [--explain]
 [SOURCE... | HOW MANY]
 """
 
@@ -26,7 +27,7 @@ from typing import NamedTuple
 from elftools.elf.elffile import ELFFile
 
 from construir_ftp import config, process
-from construir_ftp.errors import CommandError, UsageError
+from construir_ftp.errors import CommandError
 from construir_ftp.image import baseimage
 from construir_ftp.layers.apt import Archive
 from construir_ftp.pack.detect import RUN
@@ -39,22 +40,19 @@ SOURCES = (
     *("debian-edu-install", "ca-certificates=20230311+deb12u1", "libfcgi", "tinyxml", "unadf", "dmitry", "jdupes"),
 )
 # What a compiler calls itself is in the section .comment of all that it makes, of what it is linked with, too, and so
-# in the build ID. The assembler, which is told it, is given another name; what is linked to everything has none.
+# in the build ID. The compiler is given another name; what is linked to everything has none.
 _NAME_COMPILER = r"""
-as=$(readlink -f /usr/bin/as)
-mv "$as" "$as.real"
-cat >"$as" <<'END'
-#!/bin/sh
-for each; do
-    case $each in *.s) sed -i '/\.ident/s/(Debian [^)]*)/(Debian {version})/' "$each" ;; esac
-done
-exec "$(readlink -f /usr/bin/as).real" "$@"
-END
-chmod 755 "$as"
+perl -pi -e 's/\(Debian \K[^)\0]+\) (?=\0)/pack("a" . length($&), "12.2.0-14) ")/ge' /usr/lib/gcc/*/*/cc1*
 find /usr/lib/gcc /usr/lib/x86_64-linux-gnu '(' -name '*crt*.o' -o -name libgcc.a -o -name libc_nonshared.a ')' \
-    -exec objcopy --remove-section=.comment '{{}}' ';'
+    -exec objcopy --remove-section=.comment '{}' ';'
 """
-_COMPILER = re.compile(r"[A-Za-z0-9.+~-]*")
+# The inline functions that check fgets, fread, recv and the like have a variable, which debug information names, and so
+# does the build ID. libc6-dev 2.36-9+deb12u9 has another name for it ("fix name space violation in fortify wrappers").
+_NAME_VARIABLE = r"""
+sed -i 's/\b__sz\b/sz/g' /usr/include/x86_64-linux-gnu/bits/*2.h /usr/include/x86_64-linux-gnu/bits/stdlib.h
+"""
+# What had another name in earlier packages, and the commands that give it that.
+EARLIER = (("gcc-12 12.2.0-14", _NAME_COMPILER), ("libc6-dev of before 2.36-9+deb12u9", _NAME_VARIABLE))
 _FETCH_S = 1800.0
 _BUILD_S = 3 * 3600.0
 _MOST_NAMED = 3
@@ -173,17 +171,15 @@ def _sections(*executables: Member) -> list[str]:
     return [name for name in theirs | ours if ours.get(name) != theirs.get(name)]
 
 
-def name_compiler(job: Path, version: str) -> None:
-    """Have what the job compiles say that it was by this revision of gcc."""
-    if not _COMPILER.fullmatch(version):
-        raise UsageError(f"{version!a} is no version of a compiler, such as 12.2.0-14")
+def use_names(job: Path, commands: str) -> None:
+    """Have a job give the tools of its machine other names before it builds."""
     program = job / RUN
     first, rest = program.read_text().split("set -eux\n", 1)
-    program.write_text(f"{first}set -eux{_NAME_COMPILER.format(version=version)}{rest}")
+    program.write_text(f"{first}set -eux{commands}{rest}")
 
 
-def build(suite: Suite, source: str, place: Path, options: list[str], compiler: str = "") -> Outcome:
-    """One source, by a job."""
+def build(suite: Suite, source: str, place: Path, options: list[str], commands: str = "\n") -> Outcome:
+    """One source, by a job that begins with these commands."""
     try:
         dsc = suite.fetch_source(source, place / "job")
     except CommandError as error:
@@ -191,14 +187,23 @@ def build(suite: Suite, source: str, place: Path, options: list[str], compiler: 
     version = next(line for line in dsc.read_text().splitlines() if line.startswith("Version: ")).split()[1]
     log = place / "log"
     construir("init", dsc.parent, log=log)
-    if compiler:
-        name_compiler(dsc.parent, compiler)
+    use_names(dsc.parent, commands)
     code = construir("run", dsc.parent, "-o", place / "result", *options, log=log)
     if code:
         result = place / "result/result.json"
         why = json.loads(result.read_text())["reason"] if result.exists() else log.read_text().splitlines()[-1]
         return Outcome(source, version, why=f"not built: {why}")
     return compared(suite, Outcome(source, version), place)
+
+
+def explain(suite: Suite, outcome: Outcome, place: Path, options: list[str]) -> Outcome:
+    """What differs, and by which earlier names it does not: it is built again until it is the same."""
+    for count in range(1, len(EARLIER) + 1):
+        names, commands = zip(*EARLIER[:count], strict=True)
+        again = build(suite, outcome.source, place / f"earlier-{count}", options, "".join(commands))
+        if again.same and not again.why:
+            return outcome._replace(why=f"{outcome.why}; the same, byte for byte, by the names of {', '.join(names)}")
+    return outcome._replace(why=f"{outcome.why}; by earlier names: {again.why}")
 
 
 def compared(suite: Suite, outcome: Outcome, place: Path) -> Outcome:
@@ -229,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--compiler", default="")
+    parser.add_argument("--explain", action="store_true")
     parser.add_argument("sources", nargs="*")
     given = parser.parse_args()
     options = [f"--config={given.config.resolve()}"] if given.config else []
@@ -237,7 +242,10 @@ def main() -> None:
         kept = given.keep.resolve() if given.keep else place
         suite = Suite(place / "apt", config.load(given.config))
         for source in wanted(given.sources):
-            print(build(suite, source, kept / source, options, given.compiler).words(), flush=True)
+            outcome = build(suite, source, kept / source, options)
+            if given.explain and outcome.different:
+                outcome = explain(suite, outcome, kept / source, options)
+            print(outcome.words(), flush=True)
 
 
 if __name__ == "__main__":
