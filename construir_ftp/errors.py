@@ -4,6 +4,7 @@ A message is one line: what, which, and what to do. Only cli prints one and exit
 where it has one; a job's end has others, see `exit_code_of`.
 """
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,15 @@ def exit_code_of(status: str, exit_code: int | None) -> int:
     if status == "failed" and exit_code is not None:
         return exit_code & 0xFF or 1
     return _ENDS.get(status, 1)
+
+
+# What a call of the system fails by that would do at another time, or on another computer.
+_OF_THE_COMPUTER = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def is_of_the_computer(error: BaseException) -> bool:
+    """Whether it says that this computer lacks something, and nothing about what was asked for."""
+    return isinstance(error, OSError) and error.errno in _OF_THE_COMPUTER
 
 
 def one_line(text: object) -> str:

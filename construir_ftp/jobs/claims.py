@@ -8,7 +8,7 @@ says.
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,7 +52,9 @@ class Claims:
         job = self._claim(Job(self._spool / "queue" / job_id))
         if job is not None and self.scratch is not None:
             job.scratch = self.scratch / job_id
-            job.scratch.mkdir(mode=modes.OURS_DIRECTORY, exist_ok=True)
+            with suppress(FileNotFoundError):  # what an attempt has left that was broken off
+                files.remove(job.scratch)
+            job.scratch.mkdir(mode=modes.OURS_DIRECTORY)
         return job
 
     def _claim(self, job: Job) -> Job | None:
@@ -76,14 +78,16 @@ class Claims:
         mine = [path for path in places.directories(self._spool, "running") if places.node_of(path) == self._node]
         return sorted(mine, key=lambda path: path == self.path)  # ours comes last
 
-    def take_from(self, holding: Path, settle: Callable[[Job], None]) -> None:
-        """Take all jobs of a node's start away from it, and `settle` each, which is ours then. If it is not our own, it
-        has none on return, and never will have any.
+    def take_from(self, holding: Path, settle: Callable[[Job], None], but: Container[str] = ()) -> None:
+        """Take all jobs of a node's start away from it, `but` those, and `settle` each, which is ours then. If it is
+        not our own, it has none on return, and never will have any.
 
         A crash in the midst of it leaves them with us, for our next start.
         """
         self.begin()
         for entry in sorted(holding.iterdir()):
+            if entry.name in but:
+                continue
             if entry.name.startswith(_FRESH):
                 self._finish_fresh(entry)
             elif (job := self._claim(Job(entry))) is not None:

@@ -19,7 +19,7 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -254,10 +254,10 @@ class Spool:
         self.claims.take_earlier(lambda job: requeued.extend(self._settle(job, self.requeue)))
         return requeued
 
-    def take_back(self, holding: Path) -> list[Job]:
-        """The same, of a node's start that is no longer trusted to live, and may do so all the same."""
+    def take_back(self, holding: Path, but: Container[str] = ()) -> list[Job]:
+        """The same, of a node's start that is no longer trusted to live, and may do so all the same, `but` those."""
         requeued: list[Job] = []
-        self.claims.take_from(holding, lambda job: requeued.extend(self._settle(job, self._requeue_renewed)))
+        self.claims.take_from(holding, lambda job: requeued.extend(self._settle(job, self._requeue_renewed)), but)
         return requeued
 
     def _requeue_renewed(self, job: Job) -> Job:

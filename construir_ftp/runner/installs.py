@@ -7,7 +7,7 @@ soon be run.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from construir_ftp.jobs.result import moment
 from construir_ftp.jobs.status import RunningJob
@@ -53,6 +53,12 @@ class Installs:
             cancelled = [attempt for _, attempt in self._ready if attempt.job.is_cancelled()]
             self._ready = [(since, attempt) for since, attempt in self._ready if attempt not in cancelled]
         return cancelled
+
+    def in_hand(self, slots: Iterable[Slot]) -> set[str]:
+        """The ids of all jobs that somebody has: one of these slots, a place, or who waits for a slot."""
+        held = {job.id for slot in (*slots, *self.places) if (job := slot.job) is not None}
+        with self._lock:
+            return held | {attempt.job.id for _, attempt in self._ready}
 
     def report(self) -> list[RunningJob]:
         """What is told of the jobs that wait for a slot."""

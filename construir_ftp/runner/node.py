@@ -92,14 +92,18 @@ class Node:
             nodes.leave(self._spool.path, self.name)
 
     def _beat_until(self, over: threading.Event, tell: Callable[[], object]) -> None:
+        has_failed = False
         while not over.wait(self._section.renew):
             try:
                 if self.look_lost():
                     tell()
                     return
                 self._beat()
+                has_failed = False
             except OSError as error:
-                log.warning("node %s can't say that it lives: %s", self.name, error)
+                if not has_failed:
+                    log.warning("node %s can't say that it lives: %s", self.name, error)
+                has_failed = True
 
     def _beat(self) -> None:
         self._count += 1

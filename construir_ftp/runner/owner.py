@@ -4,6 +4,7 @@ What is told of it may be told to anyone. Sources: proc(5), /proc/stat and /proc
 time, which is when somebody has last typed at it; loginctl(1).
 """
 
+import logging
 import math
 import os
 import time
@@ -15,6 +16,10 @@ from pathlib import Path
 from construir_ftp import process
 from construir_ftp.config import RunnerSection
 from construir_ftp.errors import CommandError
+from construir_ftp.jobs import service
+from construir_ftp.machine import brake
+
+log = logging.getLogger("construir.runner")
 
 BUSY = "its computer is busy with other work"
 AT_WORK = "somebody is at work at its computer"
@@ -70,6 +75,28 @@ class Owner:
         if share * 100 > self._settings.busy:
             return BUSY
         return AT_WORK if self._settings.away and is_somebody_at_work(self._settings.away) else ""
+
+
+class Standstill:
+    """Of the machines of one runner: whether whoever comes before jobs wants it, an operator or the owner; and why."""
+
+    def __init__(self, spool: Path, settings: RunnerSection) -> None:
+        self._spool, self._owner = spool, Owner(settings)
+        self.why = ""
+
+    def heed(self) -> None:
+        """Have machines stand still, or go on, as it is wanted now."""
+        decided = service.read(self._spool)
+        why = self._owner.why() if decided.runs_machines else decided.why
+        if why == self.why:
+            return
+        log.info("paused, machines stand still: %s", why) if why else log.info("machines go on")
+        self.why = why
+        brake.pause() if why else brake.resume()
+
+    def patience_s(self) -> float:
+        """After how long to ask again."""
+        return self._owner.patience_s()
 
 
 # -- what programs take ------------------------------------------------------------------------------------------

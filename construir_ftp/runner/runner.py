@@ -17,7 +17,7 @@ from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
 from construir_ftp.jail import check as jailcheck
 from construir_ftp.jail import jail
-from construir_ftp.jobs import job, places, service
+from construir_ftp.jobs import job, places
 from construir_ftp.jobs.disk_space import Room
 from construir_ftp.jobs.job import Wants
 from construir_ftp.jobs.spool import Job, Spool
@@ -31,9 +31,10 @@ from construir_ftp.runner.attempt import Attempt, Published, Requeued
 from construir_ftp.runner.drain import UNWATCHED, Stop, Watch, drain, making_ready
 from construir_ftp.runner.installs import Installs
 from construir_ftp.runner.node import Node
-from construir_ftp.runner.owner import Owner
+from construir_ftp.runner.owner import Standstill
 from construir_ftp.runner.pause import UNSIGNED, Pause
 from construir_ftp.runner.resources import Resources, Supply
+from construir_ftp.runner.shortage import PAUSE_S, Shortage
 from construir_ftp.runner.slot import Slot
 from construir_ftp.trust.seal import SigningError
 
@@ -57,8 +58,8 @@ class Runner:
         self._waits_for_room = self._machines_fail = False
         self._stopping, self._pause = threading.Event(), Pause()
         self._finished, self._finish = socket.socketpair()
-        self._owner = Owner(config.runner)
-        self._stands_still = ""
+        self._standstill = Standstill(spool.path, config.runner)
+        self._shortage = Shortage(spool)
         self._making_ready: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def serve(self, stop: Stop, watch: Watch = UNWATCHED) -> None:
@@ -114,12 +115,9 @@ class Runner:
         with selectors.DefaultSelector() as selector:
             for source in (stop.told, wake, self._finished):
                 selector.register(source, selectors.EVENT_READ)
-            while not self._node.look_lost():
-                self._end_cancelled()
-                self._heed_owner()
-                self._node.offer(self._supply.offered)
-                self._fill_slots()
-                self._report()
+            while not self._node.is_lost:
+                with self._shortage.outlived():
+                    self._look()
                 watch.alive()
                 ready = [key.fileobj for key, _ in selector.select(min(self._patience_s(), watch.alive_every_s))]
                 if stop.told in ready:
@@ -127,19 +125,20 @@ class Runner:
                 heard = {source: source.recv(4096) for source in (wake, self._finished) if source in ready}
                 self._node.hear(heard.get(wake, b""))
 
-    def _patience_s(self) -> float:
-        scan_s = self._node.scan_every_s
-        return min(scan_s, self._pause.left_s or scan_s, self._owner.patience_s())
-
-    def _heed_owner(self) -> None:
-        """Have machines stand still, or go on, as whoever comes before jobs wants it."""
-        decided = service.read(self._spool.path)
-        why = self._owner.why() if decided.runs_machines else decided.why
-        if why == self._stands_still:
+    def _look(self) -> None:
+        """See what is to be done, and do it; not, if its jobs were taken from it."""
+        if self._node.look_lost():
             return
-        log.info("paused, machines stand still: %s", why) if why else log.info("machines go on")
-        self._stands_still = why
-        brake.pause() if why else brake.resume()
+        self._shortage.give_back(self._installs.in_hand(self._slots))
+        self._end_cancelled()
+        self._standstill.heed()
+        self._node.offer(self._supply.offered)
+        self._fill_slots()
+        self._report()
+
+    def _patience_s(self) -> float:
+        scan_s = PAUSE_S if self._shortage.lasts else self._node.scan_every_s
+        return min(scan_s, self._pause.left_s or scan_s, self._standstill.patience_s())
 
     def _fill_slots(self) -> None:
         while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
@@ -151,7 +150,7 @@ class Runner:
 
     def _give(self, slot: Slot, wants: Wants) -> bool:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
-        if self._pause.left_s or self._stands_still:
+        if self._pause.left_s or self._standstill.why:
             return False
         fits = self._node.fit.of(self._room.for_results(wants))
         prepared = None if slot in self._installs.places else self._installs.take()
@@ -207,7 +206,7 @@ class Runner:
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
         report = telling.of(
-            self._slots, self._installs, self._latest, self._pause, self._stands_still, waits=self._waits_for_room
+            self._slots, self._installs, self._latest, self._pause, self._standstill.why, waits=self._waits_for_room
         )
         self._node.report(report)
 
@@ -285,13 +284,15 @@ class Runner:
         except SigningError as error:
             worker.give_back(self._spool, job)
             self._pause.begin_by(error)
-        except Exception:
-            if self._node.look_lost():
+        except Exception as error:
+            if self._shortage.leave(job, error):
+                self._pause.begin("a job could not be finished", f"job {job.id}: to be given back: {error}")
+            elif self._node.look_lost():
                 log.info("job %s: others have it", job.id)
-                return
-            # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
-            log.exception("job %s: left as it is until the next start", job.id)
-            self._pause.begin("a job could not be finished", "a job could not be finished")
+            else:
+                # The thread's last line of defence: the job stays in running/, from where the next start takes it up.
+                log.exception("job %s: left as it is until the next start", job.id)
+                self._pause.begin("a job could not be finished", "a job could not be finished")
 
     def _note(self, outcome: Published | Requeued) -> None:
         if isinstance(outcome, Published):
@@ -310,7 +311,7 @@ class Runner:
         self._templates.stop()
         running = [slot.job.id for slot in self._all_slots if slot.job is not None]
         # What stands still does not end by itself.
-        grace_s = 0.0 if self._stands_still or self._node.is_lost else self._config.runner.grace
+        grace_s = 0.0 if self._standstill.why or self._node.is_lost else self._config.runner.grace
         log.info("stopping; %d jobs run, and have %g s to end: %s", len(running), grace_s, ", ".join(running) or "none")
         drain((*self._installs.places, *self._slots), grace_s, stop, watch)
         while (prepared := self._installs.take()) is not None:

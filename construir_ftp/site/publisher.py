@@ -4,7 +4,6 @@ Of results the kernel tells which came or went; all of done/ is read once, when 
 look that fails is logged; the next one compares everything with what is there.
 """
 
-import errno
 import logging
 import os
 import select
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from construir_ftp import files, schema
+from construir_ftp import errors, files, schema
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, one_line
 from construir_ftp.jobs import inquiry, judging, places, service, tally
@@ -50,8 +49,6 @@ _ROOM_FILE, _ROOM_S = ".room.json", 3600.0
 _WEEK_S, _DAY_S = 7 * 86400, 86400
 # A name has 255 bytes (limits.h), of which that of a page's draft needs 15.
 _LONGEST_ID_BYTES = 240
-# What is no fault of the result that was to be read.
-_OF_THE_COMPUTER = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Told(NamedTuple):
@@ -169,7 +166,7 @@ class Publisher:
             result, known, page = self._read(Job(self._spool.state("done") / job_id))
         except Exception as error:
             # One odd result must not keep the others from their pages.
-            if isinstance(error, OSError) and error.errno in _OF_THE_COMPUTER:
+            if errors.is_of_the_computer(error):  # no fault of the result
                 raise
             self._go_without(job_id, error)
             return

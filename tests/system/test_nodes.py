@@ -2,13 +2,18 @@
 
 import ftplib
 import json
+import os
+import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from construir_ftp import process
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import nodes
 from construir_ftp.jobs.spool import Spool
@@ -228,6 +233,60 @@ def test_drained_node_ends_its_job_and_takes_no_more(front: Appliance, tmp_path:
         assert front.states()["queue"] == [second]
         resume(front, "far")
         assert front.wait(second)["status"] == "success"
+
+
+def pid_of(node: Node) -> int:
+    assert node.process is not None
+    return node.process.pid
+
+
+def test_node_that_can_open_no_file_for_a_while_goes_on_afterwards(front: Appliance, tmp_path: Path) -> None:
+    drain(front, "local")
+    said = "jobs can't be looked after: [Errno 24] Too many open files"
+    with node(front) as far:
+        before = resource.prlimit(pid_of(far), resource.RLIMIT_NOFILE)
+        resource.prlimit(pid_of(far), resource.RLIMIT_NOFILE, (0, before[1]))
+        far.wait_until_logged(said)
+        job = front.submit(image(tmp_path, "sleeps", SLEEPS))
+        time.sleep(3)  # it tries again more than once in it
+        resource.prlimit(pid_of(far), resource.RLIMIT_NOFILE, before)
+        far.wait_until_logged("jobs are looked after again")
+        assert front.wait(job)["attempt"] == 1
+        assert far.log.read_text().count(said) == 1
+        assert far.stop() == 0
+
+
+@contextmanager
+def open_fails(node: Node, path: Path, at: int) -> Iterator[None]:
+    """One open of this path fails, the one of that number, in the thread in which a node looks after jobs."""
+    if process.find("strace") is None:
+        pytest.skip("strace is not installed")
+    fault = f"inject=openat:error=EMFILE:when={at}"
+    argv = ["strace", "-p", str(pid_of(node)), "-o", os.devnull, "-P", str(path), "-e", "trace=openat", "-e", fault]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        try:
+            assert any("attached" in line for line in tracer.stderr), "strace may not trace here"
+            yield
+        finally:
+            tracer.terminate()
+
+
+def test_node_loses_no_job_by_a_file_that_it_could_not_open(front: Appliance, tmp_path: Path) -> None:
+    """Whatever it was about to do with one, also when it has just claimed it."""
+    drain(front, "local")
+    short, jobs = image(tmp_path, "short", b"#!/bin/sh\nexit 0\n"), []
+    with node(front) as far:
+        (holding,) = far.holding()
+        for number in range(1, 11):
+            with open_fails(far, holding, number):
+                jobs.append(front.submit(short))
+                assert front.wait(jobs[-1])["status"] == "success"
+        said = far.log.read_text()
+        assert said.count("jobs are looked after again") > 1
+        assert "back in the queue, since this computer could not do what it takes" in said
+        assert far.stop() == 0
+    assert results(front) == sorted(jobs)
 
 
 @pytest.mark.parametrize("front", [""], indirect=True, ids=["default"])
