@@ -7,13 +7,14 @@ and none forgotten. Only what waits in Slurm, or has said that it is idle, is ev
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import nodes as jobs_nodes
-from construir_ftp.jobs import service
+from construir_ftp.jobs import places, service
 from construir_ftp.jobs.nodes import Offered
 from construir_ftp.jobs.pilots import Pilot
 from construir_ftp.jobs.spool import Spool
@@ -37,6 +38,8 @@ _FORGET_ANSWERS = 3
 _SOON_S = 5.0
 # A pilot that runs for so long without a word is not counted on.
 _BOOT_S = 300.0
+# So long it is believed that pilots' base images are others than the front's, after the last one that had these.
+_IMAGES_S = 600.0
 
 
 class Keeper:
@@ -52,8 +55,9 @@ class Keeper:
         self._absent: dict[str, int] = {}
         self._silent: dict[str, float] = {}
         self._idle: dict[str, float] = {}
-        # What the last pilot that was heard of has for jobs.
-        self._offered: Offered | None = None
+        # What the pilots that lived last have for jobs, and until when.
+        self._offers: list[Offered] = []
+        self._heard_s = 0.0
         # Those that were told to end.
         self._ended: set[str] = set()
 
@@ -80,10 +84,12 @@ class Keeper:
     # -- what there is -------------------------------------------------------------------------------------------
 
     def _hear(self, nodes: Mapping[str, Node]) -> None:
+        offers = {name: jobs_nodes.offered(self._spool.path, name) for name in nodes if name in self._ledger}
+        if heard := [offered for offered in offers.values() if offered is not None]:
+            self._offers, self._heard_s = heard, time.monotonic()
         for pilot in self._ledger:
-            if pilot.name in nodes:
+            if offers.get(pilot.name):
                 self._silent.pop(pilot.name, None)
-                self._offered = jobs_nodes.offered(self._spool.path, pilot.name) or self._offered
             if pilot.name in nodes and pilot.state != "running":
                 log.info("pilot %s: is a node", pilot.name)
                 self._ledger.note(msgspec.structs.replace(pilot, state="running", reason=""))
@@ -164,15 +170,23 @@ class Keeper:
     def _need(self, nodes: Mapping[str, Node]) -> Need:
         takes_jobs = service.read(self._spool.path).takes_jobs
         coming = sum(self._is_coming(pilot, nodes) for pilot in self._ledger)
+        jobs = need.jobs(self._spool, self._offers, self._front()) if takes_jobs else Counter[need.Kind]()
         return Need(
-            waiting=need.waiting(self._spool, self._offered) if takes_jobs else 0,
-            free=sum(node.free for name, node in nodes.items() if name not in self._ended),
+            waiting=jobs.total(),
+            free=need.free(self._spool, jobs, {name: nodes[name] for name in nodes if name not in self._ended}),
             coming=coming * self._section.jobs_per_pilot,
         )
 
+    def _front(self) -> Offered | None:
+        """What has the base images that jobs are run on; None where pilots may have these again by now."""
+        is_recent = time.monotonic() - self._heard_s < _IMAGES_S
+        return jobs_nodes.offered(self._spool.path, places.LOCAL) if is_recent else None
+
     def _is_coming(self, pilot: Pilot, nodes: Mapping[str, Node]) -> bool:
-        """Whether a pilot is to be a node soon."""
-        if pilot.name in nodes or pilot.name in self._ended or pilot.state == "asked":
+        """Whether a pilot is to take jobs soon."""
+        if pilot.name in self._ended or pilot.state == "asked":
+            return False
+        if pilot.name in nodes and jobs_nodes.offered(self._spool.path, pilot.name):
             return False
         if pilot.state == "waiting":
             return True

@@ -7,6 +7,7 @@ import pytest
 
 from construir_ftp import config
 from construir_ftp.errors import ConfigError
+from construir_ftp.jobs import nodes
 from construir_ftp.jobs.nodes import Machines, Offered
 from construir_ftp.jobs.request import Terms
 from construir_ftp.jobs.spool import Spool
@@ -51,15 +52,53 @@ def test_a_job_that_waits_for_a_result_wants_no_node(spool: Spool) -> None:
     first = send(spool)
     send(spool, after_s=1, after=[first.id])
     send(spool, after_s=2, after=["20200101T000000Z-0000-gone"])
-    assert need.waiting(spool) == 2
+    assert need.jobs(spool).total() == 2
 
 
 def test_a_job_that_asks_for_what_pilots_do_not_have_wants_none(spool: Spool) -> None:
     send(spool)
     send(spool, after_s=1, construir_toml="cpus = 4\n")
     send(spool, after_s=2, construir_toml='base = "other"\n')
-    assert need.waiting(spool) == 3
-    assert need.waiting(spool, OFFERED) == 1
+    assert need.jobs(spool).total() == 3
+    assert need.jobs(spool, [OFFERED]).total() == 1
+
+
+def with_image(digest: str, accelerator: str = "tcg") -> Offered:
+    """The same, with another base image of that name, and machines of that kind."""
+    machines = Machines(digest=digest, architecture="amd64", accelerator=accelerator)
+    return msgspec.structs.replace(OFFERED, bases={OFFERED.default_base: machines})
+
+
+FREE = need.Node(2, is_idle=True)
+
+
+def test_jobs_want_no_pilots_that_have_another_base_image_than_the_front(spool: Spool) -> None:
+    send(spool)
+    front, same, other = with_image("sha256:a"), with_image("sha256:a"), with_image("sha256:b")
+    assert need.jobs(spool, [other], front).total() == 0
+    assert need.jobs(spool, [other, same], front).total() == 1
+    assert need.jobs(spool, [other], None).total() == 1
+
+
+def test_nodes_that_can_not_run_a_job_that_waits_keep_no_pilot_from_being_asked_for(spool: Spool) -> None:
+    for number in range(5):
+        send(spool, after_s=number)
+    send(spool, after_s=5, construir_toml='accelerator = "kvm"\n')
+    waiting = need.jobs(spool)
+    assert waiting.total() == 6
+    nodes.offer(spool.path, "local", with_image("sha256:a"))
+    nodes.offer(spool.path, "other", with_image("sha256:b"))
+    nodes.place(spool.path, "silent")
+    assert need.free(spool, waiting, {"other": FREE, "silent": FREE}) == 0
+    assert need.free(spool, waiting, {"local": FREE, "other": FREE}) == 2
+    nodes.offer(spool.path, "any", with_image("sha256:a", accelerator=""))  # which is not known
+    everywhere = {"any": need.Node(1, is_idle=True), "local": need.Node(9, is_idle=True)}
+    assert need.free(spool, waiting, everywhere) == 6
+
+
+def test_a_front_that_has_not_said_yet_what_it_has_is_counted_on(spool: Spool) -> None:
+    send(spool)
+    assert need.free(spool, need.jobs(spool), {"local": FREE}) == 1
 
 
 def test_while_nobody_knows_which_nodes_live_none_are_told(spool: Spool) -> None:
