@@ -29,7 +29,7 @@ from construir_ftp.jobs.spool import STATES
 from construir_ftp.machine import accelerator, qemu
 from construir_ftp.pack import pack
 from construir_ftp.slurm import trial
-from construir_ftp.trust import key_place
+from construir_ftp.trust import key_place, node_key
 
 # Programs the appliance starts, and the Debian package of each.
 TOOLS = {
@@ -71,6 +71,7 @@ def check(config: Config) -> list[Finding]:
             _permissions,
             _demands,
             _key,
+            key_for_nodes,
             _names,
             _users,
             _slurm,
@@ -266,6 +267,15 @@ def _key(config: Config) -> Iterator[Finding]:
         yield attempt("key", "see docs/trust.md", look)
     else:
         yield Finding("key", "ok", f"{path} will be made by: construir serve")
+
+
+def key_for_nodes(config: Config) -> Iterator[Finding]:
+    """Whether nodes can read the key that certifies theirs; nothing if none was admitted, or the key is elsewhere."""
+    spool = config.spool_path()
+    path, admitted = key_place.private(spool, config.trust), node_key.admitted(spool)
+    if admitted and path.is_relative_to(spool) and path.exists():
+        text = f"{path} is the front's own key, and can be read by its nodes, such as {admitted[0]}"
+        yield Finding("key and nodes", "warning", text, "on the front: move it out of the spool, and set trust.key")
 
 
 def _names(config: Config) -> Iterator[Finding]:

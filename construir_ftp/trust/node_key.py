@@ -27,7 +27,7 @@ from construir_ftp.trust.keys import PublicKey
 
 log = logging.getLogger("construir.trust")
 
-_CERTIFICATES = "nodes"
+_CERTIFICATES, _SUFFIX = "nodes", "-cert.pub"
 
 
 def private(section: TrustSection) -> Path:
@@ -84,6 +84,11 @@ def why_not(spool: Path, name: str) -> str:
     return "" if held.key == key and held.authority in front and held.is_valid() else f"its key is another one; {cure}"
 
 
+def admitted(spool: Path) -> list[str]:
+    """The nodes that have a certificate."""
+    return sorted(path.name.removesuffix(_SUFFIX) for path in _place(spool, "").parent.glob(f"*{_SUFFIX}"))
+
+
 def admit(spool: Path, name: str, key: PublicKey | None, authority: PrivateKey, host: str) -> Certificate:
     """Certify the key that a node has asked for, in the name of the appliance that is called `host`.
 
@@ -134,7 +139,7 @@ def _revoked_names(spool: Path) -> set[str]:
 
 
 def _place(spool: Path, name: str) -> Path:
-    return key_place.directory(spool) / _CERTIFICATES / f"{name}-cert.pub"
+    return key_place.directory(spool) / _CERTIFICATES / f"{name}{_SUFFIX}"
 
 
 @functools.lru_cache(maxsize=256)
