@@ -1,6 +1,7 @@
 """What `construir check` looks at: each thing the appliance needs, whether it is there, and what to do if not.
 
-Looks, boots one machine at most, and changes nothing but the memory of that probe.
+Looks, boots one machine at most, and changes nothing but the memory of that probe. What it makes in a spool that other
+computers have, too, is gone afterwards.
 """
 
 import functools
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import architecture, files, process
-from construir_ftp.appliance import completeness, demands, exposure
+from construir_ftp.appliance import completeness, demands, exposure, shared_spool
 from construir_ftp.appliance.finding import Finding, State, attempt
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
@@ -69,6 +70,7 @@ def check(config: Config) -> list[Finding]:
             _spool,
             free_space,
             _permissions,
+            shared_spool.findings,
             _demands,
             _key,
             key_for_nodes,

@@ -22,9 +22,9 @@ _WANTED = ("overlay", "veth", "nfsd", "nfsv4")
 _FINIT_MODULE = 313  # of amd64
 _POWER_OFF = 0x4321FEDC  # linux/reboot.h
 _PIPES = Path("/run/rpc_pipefs")
-_EXPORTED = Path("/srv/shared")
+EXPORTED = Path("/srv/shared")
 # For both, whoever asks as root is root: jails' users own the disks of jobs.
-_EXPORT = "rw,sync,fsid=0,no_subtree_check,no_root_squash"
+EXPORT = "rw,sync,fsid=0,no_subtree_check,no_root_squash"
 _LIBRARIES = f"{PROGRAMS}/usr/lib/x86_64-linux-gnu"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,9 +73,9 @@ def serve() -> None:
 
     nfsdcld knows that no client was here before, for whose locks the server would have to wait.
     """
-    _EXPORTED.mkdir(parents=True)
+    EXPORTED.mkdir(parents=True)
     run("mkfs.ext4", "-q", "-F", "/dev/ubda")
-    run("mount", "/dev/ubda", _EXPORTED)
+    run("mount", "/dev/ubda", EXPORTED)
     for name in ("etab", "rmtab"):
         Path("/var/lib/nfs", name).parent.mkdir(parents=True, exist_ok=True)
         Path("/var/lib/nfs", name).touch()
@@ -85,7 +85,7 @@ def serve() -> None:
     run("mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd")
     run("mount", "-t", "rpc_pipefs", "none", _PIPES)
     run("nfsdcld", "-p", _PIPES, "-s", "/var/lib/nfs")
-    run("exportfs", "-o", _EXPORT, f"*:{_EXPORTED}")
+    run("exportfs", "-o", EXPORT, f"*:{EXPORTED}")
     run("rpc.mountd", "-N", "3")
     run("rpc.nfsd", "-N", "3", "--lease-time", "10", "--grace-time", "10", "4")
 

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from construir_ftp import files, locks
+from construir_ftp.appliance import shared_spool
+from construir_ftp.appliance.finding import Finding
+from construir_ftp.config import Config, SpoolSection
 from construir_ftp.errors import ConstruirError
 from construir_ftp.intake.file_writer import FileWriter, Flusher
 from construir_ftp.jobs import ipc, nodes, pilots
@@ -22,7 +25,7 @@ from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.store import Store
 from construir_ftp.news.arrivals import Arrivals
 from construir_ftp.site import changes
-from tests.support import farm, nfs
+from tests.support import farm, nfs, nfs_guest
 from tests.support.appliance import Appliance, construir
 from tests.support.images import job_directory, run
 from tests.support.nfs import Checks, inside
@@ -447,3 +450,60 @@ def test_attempts_at_a_job_count_wherever_they_were_made(front: Path, node: Path
             spool.requeue(taken)
             (waiting,) = other.jobs("queue")
             assert waiting.attempts() == number + (spool is at_front) + 1
+
+
+# -- construir check -------------------------------------------------------------------------------------------
+
+
+def checked(spool: Path) -> list[Finding]:
+    """What a check finds in a spool, with nothing left behind."""
+    found = list(shared_spool.findings(Config(spool=SpoolSection(path=str(spool)))))
+    assert list(spool.iterdir()) == []
+    return found
+
+
+@inside
+def test_check_finds_that_nfs_does_what_nodes_ask_for(front: Path, node: Path) -> None:
+    for host in (front, node):
+        (one,) = checked(host)
+        assert (one.subject, one.state) == ("file system", "ok"), one
+
+
+@contextmanager
+def exported(options: str) -> Iterator[None]:
+    """What is shared, exported otherwise while the context lasts."""
+    nfs_guest.run("exportfs", "-o", options, f"*:{nfs_guest.EXPORTED}")
+    try:
+        yield
+    finally:
+        nfs_guest.run("exportfs", "-o", nfs_guest.EXPORT, f"*:{nfs_guest.EXPORTED}")
+
+
+@inside
+def test_check_finds_that_root_is_squashed(front: Path, node: Path) -> None:
+    with exported(nfs_guest.EXPORT.replace("no_root_squash", "root_squash")):
+        (one,) = checked(node)
+        assert one.state == "problem"
+        assert "root can't write" in one.text
+        assert "no_root_squash" in one.remedy
+        (nfs_guest.EXPORTED / front.name).chmod(0o777)
+        (one,) = checked(node)
+        assert (one.subject, one.state) == ("file system: owner", "problem")
+        assert "what user 0 makes there belongs to user 65534" in one.text
+        assert "no_root_squash" in one.remedy
+    assert [one.state for one in checked(node)] == ["ok"]
+
+
+@inside
+def test_check_finds_that_nfs_is_mounted_so_that_hosts_can_not_rely_on_it(front: Path, node: Path) -> None:
+    place = Path("/srv/other")
+    place.mkdir()
+    options = "vers=4.0,addr=10.0.0.1,clientaddr=10.0.0.2,nosharecache,soft,nocto"
+    nfs_guest.run("nsenter", "--net=/run/netns/front", "mount", "-i", "-t", "nfs4", "-o", options, "10.0.0.1:/", place)
+    try:
+        found = {one.state: one for one in checked(place / front.name)}
+    finally:
+        nfs_guest.run("umount", place)
+    assert "NFS is mounted with nocto, soft" in found["problem"].text
+    assert found["problem"].remedy == "mount it hard, without nocto, soft"
+    assert "NFS 4.0 was not tried" in found["warning"].text
