@@ -335,6 +335,7 @@ def test_door_promises_what_some_node_has_and_the_job_goes_there(front: Applianc
         assert "bookworm-amd64-uml" in lines[1]
         assert "(uml)" in lines[1]
     assert list(scratch.iterdir()) == []
+    wait_until(lambda: "far" not in nodes.living(front.spool), front.log.read_text)
     with pytest.raises(ftplib.error_perm, match="memory: at most 1024 MiB can be had here"):
         front.submit(large)
 
