@@ -219,3 +219,21 @@ def test_reason_says_how_the_job_ended(start: Start, tmp_path: Path, name: str) 
     limits = {"too long": {"timeout_s": 3.0}, "silent": {"idle_s": 2.0}}.get(name, {})
     ending = run_job(start, tmp_path, script, **limits)
     assert outcome.judge(ending) == Outcome(status, reason, exit_code), ending
+
+
+# How often init has read anything (proc_pid_io(5)) while nobody could write to its pipe. The last words come by it.
+UNHEARD = r"""
+calls() { sed -n 's/syscr: //p' /proc/1/io; }
+pipe=$(find /proc/1/fd -lname 'pipe:*')
+exec >/dev/null 2>&1
+before=$(calls); sleep 1; after=$(calls)
+exec >$pipe
+echo calls $((after - before))
+"""
+
+
+def test_init_leaves_the_processor_to_a_job_whose_output_goes_elsewhere(start: Start, tmp_path: Path) -> None:
+    assert run_job(start, tmp_path, UNHEARD).claims.exit_code == 0
+    words = (tmp_path / "run/output.log").read_text().split()
+    assert words[0] == "calls"
+    assert 0 < int(words[1]) < 100
