@@ -83,6 +83,14 @@ def light_base(images: Path) -> BaseImage:
 
 
 @pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The option that has a command's machines be those which start soonest, where these are not what is looked at."""
+    config = tmp_path_factory.mktemp("light") / "construir.toml"
+    config.write_text(machines.light(CONFIG))
+    return f"--config={config}"
+
+
+@pytest.fixture(scope="session")
 def shape(base: BaseImage, images: Path) -> Shape:
     """A small machine."""
     return machines.shape(images, base)

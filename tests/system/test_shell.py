@@ -28,21 +28,12 @@ from construir_ftp.machine.terminal import END_KEY
 from construir_ftp.pack import pack
 from construir_ftp.runner import shell
 from tests.support import images as jobs
-from tests.support import machines
-from tests.support.appliance import CONFIG, construir
+from tests.support.appliance import construir
 from tests.support.places import JOBS
 
 BASE = "bookworm-amd64"
 LOGIN = "root\nvagrant\n"
 WAIT_S = 90
-
-
-@pytest.fixture(scope="module")
-def light(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The option that has machines be those which start soonest, where it is not the machine that is looked at."""
-    config = tmp_path_factory.mktemp("light") / "construir.toml"
-    config.write_text(machines.light(CONFIG))
-    return f"--config={config}"
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +86,18 @@ def test_piped_commands_run_as_root_in_a_machine_without_a_network() -> None:
     assert "logout" not in said.stdout  # poweroff ended it, and not the end of the script
 
 
-def test_end_of_the_script_ends_the_machine_even_after_a_program_that_reads_it() -> None:
-    said = visit("image", "shell", BASE, script=f"{LOGIN}cat\nread by cat\n")
+def test_end_of_the_script_ends_the_machine_even_after_a_program_that_reads_it(
+    light: str, light_base: BaseImage
+) -> None:
+    said = visit("image", "shell", light_base.name, light, script=f"{LOGIN}cat\nread by cat\n")
     assert said.returncode == 0, said.stderr
     assert "read by cat" in words(said.stdout)
     assert "logout" in said.stdout
 
 
 @pytest.mark.parametrize("script", ["", "root\nwrong\n"])
-def test_script_that_does_not_log_in_ends_the_machine_too(script: str) -> None:
-    said = visit("image", "shell", BASE, script=script)
+def test_script_that_does_not_log_in_ends_the_machine_too(script: str, light: str, light_base: BaseImage) -> None:
+    said = visit("image", "shell", light_base.name, light, script=script)
     assert said.returncode == 0, said.stderr
     assert "login: " in said.stdout
     assert ":~#" not in said.stdout
@@ -165,12 +158,13 @@ def test_image_in_any_codec_is_copied_and_the_copy_has_no_name(codec: str, tmp_p
         assert (machine.errand.hostname, machine.errand.filesystem) == ("greet", "ext2")
 
 
-def test_image_that_can_not_be_mounted_is_shown_all_the_same(tmp_path: Path) -> None:
+def test_image_that_can_not_be_mounted_is_shown_all_the_same(light: str, tmp_path: Path) -> None:
     # The superblock is in order; where it says that the inodes are, is nothing.
     image = bytearray(jobs.image("ext4", 8 * jobs.MIB))
     image[4096 : 64 * 4096] = bytes(60 * 4096 + 3 * 4096)
     (tmp_path / "torn.img").write_bytes(image)
-    said = visit("shell", tmp_path / "torn.img", script=f"{LOGIN}e2fsck -fy /dev/vdb | tail -2; poweroff\n")
+    # The second disk is vdb under QEMU, ubdb in a user-mode machine.
+    said = visit("shell", light, tmp_path / "torn.img", script=f"{LOGIN}e2fsck -fy /dev/[uv]*db | tail -2; poweroff\n")
     assert "construir: the image can't be mounted as ext4" in said.stdout
     assert "FILE SYSTEM WAS MODIFIED" in said.stdout
 
@@ -212,12 +206,12 @@ def packed(place: Path, asks: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def needy(tmp_path_factory: pytest.TempPathFactory) -> Needy:
+def needy(tmp_path_factory: pytest.TempPathFactory, light: str) -> Needy:
     place = tmp_path_factory.mktemp("needy")
     spool = Spool.prepare(place / "spool")
     first = written(place / "first", "mkdir -p out/usr/share; echo 1.0 >out/usr/share/tool; echo zlib >made")
     option = f"--spool={spool.path}"
-    construir("run", first, "-o", spool.state("done") / FIRST, option, check=True)
+    construir("run", light, first, "-o", spool.state("done") / FIRST, option, check=True)
     construir("layer", "publish", FIRST, "tool", "--path=out", option, check=True)
     job = written(place / "second", "sh ./look >seen; exit 3", ASKS)
     (job / "look").write_text(LOOK)
@@ -284,9 +278,11 @@ def test_what_can_not_be_had_any_more_is_named_in_one_line(asks: str, code: int,
     assert reason in lines[0]
 
 
-def test_machine_opens_without_what_is_gone_where_that_is_wished(tmp_path: Path) -> None:
+def test_machine_opens_without_what_is_gone_where_that_is_wished(
+    light: str, light_base: BaseImage, tmp_path: Path
+) -> None:
     asks = f"base = 'woody-i386'\n[env]\nWORD = 'kept'\n[dependencies]\nresults = ['{FIRST}']\nlayers = ['tool']\n"
-    options = ("--without-dependencies", f"--base={BASE}", f"--spool={tmp_path / 'spool'}")
+    options = ("--without-dependencies", f"--base={light_base.name}", f"--spool={tmp_path / 'spool'}", light)
     said = visit("shell", packed(tmp_path / "job", asks), *options, script=f"{LOGIN}ls /deps/*; echo $WORD\n")
     assert said.returncode == 0, said.stderr
     lines = words(said.stdout)
@@ -493,13 +489,17 @@ def wait_for_death(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 1)])
-def test_command_that_is_killed_leaves_no_machine_and_no_copy(how: signal.Signals, status: int, result: Path) -> None:
-    with sitting("shell", result) as person:
+# To end a machine in good order is the same thing for each kind; what ends one whose owner was killed is not.
+@pytest.mark.parametrize(("how", "status", "is_light"), [(signal.SIGKILL, -9, False), (signal.SIGTERM, 1, True)])
+def test_command_that_is_killed_leaves_no_machine_and_no_copy(
+    how: signal.Signals, status: int, is_light: bool, result: Path, light: str
+) -> None:
+    with sitting("shell", result, *([light] if is_light else [])) as person:
         person.log_in()
         pid = person.process.pid
         machine = descendants(pid)
-        assert any("qemu" in Path(f"/proc/{below}/comm").read_text() for below in machine)
+        programs = ("qemu", "linux") if is_light else ("qemu",)
+        assert any(Path(f"/proc/{below}/comm").read_text().startswith(programs) for below in machine)
         assert [re.sub(r"scratch-\w+", "scratch", name) for name in copies(pid)] == [
             "/var/tmp/construir-scratch/disk.img (deleted)",
             "/var/tmp/construir-scratch/exports.sqfs (deleted)",
@@ -509,8 +509,10 @@ def test_command_that_is_killed_leaves_no_machine_and_no_copy(how: signal.Signal
         wait_for_death(machine)
 
 
-def test_reader_that_stops_reading_can_not_keep_the_machine_from_being_stopped() -> None:
-    argv = [sys.executable, "-m", "construir_ftp", "image", "shell", BASE]
+def test_reader_that_stops_reading_can_not_keep_the_machine_from_being_stopped(
+    light: str, light_base: BaseImage
+) -> None:
+    argv = [sys.executable, "-m", "construir_ftp", "image", "shell", light_base.name, light]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
         assert command.stdin is not None
         command.stdin.write(LOGIN.encode() + b"cat /dev/zero | tr '\\0' x\n")
