@@ -19,6 +19,7 @@ from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jail import orphans
 from construir_ftp.pack import pack
+from tests.support import machines
 from tests.support.appliance import CONFIG, WARM, Appliance, construir
 from tests.support.images import job_directory
 from tests.support.places import JOBS
@@ -62,7 +63,7 @@ def wait_until_told(appliance: Appliance, why: str) -> None:
     deadline = time.monotonic() + 60
     while why not in construir("status", f"--spool={appliance.spool}", check=True).stdout:
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.5)
 
 
 @pytest.fixture
@@ -79,16 +80,17 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
     warm.wait_until_running(running)
     waiting = [warm.submit(hello) for _ in range(3)]
     assert warm.process is not None
-    machines = machines_of(warm)
+    there = machines_of(warm)
     for pid in [warm.process.pid, *warm.parts().values()]:
         os.kill(pid, signal.SIGKILL)
     warm.process.wait()
     wait_until_gone(str(warm.spool))
-    assert machines
-    for descriptor in machines:
+    assert there
+    for descriptor in there:
         assert select.select([descriptor], [], [], 60)[0], "a machine outlives its runner"
         os.close(descriptor)
-    warm.config.write_text(WARM.replace('"10min"', '"15s"'))
+    # Whatever machines it has then.
+    warm.config.write_text(machines.light(WARM).replace('"10min"', '"15s"'))
     warm.start()
     assert [warm.wait(job)["status"] for job in waiting] == ["success"] * 3
     result = warm.wait(running)
@@ -100,8 +102,8 @@ def test_killed_appliance_leaves_no_process_and_finishes_its_job_after_the_resta
 TRIES = 5
 
 
-def test_start_ends_what_a_killed_runner_had_left(appliance: Appliance) -> None:
-    assert any(ends_what_is_left(appliance) for _ in range(TRIES))
+def test_start_ends_what_a_killed_runner_had_left(shared_appliance: Appliance) -> None:
+    assert any(ends_what_is_left(shared_appliance) for _ in range(TRIES))
 
 
 def ends_what_is_left(appliance: Appliance) -> bool:
@@ -131,7 +133,8 @@ def test_parts_end_when_only_their_supervisor_is_killed(appliance: Appliance, ha
     assert appliance.states()["queue"] == [running]
 
 
-def test_killed_parts_are_started_again(appliance: Appliance, hello: Path) -> None:
+def test_killed_parts_are_started_again(shared_appliance: Appliance, hello: Path) -> None:
+    appliance = shared_appliance
     before = appliance.parts()
     assert sorted(before) == sorted({*PARTS} - {"news", "pilots"})
     logged = appliance.log.stat().st_size
@@ -155,31 +158,32 @@ def test_stop_takes_no_new_job_and_requeues_what_still_runs(appliance: Appliance
     assert left["attempts"].stat().st_size == 0
 
 
-def test_second_appliance_on_one_spool_ends_with_a_word(appliance: Appliance) -> None:
-    second = construir("serve", "--port=0", f"--spool={appliance.spool}")
+def test_second_appliance_on_one_spool_ends_with_a_word(shared_appliance: Appliance) -> None:
+    second = construir("serve", "--port=0", f"--spool={shared_appliance.spool}")
     assert second.returncode == 1
-    assert f"another runner already works on {appliance.spool}" in second.stderr
-    assert appliance.process is not None
-    assert appliance.process.poll() is None
+    assert f"another runner already works on {shared_appliance.spool}" in second.stderr
+    assert shared_appliance.process is not None
+    assert shared_appliance.process.poll() is None
 
 
-def test_port_that_is_taken_ends_with_a_word(appliance: Appliance, tmp_path: Path) -> None:
-    second = construir("serve", f"--port={appliance.port}", f"--spool={tmp_path / 'other'}")
+def test_port_that_is_taken_ends_with_a_word(shared_appliance: Appliance, tmp_path: Path) -> None:
+    second = construir("serve", f"--port={shared_appliance.port}", f"--spool={tmp_path / 'other'}")
     assert second.returncode == 1
-    assert str(appliance.port) in second.stderr
+    assert str(shared_appliance.port) in second.stderr
 
 
-@pytest.mark.parametrize("name", ["construir_ftp.py", "logging.py", "json.py"])
-def test_nothing_is_imported_from_the_directory_it_was_started_in(tmp_path: Path, name: str) -> None:
-    elsewhere, trace = tmp_path / "elsewhere", tmp_path / "trace"
+def test_nothing_is_imported_from_the_directory_it_was_started_in(tmp_path: Path) -> None:
+    elsewhere, traces = tmp_path / "elsewhere", tmp_path / "traces"
     elsewhere.mkdir()
-    (elsewhere / name).write_text(f"open({str(trace)!r}, 'w').close()\n")
+    traces.mkdir()
+    for name in ("construir_ftp", "logging", "json"):
+        (elsewhere / f"{name}.py").write_text(f"open({str(traces / name)!r}, 'w').close()\n")
     appliance = Appliance(tmp_path)
     appliance.program = [str(Path(sys.executable).with_name("construir"))]
     with appliance.running(("env", "-C", str(elsewhere))):
         appliance.wait_until_logged("running jobs of")
         appliance.wait_until_logged("to look at them: construir serve web")
-    assert not trace.exists()
+    assert list(traces.iterdir()) == []
 
 
 def test_job_waits_while_qemu_is_missing_and_runs_once_it_is_there(tmp_path: Path, hello: Path) -> None:
@@ -229,7 +233,7 @@ def test_job_waits_while_machines_fail_and_runs_once_they_work(
         assert appliance.states()["queue"] == sorted(jobs)
         appliance.stop()
         wait_until_gone(str(appliance.spool))
-        appliance.config.write_text(CONFIG)
+        appliance.config.write_text(machines.light(CONFIG))
         appliance.start()
         for job in jobs:
             result = appliance.wait(job)
@@ -261,8 +265,9 @@ done
 
 
 def test_logs_of_a_running_job_grow_and_can_be_followed_by_anyone_and_nothing_else_of_it(
-    appliance: Appliance, tmp_path: Path
+    shared_appliance: Appliance, tmp_path: Path
 ) -> None:
+    appliance = shared_appliance
     pack.pack(job_directory(tmp_path / "talks", TALKS), tmp_path / "talks.img.zst", 2**20)
     job = appliance.submit(tmp_path / "talks.img.zst")
     appliance.wait_until_running(job)
@@ -275,6 +280,9 @@ def test_logs_of_a_running_job_grow_and_can_be_followed_by_anyone_and_nothing_el
             with pytest.raises(ftplib.error_perm):
                 ftp.retrbinary(f"RETR /running/{job}/{name}", print)
     assert appliance.states()["running"] == [job]
+    with appliance.session() as ftp:
+        ftp.rmd(f"/running/{job}")
+    assert appliance.wait(job)["status"] == "cancelled"
 
 
 def follow(ftp: ftplib.FTP, path: str, mark: bytes) -> None:
@@ -288,10 +296,18 @@ def follow(ftp: ftplib.FTP, path: str, mark: bytes) -> None:
         time.sleep(0.05)
 
 
-def test_uploads_are_accepted_while_the_base_image_is_missing(tmp_path: Path, hello: Path, base: BaseImage) -> None:
-    empty = tmp_path / "images"
+def with_images(config: str, images: Path) -> str:
+    """The same configuration, but with base images elsewhere."""
+    where = f'[images]\npath = "{images}"\n'
+    return config.replace("[images]\n", where) if "[images]\n" in config else config + where
+
+
+def test_uploads_are_accepted_while_the_base_image_is_missing(
+    tmp_path: Path, hello: Path, light_base: BaseImage
+) -> None:
+    empty, base = tmp_path / "images", light_base
     empty.mkdir()
-    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{empty}"\n')
+    appliance = Appliance(tmp_path, with_images(machines.light(CONFIG), empty))
     appliance.start()
     try:
         job = appliance.submit(hello)
@@ -322,12 +338,12 @@ def test_damaged_base_image_stops_jobs_and_says_so(tmp_path: Path, hello: Path, 
         appliance.stop()
 
 
-def test_ten_contributors_at_once_all_get_their_results(warm: Appliance, hello: Path) -> None:
-    jobs = [warm.submit(hello, f"hello-{number}.img.zst") for number in range(10)]
+def test_ten_contributors_at_once_all_get_their_results(shared_appliance: Appliance, hello: Path) -> None:
+    jobs = [shared_appliance.submit(hello, f"hello-{number}.img.zst") for number in range(10)]
     assert len(set(jobs)) == 10
-    for result in [warm.wait(job) for job in jobs]:
-        said = (warm.spool / "done" / result["id"] / "console.log").read_text()
-        assert result["status"] == "success", f"{result}\n{said}\n{warm.log.read_text()}"
+    for result in [shared_appliance.wait(job) for job in jobs]:
+        said = (shared_appliance.spool / "done" / result["id"] / "console.log").read_text()
+        assert result["status"] == "success", f"{result}\n{said}\n{shared_appliance.log.read_text()}"
 
 
 def test_appliance_that_must_have_a_jail_does_not_start_without_one(tmp_path: Path) -> None:
