@@ -7,13 +7,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from construir_ftp.jobs.job import Job
+from tests.support import machines
 from tests.support.appliance import CONFIG, Appliance, paused_runner
 from tests.support.images import job_directory, run
 from tests.support.prison import descendants
@@ -71,12 +71,6 @@ def crashes_the_kernel(place: Path) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("faulty")).running() as running:
-        yield running
-
-
 def ended_once(appliance: Appliance, file: Path) -> dict[str, Any]:
     """The result of a job that is to be the only one to notice what is wrong with it."""
     before = len(appliance.log.read_text())
@@ -89,11 +83,11 @@ def ended_once(appliance: Appliance, file: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("make", [bigalloc, full_tables])
 def test_file_system_that_can_not_grow_fails_its_job_with_the_words_of_the_tool(
-    faulty: Appliance, tmp_path: Path, make: Any
+    shared_appliance: Appliance, tmp_path: Path, make: Any
 ) -> None:
-    result = ended_once(faulty, make(tmp_path))
+    result = ended_once(shared_appliance, make(tmp_path))
     if make is bigalloc and result["status"] == "success":
-        (tmp_path / "grown.img").write_bytes(faulty.fetch(result["id"], result["image"]))
+        (tmp_path / "grown.img").write_bytes(shared_appliance.fetch(result["id"], result["image"]))
         run("e2fsck", "-fn", tmp_path / "grown.img")
         told = run("dumpe2fs", "-h", tmp_path / "grown.img")
         assert int(told.partition("Free blocks:")[2].split()[0]) * 1024 >= 199 * 2**20
@@ -104,34 +98,38 @@ def test_file_system_that_can_not_grow_fails_its_job_with_the_words_of_the_tool(
 
 def test_image_that_is_not_mounted_in_time_fails_its_job(tmp_path: Path) -> None:
     config = CONFIG.replace('boot_timeout = "60s"', 'boot_timeout = "60s"\nmount_timeout = "3s"')
-    with Appliance(tmp_path, config).running() as impatient:
+    with Appliance(tmp_path, machines.light(config)).running() as impatient:
         result = ended_once(impatient, waits(tmp_path))
     assert (result["status"], result["exit_code"]) == ("failed", None)
     assert "the image was not mounted within 3 s" in result["reason"]
 
 
+# What an emulated kernel's panic means, test_environment has, and what becomes of such jobs test_jobs.
 @pytest.mark.parametrize("make", [foreign_journal, crashes_the_kernel])
-def test_image_that_confuses_kernel_or_tools_ends_its_job_once(faulty: Appliance, tmp_path: Path, make: Any) -> None:
-    assert ended_once(faulty, make(tmp_path))["status"] in ("failed", "no-result", "success")
+def test_image_that_confuses_kernel_or_tools_ends_its_job_once(
+    shared_appliance: Appliance, tmp_path: Path, make: Any
+) -> None:
+    assert ended_once(shared_appliance, make(tmp_path))["status"] in ("failed", "no-result", "success")
 
 
 def test_machine_that_crashes_twice_is_the_jobs_doing_where_an_empty_one_comes_up(
-    faulty: Appliance, tmp_path: Path
+    usual_appliance: Appliance, tmp_path: Path
 ) -> None:
+    """User-mode machines end as their guests like, so that nobody tries an empty one."""
     tree = job_directory(tmp_path / "crashes", CRASHES)
     file = tmp_path / "crashes.img"
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "8M")
-    before = len(faulty.log.read_text())
-    job = faulty.submit(file)
+    before = len(usual_appliance.log.read_text())
+    job = usual_appliance.submit(file)
     for _ in range(2):
-        faulty.wait_until_running(job)
-        kill_machine_of(faulty, job)
-    result = faulty.wait(job)
+        usual_appliance.wait_until_running(job)
+        kill_machine_of(usual_appliance, job)
+    result = usual_appliance.wait(job)
     assert (result["status"], result["attempt"]) == ("no-result", 1)
     assert "twice" in result["reason"]
-    said = faulty.log.read_text()[before:]
+    said = usual_appliance.log.read_text()[before:]
     assert "next try in" not in said
-    assert faulty.wait(faulty.submit(image(tmp_path, "after", "", "8M")))["status"] == "success"
+    assert usual_appliance.wait(usual_appliance.submit(image(tmp_path, "after", "", "8M")))["status"] == "success"
 
 
 def kill_machine_of(appliance: Appliance, job: str) -> None:
@@ -146,28 +144,30 @@ def kill_machine_of(appliance: Appliance, job: str) -> None:
         time.sleep(0.02)
 
 
-def test_upload_that_was_damaged_on_the_way_fails_its_job_after_one_more_try(faulty: Appliance, tmp_path: Path) -> None:
-    before = len(faulty.log.read_text())
-    with paused_runner(faulty):
-        job = faulty.submit(upload(tmp_path / "job", "true", ""))
-        with (faulty.spool / "queue" / job / "upload").open("r+b") as file:
+def test_upload_that_was_damaged_on_the_way_fails_its_job_after_one_more_try(
+    shared_appliance: Appliance, tmp_path: Path
+) -> None:
+    before = len(shared_appliance.log.read_text())
+    with paused_runner(shared_appliance):
+        job = shared_appliance.submit(upload(tmp_path / "job", "true", ""))
+        with (shared_appliance.spool / "queue" / job / "upload").open("r+b") as file:
             file.truncate(100)
-    result = faulty.wait(job)
+    result = shared_appliance.wait(job)
     assert (result["status"], result["attempt"]) == ("failed", 2), result
     assert "it could not be run, twice: " in result["reason"]
-    assert "next try in" not in faulty.log.read_text()[before:]
+    assert "next try in" not in shared_appliance.log.read_text()[before:]
 
 
-def test_killed_job_leaves_an_image_that_can_be_sent_again(faulty: Appliance, tmp_path: Path) -> None:
+def test_killed_job_leaves_an_image_that_can_be_sent_again(shared_appliance: Appliance, tmp_path: Path) -> None:
     tree = job_directory(tmp_path / "killed", b"#!/bin/sh\necho data >data; sync; echo running; sleep 1000\n")
     file = tmp_path / "killed.img"
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "16M")
-    job = faulty.submit(file)
-    faulty.wait_until_running(job)
-    with faulty.session() as ftp:
+    job = shared_appliance.submit(file)
+    shared_appliance.wait_until_running(job)
+    with shared_appliance.session() as ftp:
         ftp.rmd(f"/running/{job}")
-    assert faulty.wait(job)["status"] == "cancelled"
-    left = Job(faulty.spool / "done" / job).path / "killed.img"
+    assert shared_appliance.wait(job)["status"] == "cancelled"
+    left = Job(shared_appliance.spool / "done" / job).path / "killed.img"
     assert "clean" in run("dumpe2fs", "-h", left)
     assert "needs_recovery" not in run("dumpe2fs", "-h", left)
 
@@ -188,11 +188,13 @@ sleep 60
 """
 
 
-def test_guest_that_says_clean_while_its_file_system_is_in_use_is_no_success(faulty: Appliance, tmp_path: Path) -> None:
+def test_guest_that_says_clean_while_its_file_system_is_in_use_is_no_success(
+    shared_appliance: Appliance, tmp_path: Path
+) -> None:
     tree = job_directory(tmp_path / "lies", LIES)
     file = tmp_path / "lies.img"
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, file, "16M")
-    result = ended_once(faulty, file)
+    result = ended_once(shared_appliance, file)
     assert (result["status"], result["claimed"]["clean"]) == ("no-result", True), result
     assert "in use until the machine ended" in result["reason"]
 
@@ -203,7 +205,7 @@ def test_file_system_whose_construir_toml_nobody_reads_fails_its_job(tmp_path: P
     file = tmp_path / "wishes.img"
     run("mkfs.btrfs", "-q", "--rootdir", tree, "--shrink", file)
     config = CONFIG + '[gate]\nfilesystems = ["ext4", "btrfs"]\n'
-    with Appliance(tmp_path, config).running() as appliance:
+    with Appliance(tmp_path, machines.light(config)).running() as appliance:
         result = appliance.wait(appliance.submit(file))
     assert result["status"] == "failed"
     assert "construir.toml is not read in btrfs" in result["reason"]
