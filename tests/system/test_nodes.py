@@ -29,12 +29,20 @@ HANGS = b"#!/bin/sh\necho begun\nsleep 1000\n"
 
 # Most are about nodes, whatever their machines are: quick ones, where there are any.
 EVERY_KIND = pytest.mark.parametrize("front", machines.KINDS, indirect=True, ids=["default", "user-mode"])
+LIGHT = "light"
+LIGHT_AT_LEAST = pytest.mark.parametrize(
+    "front",
+    [pytest.param("", marks=pytest.mark.slow("the same was seen with quick machines")), LIGHT],
+    indirect=True,
+    ids=["default", "light"],
+)
 
 
 @pytest.fixture(params=["uml"], ids=["user-mode"])
 def front(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Appliance]:
-    request.getfixturevalue("uml_base" if request.param else "base")
-    with Appliance(tmp_path, machines.config(request.param, FARM)).running() as appliance:
+    request.getfixturevalue("uml_base" if request.param == "uml" else "base")
+    config = machines.light(FARM) if request.param == LIGHT else machines.config(request.param, FARM)
+    with Appliance(tmp_path, config).running() as appliance:
         yield appliance
 
 
@@ -60,7 +68,7 @@ def has_begun(job: Path) -> bool:
     return output.exists() and b"begun" in output.read_bytes()
 
 
-@EVERY_KIND
+@LIGHT_AT_LEAST
 def test_jobs_run_wherever_a_slot_is_free_and_everybody_is_told_where(front: Appliance, tmp_path: Path) -> None:
     hangs = image(tmp_path, "hangs", HANGS)
     with node(front) as far:
@@ -111,7 +119,7 @@ def test_job_of_a_node_that_is_killed_runs_elsewhere_once_its_lease_is_over(fron
     assert f"job {job}: node far says nothing any more, back in the queue" in front.log.read_text()
 
 
-@EVERY_KIND
+@LIGHT_AT_LEAST
 def test_node_takes_jobs_once_it_is_admitted_and_ssh_keygen_proves_what_it_has_signed(
     front: Appliance, tmp_path: Path
 ) -> None:
@@ -179,7 +187,7 @@ def test_node_that_starts_again_gives_back_its_own_jobs_at_once(front: Appliance
     assert results(front) == [job]
 
 
-@EVERY_KIND
+@LIGHT_AT_LEAST
 def test_node_that_comes_back_after_its_lease_publishes_nothing_and_starts_anew(
     front: Appliance, tmp_path: Path
 ) -> None:
