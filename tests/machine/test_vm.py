@@ -1,5 +1,6 @@
 """Machines: how they are put together, and that none outlives its deadline or its owner."""
 
+import fcntl
 import select
 import socket
 import threading
@@ -64,6 +65,14 @@ def test_machine_that_ends_leaves_no_process_and_no_descriptor(shape: Shape, tmp
     assert ending.usage.cpu_seconds > 0
     assert "PCI" not in (tmp_path / "console.log").read_text(), "it has none, and nobody is to be alarmed by that"
     assert ending.usage.peak_memory_bytes > 2**20
+
+
+def test_emulated_machine_starts_beside_a_user_mode_one_of_the_same_base_image(usual: Shape) -> None:
+    """Which locks its root disk for reading (os_lock_file of the kernel's arch/um)."""
+    with usual.base.root.open("rb") as root:
+        fcntl.lockf(root, fcntl.LOCK_SH)
+        with vm.Machine.start(usual) as machine:
+            machine.wait_until_ready(LONG_S)
 
 
 @pytest.mark.usefixtures("no_machine_left")
