@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.support.belongings import nothing_since
-from tests.support.ftpclient import LONG_S, PASSWORD, POOLS, House, reset, serving, settled, wait_until
+from tests.support.belongings import POOLS, nothing_since
+from tests.support.ftpclient import LONG_S, PASSWORD, House, reset, serving, settled, wait_until
 from tests.support.ftpgrammar import CRLF, RESULT, burst, first_reply, may_end_session
 from tests.support.places import PROJECT
 from tests.support.tlsclient import strict_context, tls_section

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.support import images
-from tests.support.belongings import descriptors, nothing_since
-from tests.support.ftpclient import LONG_S, PASSWORD, POOLS, Control, House, reset, serving, settled, wait_until
+from tests.support.belongings import POOLS, descriptors, nothing_since
+from tests.support.ftpclient import LONG_S, PASSWORD, Control, House, reset, serving, settled, wait_until
 from tests.support.tlsclient import tls_section
 
 CROWD = 300

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 LONG_S = 60.0
+# The pools of a server that runs: each starts a thread when there is work, until it has as many as it may.
+POOLS = ("thread check", "thread password", "thread quick", "thread read", "thread flush")
 
 
 class Belongings(NamedTuple):

@@ -243,10 +243,6 @@ def _is_at_work(pool: object) -> bool:
     return not pool._work_queue.empty() or pool._idle_semaphore._value < len(pool._threads)
 
 
-# The pools of a server that runs: each starts a thread when there is work, until it has as many as it may.
-POOLS = ("thread check", "thread password", "thread quick", "thread read", "thread flush")
-
-
 def settled(house: House) -> Belongings:
     """What there is once an upload was judged, and nobody is there; what starts late has by then."""
     with house.connect() as control:
