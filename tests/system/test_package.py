@@ -43,6 +43,12 @@ def installed(tree: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.fixture(scope="module")
+def checked(tree: Path) -> "subprocess.CompletedProcess[str]":
+    """What `construir check` says of it."""
+    return installed(tree, "construir", "check")
+
+
 def test_its_bytes_are_the_same_whoever_makes_it_and_where(package: Path, tmp_path: Path) -> None:
     again = make(tmp_path / "another place", umask=0o077, TZ="Pacific/Auckland", LC_ALL="C")
     assert again.read_bytes() == package.read_bytes()
@@ -81,16 +87,19 @@ def test_no_part_of_it_is_written_in_by_others_or_owned_by_the_one_who_made_it(p
 
 
 @pytest.mark.root("the package is laid over the host's files in a mount namespace")
-def test_the_command_is_there_with_its_libraries_and_its_configuration(tree: Path) -> None:
+def test_the_command_is_there_with_its_libraries_and_its_configuration(
+    tree: Path, checked: "subprocess.CompletedProcess[str]"
+) -> None:
     assert installed(tree, "construir", "--version").stdout == f"construir, version {__version__}\n"
-    found = installed(tree, "construir", "check")
-    assert "libmagic: the judge knows a sample job" in found.stdout, found.stdout + found.stderr
-    assert "/var/lib/construir/spool" in found.stdout, "it has read /etc/construir/construir.toml"
+    assert "libmagic: the judge knows a sample job" in checked.stdout, checked.stdout + checked.stderr
+    assert "/var/lib/construir/spool" in checked.stdout, "it has read /etc/construir/construir.toml"
 
 
 @pytest.mark.root("the package is laid over the host's files in a mount namespace")
-def test_check_finds_a_library_that_only_one_part_needs_missing(tree: Path, tmp_path: Path) -> None:
-    assert "program: all " in installed(tree, "construir", "check").stdout
+def test_check_finds_a_library_that_only_one_part_needs_missing(
+    tree: Path, checked: "subprocess.CompletedProcess[str]", tmp_path: Path
+) -> None:
+    assert "program: all " in checked.stdout
     lacking = tmp_path / "lacking"
     subprocess.run(["cp", "--archive", tree, lacking], check=True)
     with (lacking / _HOME / "lib/python/site-packages/construir_ftp/ftp/server.py").open("a") as server:
