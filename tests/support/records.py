@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from construir_ftp.jobs import places
 from construir_ftp.jobs.spool import Job, Record, Spool
 from construir_ftp.layers.store import IMAGE, Layer, LayerManifest, Store
 
@@ -50,3 +51,12 @@ def put_layer(store: Store, name: str, **facts: object) -> Layer:
     with store.draft() as draft:
         (draft / IMAGE).write_bytes(name.encode())
         return store.publish(draft, manifest) if "@" in name else store.put(draft, manifest)
+
+
+def take_back(spool: Spool, node: str) -> None:
+    """After a recovery, take back what a node holds, whatever it does."""
+    with spool.lock():
+        spool.recover()
+        for holding in places.directories(spool.path, "running"):
+            if places.node_of(holding) == node:
+                spool.take_back(holding)

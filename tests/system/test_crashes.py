@@ -15,7 +15,7 @@ import pytest
 from construir_ftp import process
 from construir_ftp.errors import CommandError
 from construir_ftp.jobs.spool import Spool
-from tests.support.records import UPLOAD, send
+from tests.support.records import UPLOAD, send, take_back
 from tests.unit.jobs.test_spool import (
     LONG_S,
     RESULT,
@@ -211,14 +211,9 @@ def test_kill_9_during_recovery_loses_and_doubles_nothing(tmp_path: Path) -> Non
 TAKE_BACK = """
 import sys
 from pathlib import Path
-from construir_ftp.jobs import places
 from construir_ftp.jobs.spool import Spool
-spool = Spool(Path(sys.argv[1]))
-with spool.lock():
-    spool.recover()
-    for holding in places.directories(spool.path, "running"):
-        if places.node_of(holding) == "far":
-            spool.take_back(holding)
+from tests.support.records import take_back
+take_back(Spool(Path(sys.argv[1])), "far")
 """
 
 
@@ -234,7 +229,7 @@ def test_kill_9_while_jobs_are_taken_from_a_node_loses_and_doubles_nothing(tmp_p
         return accepted
 
     for place, accepted in killed_anywhere(TAKE_BACK, tmp_path, held):
-        assert strace(place.path, TAKE_BACK, CHANGES, "", tmp_path)[0] == 0
+        take_back(place, "far")
         assert [job.attempts() for job in place.jobs("queue")] == [1]
         holds(place, {"accepted": accepted, "finished": [accepted[1]]})
         assert ids(place, "done") == accepted
