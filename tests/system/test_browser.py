@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.pack import pack
-from tests.support import webservers
-from tests.support.appliance import Appliance
+from tests.support import machines, webservers
+from tests.support.appliance import CONFIG, Appliance
 
 LONG_MS = 120_000
 SPEAKS = """#!/bin/sh -e
@@ -44,7 +44,7 @@ def send(appliance: Appliance, name: str, script: str, place: Path) -> str:
 
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Iterator[Appliance]:
-    with Appliance(tmp_path_factory.mktemp("browser")).running() as running:
+    with Appliance(tmp_path_factory.mktemp("browser"), machines.light(CONFIG)).running() as running:
         yield running
 
 
