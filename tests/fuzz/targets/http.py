@@ -8,20 +8,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.fuzz.targets import Attempt, Settle
-from tests.support.ftpgrammar import RESULT
 from tests.support.sites import served
 
+_RESULT = "20261122T104102Z-7f3a-hello"
 _LONG_S, _MOMENT_S = 60.0, 0.02
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2}) ")
 
 
 def _site(place: Path) -> Path:
     """A small one."""
-    job = place / "done" / RESULT / "artifacts"
+    job = place / "done" / _RESULT / "artifacts"
     job.mkdir(parents=True)
     (place / "static").mkdir()
     content = {"index.html": b"<p>", "metrics.prom": b"up 1\n", "static/site.css": b"p {}"}
-    content |= {f"done/{RESULT}/output.log": b"hello\n" * 100, f"done/{RESULT}/artifacts/x.html": b"<script>"}
+    content |= {f"done/{_RESULT}/output.log": b"hello\n" * 100, f"done/{_RESULT}/artifacts/x.html": b"<script>"}
     for name, text in content.items():
         (place / name).write_bytes(text)
     return place
