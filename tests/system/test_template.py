@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ from construir_ftp.runner.slot import Slot
 from tests.support.appliance import WARM, Appliance
 from tests.support.ftpclient import wait_until
 from tests.support.images import job_directory
-from tests.support.machines import LONG_S, SMALL, assignment
+from tests.support.machines import SMALL, assignment
 from tests.support.places import JOBS
 from tests.support.prison import descendants
 
-CLONES = 20
+CLONES, CLONES_ALL = 8, 20
+NAMES = ("older", "newer")
 BLOCK = 2**16
 STAMPS = 5
+HOSTILE = ("wipesroot", "corrupts", "reboots", "powersoff")
 IDENTITY = b"""#!/bin/sh
 for number in 1 2 3 4 5; do date +%s.%N; done
 cat /proc/sys/kernel/random/boot_id /etc/machine-id
@@ -60,31 +63,28 @@ def run_clone(template: Template, task: Assignment, pooled: bool = False) -> End
         return machine.run(task)
 
 
-@pytest.mark.parametrize("pooled", [False, True], ids=["warm", "pooled"])
-def test_clone_runs_a_job_whatever_the_size_of_its_disk(template: Template, tmp_path: Path, pooled: bool) -> None:
-    for number, size in enumerate(["1M", "64M"]):
-        ending = run_clone(template, assignment(tmp_path / f"job-{number}", JOBS / "hello", size=size), pooled)
-        assert (ending.claims.exit_code, ending.claims.clean) == (0, True)
-        assert ending.boot_path == ("pooled" if pooled else "warm")
-
-
 @pytest.mark.steady(0.4)
-def test_no_two_clones_are_alike_and_all_know_the_time(template: Template, tmp_path: Path) -> None:
+def test_no_two_clones_are_alike_and_all_know_the_time_and_run_a_job_whatever_the_size_of_its_disk(
+    template: Template, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     """Whether they come straight from the template, or have waited."""
     job = job_directory(tmp_path / "identity", IDENTITY)
+    clones = CLONES_ALL if pytestconfig.getoption("--all") else CLONES
     seen, late_s = [], []
-    for number in range(CLONES):
-        task = assignment(tmp_path / f"clone-{number}", job)
+    for number, size, pooled in zip(range(clones), cycle(["1M", "1M", "64M", "64M"]), cycle([False, True])):
+        task = assignment(tmp_path / f"clone-{number}", job, size=size)
         with ThreadPoolExecutor(1) as follower:
             arrived = follower.submit(arrivals, task.output)
-            run_clone(template, task, pooled=number % 2 == 1)
+            ending = run_clone(template, task, pooled)
+        assert (ending.claims.exit_code, ending.claims.clean) == (0, True)
+        assert ending.boot_path == ("pooled" if pooled else "warm")
         said = task.output.read_text().split("\n")[:-1]
         stamps, identity = map(float, said[:STAMPS]), said[STAMPS:]
         late_s.append(min(at - stamp for at, stamp in zip(arrived.result(), stamps, strict=True)))
         seen.append(identity)
         assert identity[-1] == f"clone-{number}"
     for values in zip(*seen, strict=True):
-        assert len(set(values)) == CLONES, values
+        assert len(set(values)) == clones, values
     # What is measured is the clock's error and the time that a line took to get here, on a host that may be busy.
     assert all(-0.05 < late < 0.5 for late in late_s), late_s
     assert statistics.median(late_s) < 0.05
@@ -101,17 +101,10 @@ def arrivals(log: Path) -> list[float]:
     return seen
 
 
-@pytest.fixture(scope="module")
-def before(template: Template) -> list[str]:
-    """What the template is made of, as it has to stay."""
-    return digests(template)
-
-
-@pytest.mark.parametrize("job", ["wipesroot", "corrupts", "reboots", "powersoff"])
-def test_hostile_clone_changes_nothing_for_the_next(
-    template: Template, before: list[str], tmp_path: Path, job: str
-) -> None:
-    run_clone(template, assignment(tmp_path / job, JOBS / job))
+def test_hostile_clones_change_nothing_for_the_next(template: Template, tmp_path: Path) -> None:
+    before = digests(template)
+    for job in HOSTILE:
+        run_clone(template, assignment(tmp_path / job, JOBS / job))
     assert digests(template) == before
     assert run_clone(template, assignment(tmp_path / "after", JOBS / "hello")).claims.exit_code == 0
 
@@ -186,31 +179,38 @@ def put_in_place(resources: Resources, template: Template) -> None:
     resources.templates._built[resources.shape().key()] = template
 
 
-def never_booted(shape: Shape) -> Template:
+def same(template: Template, stop: socket.socket | None = None, **changes: Any) -> Template:
+    """Another one of the same memory and state, for a shape in which these fields are others."""
+    other = Template(template.shape, stop)
+    for theirs, own in ((template._ram, other._ram), (template._state, other._state)):
+        os.dup2(theirs, own, inheritable=False)
+    other.shape = msgspec.structs.replace(template.shape, **changes)
+    return other
+
+
+def never_booted(template: Template) -> Template:
     """There is neither memory nor state in it."""
-    return Template(shape)
+    return Template(template.shape)
 
 
-def thrown_away(shape: Shape) -> Template:
+def thrown_away(template: Template) -> Template:
     """By another thread, since it was found."""
-    template = Template(shape)
-    template.close()
-    return template
+    other = Template(template.shape)
+    other.close()
+    return other
 
 
-def of_another_machine(shape: Shape) -> Template:
+def of_another_machine(template: Template) -> Template:
     """As if its state were taken for that of a machine it does not fit."""
-    template = Template.build(msgspec.structs.replace(shape, read_only_disks=1), LONG_S)
-    template.shape = shape
-    return template
+    return same(template, memory_bytes=template.shape.memory_bytes // 2)
 
 
 @pytest.mark.parametrize("wrong", [never_booted, thrown_away, of_another_machine])
 def test_job_boots_cold_when_its_template_is_wrong_which_is_logged_and_thrown_away(
-    resources: Resources, caplog: pytest.LogCaptureFixture, wrong: Callable[[Shape], Template]
+    resources: Resources, template: Template, caplog: pytest.LogCaptureFixture, wrong: Callable[[Template], Template]
 ) -> None:
     caplog.set_level("INFO")
-    put_in_place(resources, wrong(resources.shape()))
+    put_in_place(resources, wrong(template))
     result = run_job(resources).result
     assert (result.status, result.boot_path, result.attempt) == ("success", "cold", 1)
     assert "in a machine booted for it, since the one it had failed: " in caplog.text
@@ -234,7 +234,7 @@ def test_template_of_which_no_machine_gets_ready_to_wait_is_thrown_away_before_a
     resources: Resources, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert resources.templates is not None
-    wrong = never_booted(resources.shape())
+    wrong = Template(resources.shape())
     put_in_place(resources, wrong)
     with pytest.raises(ConstruirError), wrong.waiting():
         pass
@@ -291,7 +291,7 @@ def is_thrown_away(template: Template) -> bool:
 
 
 def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
-    shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: Template, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(template_module, "_MOST_KEPT", 1)
     qemu = tmp_path / "qemu"
@@ -299,16 +299,15 @@ def test_template_is_built_anew_when_qemu_has_changed_and_few_are_kept(
     qemu.chmod(0o755)
     shape = msgspec.structs.replace(shape, program=str(qemu))
     with closing(Templates(60)) as templates:
+        other = templates._built[template.shape.key()] = same(template)
         first = found(templates, shape)
-        assert found(templates, shape) is first
+        assert (is_thrown_away(other), found(templates, shape)) == (True, first)
         with first.clone() as machine:
             qemu.write_text(qemu.read_text() + "# of another version\n")
             second = found(templates, shape)
             # A clone outlives the template that it was made of.
             assert machine.run(assignment(tmp_path / "job", JOBS / "hello")).claims.exit_code == 0
         assert (is_thrown_away(first), is_thrown_away(second)) == (True, False)
-        larger = found(templates, msgspec.structs.replace(shape, memory_bytes=2 * shape.memory_bytes))
-        assert (is_thrown_away(second), is_thrown_away(larger)) == (True, False)
 
 
 def test_stop_ends_a_template_that_is_being_built_at_once(shape: Shape, tmp_path: Path) -> None:
@@ -324,17 +323,14 @@ def test_stop_ends_a_template_that_is_being_built_at_once(shape: Shape, tmp_path
         assert not templates._is_building()
 
 
-def test_stop_ends_a_machine_that_gets_ready_to_wait_and_no_clone_of_a_job(
-    template: Template, shape: Shape, tmp_path: Path
-) -> None:
+def test_stop_ends_a_machine_that_gets_ready_to_wait_and_no_clone_of_a_job(template: Template, tmp_path: Path) -> None:
     stop, tell = socket.socketpair()
-    with stop, tell, closing(Template.build(shape, 60, stop)) as built:
+    with stop, tell, closing(same(template, stop)) as stopped:
         tell.send(b"!")
-        with pytest.raises(StoppedError), built.waiting():
+        with pytest.raises(StoppedError), stopped.waiting():
             pass
-        with built.clone() as machine:
+        with stopped.clone() as machine:
             assert machine.run(assignment(tmp_path / "job", JOBS / "hello")).claims.exit_code == 0
-    assert run_clone(template, assignment(tmp_path / "other", JOBS / "hello")).claims.exit_code == 0
 
 
 def qemus(pid: int, name: str = "qemu") -> list[int]:
@@ -356,12 +352,19 @@ def test_appliance_that_is_stopped_waits_for_no_template(tmp_path: Path, base: B
 
 # One of three slots keeps no machine.
 TWO_WAIT = WARM.replace("slots = 2", "slots = 3\nwaiting = 2")
-NONE_WAITS = WARM.replace("slots = 2", "slots = 2\nwaiting = 0")
 LEAVES_MARKS = b"""#!/bin/sh
 ls /root/mark /dev/shm/mark 2>/dev/null
 touch /root/mark /dev/shm/mark
 cat /proc/sys/kernel/random/boot_id
 """
+
+
+@pytest.fixture(scope="module")
+def warm_appliance(base: BaseImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
+    """One that has built its first template."""
+    with Appliance(tmp_path_factory.mktemp("appliance"), TWO_WAIT).running() as appliance:
+        appliance.wait_until_logged(f"template of {base.name} built")
+        yield appliance
 
 
 def waiting_machines(appliance: Appliance) -> set[int]:
@@ -390,69 +393,70 @@ def processor_ticks(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
 
-def test_as_many_machines_wait_as_configured_and_each_has_one_job(base: BaseImage, tmp_path: Path) -> None:
+def test_as_many_machines_wait_as_configured_and_each_has_one_job(warm_appliance: Appliance, tmp_path: Path) -> None:
     pack.pack(job_directory(tmp_path / "marks", LEAVES_MARKS), tmp_path / "marks.img.zst", 2**20)
     said: list[bytes] = []
-    with Appliance(tmp_path, TWO_WAIT).running() as appliance:
-        appliance.wait_until_logged(f"template of {base.name} built")
-        ready = waiting_machines(appliance)
-        for _ in range(2):  # the second while another machine is got ready in the first one's slot
-            job = appliance.submit(tmp_path / "marks.img.zst")
-            assert appliance.wait(job)["boot_path"] == "pooled"
-            said.append(appliance.fetch(job, "output.log"))
-        assert not ready & waiting_machines(appliance)
+    ready = waiting_machines(warm_appliance)
+    for _ in range(2):  # the second while another machine is got ready in the first one's slot
+        job = warm_appliance.submit(tmp_path / "marks.img.zst")
+        assert warm_appliance.wait(job)["boot_path"] == "pooled"
+        said.append(warm_appliance.fetch(job, "output.log"))
+    assert not ready & waiting_machines(warm_appliance)
     assert [len(words.split()) for words in said] == [1, 1]
     assert said[0] != said[1]
 
 
-def test_machine_that_waits_makes_room_for_one_of_a_newer_template(template: Template, shape: Shape) -> None:
-    """Which is that of another base image, as a rule; here it has more memory."""
-    with closing(Template.build(msgspec.structs.replace(shape, memory_bytes=600 * 2**20), LONG_S)) as newer:
-        current = template
+def named(template: Template, name: str, place: Path) -> Template:
+    """The same, but its machines have a name, which makes their QEMU another one."""
+    qemu = place / name
+    qemu.write_text(f'#!/bin/sh\nexec {template.shape.program} -name {name} "$@"\n')
+    qemu.chmod(0o755)
+    return same(template, program=str(qemu))
+
+
+def test_machine_that_waits_makes_room_for_one_of_a_newer_template(template: Template, tmp_path: Path) -> None:
+    """Which is that of another base image, as a rule; here its QEMU is another."""
+    older, newer = (named(template, name, tmp_path) for name in NAMES)
+    with closing(older), closing(newer):
+        current = older
         slot = Slot()
         slot.start(lambda *_: None, lambda: None, lambda: current)
         try:
-            wait_for_a_clone(b"512M")
+            wait_until(lambda: named_clones() == ["older"], "a machine waits")
             current = newer
             slot.look_again()
-            wait_for_a_clone(b"600M")
+            wait_until(lambda: named_clones() == ["newer"], "a newer one waits, and no other")
         finally:
             slot.end()
             slot.join(60)
             slot.close()
-    assert list(clones_of(os.getpid())) == []
+    assert named_clones() == []
 
 
-def wait_for_a_clone(memory: bytes) -> None:
-    """Until this process has one, and no other."""
-    deadline = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < deadline
+def named_clones() -> list[str]:
+    """The names of those that this process has."""
+    found = []
+    for pid in clones_of(os.getpid()):
         with suppress(OSError):
-            lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in clones_of(os.getpid())]
-            if [memory in words for words in lines] == [True]:
-                return
-        time.sleep(0.05)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found += [name for name in NAMES if name.encode() in words]
+    return found
 
 
-def test_larger_machines_and_what_jobs_depend_on_come_the_same_way(tmp_path: Path) -> None:
-    """From templates of their own, built when they are first asked for; no machine waits here."""
+def test_larger_machines_and_what_jobs_depend_on_come_the_same_way(warm_appliance: Appliance, tmp_path: Path) -> None:
+    """From templates of their own, built when they are first asked for; no machine of these waits."""
     job = job_directory(tmp_path / "job", b"#!/bin/sh\nls /deps; head -1 /proc/meminfo\n")
-    with Appliance(tmp_path, NONE_WAITS).running() as appliance:
-        pack.pack(job, tmp_path / "first.img.zst", 2**20)
-        first = appliance.submit(tmp_path / "first.img.zst")
-        assert appliance.wait(first)["boot_path"] in ("cold", "warm")
-        (job / "construir.toml").write_text(f'memory = "1500MiB"\n[dependencies]\nresults = ["{first}"]\n')
-        pack.pack(job, tmp_path / "larger.img.zst", 2**20)
-        ways: list[str] = []
-        while "warm" not in ways:
-            assert len(ways) < 20
-            larger = appliance.submit(tmp_path / "larger.img.zst")
-            result = appliance.wait(larger)
-            assert (result["status"], result["memory_bytes"]) == ("success", 1500 * 2**20)
-            ways.append(result["boot_path"])
-        dependency, _, kib, _ = appliance.fetch(larger, "output.log").decode().split()
-    assert ways[0] == "cold"
-    assert set(ways) == {"cold", "warm"}
+    pack.pack(job, tmp_path / "first.img.zst", 2**20)
+    first = warm_appliance.submit(tmp_path / "first.img.zst")
+    assert warm_appliance.wait(first)["status"] == "success"
+    (job / "construir.toml").write_text(f'memory = "1500MiB"\n[dependencies]\nresults = ["{first}"]\n')
+    pack.pack(job, tmp_path / "larger.img.zst", 2**20)
+    for way in ("cold", "warm"):
+        larger = warm_appliance.submit(tmp_path / "larger.img.zst")
+        result = warm_appliance.wait(larger)
+        assert (result["status"], result["boot_path"]) == ("success", way)
+        assert result["memory_bytes"] == 1500 * 2**20
+        warm_appliance.wait_until_logged(" built in ", times=2)
+    dependency, _, kib, _ = warm_appliance.fetch(larger, "output.log").decode().split()
     assert dependency == "first"
     assert 1_300_000 < int(kib) < 1_500 * 1024
