@@ -113,7 +113,9 @@ def start(request: pytest.FixtureRequest, images: Path) -> Iterator[Start]:
         yield template.clone
 
 
-def run_job(start: Start, place: Path, script: str, *, filesystem: str = "ext4", disk: Path | None = None) -> Ending:
+def run_job(
+    start: Start, place: Path, script: str, *, filesystem: str = "ext4", disk: Path | None = None, size: str = "64M"
+) -> Ending:
     job = place / "job"
     job.mkdir()
     (job / "run.sh").write_text("#!/bin/sh\n" + script + "\n")
@@ -122,7 +124,7 @@ def run_job(start: Start, place: Path, script: str, *, filesystem: str = "ext4",
     task = assignment(place, job, errand=errand, timeout_s=300, idle_timeout_s=300)
     task.disk.unlink()
     task = msgspec.structs.replace(task, disk=disk or task.disk)
-    run("mke2fs", "-q", "-t", filesystem, "-d", job, task.disk, "64M")
+    run("mke2fs", "-q", "-t", filesystem, "-d", job, task.disk, size)
     task.disk.chmod(0o600)
     with start() as machine:
         return machine.run(task)
@@ -198,9 +200,9 @@ def test_write_that_the_host_did_not_take_is_no_success(start: Start, tmp_path: 
     ids=["a file system", "a device"],
 )
 def test_write_that_finds_no_room_below_a_loop_device_is_no_success(start: Start, tmp_path: Path, place: str) -> None:
-    """The job's disk has 64 MiB, its file pretends to more, and who writes to it is not told."""
-    script = f"{MODPROBE} truncate -s 300M image; {place}; head -c 100000000 /dev/urandom; exit 0"
-    ending = run_job(start, tmp_path, script)
+    """The job's disk has 16 MiB, its file pretends to more, and who writes to it is not told."""
+    script = f"{MODPROBE} truncate -s 75M image; {place}; head -c 25000000 /dev/urandom; exit 0"
+    ending = run_job(start, tmp_path, script, size="16M")
     judged = outcome.judge(ending)
     assert isinstance(judged, Outcome)
     assert (judged.status, ending.claims.unwritten) == ("no-result", "within"), judged
