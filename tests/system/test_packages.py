@@ -58,16 +58,10 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Itera
     """An appliance with an archive of its own."""
     place = tmp_path_factory.mktemp("packaged")
     archive = DebArchive(place / "archive")
-    archive.add("moonstruck", "echo the moon is in the wrong phase >&2; exit 7")
-    for number in range(MOONS):
-        archive.add(f"moon-of-a-planet-far-away-{number}", depends="moonstruck")
     archive.add("learned", LEARNED, others=(*KEPT, *LEFT_OUT))
     archive.add("mover", "mv /usr/share/base-files /usr/share/moved")
     archive.add("lesser", conflicts="less", replaces="less", others=("usr/bin/less",))
-    archive.add("heavy", installed_kib=200 * 1024)
-    archive.add("laden", depends="heavy")
     archive.add("wanted", "ls /sys/class/net >/usr/share/interfaces")
-    archive.add("common")
     archive.add("garbler", AS_TAR.format("echo garbage >/job/layer.tar"))
     archive.add("linker", AS_TAR.format("ln -s /etc/passwd /job/layer.tar"))
     archive.add("withholder", AS_TAR.format("exit 0"))
@@ -80,14 +74,19 @@ def packaged(tmp_path_factory: pytest.TempPathFactory, base: BaseImage) -> Itera
 
 @pytest.fixture(scope="module")
 def light_packaged(tmp_path_factory: pytest.TempPathFactory, light_base: BaseImage) -> Iterator[Appliance]:
-    """Another one, whose machines are user-mode ones."""
-    if not light_base.manifest.uml:
-        pytest.skip("no user-mode machine runs here")
+    """Another one, whose machines are user-mode ones, if there are any here."""
     place = tmp_path_factory.mktemp("light")
     archive = DebArchive(place / "archive")
     archive.add("mover", "mv /usr/share/base-files /usr/share/moved")
     archive.add("replacer", "cd /usr/share; rm -r base-files; mkdir -p base-files new; echo >new/motd")
     archive.add("maker", "mkdir -p /usr/share/new; cp /usr/share/base-files/motd /usr/share/new")
+    archive.add("moonstruck", "echo the moon is in the wrong phase >&2; exit 7")
+    for number in range(MOONS):
+        archive.add(f"moon-of-a-planet-far-away-{number}", depends="moonstruck")
+    archive.add("heavy", installed_kib=200 * 1024)
+    archive.add("laden", depends="heavy")
+    archive.add("wanted")
+    archive.add("common")
     appliance = Appliance(place, machines.light(CONFIG + LAYERS))
     archive.serve(Spool.prepare(appliance.spool).path, light_base)
     with appliance.running():
@@ -103,9 +102,9 @@ def layers(appliance: Appliance) -> list[str]:
     return sorted(path.name for path in (appliance.spool / "layers").glob("[!.]*"))
 
 
-def test_set_over_the_size_limit_is_refused_at_the_door_by_name(packaged: Appliance, tmp_path: Path) -> None:
+def test_set_over_the_size_limit_is_refused_at_the_door_by_name(light_packaged: Appliance, tmp_path: Path) -> None:
     file = asking(tmp_path / "job", "laden", "wanted")
-    with packaged.session() as ftp, file.open("rb") as data, pytest.raises(ftplib.error_perm) as refused:
+    with light_packaged.session() as ftp, file.open("rb") as data, pytest.raises(ftplib.error_perm) as refused:
         ftp.storbinary("STOR /queue/job.img.zst", data)
     assert str(refused.value) == (
         "550 Refused: construir.toml: dependencies.packages: laden, wanted with all they need take 200 MiB,"
@@ -114,24 +113,26 @@ def test_set_over_the_size_limit_is_refused_at_the_door_by_name(packaged: Applia
 
 
 def test_package_that_fails_brings_all_that_was_said_with_the_result_and_what_matters_in_the_reason(
-    packaged: Appliance, tmp_path: Path
+    light_packaged: Appliance, tmp_path: Path
 ) -> None:
-    before = layers(packaged)
-    job = packaged.submit(asking(tmp_path / "job", *(f"moon-of-a-planet-far-away-{number}" for number in range(MOONS))))
-    result = packaged.wait(job)
+    before = layers(light_packaged)
+    job = light_packaged.submit(
+        asking(tmp_path / "job", *(f"moon-of-a-planet-far-away-{number}" for number in range(MOONS)))
+    )
+    result = light_packaged.wait(job)
     assert result["status"] == "dependency-failed"
     assert "the moon is in the wrong phase" in result["reason"]
     assert "post-installation script subprocess returned error exit status 7" in result["reason"]
     assert result["reason"].endswith("; all of it is in install.log")
-    said = packaged.fetch(job, "install.log")
+    said = light_packaged.fetch(job, "install.log")
     assert all(word in said for word in (b"Unpacking moonstruck", b"the moon is in the wrong phase", b"far-away-11"))
-    assert f"{hashlib.sha256(said).hexdigest()}  install.log" in packaged.fetch(job, "SHA256SUMS").decode()
-    assert layers(packaged) == before
+    assert f"{hashlib.sha256(said).hexdigest()}  install.log" in light_packaged.fetch(job, "SHA256SUMS").decode()
+    assert layers(light_packaged) == before
 
 
-def test_job_by_hand_shows_what_a_package_that_fails_has_said(packaged: Appliance, tmp_path: Path) -> None:
+def test_job_by_hand_shows_what_a_package_that_fails_has_said(light_packaged: Appliance, tmp_path: Path) -> None:
     file = asking(tmp_path / "job", "moonstruck")
-    where = (f"--config={packaged.config}", f"--spool={packaged.spool}")
+    where = (f"--config={light_packaged.config}", f"--spool={light_packaged.spool}")
     ran = construir("run", file, "-o", tmp_path / "result", *where)
     assert "Unpacking moonstruck" in ran.stdout
     assert ran.stderr.startswith("construir: getting ready what it depends on: moonstruck\n")
@@ -171,8 +172,10 @@ def test_package_keeps_all_that_programs_open_and_directories_and_what_was_renam
     ids=["renamed", "replaced", "new"],
 )
 def test_layer_that_a_user_mode_machine_would_show_otherwise_is_none(
-    light_packaged: Appliance, tmp_path: Path, package: str, reason: str
+    light_packaged: Appliance, light_base: BaseImage, tmp_path: Path, package: str, reason: str
 ) -> None:
+    if not light_base.manifest.uml:
+        pytest.skip("no user-mode machine runs here")
     result = light_packaged.wait(
         light_packaged.submit(asking(tmp_path / "job", package, script="[ -s /usr/share/new/motd ]"))
     )
@@ -187,17 +190,19 @@ def test_package_that_conflicts_with_one_of_the_base_image_takes_its_place(packa
     assert packaged.fetch(job, "output.log") == b"usr/bin/less of lesser\nunknown ok not-installed"
 
 
-def test_operator_has_a_set_ready_before_the_first_job_asks(packaged: Appliance, tmp_path: Path) -> None:
-    build = ("layer", "build", "common", f"--config={packaged.config}", f"--spool={packaged.spool}")
+def test_operator_has_a_set_ready_before_the_first_job_asks(light_packaged: Appliance, tmp_path: Path) -> None:
+    build = ("layer", "build", "common", f"--config={light_packaged.config}", f"--spool={light_packaged.spool}")
     (name, digest), again = (construir(*build, check=True).stdout.split() for _ in range(2))
     assert again == [name, digest]
-    result = packaged.wait(packaged.submit(asking(tmp_path / "job", "common", script="cat /usr/share/common")))
+    result = light_packaged.wait(
+        light_packaged.submit(asking(tmp_path / "job", "common", script="cat /usr/share/common"))
+    )
     assert (result["status"], result["used"]["layers"][0]["name"]) == ("success", name)
-    listed = construir("layer", "list", f"--spool={packaged.spool}").stdout
+    listed = construir("layer", "list", f"--spool={light_packaged.spool}").stdout
     assert f"{digest.removeprefix('sha256:')[:12]}" in listed
     assert re.search(rf"^ *{name} .* common \(\d+ packages?\)$", listed, re.MULTILINE), "it says what was asked for"
-    assert "asked for: common\n" in construir("layer", "show", name, f"--spool={packaged.spool}").stdout
-    assert f"layer {name}: made of" not in packaged.log.read_text()
+    assert "asked for: common\n" in construir("layer", "show", name, f"--spool={light_packaged.spool}").stdout
+    assert f"layer {name}: made of" not in light_packaged.log.read_text()
 
 
 @pytest.mark.slow("each has a machine install a package")
