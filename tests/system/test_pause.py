@@ -17,24 +17,24 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.runner.owner import _Times
 from tests.support import images, machines
 from tests.support.appliance import CONFIG, Appliance, construir
-from tests.support.machines import KINDS
 
 _PATIENCE_S = 300
 # Longer than a job may be silent.
 _PAUSE_S = 24
 _SETTLED_S = 3
 _COUNTS = b"#!/bin/sh\nfor i in 0 1 2 3 4 5 6 7 8 9; do echo $i; sleep 1; done\n"
+_USUAL = pytest.mark.slow("a user-mode machine is seen to do the same, and a usual one to stand still, by the others")
 _SILENT = 'timeout = "10min"\nidle_timeout = "20s"'
 
 
-def appliance(place: Path, kind: str = "", runner: str = "") -> Appliance:
+def appliance(place: Path, runner: str = "", *, is_light: bool = False) -> Appliance:
     """One with a slot, whose jobs may not be silent for long."""
     config = (
         CONFIG.replace('timeout = "10min"', _SILENT, 1)
         .replace('"60s"', '"10min"')
         .replace("slots = 2", f"slots = 1\n{runner}")
     )
-    return Appliance(place, machines.config(kind, config))
+    return Appliance(place, machines.light(config) if is_light else config)
 
 
 @pytest.fixture
@@ -85,11 +85,11 @@ def settled(output: Path) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["usual", "user-mode"])
+@pytest.mark.parametrize("is_light", [pytest.param(False, marks=_USUAL), True], ids=["usual", "light"])
 def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
-    tmp_path: Path, base: BaseImage, counts: Path, kind: str
+    tmp_path: Path, base: BaseImage, counts: Path, is_light: bool
 ) -> None:
-    with appliance(tmp_path, kind).running() as there:
+    with appliance(tmp_path, is_light=is_light).running() as there:
         job = there.submit(counts)
         there.wait_until_running(job)
         assert (
