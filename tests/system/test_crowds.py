@@ -24,7 +24,7 @@ MANY, VERY_MANY = 6, 1000
 @pytest.fixture
 def one_slot(tmp_path: Path, base: BaseImage) -> Iterator[Appliance]:
     """An appliance that runs one job at a time, with two contributors."""
-    appliance = Appliance(tmp_path, WARM.replace("slots = 2", "slots = 1"))
+    appliance = Appliance(tmp_path, machines.light(WARM.replace("slots = 2", "slots = 1")))
     appliance.start()
     Users(appliance.spool / "users.toml").add("bob", PASSWORD)
     yield appliance
