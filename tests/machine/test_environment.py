@@ -162,6 +162,20 @@ ENDS: dict[str, tuple[str, Status, int | None, str]] = {
     ),
 }
 
+# Those that depend most on the kernel, or on what runs the machine.
+USUAL = (
+    "killed",
+    "out of memory",
+    "out of memory that no process has",
+    "out of its own group's memory",
+    "poweroff",
+    "switched off",
+    "restarted",
+    "a panic",
+    "too long",
+    "silent",
+)
+
 
 @pytest.fixture(scope="module", params=machines.KINDS, ids=["usual", "user-mode"])
 def start(request: pytest.FixtureRequest, images: Path) -> Iterator[Start]:
@@ -214,7 +228,9 @@ def test_git_obeys_the_repository_of_a_job_whoever_it_belongs_to(found: dict[str
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_reason_says_how_the_job_ended(start: Start, tmp_path: Path, name: str) -> None:
+def test_reason_says_how_the_job_ended(start: Start, tmp_path: Path, name: str, request: pytest.FixtureRequest) -> None:
+    if "[usual" in request.node.name and name not in USUAL and not request.config.getoption("--all"):
+        pytest.skip("seen with a user-mode machine, which takes a third of the time: only with --all")
     script, status, exit_code, reason = ENDS[name]
     limits = {"too long": {"timeout_s": 3.0}, "silent": {"idle_s": 2.0}}.get(name, {})
     ending = run_job(start, tmp_path, script, **limits)
