@@ -11,6 +11,7 @@ from pathlib import Path
 from construir_ftp.ftp.users import Users
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs.spool import Spool
+from tests.support import machines
 from tests.support.appliance import CONFIG, NAME, Appliance, construir
 from tests.support.ftpclient import users_text, wait_until
 from tests.support.receivers import Hooks, Mailbox, smtp_server, stuck_server, web_server
@@ -45,7 +46,7 @@ def test_contributor_hears_of_their_job_and_a_mail_server_that_hangs_delays_neit
 ) -> None:
     with web_server() as hooks:
         with stuck_server() as (port, connected):
-            appliance = appliance_at(tmp_path, notify(port, hooks.url))
+            appliance = appliance_at(tmp_path, machines.light(notify(port, hooks.url)))
             with appliance.running():
                 first = appliance.submit(hello)
                 assert appliance.wait(first)["status"] == "success"
@@ -58,7 +59,7 @@ def test_contributor_hears_of_their_job_and_a_mail_server_that_hangs_delays_neit
         assert [event["job"] for event in jobs] == [first, second]
         assert jobs[0]["result"]["contributor"] == NAME
         with smtp_server() as box:
-            appliance.config.write_text(notify(box.port, hooks.url))
+            appliance.config.write_text(machines.light(notify(box.port, hooks.url)))
             with appliance.running():
                 wait_until(lambda: len(box.subjects(ALICE)) >= 2, "alice has her mail at last")
     assert [subject.partition("] ")[2] for subject in box.subjects(ALICE)] == ["hello: success"] * 2

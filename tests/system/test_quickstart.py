@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.appliance import NAME, PASSWORD, Appliance
+from tests.support import machines
+from tests.support.appliance import CONFIG, NAME, PASSWORD, Appliance
 from tests.support.ftpclient import wait_until
 from tests.support.newcomer import Newcomer
 from tests.support.places import PROJECT
@@ -26,7 +27,7 @@ def blocks(section: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory: pytest.TempPathFactory) -> Appliance:
     place = tmp_path_factory.mktemp("appliance")
-    appliance = Appliance(place)
+    appliance = Appliance(place, machines.light(CONFIG))
     appliance.spool.mkdir()
     return appliance
 
