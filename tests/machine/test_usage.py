@@ -26,13 +26,13 @@ for number in 1 2; do dd if=pattern of=data bs=1M oflag=direct conv=notrunc 2>&1
 echo written
 """
 WRITTEN_BYTES = 24 * MIB
-TAKES = b"#!/bin/sh\ndd if=/dev/zero of=/dev/null bs=300M count=1 2>&1\n"
+TAKES = b"dd if=/dev/zero of=/dev/null bs=300M count=1 2>&1\n"
 TAKEN_BYTES = 300 * MIB
 
 Start = Callable[[], AbstractContextManager[Machine]]
 
 
-@pytest.fixture(params=["cold", "pooled", "user-mode"])
+@pytest.fixture(scope="module", params=["cold", "pooled", "user-mode"])
 def start(request: pytest.FixtureRequest, images: Path, template: Template) -> Start:
     if request.param == "pooled":
         return template.waiting
@@ -47,20 +47,29 @@ def used(start: Start, place: Path, job: Path) -> Usage:
     return ending.usage
 
 
-def test_written_bytes_are_all_that_the_job_wrote_and_little_else(start: Start, tmp_path: Path) -> None:
-    idle = used(start, tmp_path, JOBS / "hello").written_bytes
-    busy = used(start, tmp_path, job_directory(tmp_path / "writes", WRITES)).written_bytes
-    assert idle is not None
-    assert busy is not None
-    assert idle < 2 * MIB
-    assert WRITTEN_BYTES <= busy < WRITTEN_BYTES + 4 * MIB
+@pytest.fixture(scope="module")
+def idle(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Usage:
+    """That of a job which does next to nothing."""
+    return used(start, tmp_path_factory.mktemp("idle"), JOBS / "hello")
 
 
-def test_peak_memory_holds_what_the_job_took(start: Start, tmp_path: Path) -> None:
-    idle = used(start, tmp_path, JOBS / "hello").peak_memory_bytes
-    busy = used(start, tmp_path, job_directory(tmp_path / "takes", TAKES)).peak_memory_bytes
-    assert MIB < idle < TAKEN_BYTES
-    assert TAKEN_BYTES <= busy < idle + TAKEN_BYTES + 64 * MIB
+@pytest.fixture(scope="module")
+def busy(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Usage:
+    """That of one which writes, and then takes memory."""
+    place = tmp_path_factory.mktemp("busy")
+    return used(start, place, job_directory(place / "job", WRITES + TAKES))
+
+
+def test_written_bytes_are_all_that_the_job_wrote_and_little_else(idle: Usage, busy: Usage) -> None:
+    assert idle.written_bytes is not None
+    assert busy.written_bytes is not None
+    assert idle.written_bytes < 2 * MIB
+    assert WRITTEN_BYTES <= busy.written_bytes < WRITTEN_BYTES + 4 * MIB
+
+
+def test_peak_memory_holds_what_the_job_took(idle: Usage, busy: Usage) -> None:
+    assert MIB < idle.peak_memory_bytes < TAKEN_BYTES
+    assert TAKEN_BYTES <= busy.peak_memory_bytes < idle.peak_memory_bytes + TAKEN_BYTES + 64 * MIB
 
 
 def test_killed_machine_tells_what_it_used(start: Start, tmp_path: Path) -> None:
