@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from construir_ftp.image.baseimage import BaseImage
 from tests.support.appliance import NAME, Appliance
 from tests.support.newcomer import Newcomer
 from tests.support.places import PROJECT
@@ -29,11 +30,17 @@ def test_every_fence_says_whether_it_is_run(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "sh" in dict(fences(page))], ids=lambda page: page.stem)
-def test_the_commands_of_a_page_work_as_they_are(page: Path, usual_appliance: Appliance, tmp_path: Path) -> None:
-    newcomer = Newcomer(tmp_path, usual_appliance)
+def test_the_commands_of_a_page_work_as_they_are(
+    page: Path, light_base: BaseImage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """But for the server's address, and for the base image of a machine that is looked at: the appliance's default."""
+    # An image that is built, or would be if its recipe had changed, is of the usual kind.
+    appliance: Appliance = request.getfixturevalue("usual_appliance" if page.stem == "images" else "shared_appliance")
+    newcomer = Newcomer(tmp_path, appliance)
     commands = "".join(text for kind, text in fences(page) if kind == "sh")
+    commands = re.sub(r"(?<= image shell )\S+", light_base.name, commands)
     server = f"export CONSTRUIR_SERVER=ftp://{NAME}@server:2121\n"
-    said = newcomer.type(newcomer.at(usual_appliance, server + "set -x\n" + commands))
+    said = newcomer.type(newcomer.at(appliance, server + "set -x\n" + commands))
     assert said.returncode == 0, (said.stdout[-3000:], said.stderr[-3000:])
 
 
