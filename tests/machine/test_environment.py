@@ -195,6 +195,7 @@ def run_job(start: Start, place: Path, script: str, *, timeout_s: float = LONG_S
     (job / "run.sh").chmod(0o755)
     errand = Errand(hostname="environment", filesystem="ext2")
     task = assignment(place / "run", job, errand=errand, timeout_s=timeout_s, idle_timeout_s=idle_s)
+    task = msgspec.structs.replace(task, log_head_bytes=2**22)
     with start() as machine:
         return machine.run(task)
 
@@ -253,3 +254,17 @@ def test_init_leaves_the_processor_to_a_job_whose_output_goes_elsewhere(start: S
     words = (tmp_path / "run/output.log").read_text().split()
     assert words[0] == "calls"
     assert 0 < int(words[1]) < 100
+
+
+# Processes that nobody waits for but init, each of which interrupts it by its end, beside output in small pieces.
+INTERRUPTED = """
+(while :; do (true &); done) &
+number=0
+while [ $number -lt 20000 ]; do number=$((number + 1)); echo $number; done
+"""
+
+
+def test_no_output_is_lost_however_often_init_is_interrupted(start: Start, tmp_path: Path) -> None:
+    assert outcome.judge(run_job(start, tmp_path, INTERRUPTED)).status == "success"
+    lines = (tmp_path / "run/output.log").read_text().splitlines()
+    assert lines == [str(number) for number in range(1, 20001)]
