@@ -118,6 +118,9 @@ class UntrustedError(ConstruirError):
         self.fingerprint = fingerprint
 
 
+# What brings all libraries of an appliance, in a checkout: setup.cfg has the extra.
+INSTALL = "pip install '.[appliance]'"
+
 # The package on PyPI that has a module, where it is called otherwise.
 _PACKAGES = {
     "argon2": "argon2-cffi",
@@ -128,13 +131,13 @@ _PACKAGES = {
 
 
 class MissingLibraryError(MachineUnavailableError):
-    """`what` needs a Python module that is not installed, or is not to be had on this system; `extra` brings it."""
+    """`what` needs a Python module that is not installed, or is not to be had on this system."""
 
-    def __init__(self, what: str, module: str, extra: str = "appliance") -> None:
+    def __init__(self, what: str, module: str) -> None:
         library = module.partition(".")[0]
         super().__init__(
             f"{what} needs Construir's part for appliances, which works on Linux, and here"
-            f" {_PACKAGES.get(library, library)} is missing; in a checkout of Construir, run: pip install '.[{extra}]'"
+            f" {_PACKAGES.get(library, library)} is missing; in a checkout of Construir, run: {INSTALL}"
         )
 
 

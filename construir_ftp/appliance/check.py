@@ -17,7 +17,7 @@ from construir_ftp.appliance import completeness, demands, exposure, shared_spoo
 from construir_ftp.appliance.finding import Finding, State, attempt
 from construir_ftp.architecture import Architecture
 from construir_ftp.config import Config
-from construir_ftp.errors import BaseImageError, ConstruirError
+from construir_ftp.errors import INSTALL, BaseImageError, ConstruirError
 from construir_ftp.formats import FORMATS
 from construir_ftp.image import baseimage, emulation, uml
 from construir_ftp.image.baseimage import BaseImage
@@ -85,7 +85,7 @@ def check(config: Config) -> list[Finding]:
 
 
 def _program(_config: Config) -> Iterator[Finding]:
-    remedy = "install Construir anew: its Debian package, or in a checkout: pip install '.[appliance]'"
+    remedy = f"install Construir anew: its Debian package, or in a checkout: {INSTALL}"
     yield attempt("program", remedy, completeness.look)
 
 

@@ -13,7 +13,7 @@ import click
 
 from construir_ftp import __version__
 from construir_ftp.cli import help_text, logs
-from construir_ftp.errors import ConstruirError, MissingLibraryError, one_line
+from construir_ftp.errors import INSTALL, ConstruirError, MissingLibraryError, one_line
 
 # The commands there are: for whom, and in which module, which is imported when the command is asked for.
 # Those for contributors work wherever Python does. The others need Linux, and the libraries of the extra `appliance`;
@@ -90,7 +90,6 @@ _SUMMARIES = {
     "image": "Base images: what machines boot",
     "layer": "Layers: Debian packages and published results that jobs can depend on",
 }
-_INSTALL = "pip install '.[appliance]'"
 _PLACES = {name: place for commands in _COMMANDS.values() for name, place in commands.items()}
 
 
@@ -147,7 +146,7 @@ def _unavailable(name: str, error: ImportError) -> click.Command:
         callback=say,
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
-        help=f"{summary} (needs: {_INSTALL})." if summary else f"Needs what is not installed here: {error.name}.",
+        help=f"{summary} (needs: {INSTALL})." if summary else f"Needs what is not installed here: {error.name}.",
         add_help_option=False,
     )
 

@@ -198,7 +198,7 @@ def _serve_web(settings: Config, port: int | None) -> None:
     try:
         from construir_ftp.site import server
     except ImportError as error:
-        raise MissingLibraryError("construir serve web", "waitress", extra="web") from error
+        raise MissingLibraryError("construir serve web", "waitress") from error
     address, chosen = settings.site.address, settings.site.port if port is None else port
     with supervisor.listening() as stop:
         with stop.interrupting():

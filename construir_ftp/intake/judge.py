@@ -18,7 +18,7 @@ from construir_ftp.diskimage.newest import NewestFile
 from construir_ftp.diskimage.replay import Replay
 from construir_ftp.diskimage.stream import Stream, UploadReader
 from construir_ftp.diskimage.superblock import Volume
-from construir_ftp.errors import ConstruirError, RefusedError
+from construir_ftp.errors import INSTALL, ConstruirError, RefusedError
 from construir_ftp.intake import program
 from construir_ftp.intake.program import Need
 from construir_ftp.intake.verdict import Verdict
@@ -33,7 +33,7 @@ except ImportError:  # on a contributor's own machine: `inspection`
 LIBMAGIC = magic is not None
 
 _UNKNOWN = "of an unknown kind"
-_UNNAMED = "libmagic would say of what kind, and Python's magic is missing: pip install '.[appliance]'"
+_UNNAMED = f"libmagic would say of what kind, and Python's magic is missing: {INSTALL}"
 _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20

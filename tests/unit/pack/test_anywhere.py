@@ -108,12 +108,13 @@ def test_a_light_install_says_once_what_to_install(tmp_path: Path, words: tuple[
     assert (said.stderr.count("\n"), said.stdout) == (1, "")
 
 
-def test_what_serves_pages_is_an_extra_of_its_own(tmp_path: Path) -> None:
+def test_what_serves_pages_says_what_to_install_like_all_parts(tmp_path: Path) -> None:
     script = "import sys\nsys.modules['waitress'] = None\nfrom construir_ftp.cli.main import main\nmain()\n"
     argv = [sys.executable, "-c", script, "serve", "web", f"--spool={tmp_path}"]
     said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert said.returncode == 69
-    assert said.stderr.endswith("and here waitress is missing; in a checkout of Construir, run: pip install '.[web]'\n")
+    advice = "and here waitress is missing; in a checkout of Construir, run: pip install '.[appliance]'\n"
+    assert said.stderr.endswith(advice)
 
 
 def test_a_missing_mke2fs_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
