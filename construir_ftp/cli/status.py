@@ -9,7 +9,9 @@ from construir_ftp.cli.options import as_json_option, configured, print_json, pr
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
-from construir_ftp.jobs import inquiry, judging, pilots, service
+from construir_ftp.errors import ConstruirError
+from construir_ftp.image import baseimage
+from construir_ftp.jobs import inquiry, judging, nodes, pilots, places, service
 from construir_ftp.jobs.service import Service
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.status import Summary
@@ -23,9 +25,11 @@ def status_command(settings: Config, as_json: bool) -> None:
     spool = Spool.find(settings.spool_path())
     summary = inquiry.summary(spool, settings.spool.min_free)
     runner, pid = inquiry.runner(spool), claim.holder(spool.path)
+    unable = _why_unable(settings, spool)
     if as_json:
         done = len(spool.names("done"))
-        print_json({**msgspec.to_builtins(summary), "done": done, "runner": runner, "appliance": pid or None})
+        told = {"done": done, "runner": runner, "appliance": pid or None, "why_no_jobs": unable}
+        print_json({**msgspec.to_builtins(summary), **told})
         return
     click.echo(_who_runs(settings, spool, pid))
     table = Table("state", "jobs", "oldest", box=None)
@@ -39,13 +43,25 @@ def status_command(settings: Config, as_json: bool) -> None:
     no_uploads = f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else ""
     details = (runner.pause_detail if runner else "", pilots.read(spool.path).detail)
     unchecked = judging.read(spool.path).detail
-    for line in filter(None, (_paused(summary), summary.why, *details, no_uploads, unchecked, _decided(spool))):
+    lines = (_paused(summary), summary.why, *details, unable, no_uploads, unchecked, _decided(spool))
+    for line in dict.fromkeys(filter(None, lines)):
         click.echo(printable(line))
     click.echo(f"{summary.free_bytes // 2**20} MiB free in {spool.path}")
 
 
 def _paused(summary: Summary) -> str:
     return f"machines stand still: {summary.paused}" if summary.paused and not summary.why else ""
+
+
+def _why_unable(settings: Config, spool: Spool) -> str:
+    """Why this computer can run no job, for want of a base image; nothing where that is left to others."""
+    if nodes.why_drained(spool.path, places.LOCAL):
+        return ""
+    try:
+        baseimage.find(settings.images_path(), settings.images.default)
+    except ConstruirError as error:
+        return f"no job can be run{' here' if len(nodes.living(spool.path)) > 1 else ''}: {error}"
+    return ""
 
 
 def _decided(spool: Spool) -> str:

@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from construir_ftp.config import Config
 from construir_ftp.errors import ConstruirError, MachineUnavailableError
@@ -63,8 +63,7 @@ class Runner:
         self._making_ready: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def serve(self, stop: Stop, watch: Watch = UNWATCHED) -> None:
-        """Run jobs until told to stop, or until they were taken from it. On return no machine runs, and what was
-        running is back in queue/.
+        """Run jobs until told to stop, or until they were taken from it; then no machine runs, and queue/ has the rest.
 
         Raises ConstruirError if another runner has the spool, or the node's name.
         """
@@ -100,9 +99,11 @@ class Runner:
         self._start_slots()
 
     def _start_slots(self) -> None:
-        with suppress(ConstruirError, OSError):  # what is wrong is said when there is a job
+        try:
             self._latest = self._supply.get()
             self._source()
+        except (ConstruirError, OSError) as error:  # it is tried again when there is a job
+            log.warning("no job could be run as it is: %s", error)
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
             slot.start(self._work, lambda: self._finish.send(b"!"), self._source if keeps_one_ready else lambda: None)

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from construir_ftp import config
+from construir_ftp.appliance import health
 from construir_ftp.errors import RefusedError
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import service
 from construir_ftp.jobs.spool import Spool
-from tests.support import images, machines
+from tests.support import farm, images, machines
 from tests.support.appliance import CONFIG, Appliance, construir
 from tests.support.ftpclient import LONG_S
 
@@ -201,3 +204,34 @@ def test_status_says_that_uploads_are_refused_for_want_of_room(tmp_path: Path) -
         (tmp_path / "spool" / state).mkdir()
     said = construir("status", f"--spool={tmp_path / 'spool'}", f"--config={config}", check=True).stdout
     assert "uploads are refused: there is not enough room on the disk\n" in said
+
+
+def test_without_a_base_image_the_start_says_what_to_run_and_status_does_until_it_is_there(
+    tmp_path: Path, base: BaseImage
+) -> None:
+    place = tmp_path / "images"
+    there = Appliance(tmp_path, f'{CONFIG}[images]\npath = "{place}"\n')
+    why = f"base image '{base.name}' not found in {place}, where there is: none; run: construir image build {base.name}"
+    with there.running():
+        there.wait_until_logged(f"no job could be run as it is: {why}")
+        assert operate(there, "status").count(f"no job can be run: {why}") == 1
+        assert msgspec.json.decode(operate(there, "status", "--json"))["why_no_jobs"].startswith("no job can be run: ")
+        assert "Base image" in {
+            found.subject for found in health.look(config.load(there.config)) if found.state == "problem"
+        }
+        place.mkdir()
+        (place / base.name).symlink_to(base.path)
+        assert "no job can be run" not in operate(there, "status")
+        assert msgspec.json.decode(operate(there, "status", "--json"))["why_no_jobs"] == ""
+
+
+def test_a_node_without_a_base_image_says_so_and_one_that_runs_no_jobs_is_not_asked_for_any(tmp_path: Path) -> None:
+    there = Appliance(tmp_path, f'{farm.FARM}[images]\npath = "{tmp_path / "images"}"\n')
+    with there.running():
+        node = farm.Node(there, "spare")
+        node.start()
+        farm.wait_until(lambda: "no job could be run as it is: base image" in node.log.read_text(), node.log.read_text)
+        assert "no job can be run here: base image" in operate(there, "status")
+        operate(there, "node", "drain", "local")
+        assert "base image" not in operate(there, "status")
+        node.stop()
