@@ -135,7 +135,9 @@ def _require_ext_mountable(ext: Ext) -> None:
     if ext.incompat & Incompat.JOURNAL_DEV:
         raise RefusedError("this is an ext journal, not a file system; make an image with: construir pack DIR")
     if ext.compat & Compat.HAS_JOURNAL and (ext.journal_device or not ext.journal_inode):
-        raise RefusedError("the image's journal is on another device; take it off with: tune2fs -O ^has_journal IMAGE")
+        raise RefusedError(
+            "the image's journal is on another device; take it off with: /sbin/tune2fs -O ^has_journal IMAGE"
+        )
     if names := ext_features.not_mounted(ext.incompat, ext.ro_compat):
         features = ", ".join(names[:_MOST_NAMED])
         raise RefusedError(f"the machine can't write to an ext with the feature {features}; make the image without it")

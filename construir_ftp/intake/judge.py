@@ -37,7 +37,7 @@ _UNNAMED = f"libmagic would say of what kind, and Python's magic is missing: {IN
 _NAMED_CHARACTERS = 60
 # Of the beginning of an image so much is kept, to find construir.toml in: tables and small files are there.
 _REMEMBERED_BYTES = 16 * 2**20
-_MEND = "mend it with e2fsck -fy IMAGE, and send it again"
+_MEND = "mend it with /sbin/e2fsck -fy IMAGE, and send it again"
 # Of directories, for construir.toml and the program: a sound image takes less than three of the largest.
 _MOST_LOOKED_BYTES = 4 * extfs.MOST_DIRECTORY_BYTES
 # How long a root directory is at most in which a construir.toml that is called otherwise is looked for.

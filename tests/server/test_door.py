@@ -230,7 +230,7 @@ REFUSED = {
     ),
     "an image in use": Bad(
         "mke2fs -q -F -t ext4 -d tree up.img 8M; debugfs -w -R 'feature needs_recovery' up.img",
-        r"the image was in use when it was copied, .* mend it with e2fsck -fy up\.img, and send it again",
+        r"the image was in use when it was copied, .* mend it with /sbin/e2fsck -fy up\.img, and send it again",
     ),
     "a feature": Bad(
         "mke2fs -q -F -t ext4 -d tree up.img 8M; debugfs -w -R 'ssv feature_ro_compat 0x4000' up.img",

@@ -1,7 +1,6 @@
 """site, notices, guide: whoever asks is told how things are and how to begin, by command and by file."""
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -22,6 +21,8 @@ from tests.support.contributor import PASSWORD
 from tests.support.ftpclient import Control, House, serving, users_text, wait_until
 from tests.support.tlsclient import tls_section
 
+# What Debian gives to whoever is not root (login.defs(5), ENV_PATH).
+_ORDINARY_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 JOB = images.image("ext2", 2**20)
 
 
@@ -176,7 +177,7 @@ def as_newcomer(script: str, home: Path, certificate: Path | None) -> "subproces
     (home / ".lftprc").write_text(f"set ssl:ca-file {certificate}\n" if certificate else "")
     env = process.environment(
         HOME=str(home),
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        PATH=f"{Path(sys.executable).parent}:{_ORDINARY_PATH}",
         **trusted,
     )
     argv = ["bash", "-euc", script]
@@ -211,6 +212,10 @@ def test_newcomer_who_does_what_the_guide_says_has_a_job(
         assert said.returncode == 0, (script, said.stdout, said.stderr)
         (job,) = house.spool.jobs("queue")
         assert (job.record().contributor, job.record().codec) == ("alice", "zstd")
+        assert job.id in said.stdout + said.stderr, "the verdict is seen"
+        (tmp_path / "hello.img.zst").write_bytes(b"no image")
+        refused = as_newcomer(line, tmp_path, certificate_files[0] if is_strict else None)
+        assert "Refused: not a file system image" in refused.stdout + refused.stderr, "so is a refusal's reason"
 
 
 def test_guide_names_no_port_where_it_is_that_of_ftp() -> None:

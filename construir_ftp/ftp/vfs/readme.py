@@ -22,7 +22,7 @@ its root. run.sh is run as root in /job, which is that file system, mounted to b
 
     mkdir hello
     printf '#!/bin/sh\\necho hello\\n' >hello/run.sh; chmod +x hello/run.sh
-    mke2fs -q -t ext4 -d hello hello.img 64M; zstd hello.img
+    /sbin/mke2fs -q -t ext4 -d hello hello.img 64M; zstd hello.img
 
 or, where Construir is installed, which finds the right size by itself:
 
@@ -30,11 +30,12 @@ or, where Construir is installed, which finds the right size by itself:
 
 The image may be sent as it is, or in {codecs}.
 
-SEND IT into /queue. The reply is the verdict: 226 and the job's id, or 550 and the reason.
-SERVER is the name or address by which you reach this server.{tls}
+SEND IT into /queue. The reply is the verdict: 226 and the job's id, or 550 and the reason. curl
+shows replies with -v, and the password, too; lftp with debug 4. SERVER is the name or address by
+which you reach this server.{tls}
 
-    curl {curl}-T hello.img.zst --user NAME ftp://SERVER{port}/queue/
-    lftp -u NAME -e '{lftp}put -O queue hello.img.zst; bye' ftp://SERVER{port}
+    curl {curl}-v -T hello.img.zst --user NAME ftp://SERVER{port}/queue/
+    lftp -u NAME -e 'debug 4; {lftp}put -O queue hello.img.zst; exit' ftp://SERVER{port}
     construir submit hello.img.zst --server ftp://NAME@SERVER{port}
 
 What is cut can be continued for {incoming_age}: curl -C - -T, put -c, or REST and STOR. Files called

@@ -22,7 +22,7 @@ from tests.support.images import KIB, MIB
 from tests.support.places import PROJECT
 
 TOML = 'name = "asked"\n'
-MENDED = "mend it with e2fsck -fy FILE, and send it again"
+MENDED = "mend it with /sbin/e2fsck -fy FILE, and send it again"
 
 
 def judged(path: Path) -> Verdict:
@@ -174,7 +174,7 @@ def test_construir_toml_in_a_journal_only_is_refused_until_e2fsck_has_replayed_i
     debugfs(path, "unlink construir.toml")
     assert asked(path) == ""
     debugfs(path, "journal_open", f"journal_write -b {place} {block}", "journal_close")
-    assert "its journal is not replayed (needs_recovery); mend it with e2fsck -fy FILE" in refusal(path)
+    assert "its journal is not replayed (needs_recovery); mend it with /sbin/e2fsck -fy FILE" in refusal(path)
     subprocess.run(["e2fsck", "-fy", path], env=process.environment(), capture_output=True, check=False)
     assert asked(path) == TOML
 
