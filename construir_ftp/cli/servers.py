@@ -38,7 +38,8 @@ class Reach(msgspec.Struct, frozen=True):
             raise ConfigError(f"no server is named; set {_VARIABLE}, such as ftp://alice@build.example.org:2121")
         where = address.parse(text)
         if self.tls == "never" and where.scheme != "ftp":
-            raise UsageError(f"{where} insists on TLS, which --tls or CONSTRUIR_TLS says never to use; choose one")
+            ways = f"with it: --tls auto; in clear: {where.in_clear()}"
+            raise UsageError(f"{where} insists on TLS, which --tls or CONSTRUIR_TLS says never to use; {ways}")
         return where
 
     def is_nowhere(self, word: str) -> bool:

@@ -30,6 +30,13 @@ class Address(msgspec.Struct, frozen=True):
         port = f":{self.port}" if self.port != _PORTS[self.scheme] else ""
         return f"{self.scheme}://{user}{host}{port}"
 
+    def in_clear(self) -> str:
+        """The same server without TLS; ftps has a port of its own, so that the other one may have to be found out."""
+        is_usual = self.port == _PORTS[self.scheme]
+        port = _PORTS["ftp"] if is_usual or self.scheme == "ftps" else self.port
+        more = ":PORT" if self.scheme == "ftps" and not is_usual else ""
+        return f"{msgspec.structs.replace(self, scheme='ftp', port=port)}{more}"
+
 
 def parse(text: str) -> Address:
     """Read `ftp://alice@build.example.org:2121`, or a part of it. Raises ConfigError."""

@@ -36,6 +36,11 @@ TIMEOUT_S = 60.0
 # Of what a server says, a message quotes so much.
 _SAID_CHARACTERS = 500
 
+# How servers say that they take a login over TLS only: with codes for everything, and in words that have one of these.
+_WANTS_TLS = re.compile(r"\b(TLS|SSL|encryption)\b", re.IGNORECASE)
+# How OpenSSL calls an answer that is no TLS; the later one since 3.2.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+
 # What a connection that is gone looks like, at whichever end it went. A server that stops says 421, one that lost the
 # data connection 425 or 426.
 LOST = (OSError, EOFError, ftplib.error_temp, ftplib.error_proto)
@@ -103,6 +108,9 @@ class Remote(msgspec.Struct, frozen=True):
             # Python's login() says PASS in an exception's text, if its first reply isn't the expected one.
             ftp.sendcmd(f"PASS {self.login.password}")
         except ftplib.error_perm as refused:
+            if self.tls == "never" and _WANTS_TLS.search(said(refused)):
+                never = "which --tls or CONSTRUIR_TLS says never to use; to use it: --tls auto"
+                raise LoginError(f"{self.address} takes logins over TLS only, {never}") from refused
             raise LoginError(f"{self.address} refuses the login of {self.login.user}: {said(refused)}") from refused
         if isinstance(ftp, _Protected) and isinstance(ftp.sock, ssl.SSLSocket):
             ftp.prot_p()
@@ -168,7 +176,7 @@ def _protect(ftp: "_Protected", address: Address) -> None:
             ftp.auth()
     except ftplib.error_perm as refused:
         raise ConfigError(
-            f"{address} speaks no TLS ({said(refused)}); to speak to it in clear: --tls never"
+            f"{address} speaks no TLS ({said(refused)}); to speak to it in clear: {address.in_clear()} --tls never"
         ) from refused
 
 
@@ -181,6 +189,13 @@ def _proving(address: Address) -> Iterator[None]:
         raise ConfigError(
             f"the certificate of {address} can't be proved ({unproved.verify_message}); {remedy}"
         ) from unproved
+    except ssl.SSLError as other:
+        if address.scheme != "ftps" or other.reason not in _NO_TLS:
+            raise
+        # What speaks FTP there says so in clear, before anything else.
+        clear = f"ftp://{str(address).partition('://')[2]}"
+        remedy = f"if it speaks FTP: {clear}, which uses TLS where it is offered"
+        raise ConfigError(f"{address} speaks no TLS from the beginning; {remedy}") from other
 
 
 # -- what failures mean --------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import ftplib
 import itertools
 import json
+import re
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +25,11 @@ from construir_ftp.errors import (
     UsageError,
 )
 from tests.support import images
+from tests.support.appliance import construir
 from tests.support.contributor import large_job
 from tests.support.cutter import Cutter
 from tests.support.fakeserver import FakeServer
-from tests.support.ftpclient import PASSWORD, House, serving
+from tests.support.ftpclient import PASSWORD, House, serving, users_text
 from tests.support.tlsclient import tls_section
 
 SOON_S = 0.05  # pauses that are over soon
@@ -302,3 +305,52 @@ def test_a_data_connection_resumes_the_control_connections_session(protected: Ho
             data.recv(1)
             data.unwrap()
         ftp.voidresp()
+
+
+# -- which scheme, --tls and CONSTRUIR_TLS go with which server ------------------------------------------------------
+
+
+@pytest.fixture(params=["none", "optional", "required"])
+def door(request: pytest.FixtureRequest, tmp_path: Path, certificate_files: tuple[Path, Path]) -> Iterator[House]:
+    strict = request.param == "required"
+    tls = None if request.param == "none" else tls_section(certificate_files, require_tls=strict)
+    with serving(tmp_path / "door", tls=tls) as house:
+        house.users.path.write_text(users_text("alice", password=PASSWORD))
+        yield house
+
+
+def _advice(said: str) -> tuple[str, tuple[str, ...]]:
+    """What a message of the client's advises: an address, or none, and options."""
+    advised = said.rstrip("\n").rpartition("; ")[2]
+    address = re.search(r"ftp://\S+?(?=,|$| )", advised)
+    option = re.search(r"--tls (auto|never|required)", advised)
+    return address[0] if address else "", tuple(option[0].split()) if option else ()
+
+
+@pytest.mark.parametrize("variable", ["", "auto", "required", "never"])
+@pytest.mark.parametrize("option", ["", "auto", "required", "never"])
+@pytest.mark.parametrize("scheme", ["ftp", "ftpes", "ftps"])
+def test_each_scheme_and_choice_of_tls_is_let_in_or_told_what_is(
+    door: House, small: JobFile, certificate: Path, tmp_path: Path, scheme: str, option: str, variable: str
+) -> None:
+    """What is advised is done, until the job is accepted: no advice leads back to what was tried."""
+    (tmp_path / ".netrc").write_text(f'machine localhost login alice password "{PASSWORD}"\n')
+    (tmp_path / ".netrc").chmod(0o600)
+    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "CONSTRUIR_CAFILE": str(certificate)}
+    env |= {"CONSTRUIR_TLS": variable} if variable else {}
+    ports = {"ftps": door.server.implicit_port or door.server.address[1]}
+
+    def submit(server: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        return construir("submit", small.path, "--server", server, *words, env=env)
+
+    server = f"{scheme}://alice@localhost:{ports.get(scheme, door.server.address[1])}"
+    words: tuple[str, ...] = ("--tls", option) if option else ()
+    tried = []
+    while (said := submit(server, *words)).returncode:
+        assert (said.stdout, said.stderr.count("\n")) == ("", 1), said.stderr
+        assert "AUTH TLS" not in said.stderr
+        tried.append((server, words))
+        advised, more = _advice(said.stderr)
+        server, words = advised.replace(":PORT", f":{door.server.address[1]}") or server, more or words
+        assert (server, words) not in tried, said.stderr
+        assert len(tried) < 3, said.stderr

@@ -41,7 +41,11 @@ def test_an_address_that_insists_on_tls_and_tls_never_are_refused(
         argv = (command[0], job) if job else command
         said = construir(*argv, "--server", server, *words, env={**env, **variables})
         assert said.returncode == 2
-        expected = f"construir: {server} insists on TLS, which --tls or CONSTRUIR_TLS says never to use; choose one\n"
+        clear = "ftp://alice@127.0.0.1:1" if scheme == "ftpes" else "ftp://alice@127.0.0.1:PORT"
+        expected = (
+            f"construir: {server} insists on TLS, which --tls or CONSTRUIR_TLS says never to use;"
+            f" with it: --tls auto; in clear: {clear}\n"
+        )
         assert (said.stdout, said.stderr) == ("", expected)
 
 
