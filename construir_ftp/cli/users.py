@@ -7,9 +7,11 @@ from typing import Any, BinaryIO
 import click
 
 from construir_ftp.cli.options import Commands, as_json_option, configured, is_person_there, print_json
+from construir_ftp.cli.servers import tell
+from construir_ftp.client import address
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
-from construir_ftp.ftp.users import Users
+from construir_ftp.ftp.users import Users, demand_fit
 from construir_ftp.jobs.spool import Spool
 
 
@@ -23,7 +25,24 @@ def _password(from_stdin: bool) -> str:
         return sys.stdin.readline().rstrip("\n") if sys.stdin else ""
     if not is_person_there():
         raise UsageError("there is no terminal to ask for a password on; use --password-stdin")
-    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    while True:
+        password = str(click.prompt("Password", hide_input=True))
+        try:
+            demand_fit(password)
+        except UsageError as error:
+            tell(f"{error}; choose another")
+            continue
+        if password == click.prompt("Repeat for confirmation", hide_input=True):
+            return password
+        tell("these are two different passwords; type one twice")
+
+
+def _warn_of_netrc(password: str) -> None:
+    if address.needs_quotes(password):
+        tell(
+            f"with {address.ODD} in it, a password is to be in quotes in ~/.netrc, with \\ before each quote and"
+            " backslash; lftp knows no quotes there: give it LFTP_PASSWORD, with --env-password"
+        )
 
 
 def _mail_option(**how: Any) -> Callable[[Any], Any]:
@@ -56,6 +75,7 @@ def user_add(settings: Config, name: str, password_stdin: bool, mail: str, keyri
     password = _password(password_stdin)
     Spool.prepare(settings.spool_path())
     users.add(name, password, mail)
+    _warn_of_netrc(password)
     if keyring is not None:
         users.set_keyring(name, keyring.read())
     _warn_of_silence(settings, mail)
@@ -92,7 +112,9 @@ def user_password(settings: Config, name: str, password_stdin: bool) -> None:
     """Give NAME another password."""
     users = Users(settings.users_path())
     users.demand_known(name)
-    users.set_password(name, _password(password_stdin))
+    password = _password(password_stdin)
+    users.set_password(name, password)
+    _warn_of_netrc(password)
 
 
 @user_group.command("remove")

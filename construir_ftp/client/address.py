@@ -4,7 +4,10 @@ Never a password: those are in ~/.netrc, or typed.
 """
 
 import netrc
+import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -13,6 +16,8 @@ from construir_ftp import home
 from construir_ftp.errors import ConfigError, LoginError, one_line
 
 _PORTS = {"ftp": 21, "ftpes": 21, "ftps": 990}
+# What in a password is read as something else in ~/.netrc, without quotes.
+ODD = "blanks, quotes, backslashes or #"
 _PATHS = ("", "/", "/queue", "/queue/")
 
 
@@ -103,14 +108,29 @@ def _noted(host: str) -> tuple[str, str]:
     except (FileNotFoundError, NotADirectoryError):
         return "", ""
     except netrc.NetrcParseError as error:
-        raise ConfigError(f"{path}: {error.msg}" + (f" (line {error.lineno})" if error.lineno else "")) from error
+        raise ConfigError(f"{path}: {_why_unread(path, error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}; is HOME right?") from error
     return (noted[0] or "", noted[2] or "") if noted else ("", "")
 
 
+def _why_unread(path: Path, error: netrc.NetrcParseError) -> str:
+    """What is wrong with ~/.netrc, and what to do; no word of it, which may be a part of a password."""
+    if "permissive" in error.msg:
+        return f"others may read it, with the passwords in it; run: chmod 600 {shlex.quote(str(path))}"
+    if "owner" in error.msg:
+        return "it is another user's, so that its passwords are not used; have one of your own"
+    where = f" near line {error.lineno}" if error.lineno else ""
+    return f'it makes no sense{where}; a password with {ODD} in it stands in quotes: password "..."'
+
+
+def needs_quotes(password: str) -> bool:
+    """Whether programs that read ~/.netrc take a password for something else, unless it is in quotes."""
+    return re.search(r'[\s"\\#]', password) is not None
+
+
 def _plain(login: Credentials) -> Credentials:
     """A login that is one line for each. FTP has no other way to say them."""
     if not (login.user + login.password).isprintable() or not login.user:
-        raise LoginError("a name and a password are of characters that can be printed; see ~/.netrc")
+        raise LoginError("a name and a password are of characters that can be printed; is a quote open in ~/.netrc?")
     return login

@@ -211,12 +211,17 @@ def _again(name: str) -> str:
     return f"to set the password run: construir user password {name}"
 
 
-def _hash(password: str) -> str:
-    """The argon2 hash of a password that can be typed, and sent as one line of FTP. Raises UsageError."""
+def demand_fit(password: str) -> None:
+    """Raises UsageError for a password that is too short, or that can't be typed, or sent as one line of FTP."""
     if len(password) < _SHORTEST:
         raise UsageError(f"a password has at least {_SHORTEST} characters, this one has {len(password)}")
     if len(password) > _LONGEST or not password.isprintable():
         raise UsageError(f"a password has at most {_LONGEST} characters, and none that can't be printed")
+
+
+def _hash(password: str) -> str:
+    """The argon2 hash of a fit password. Raises UsageError."""
+    demand_fit(password)
     return _hasher.hash(password)
 
 

@@ -1,5 +1,6 @@
 """client.address and client.credentials: where a server is, and who logs in; no password on any command line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,24 @@ def test_a_netrc_that_cant_be_used_is_named(netrc: Path) -> None:
         address.login_for(address.parse("here"), None)
     netrc.write_text("machine here login alice password one\n")
     netrc.chmod(0o644)
-    with pytest.raises(ConfigError, match="permissions"):
+    with pytest.raises(ConfigError, match=f"others may read it, .*; run: chmod 600 {netrc}$"):
         address.login_for(address.parse("here"), None)
+
+
+@pytest.mark.root("only root can give a file to another user")
+def test_a_netrc_of_another_user_is_not_used(netrc: Path) -> None:
+    netrc.write_text("machine here login alice password one\n")
+    os.chown(netrc, 65534, 65534)
+    with pytest.raises(ConfigError, match="it is another user's"):
+        address.login_for(address.parse("here"), None)
+
+
+@pytest.mark.parametrize("text", ["machine here login alice password correct horse\n", "machin correct horse\n"])
+def test_what_makes_no_sense_in_netrc_is_not_repeated(netrc: Path, text: str) -> None:
+    netrc.write_text(text)
+    with pytest.raises(ConfigError, match="in quotes: password") as error:
+        address.login_for(address.parse("here"), None)
+    assert "horse" not in str(error.value) and "correct" not in str(error.value)
 
 
 def test_no_login_can_hold_a_command(netrc: Path) -> None:
