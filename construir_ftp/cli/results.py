@@ -66,6 +66,8 @@ def fetch_command(reach: Reach, job: str, output: Path | None, only: tuple[str, 
     directory = output or Path(job_id)
     bring(reach, where, job_id, directory, only)
     click.echo(directory)
+    if lacking := "" if only else destination.result(directory).lacking():
+        tell(lacking)
 
 
 @click.command("diff")

@@ -39,6 +39,8 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
         place, result = local.run(source, output, settings, stop, tell=_tell_needs, say=_say)
     show_logs(place)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
+    if lacking := result.lacking():
+        _say(lacking)
     if shell_on_failure and result.status != "success":
         if result.image is None:
             click.echo("construir: it left no image, so there is nothing to look at", err=True)

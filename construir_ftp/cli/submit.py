@@ -236,6 +236,8 @@ def _follow(reach: Reach, where: Address, job_id: str, fetch: Path | None) -> in
     try:
         ended = _show(reach, where, job_id)
         tell(one_line(f"{ended.status}: {ended.reason}"))
+        if lacking := ended.lacking():
+            tell(lacking)
         proved = trust.prove(reach, where, job_id) if fetch is None else bring(reach, where, job_id, fetch, ())
         if proved and (proved.result.status, proved.result.exit_code) != (ended.status, ended.exit_code):
             raise DamagedError(f"{where} has shown another end than the one that was signed: {proved.result.status}")

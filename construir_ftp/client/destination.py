@@ -1,13 +1,14 @@
 """The directory that a result is brought into: it holds the result of one job, as its result.json says."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from construir_ftp import schema
 from construir_ftp.errors import UsageError, one_line, plainly
+from construir_ftp.jobs.result import RESULT, Result, decode
 
-RESULT = "result.json"
 _SHOWN_CHARACTERS = 80
 
 
@@ -26,6 +27,13 @@ def owner(directory: Path) -> str:
         return schema.from_json(content, _Owner).id
     except msgspec.MsgspecError:
         return ""
+
+
+def result(directory: Path) -> Result:
+    """What its result.json says; nothing of one that can't be read."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return decode((directory / RESULT).read_bytes())
+    return Result(status="")
 
 
 def demand_empty(directory: Path) -> None:

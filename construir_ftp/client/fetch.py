@@ -19,7 +19,6 @@ import msgspec
 
 from construir_ftp.client import remote_files, status
 from construir_ftp.client.connection import LOST, Patience, Remote, said
-from construir_ftp.client.destination import RESULT
 from construir_ftp.client.evidence import EVIDENCE
 from construir_ftp.errors import (
     AnswerError,
@@ -31,7 +30,7 @@ from construir_ftp.errors import (
     plainly,
 )
 from construir_ftp.jobs import portable_names, sums
-from construir_ftp.jobs.result import SIGNATURE, SUMS
+from construir_ftp.jobs.result import RESULT, SIGNATURE, SUMS
 
 _SESSIONS = 4
 _PIECE_BYTES = 256 * 1024

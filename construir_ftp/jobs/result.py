@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from construir_ftp import __version__, schema
+from construir_ftp.errors import one_line
 from construir_ftp.jobs import request
 
 OUTPUT, CONSOLE, SUMS, ARTIFACTS = "output.log", "console.log", "SHA256SUMS", "artifacts"
@@ -23,6 +24,8 @@ RECORD = "job.json"
 # What was said while packages for it were installed; only where that failed.
 INSTALL = "install.log"
 WISHES = request.FILE
+# Of what is left out a message has so much.
+_SAID_CHARACTERS, _MOST_SAID = 200, 5
 
 Status = Literal["success", "failed", "timeout", "idle-timeout", "no-result", "dependency-failed", "cancelled", "lost"]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -183,6 +186,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     claimed: Claims | None = None
     measured: Measured | None = None
     construir: str = __version__
+
+    def lacking(self) -> str:
+        """Which of its `outputs` are no artifacts, and why, in one line; empty where all are."""
+        said = [one_line(words)[:_SAID_CHARACTERS] for words in self.artifacts_left_out[:_MOST_SAID]]
+        more = len(self.artifacts_left_out) - len(said)
+        told = "; ".join([*said, f"and {more} more"] if more else said)
+        return f"not in {ARTIFACTS}/, though outputs of {WISHES} asks for it: {told}" if told else ""
 
 
 def moment(seconds: float) -> datetime:

@@ -225,7 +225,12 @@ def test_run_exits_as_the_job_did_and_leaves_its_result(tmp_path: Path) -> None:
 
 
 def test_run_leaves_the_same_artifacts_as_an_appliance(light: str, tmp_path: Path) -> None:
-    assert construir("run", light, JOBS / "artifacts", "-o", tmp_path / "result").returncode == 3
+    said = construir("run", light, JOBS / "artifacts", "-o", tmp_path / "result")
+    assert said.returncode == 3
+    (told,) = [line for line in said.stderr.splitlines() if "not in artifacts/" in line]
+    assert told.startswith("construir: not in artifacts/, though outputs of construir.toml asks for it: ")
+    assert told.count("; ") == 5
+    assert told.endswith("; and 2 more")
     assert {path.name: path.read_bytes() for path in (tmp_path / "result/artifacts").iterdir()} == ARTIFACTS
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "result", check=True)
 

@@ -125,6 +125,21 @@ def test_ctrl_c_while_waiting_detaches_and_the_job_goes_on(home: dict[str, str],
     assert (watched.returncode, watched.stdout) == (0, "begun\n")
 
 
+def test_an_output_that_matches_nothing_is_said_wherever_the_jobs_end_is(run: Command, tmp_path: Path) -> None:
+    place = job(tmp_path / "mine", "echo made >made")
+    (place / "construir.toml").write_text('outputs = ["build/hello", "made"]\n')
+    line = "construir: not in artifacts/, though outputs of construir.toml asks for it: build/hello: matches no file\n"
+    said = run("submit", place, "--wait", "--fetch", "r")
+    job_id = said.stdout.strip()
+    assert (said.returncode, said.stderr.count(line)) == (0, 1), said.stderr
+    assert (tmp_path / "r/artifacts/made").exists()
+    for words, count in ((("watch", job_id), 1), (("fetch", job_id), 1), (("fetch", job_id, "--only", "output"), 0)):
+        told = run(*words)
+        assert (told.returncode, told.stderr.count(line)) == (0, count), told.stderr
+    (place / "construir.toml").write_text('outputs = ["made"]\n')
+    assert "artifacts" not in run("submit", place, "--wait").stderr
+
+
 def test_certificates_in_a_variable_are_for_servers_with_tls_and_an_option_demands_it(
     home: dict[str, str], tmp_path: Path
 ) -> None:
