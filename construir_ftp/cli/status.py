@@ -1,5 +1,7 @@
 """`construir status`: what waits, what runs, and why not more."""
 
+import os
+
 import click
 import msgspec
 from rich.table import Table
@@ -55,7 +57,8 @@ def _paused(summary: Summary) -> str:
 
 def _why_unable(settings: Config, spool: Spool) -> str:
     """Why this computer can run no job, for want of a base image; nothing where that is left to others."""
-    if nodes.why_drained(spool.path, places.LOCAL):
+    is_known = settings.images.path or spool.path.stat().st_uid == os.geteuid()  # by default each user has their own
+    if not is_known or nodes.why_drained(spool.path, places.LOCAL):
         return ""
     try:
         baseimage.find(settings.images_path(), settings.images.default)
