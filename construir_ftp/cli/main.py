@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from construir_ftp import __version__
-from construir_ftp.cli import help_text, logs
+from construir_ftp.cli import help_text, logs, permission
+from construir_ftp.cli.group import Group
 from construir_ftp.errors import INSTALL, ConstruirError, MissingLibraryError, one_line
 
 # The commands there are: for whom, and in which module, which is imported when the command is asked for.
@@ -93,10 +94,8 @@ _SUMMARIES = {
 _PLACES = {name: place for commands in _COMMANDS.values() for name, place in commands.items()}
 
 
-class Catalogue(click.Group):
+class Catalogue(Group):
     """A group of the commands above, imported one by one."""
-
-    context_class = help_text.Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order that they are told in."""
@@ -112,15 +111,6 @@ class Catalogue(click.Group):
         except ImportError as error:
             command = _unavailable(cmd_name, error)
         return help_text.with_whole_words(command)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first word names. Raises NoSuchCommand, with those that may be meant."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.exceptions.NoSuchCommand as error:
-            raise click.exceptions.NoSuchCommand(args[0], possibilities=list(_PLACES), ctx=ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help's list of commands, a section for each kind of reader."""
@@ -170,8 +160,8 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except ConstruirError as error:
-        click.echo(f"construir: {one_line(error)}", err=True)
+        click.echo(f"construir: {one_line(permission.in_spool(error.__cause__) or error)}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        click.echo(one_line(f"construir: {error.strerror or error}: {error.filename or 'no file'}"), err=True)
+        click.echo(one_line(f"construir: {permission.in_words(error)}"), err=True)
         sys.exit(1)

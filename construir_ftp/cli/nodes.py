@@ -12,7 +12,7 @@ from rich.table import Table
 from construir_ftp import locks
 from construir_ftp.appliance import supervisor
 from construir_ftp.appliance.sd_notify import Manager
-from construir_ftp.cli.options import as_json_option, configured, print_json, printable
+from construir_ftp.cli.options import Commands, as_json_option, configured, print_json, printable
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
@@ -121,7 +121,7 @@ def _in_words(kind: Machines) -> str:
     return f"{digest} ({kind.accelerator})" if kind.accelerator else digest
 
 
-@click.group("node")
+@click.group("node", cls=Commands)
 def node_group() -> None:
     """One of the computers that run jobs of this appliance."""
 

@@ -13,6 +13,7 @@ import msgspec
 
 from construir_ftp import config
 from construir_ftp.cli import help_text
+from construir_ftp.cli.group import Group
 from construir_ftp.config import Config, JailSection
 from construir_ftp.units import Duration, Size
 
@@ -23,10 +24,8 @@ _WIDE_CHARACTERS = 1000
 _LEAST_CHARACTERS = 20
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group whose help has the first sentence of each command, to its end."""
-
-    context_class = help_text.Context
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""

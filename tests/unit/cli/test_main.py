@@ -59,13 +59,40 @@ def test_help_without_the_appliances_libraries_still_says_what_each_command_does
 
 
 def test_a_mistyped_command_is_told_which_was_meant() -> None:
-    for words, meant in ((["statsu"], "status"), (["image", "verif"], "verify")):
+    mistyped = {"statsu": "status", "serv": "serve", "puase": "pause", "image verif": "verify", "user ad": "add"}
+    for words, meant in ((words.split(), meant) for words, meant in mistyped.items()):
         with pytest.raises(click.exceptions.NoSuchCommand) as refused:
             construir(words, standalone_mode=False)
-        assert f"Did you mean '{meant}'?" in refused.value.format_message()
+        assert f"Did you mean '{meant}'?" in refused.value.format_message(), "that one, and no other"
 
 
-@pytest.mark.parametrize("name", ["image", "layer", "user"])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--config X check", "check --config X"),
+        ("--spool=X check --json", "check --json --spool=X"),
+        ("--images X image build", "image build --images X"),
+        ("image --images X build", "image build --images X"),
+        ("--tls never jobs", "jobs --tls never"),
+    ],
+)
+def test_an_option_before_the_command_is_told_where_it_goes(typed: str, meant: str) -> None:
+    with pytest.raises(click.exceptions.NoSuchOption) as refused:
+        construir(typed.split(), standalone_mode=False, prog_name="construir")
+    option = re.match(r"(?:image )?(--\w+)", typed)
+    assert option
+    expected = f"No such option '{option[1]}' before the command; it goes behind it: construir {meant}"
+    assert refused.value.format_message() == expected
+
+
+@pytest.mark.parametrize("typed", ["--nonsense check", "--config X", "--config X init"])
+def test_an_option_that_no_command_has_is_only_unknown(typed: str) -> None:
+    with pytest.raises(click.exceptions.NoSuchOption) as refused:
+        construir(typed.split(), standalone_mode=False)
+    assert "behind" not in refused.value.format_message()
+
+
+@pytest.mark.parametrize("name", ["image", "layer", "node", "user"])
 def test_the_help_of_a_group_has_whole_sentences(name: str) -> None:
     group = construir.get_command(click.Context(construir), name)
     assert group is not None
