@@ -78,14 +78,14 @@ _HELP = "from construir_ftp.cli.main import construir\nconstruir(['--help'])"
 def test_what_is_advised_brings_every_library_that_any_part_loads() -> None:
     needed, known = libraries(), packages_distributions()
     assert {"waitress", "argon2", "msgspec", "jinja2"} <= set(needed)
-    advices = {
+    told = {
         "check": without("waitress", _CHECK),
         "the help": without("argon2", _HELP),
         "a command": str(MissingLibraryError("construir serve", "waitress")),
         "a judge": judge._UNNAMED,
     }
-    assert advices["check"].startswith("problem: construir_ftp.site.")
-    for who, advice in advices.items():
+    assert told["check"].startswith("problem: construir_ftp.site.")
+    for who, advice in told.items():
         brought = brought_by(advice)
         lacks = {name: path for name, path in needed.items() if not brought & set(map(normal, known.get(name, [])))}
         assert lacks == {}, who
