@@ -185,6 +185,10 @@ class RefusedError(ConstruirError):
         text = re.sub(rf"\b{placeholder}\b", lambda _: name, str(self))
         return RefusedError(text, self.reply, is_cut=self.is_cut)
 
+    def is_lasting(self) -> bool:
+        """Whether it would be refused again later (RFC 959, 4.2.1: 5yz)."""
+        return self.reply >= 500
+
     def as_reply(self) -> str:
         """The one line of FTP that says so."""
         return f"{self.reply} Refused: {one_line(self)}"

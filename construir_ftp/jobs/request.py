@@ -6,7 +6,7 @@ out. What is granted is bounded by the configuration: see Terms.
 
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
@@ -217,7 +217,12 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     bases: tuple[str, ...]
 
     def check(self, wishes: Wishes, image_bytes: int) -> None:
-        """Raises RefusedError, naming the key, if a job with an image of that size asks for more than it can have."""
+        """Raises RefusedError, naming the keys, if a job with an image of that size asks for more than it can have."""
+        if reasons := self.lacking(wishes, image_bytes):
+            raise refusal(reasons)
+
+    def lacking(self, wishes: Wishes, image_bytes: int) -> list[str]:
+        """Why it can't have all that it asks for, a line for each key."""
         room_bytes = max(0, self.image_bytes - image_bytes)
         most = {
             "timeout": (wishes.timeout, self.timeout_s, exactly(self.timeout_s)),
@@ -226,12 +231,28 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
             "memory": (wishes.memory, self.memory_bytes, f"{self.memory_bytes >> 20} MiB"),
             "space": (wishes.space, room_bytes, f"{room_bytes >> 20} MiB"),
         }
-        for key, (asked, limit, in_words) in most.items():
-            if asked is not None and asked > limit:
-                raise RefusedError(f"{FILE}: {key}: at most {in_words} can be had here")
+        reasons = [
+            f"{key}: at most {in_words} can be had here"
+            for key, (asked, limit, in_words) in most.items()
+            if asked is not None and asked > limit
+        ]
         if wishes.base and wishes.base not in self.bases:
             there = ", ".join(self.bases) or "none"
-            raise RefusedError(f"{FILE}: base: there is no base image {wishes.base!a} here; there are: {there}")
+            reasons.append(f"base: there is no base image {wishes.base!a} here; there are: {there}")
+        return reasons
+
+
+def refusal(reasons: Sequence[str]) -> RefusedError:
+    """The refusal of a construir.toml for all of these: whole ones, as many as an FTP reply has room for, and how many
+    more there are. The first one has room always.
+    """
+    told = f"{FILE}: {reasons[0].removeprefix(f'{FILE}: ')}"
+    for number, reason in enumerate(reasons[1:], 1):
+        longer = f"{told}; {reason.removeprefix(f'{FILE}: ')}"
+        if len(longer) > Wishes.told_characters:
+            return RefusedError(f"{told}; and {len(reasons) - number} more")
+        told = longer
+    return RefusedError(told)
 
 
 # -- keys --------------------------------------------------------------------------------------------------------

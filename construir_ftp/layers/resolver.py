@@ -7,7 +7,7 @@ themselves. What has gone in between, or can't be made, is a DependencyError, to
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.jobs import nodes, places, request, sums
 from construir_ftp.jobs.job import read_result
-from construir_ftp.jobs.request import Terms, Wishes
+from construir_ftp.jobs.request import Dependencies, Terms, Wishes
 from construir_ftp.jobs.result import SUMS
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.layers.apt import Archive, Plan, plainly
@@ -99,24 +99,23 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     # -- at the door -----------------------------------------------------------------------------------------
 
     def check(self, wanted: Wishes, image_bytes: int, aside: Aside = nullcontext) -> None:
-        """Raises RefusedError, naming the key, if a job with an image of that size can't have what it asks for.
+        """Raises RefusedError, naming the keys, if a job with an image of that size can't have what it asks for.
 
         It waits for a package archive within `aside` only.
         """
         if wanted == Wishes():
             return  # most ask for nothing, and what there is need not be read for them
-        self._check_machine(wanted, image_bytes)
-        needs = wanted.dependencies
-        if self.machine.accelerator == "uml" and wanted.dependencies.disks() > uml.MOST_READ_ONLY:
-            raise RefusedError(f"{request.FILE}: dependencies: at most {uml.MOST_READ_ONLY} can be had here")
-        for job_id in needs.results:
-            if not any(self.spool.find_job(state, job_id) for state in ("queue", "running", "done")):
-                raise RefusedError(f"{request.FILE}: dependencies.results: there is no job {job_id}, or not any more")
-        for name in needs.layers:
-            if self.store().find(name) is None:
-                raise RefusedError(f"{request.FILE}: dependencies.layers: there is no layer {name}; see /layers")
-        if needs.installs():
-            self._check_packages(wanted, aside)
+        reasons = [*self._lacking_machine(wanted, image_bytes), *self._lacking_dependencies(wanted.dependencies)]
+        if wanted.dependencies.installs():
+            try:
+                self._check_packages(wanted, aside)
+            except RefusedError as error:
+                if error.is_lasting():
+                    reasons.append(str(error))
+                elif not reasons:
+                    raise
+        if reasons:
+            raise request.refusal(reasons)
 
     def terms(self) -> Terms:
         """The bounds of what a job may ask for."""
@@ -131,37 +130,46 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
             bases=tuple(base.name for base in baseimage.every(self.images) if not kinds.why_none(base, machine)),
         )
 
-    def _check_machine(self, wanted: Wishes, image_bytes: int) -> None:
-        """Refuse what no node has, in the words of this computer's own."""
-        try:
-            terms = self.terms()
-            terms.check(wanted, image_bytes)
-            self._check_kind(wanted, terms.bases)
-        except RefusedError:
-            if not nodes.suits_any_other(self.spool.path, wanted, image_bytes):
-                raise
+    def _lacking_machine(self, wanted: Wishes, image_bytes: int) -> list[str]:
+        """What no node has, in the words of this computer's own."""
+        terms = self.terms()
+        reasons = terms.lacking(wanted, image_bytes)
+        if not wanted.base or wanted.base in terms.bases:
+            reasons += self._another_kind(wanted, terms.bases)
+        return reasons if reasons and not nodes.suits_any_other(self.spool.path, wanted, image_bytes) else []
 
-    def _check_kind(self, wanted: Wishes, bases: tuple[str, ...]) -> None:
-        """Refuse another kind of machine than there is, and less memory than it needs to come up."""
+    def _another_kind(self, wanted: Wishes, bases: tuple[str, ...]) -> list[str]:
+        """Why there is another kind of machine than is wanted, and why it is less memory than it needs to come up."""
         if wanted.memory is None and not wanted.architecture and not wanted.accelerator:
-            return
+            return []
         name = wanted.base_name(self.default_base)
         if wanted.architecture and name not in bases:
-            there = ", ".join(bases) or "none"
-            raise RefusedError(f"{request.FILE}: architecture: there is no base image {name} here; there are: {there}")
+            return [f"architecture: there is no base image {name} here; there are: {', '.join(bases) or 'none'}"]
         manifest = self._meant(wanted).manifest
         known = nodes.offered(self.spool.path, places.LOCAL)
         accelerator = known.bases[name].accelerator if known and name in known.bases else ""
-        if why := nodes.why_another_kind(name, manifest.architecture, accelerator, wanted):
-            raise RefusedError(why)
-        if why := nodes.why_too_little(name, manifest.least_memory, wanted):
-            raise RefusedError(why)
+        reasons = (
+            nodes.why_another_kind(name, manifest.architecture, accelerator, wanted),
+            nodes.why_too_little(name, manifest.least_memory, wanted),
+        )
+        return [why for why in reasons if why]
+
+    def _lacking_dependencies(self, needs: Dependencies) -> Iterator[str]:
+        """Why its dependencies can't be had, but for what it wants installed."""
+        if self.machine.accelerator == "uml" and needs.disks() > uml.MOST_READ_ONLY:
+            yield f"dependencies: at most {uml.MOST_READ_ONLY} can be had here"
+        for job_id in needs.results:
+            if not any(self.spool.find_job(state, job_id) for state in ("queue", "running", "done")):
+                yield f"dependencies.results: there is no job {job_id}, or not any more"
+        for name in needs.layers:
+            if self.store().find(name) is None:
+                yield f"dependencies.layers: there is no layer {name}; see /layers"
 
     def _check_packages(self, wanted: Wishes, aside: Aside) -> None:
         if self.pinned is None and wanted.base_name(self.default_base) not in baseimage.names(self.images):
             return  # a node has it, and finds out
         try:
-            plan = self._plan_of(wanted, self.archive(self.base(wanted), self.stop), aside)
+            plan = self._plan_of(wanted, self.archive(self._meant(wanted), self.stop), aside)
         except RefusedError as error:
             raise RefusedError(f"{request.FILE}: {error}", error.reply) from error
         except StoppedError as error:

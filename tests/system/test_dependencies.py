@@ -39,6 +39,15 @@ def upload(
         ("[dependencies]\npackages = ['no-such-thing']", "Unable to locate package no-such-thing"),
         ("[dependencies]\nresults = ['20200101T000000Z-0000-x']", "there is no job 20200101T000000Z-0000-x"),
         ("[dependencies]\nlayers = ['ghc']", "there is no layer ghc"),
+        (
+            "timeout = '9h'\ncpus = 64\n[dependencies]\npackages = ['no-such-thing']\nlayers = ['ghc']",
+            " can be had here; dependencies.layers: there is no layer ghc; see /layers;"
+            " dependencies.packages: Unable to locate package no-such-thing in the archive of ",
+        ),
+        (
+            "base = 'woody-i386'\n[dependencies]\npackages = ['no-such-thing']\nlayers = ['ghc']",
+            "; dependencies.layers: there is no layer ghc",
+        ),
     ],
 )
 def test_wish_that_cannot_be_granted_is_refused_in_session(

@@ -126,6 +126,22 @@ def test_more_than_can_be_had_is_refused(text: str, key: str) -> None:
         TERMS.check(request.read(text), 2**29)
 
 
+def test_all_that_cannot_be_had_is_told_at_once() -> None:
+    wanted = request.read("timeout = '9h'\ncpus = 64\nmemory = '64GiB'\nbase = 'sid'")
+    with pytest.raises(RefusedError) as refused:
+        TERMS.check(wanted, 2**29)
+    assert str(refused.value) == (
+        "construir.toml: timeout: at most 2h can be had here; cpus: at most 2 can be had here; memory: at most 1024 MiB"
+        " can be had here; base: there is no base image 'sid' here; there are: bookworm-amd64, trixie-amd64"
+    )
+
+
+def test_what_has_no_room_in_a_reply_is_counted() -> None:
+    told = str(request.refusal(["a" * 500, "b", "c"]))
+    assert told == f"construir.toml: {'a' * 500}; and 2 more"
+    assert str(request.refusal([f"{letter * 150}" for letter in "abcd"])).endswith(f"; {'b' * 150}; and 2 more")
+
+
 # -- whatever a stranger writes ------------------------------------------------------------------------------------
 
 _MANY = "9" * 5000
