@@ -8,6 +8,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from construir_ftp import errors
 from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, as_json_option, on_one_line, print_json, printable
 from construir_ftp.cli.output import bar, file_line, file_objects
@@ -19,7 +20,9 @@ from construir_ftp.client.address import Address
 from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
 from construir_ftp.client.jobs import JobLine
-from construir_ftp.errors import ConfigError, UsageError
+from construir_ftp.errors import ConfigError, ConstruirError, UsageError
+from construir_ftp.jobs import modes
+from construir_ftp.jobs.job import Job, read_result
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -123,9 +126,20 @@ def bring(
     is_all = not only and not found.refused
     brought = Brought(directory, frozenset(item.name for item in items), is_all)
     proved = trust.prove(reach, where, job_id, brought, named)
+    _restore_modes(directory)
     if not only:
         fetch.demand_all(found.refused)
     return proved
+
+
+def _restore_modes(directory: Path) -> None:
+    """Only once the result is proved; where it isn't signed its result.json may be anything."""
+    try:
+        result = read_result(Job(directory))
+    except ConstruirError:
+        return
+    with errors.plainly(directory):
+        modes.restore(directory, result)
 
 
 def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: list[fetch.Item]) -> None:

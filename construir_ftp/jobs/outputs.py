@@ -44,12 +44,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="file"):
-    """An artifact, whose `bytes` follow; none where it is the same file as the one called `like` before it."""
+    """An artifact, whose `bytes` follow; none where it is the same file as the one called `like` before it.
+
+    `executable` is whether its owner could run it in the image.
+    """
 
     name: Name
     path: Saying
     bytes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     like: Name | None = None
+    executable: bool = False
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):

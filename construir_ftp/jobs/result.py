@@ -73,12 +73,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """A file in artifacts/; `path` is where it was in the image, in ASCII, and cut if it is very long."""
+    """A file in artifacts/; `path` is where it was in the image, in ASCII, and cut if it is very long. `executable` is
+    whether its owner could run it there: FTP carries no modes.
+    """
 
     name: str
     path: str
     bytes: int
     sha256: str
+    executable: bool = False
 
 
 class Measured(Usage, frozen=True, kw_only=True):

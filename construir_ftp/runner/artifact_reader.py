@@ -63,7 +63,8 @@ def pick(image: extfs.Image, asked: Asked, bounds: Bounds = _BOUNDS) -> Iterator
     sent: dict[int, str] = {}
     for name, path, inode in _within(asked.limits, image, _named(files, left_out), left_out):
         like = sent.get(inode.number)
-        yield _line(Found(name=name, path=_printable(path), bytes=inode.size_bytes, like=like))
+        is_program = bool(inode.mode & stat.S_IXUSR)
+        yield _line(Found(name=name, path=_printable(path), bytes=inode.size_bytes, like=like, executable=is_program))
         if like is None:
             yield from image.stream(inode)
             sent[inode.number] = name

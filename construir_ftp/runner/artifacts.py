@@ -112,7 +112,8 @@ def _write(said: Found, reader: Tool, target: Path, written: list[Artifact]) -> 
         path.unlink()
         raise
     with path.open("rb") as file:
-        return Artifact(said.name, said.path, said.bytes, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Artifact(said.name, said.path, said.bytes, digest, said.executable)
 
 
 def _why(reader: Tool, timeout_s: float) -> str:

@@ -16,7 +16,7 @@ from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.intake import admission
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.live_check import LiveCheck
-from construir_ftp.jobs import names, request
+from construir_ftp.jobs import modes, names, request
 from construir_ftp.jobs.job import read_result
 from construir_ftp.jobs.request import Dependencies
 from construir_ftp.jobs.result import OUTPUT, Result
@@ -79,6 +79,7 @@ def run(
         published = _run_to_its_end(spool, resources, stop)
         target = output or Path.cwd() / published.job.id
         shutil.copytree(published.job.path, target)
+        modes.restore(target, published.result)
         return target, published.result
 
 

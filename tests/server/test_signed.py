@@ -227,6 +227,19 @@ def test_a_part_that_was_fetched_is_verified_again_offline(run: Command, done: P
     assert run(*offline).returncode == 74
 
 
+def test_programs_among_what_was_fetched_can_be_run_and_the_result_is_proved_still(
+    run: Command, house: House, seal: Seal, tmp_path: Path
+) -> None:
+    signed.result(house.spool, seal, made={"greet": b"#!/bin/sh\necho hi\n", "notes.txt": b"notes\n"})
+    for words in (("--only", "artifacts"), ()):
+        # The second time nothing is left to be brought.
+        assert run("fetch", signed.ID, *words, "-o", "r").returncode == 0
+        assert subprocess.run([tmp_path / "r/artifacts/greet"], capture_output=True, check=True).stdout == b"hi\n"
+        assert not os.access(tmp_path / "r/artifacts/notes.txt", os.X_OK)
+    offline = run("verify", "r", "--server", "ftp://127.0.0.1:1")
+    assert offline.returncode == 0, offline.stderr
+
+
 def test_what_is_no_result_is_named(run: Command, tmp_path: Path) -> None:
     images.job_directory(tmp_path / "greet")
     job = run("verify", "greet")

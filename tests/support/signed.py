@@ -56,6 +56,11 @@ def result(
     others = {known.image_name(): image, OUTPUT: b"hello\n", CONSOLE: b"Linux\n", WISHES: b'outputs = ["*"]\n'}
     for name, content in {**others, **{f"{ARTIFACTS}/{name}": content for name, content in made.items()}}.items():
         (job.path / name).write_bytes(content)
-    files = [Artifact(name, name, len(what), hashlib.sha256(what).hexdigest()) for name, what in made.items()]
+    files = [_artifact(name, what) for name, what in made.items()]
     ended = Outcome(status, "it ended so", 0 if status == "success" else 1)
     return publish(spool, sealed, Attempt.of(job), ended, Artifacts(files=tuple(files))).job.path
+
+
+def _artifact(name: str, content: bytes) -> Artifact:
+    digest = hashlib.sha256(content).hexdigest()
+    return Artifact(name, name, len(content), digest, executable=content.startswith(b"#!"))

@@ -232,6 +232,8 @@ def test_run_leaves_the_same_artifacts_as_an_appliance(light: str, tmp_path: Pat
     assert told.count("; ") == 5
     assert told.endswith("; and 2 more")
     assert {path.name: path.read_bytes() for path in (tmp_path / "result/artifacts").iterdir()} == ARTIFACTS
+    programs = [path.name for path in (tmp_path / "result/artifacts").iterdir() if path.stat().st_mode & 0o111]
+    assert programs == ["out_test.log"]
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "result", check=True)
 
 

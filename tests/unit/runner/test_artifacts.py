@@ -10,7 +10,9 @@ import pytest
 
 from construir_ftp.config import ArtifactsSection
 from construir_ftp.diskimage import extfs
+from construir_ftp.jobs import modes
 from construir_ftp.jobs.outputs import Allowance, Asked
+from construir_ftp.jobs.result import Artifact, Result
 from construir_ftp.runner import artifact_reader, artifacts
 from construir_ftp.runner.artifact_reader import Bounds
 from construir_ftp.runner.artifacts import Artifacts
@@ -58,6 +60,36 @@ def test_files_come_out_as_they_are_with_their_sums(tree: Path) -> None:
         hashlib.sha256(data).hexdigest() for data in (b"a" * 100_000, b"b")
     ]
     assert (tree.parent / "artifacts/a.deb").read_bytes() == b"a" * 100_000
+
+
+def test_what_its_owner_could_run_is_told_and_can_be_run_only_where_it_is_brought_to(tree: Path) -> None:
+    for name, mode in (("owner", 0o744), ("group", 0o654), ("setuid", 0o4755)):
+        (tree / "out" / name).write_bytes(name.encode())
+        (tree / "out" / name).chmod(mode)
+    taken, _ = take(image_of(tree), "out/*")
+    told = {file.name: file.executable for file in taken.files}
+    assert told == {"a.deb": False, "b.deb": False, "group": False, "owner": True, "setuid": True}
+    assert not any(path.stat().st_mode & 0o111 for path in (tree.parent / "artifacts").iterdir())
+    (tree.parent / "artifacts/owner").chmod(0o640)
+    modes.restore(tree.parent, Result(status="success", artifacts=taken.files))
+    there = {path.name: path.stat().st_mode & 0o7777 for path in (tree.parent / "artifacts").iterdir()}
+    assert there["owner"] == 0o750
+    assert there["setuid"] & 0o7111 == 0o111
+    assert not (there["group"] | there["a.deb"]) & 0o111
+
+
+def test_a_result_makes_a_program_of_nothing_but_its_artifacts(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    outside.chmod(0o644)
+    (tmp_path / "artifacts/link").symlink_to(outside)
+    (tmp_path / "artifacts/directory").mkdir(mode=0o600)
+    names = ("../outside", str(outside), "link", "directory", "gone", "")
+    files = tuple(Artifact(name, name, 0, "", executable=True) for name in names)
+    modes.restore(tmp_path, Result(status="success", artifacts=files))
+    assert outside.stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "artifacts/directory").stat().st_mode & 0o777 == 0o600
 
 
 def test_who_asks_for_nothing_gets_no_directory(tree: Path) -> None:
@@ -316,7 +348,15 @@ def test_time_that_looking_takes_is_bounded(tree: Path) -> None:
 
 
 def found(**fields: object) -> str:
-    said = {"type": "file", "name": "a.deb", "path": "out/a.deb", "bytes": 2, "like": None, **fields}
+    said = {
+        "type": "file",
+        "name": "a.deb",
+        "path": "out/a.deb",
+        "bytes": 2,
+        "like": None,
+        "executable": False,
+        **fields,
+    }
     return msgspec.json.encode(said).decode() + "\n"
 
 
