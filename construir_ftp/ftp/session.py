@@ -121,6 +121,8 @@ class Session(ControlConnection):
             self._obey_hidden(command.handler, arg)
         elif command is not None and command.needs_data and self.authenticated and not self.has_data_connection():
             self.say(self._no_data)
+        elif cmd == "SITE" and (words := self.server.commands.unknown_site(arg)):
+            self.say(words)
         else:
             super().pre_process_command(line, cmd, arg)
         if command is not None and command.needs_data:

@@ -102,6 +102,17 @@ def job(spool: Spool, job_id: str) -> JobStatus | None:
     return None
 
 
+def unfinished(spool: Spool, job_id: str) -> JobStatus | None:
+    """Where a job is that has no result yet; its place in the queue is not looked for, since that reads all of it."""
+    try:
+        names.check_name(job_id)
+    except RefusedError:
+        return None
+    if spool.find_job("queue", job_id) is not None:
+        return JobStatus(id=job_id, state="waiting")
+    return _running(spool, job_id)
+
+
 def is_done(spool: Spool, job_id: str) -> bool:
     """Whether a job has ended, and its result is there."""
     try:

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from construir_ftp.ftp.vfs.queue_dir import Queue
 from construir_ftp.ftp.vfs.view import View
 from construir_ftp.ftp.vfs.virtual_files import Notices
+from construir_ftp.jobs import inquiry
 from construir_ftp.jobs.spool import Spool
+from construir_ftp.jobs.status import RunnerReport, RunningJob
 from tests.support import images
 from tests.support.ftpclient import LONG_S, Control, House, serving, wait_until
 
 JOB = images.image("ext2", 2**20)
 SECRET = b"a secret of the host\n"
+_NOT_THERE = "No such file or directory"
 
 
 @pytest.fixture
@@ -40,6 +43,48 @@ def test_anonymous_users_see_done_and_live_logs_and_nothing_else(anyone: Control
     assert sorted(anyone.fetch("NLST /done/a-job").split()) == [b"output.log", b"result.json"]
     listing = anyone.fetch("LIST /").decode().splitlines()
     assert [line.split()[-1] for line in listing] == ["README.txt", "done", "layers", "running", "status.json"]
+
+
+def test_who_looks_too_early_or_too_late_is_told_where_the_job_is(house: House, anyone: Control) -> None:
+    (waiting,) = house.names("queue")
+    for path in (f"/done/{waiting}", f"/running/{waiting}", f"/running/{waiting}/output.log"):
+        assert asked(anyone, path) == {f"Job {waiting} still waits; why, says SITE STATUS {waiting}, or /status.json."}
+    job = house.spool.take()
+    assert job is not None
+    there = f"see /running/{job.id}/output.log, its result will be in /done/{job.id}/."
+    assert asked(anyone, f"/done/{job.id}") == {f"Job {job.id} has not ended; {there}"}
+    with house.spool.lock():
+        busy = RunningJob(job.id, None, "its Debian packages are being installed")
+        inquiry.tell(house.spool, RunnerReport(slots=1, busy=(busy,)))
+        log = f"/running/{job.id}/output.log"
+        status = f"/running/{job.id}/status.json."
+        assert asked(anyone, log) == {
+            f"Job {job.id} has printed nothing yet: its Debian packages are being installed; see {status}"
+        }
+    house.spool.finish(job, b"{}")
+    for path in (f"/running/{job.id}", f"/running/{job.id}/output.log"):
+        assert asked(anyone, path) == {f"Job {job.id} has ended; see /done/{job.id}/."}
+    for path in (f"/done/{job.id}/nothing", "/done/nothing", "/running/nothing", "/done/nothing/output.log"):
+        assert asked(anyone, path) == {"No such file or directory."}
+
+
+def test_whoever_looks_in_the_wrong_place_is_told_the_right_one(anyone: Control, alice: Control) -> None:
+    for path in ("/Queue", "/home/nina", "/x.img", "/result/x"):
+        assert asked(anyone, path) == {"No such file or directory; jobs go into /queue, results into /done."}
+    told = {"No such file or directory; jobs go into /queue itself, as /queue/NAME."}
+    assert {alice.ask("CWD /queue/home/nina")[4:], alice.ask("CWD /queue/home")[4:]} == told
+    assert alice.ask("SITE NOPE x") == (
+        '500 Command "SITE NOPE" not understood; there are SITE QUEUE, SITE STATUS ID, SITE HELP.'
+    )
+
+
+def asked(control: Control, path: str) -> set[str]:
+    """All that is said of a path that isn't there, whatever is asked of it."""
+    said = [control.ask(f"{command} {path}") for command in ("CWD", "STAT")]
+    with control.passive():
+        said += [control.ask(f"{command} {path}") for command in ("RETR", "LIST", "NLST", "MLSD")]
+    assert all(reply.startswith(("550 ", "501 ")) for reply in said), said
+    return {reply[4:] for reply in said}
 
 
 def test_layers_are_for_everyone_and_drafts_for_nobody(house: House, anyone: Control, alice: Control) -> None:
@@ -324,4 +369,4 @@ def test_no_path_leads_out_of_what_is_shown(tmp_path: Path, parts: list[str], di
     except (OSError, UnicodeEncodeError):
         assert path != "/done/a-job/out"
     except Exception as error:  # noqa: BLE001 - pyftpdlib's own kind
-        assert str(error) in ("Not a file", "A waiting job is not given out")
+        assert str(error) in ("Not a file", "A waiting job is not given out") or str(error).startswith(_NOT_THERE)

@@ -19,7 +19,6 @@ from pathlib import PurePath
 from typing import Self
 
 from pyftpdlib.exceptions import FilesystemError
-from pyftpdlib.utils import strerror
 
 from construir_ftp.ftp.session import Session
 from construir_ftp.ftp.vfs import listing_lines
@@ -85,7 +84,9 @@ def _anew(line: Line, _former: deque[bytes]) -> Line:
 def mlsd(session: Session, path: str) -> Reply | None:
     """Send the entries of a directory with their facts; RFC 3659, 7.2.1: 501 for what isn't one."""
     if not session.fs.isdir(path):
-        return Reply(501, "No such directory.")
+        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        is_file = session.fs.isfile(path)
+        return Reply(501, "Not a directory." if is_file else f"{session.fs.why_not(path, missing)}.")
     return _send(session, path, partial(with_facts, session.fs, path, session._current_facts))
 
 
@@ -114,7 +115,7 @@ def at_once(session: Session, line: str) -> Reply:
         listing = pieces.read()
         pieces.close()
     except (OSError, FilesystemError) as error:
-        return Reply(550, f"{strerror(error)}.")
+        return Reply(550, f"{session.fs.why_not(named.path, error)}.")
     if not pieces.is_complete:
         return Reply(450, "Too many entries for STAT; use LIST.")
     session.push(f'213-Status of "{named.path}":\r\n{listing.decode()}')
@@ -125,7 +126,7 @@ def _send(session: Session, path: str, request: Callable[[], Request]) -> Reply 
     try:
         reader: Reader = session.server.listings.open(path, *request())
     except (OSError, FilesystemError) as error:
-        return Reply(550, f"{strerror(error)}.")
+        return Reply(550, f"{session.fs.why_not(path, error)}.")
     session.push_dtp_data(reader, isproducer=True, file=reader, cmd="LIST")
     return None
 

@@ -90,6 +90,14 @@ class Table:
         """The row of a command; None where all of it is pyftpdlib's."""
         return COMMANDS.get(name)
 
+    def unknown_site(self, argument: str) -> Reply | None:
+        """What to reply to a SITE command that there is none of; None if there is one."""
+        name = f"SITE {argument.split(' ')[0].upper()}"
+        # The last three are obeyed whatever is before them: see pyftpdlib's pre_process_command.
+        if not argument or name in self.offered or name.endswith(("ABOR", "STAT", "QUIT")):
+            return None
+        return Reply(500, f'Command "{name}" not understood; there are SITE QUEUE, SITE STATUS ID, SITE HELP.')
+
 
 def _row(command: Command) -> dict[str, Any]:
     # With a perm pyftpdlib would look at the path before we do.

@@ -18,7 +18,7 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.exceptions import FilesystemError
 from pyftpdlib.filesystems import AbstractedFS
 
-from construir_ftp.ftp.vfs import virtual_files
+from construir_ftp.ftp.vfs import absence, virtual_files
 from construir_ftp.ftp.vfs.listing_lines import Entries
 from construir_ftp.ftp.vfs.queue_dir import PLACE, Queue
 from construir_ftp.ftp.vfs.virtual_files import Agreed, Notices
@@ -93,7 +93,8 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         if (notice := self._agreed.open(filename)) is not None:
             return notice
         # A pipe, were there one, must not be waited for: O_NONBLOCK.
-        file = open(filename, "rb", opener=lambda path, _: self._open(path, os.O_RDONLY | os.O_NONBLOCK))  # noqa: SIM115 - pyftpdlib closes it
+        with self._explained(filename):
+            file = open(filename, "rb", opener=lambda path, _: self._open(path, os.O_RDONLY | os.O_NONBLOCK))  # noqa: SIM115 - pyftpdlib closes it
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
             raise FilesystemError("Not a file")
@@ -107,7 +108,7 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         if self._queue is None and path == PLACE:
             # Clients that were told no name log in as anonymous, and can't say so to their users.
             raise FilesystemError("Only contributors send jobs; log in as one")
-        with self._opened(path, os.O_PATH | os.O_DIRECTORY):
+        with self._explained(path), self._opened(path, os.O_PATH | os.O_DIRECTORY):
             self.cwd = path
 
     def listdir(self, path: str) -> list[str]:
@@ -188,6 +189,18 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
     def get_group_by_gid(self, gid: int) -> str:
         """The group that LIST shows."""
         return "construir"
+
+    def why_not(self, path: str, error: Exception) -> str:
+        """Why `path` could not be had, in words for its reply."""
+        return absence.words(self._spool, path, error)
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        """A path that isn't there is a FilesystemError, whose words pyftpdlib replies."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise FilesystemError(self.why_not(path, error)) from error
 
     # -- the walk ------------------------------------------------------------------------------------------
 
