@@ -2,17 +2,20 @@
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +24,10 @@ from rich.progress import (
 
 from construir_ftp.cli.options import printable
 from construir_ftp.diskimage.compare import Difference, Entry
+from construir_ftp.units import in_words
+
+# Where there is no terminal, how far something is.
+_TOLD_EVERY_S = 30.0
 
 
 @contextmanager
@@ -66,21 +73,39 @@ def steps(what: str, count: int) -> Iterator[Callable[[str], None]]:
 
 
 class Clock:
-    """A line at the bottom of a terminal that says what is waited for, and for how long; nothing elsewhere."""
+    """A line at the bottom of a terminal that says what is waited for, for how long, and how far it is.
 
-    def __init__(self) -> None:
+    Elsewhere a line says so now and then, where it is known how far it is.
+    """
+
+    def __init__(self, every_s: float = _TOLD_EVERY_S) -> None:
         self._console = Console(stderr=True)
         self._progress: Progress | None = None
+        self._what = ""
+        self._begun_s = self._told_s = 0.0
+        self._every_s = every_s
 
-    def show(self, what: str) -> None:
-        """Wait for something else from now on; for nothing, if that is empty: then the line is gone."""
+    def show(self, what: str, progress: str = "") -> None:
+        """Wait for that from now on, or go on to; for nothing, if it is empty: then the line is gone."""
+        if not what or what != self._what:
+            self._begin(what)
+        words = f"{what}: {progress}" if progress else what
+        if self._progress is not None:
+            self._progress.update(TaskID(0), description=escape(words))
+        elif what and progress and time.monotonic() - self._told_s >= self._every_s:
+            self._told_s = time.monotonic()
+            click.echo(f"construir: {words}, {in_words(round(self._told_s - self._begun_s))} so far", err=True)
+
+    def _begin(self, what: str) -> None:
+        self._what, self._begun_s = what, time.monotonic()
+        self._told_s = self._begun_s
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
         if what and self._console.is_terminal:
             columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
             self._progress = Progress(*columns, console=self._console, transient=True)
-            self._progress.add_task(what, total=None)
+            self._progress.add_task(escape(what), total=None)
             self._progress.start()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import click
 
 from construir_ftp.appliance import supervisor
 from construir_ftp.cli.options import PATH, configured, printable
+from construir_ftp.cli.output import Clock
 from construir_ftp.cli.screen import Screen
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError, exit_code_of
@@ -35,8 +36,8 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
     """
     if not source.exists():
         raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
-    with supervisor.stop_signal() as stop:
-        place, result = local.run(source, output, settings, stop, tell=_tell_needs, say=_say)
+    with supervisor.stop_signal() as stop, closing(Clock()) as clock:
+        place, result = local.run(source, output, settings, stop, tell=_tell_needs, say=_say, show=clock.show)
     show_logs(place)
     click.echo(f"construir: {result.status}: {printable(result.reason)}; everything is in {place}", err=True)
     if lacking := result.lacking():

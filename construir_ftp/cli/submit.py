@@ -253,7 +253,9 @@ def _show(reach: Reach, where: Address, job_id: str) -> Result:
     watch, told = Watch(reach.as_anyone(where), job_id), ""
     with plainly(where), closing(Screen()) as screen, closing(Clock()) as clock:
         for event in watch.events(reach.patience()):
-            clock.show("")
+            words = _words(event) if isinstance(event, Standing) else ""
+            if not words or words != told:
+                clock.show("")
             if isinstance(event, Printed):
                 screen.show(event.data)
                 continue
@@ -262,18 +264,20 @@ def _show(reach: Reach, where: Address, job_id: str) -> Result:
                 return event
             if isinstance(event, Restarted):
                 tell("the server had to start the job again, by no fault of its own; here is all that it prints")
-            elif (words := _words(event)) and words != told:
+            elif words and words != told:
                 told = words
                 tell(words)
-            clock.show(_waits_for(event))
+            clock.show(*_waits_for(event))
     raise AssertionError("a watch ends with the job's end")
 
 
-def _waits_for(event: Event) -> str:
-    """What goes on meanwhile that prints nothing: the job waits, or something is made ready for it."""
+def _waits_for(event: Event) -> tuple[str, str]:
+    """What goes on meanwhile that prints nothing, and how far it is: it waits, or something is made ready for it."""
     if not isinstance(event, Standing) or event.state == "done":
-        return ""
-    return f"waiting, number {event.place} in the queue" if event.state == "waiting" else printable(event.why)
+        return "", ""
+    if event.state == "waiting":
+        return f"waiting, number {event.place} in the queue", ""
+    return printable(event.why), printable(event.progress)
 
 
 def _words(now: Standing) -> str:

@@ -37,7 +37,7 @@ def all_of(ftp: ftplib.FTP, memory: Memory, *, last: int, mine_only: bool) -> li
         for place, job_id in enumerate(now.queue, 1)
     ]
     lines += [
-        JobLine(id=slot.job, mine=slot.job in mine, state="running", since=slot.since, why=slot.doing)
+        JobLine(id=slot.job, mine=slot.job in mine, state="running", since=slot.since, why=slot.words())
         for slot in now.running
     ]
     # An id begins with the time of its arrival.

@@ -21,12 +21,15 @@ T = TypeVar("T")
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """A job, at a moment. `why` is what keeps it from running, or from its machine; `attempt` counts its machines."""
+    """A job, at a moment. `why` is what keeps it from running, or from its machine, `progress` how far that is, where
+    it is known; `attempt` counts its machines.
+    """
 
     id: str
     state: Literal["waiting", "running", "done"]
     place: int = 0
     why: str = ""
+    progress: str = ""
     cancelled: bool = False
     since: datetime | None = None
     attempt: int = 0
@@ -36,6 +39,7 @@ class _Running(msgspec.Struct):
     """/running/<id>/status.json."""
 
     why: str = ""
+    progress: str = ""
     cancelled: bool = False
     since: datetime | None = None
     attempt: int = 0
@@ -77,7 +81,12 @@ def _running(ftp: ftplib.FTP, standing: Standing) -> Standing:
         return standing  # it has moved on since
     more = decoded(told, _Running, "status.json")
     return msgspec.structs.replace(
-        standing, why=more.why, cancelled=more.cancelled, since=more.since, attempt=more.attempt
+        standing,
+        why=more.why,
+        progress=more.progress,
+        cancelled=more.cancelled,
+        since=more.since,
+        attempt=more.attempt,
     )
 
 

@@ -45,7 +45,7 @@ def of_result(job_id: str, result: Result) -> Line:
 
 
 def _why(slot: RunningJob) -> str:
-    return "; ".join(filter(None, (slot.node and f"on {slot.node}", slot.doing)))
+    return "; ".join(filter(None, (slot.node and f"on {slot.node}", slot.words())))
 
 
 def live(summary: Summary, contributors: dict[str, str]) -> list[Line]:

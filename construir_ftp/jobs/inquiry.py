@@ -156,6 +156,7 @@ def _running(spool: Spool, job_id: str) -> JobStatus | None:
         id=job_id,
         state="running",
         why=slot.doing,
+        progress=slot.progress,
         cancelled=found.is_cancelled(),
         since=slot.since,
         attempt=found.attempts(),

@@ -18,14 +18,19 @@ from construir_ftp.jobs.reply import Reply
 class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job that has a machine, or is about to have one, and since when, if that is known.
 
-    `doing` is what keeps it from its machine, or its machine from running; empty if nothing does. `node` is where it
-    is; empty where there is one node only.
+    `doing` is what keeps it from its machine, or its machine from running; empty if nothing does. `progress` is how far
+    that is, where it is known. `node` is where it is; empty where there is one node only.
     """
 
     job: str
     since: datetime | None
     doing: str = ""
     node: str = ""
+    progress: str = ""
+
+    def words(self) -> str:
+        """What it does, and how far that is."""
+        return ": ".join(filter(None, [self.doing, self.progress]))
 
 
 class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,13 +102,15 @@ JobState = Literal["waiting", "running", "done"]
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is told of one job: its place while it waits, since when it runs, how it ended.
 
-    `why` is what keeps it from running, or, while it is in a slot, from its machine, or that from running.
+    `why` is what keeps it from running, or, while it is in a slot, from its machine, or that from running; `progress`
+    is how far that is, where it is known.
     """
 
     id: str
     state: JobState
     place: int = 0
     why: str = ""
+    progress: str = ""
     cancelled: bool = False
     since: datetime | None = None
     attempt: int = 0
@@ -125,7 +132,7 @@ def as_reply(told: JobStatus | None) -> Reply:
         cancelled = "cancelled, " if told.cancelled else ""
         return Reply(211, f"{told.id} is {cancelled}waiting, number {told.place} in the queue; {told.why}")
     if told.state == "running":
-        why = f"; {told.why}" if told.why else ""
+        why = "; " + ": ".join(filter(None, [told.why, told.progress])) if told.why else ""
         doing = "being cancelled" if told.cancelled else "running"
         return Reply(211, f"{told.id} is {doing}{since(told.since)}{why}; see /running/{told.id}/")
     return Reply(211, f"{told.id} is done: {one_line(f'{told.status}, {told.reason}')}; see /done/{told.id}/")

@@ -25,7 +25,7 @@ from construir_ftp.diskimage import extfs
 from construir_ftp.errors import CommandError, ConstruirError, StoppedError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from construir_ftp.layers import apt, marks, store, waiting
+from construir_ftp.layers import apt, marks, progress, store, waiting
 from construir_ftp.layers.apt import Archive, Plan
 from construir_ftp.layers.squashfs import squash
 from construir_ftp.layers.store import Layer, Store
@@ -84,15 +84,15 @@ class InstallationError(ConstruirError):
         self.log = log
 
 
-def _tell_nobody() -> None:
+def _tell_nobody(_progress: str) -> None:
     pass
 
 
 class Workshop(msgspec.Struct, frozen=True):
     """Where layers are made: with packages of an archive, in machines of a shape, each within so many seconds.
 
-    As soon as `stop` is readable the machine at work is killed, and whatever waits ends. `at_work` is called
-    before anyone has to wait.
+    As soon as `stop` is readable the machine at work is killed, and whatever waits ends. `at_work` is called before
+    anyone has to wait, with nothing, and then with how far it is, in words for anyone; also in a thread of its own.
     """
 
     layers: Store
@@ -100,7 +100,7 @@ class Workshop(msgspec.Struct, frozen=True):
     shape: Shape
     timeout_s: float
     stop: socket.socket | None = None
-    at_work: Callable[[], None] = _tell_nobody
+    at_work: Callable[[str], None] = _tell_nobody
 
     def ensure(self, plan: Plan) -> Layer:
         """The layer of a plan: the one that is there, or else a new one; who asks while it is made waits for it.
@@ -110,7 +110,7 @@ class Workshop(msgspec.Struct, frozen=True):
         """
         name = apt.name_of(self.shape.base, plan, RECIPE)
         if self.layers.find(name) is None:
-            self.at_work()
+            self.at_work("")
         with self.layers.alone(name, self.stop):
             found = self.layers.find(name) or self._build_or_say_why(plan, name)
             self.layers.use(found)
@@ -134,12 +134,16 @@ class Workshop(msgspec.Struct, frozen=True):
         below = self._largest_subset(plan)
         chain = self.layers.chain(below) if below else []
         has = set(below.manifest.contents) if below else set()
+        self.at_work(f"fetching {plan.download_bytes / 2**20:.1f} MiB")
         debs = zip(plan.packages, self.packages.fetch(plan), strict=True)
         new = {package.name: file for package, file in debs if package.label not in has}
         with self.layers.hold(chain), self.layers.draft() as draft:
             filled = _make_disk(draft, _script(plan, new), list(new.values()), plan, self.stop)
-            ending = self._install(draft, filled, chain)
+            self.at_work("starting a machine")
+            with progress.told(draft / "output.log", new, self.at_work):
+                ending = self._install(draft, filled, chain)
             _check(ending, draft / "output.log")
+            self.at_work("packing what they have changed")
             _pack(filled, draft / store.IMAGE, self.shape.base, self.stop)
             part = baseimage.measure(draft / store.IMAGE)
             manifest = store.LayerManifest(

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -249,18 +250,18 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         wanted: Wishes,
         shape: Shape,
         stop: socket.socket | None = None,
-        tell: Callable[[str], None] = lambda _doing: None,
+        tell: Callable[[str, str], None] = lambda _doing, _progress: None,
     ) -> list[Layer]:
         """The layers a job wants, the lowest first: its packages, made now if they have to be, then the published ones.
 
-        While they are made `tell` has been told so, in words for anyone. Raises DependencyError.
+        While they are made `tell` has been told so, and how far it is, in words for anyone. Raises DependencyError.
         """
         needs, store = wanted.dependencies, self.store()
         try:
             chain: list[Layer] = []
             archive = self.archive(shape.base, stop)
             if needs.installs() and (plan := self._plan_of(wanted, archive)).packages:
-                workshop = Workshop(store, archive, shape, self.layers.timeout, stop, lambda: tell(INSTALLING))
+                workshop = Workshop(store, archive, shape, self.layers.timeout, stop, partial(tell, INSTALLING))
                 made = workshop.ensure(plan)
                 chain += store.chain(made)
             for name in needs.layers:

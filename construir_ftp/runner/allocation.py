@@ -40,7 +40,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
         usual: Shape,
         wanted: Wishes,
         stop: socket.socket,
-        tell: Callable[[str], None] = lambda _doing: None,
+        tell: Callable[[str, str], None] = lambda _doing, _progress: None,
     ) -> "Allocation":
         """What a job needs that asks for this, its layers made if they have to be; `tell` is told of it.
 

@@ -43,13 +43,15 @@ def run(
     asks: str | None = None,
     is_signed: bool = True,
     say: Callable[[str], None] = lambda _words: None,
+    show: worker.Tell = lambda _doing, _progress: None,
 ) -> tuple[Path, Result]:
     """Run a directory or an image as a job; return where its result is, and what it says.
 
     `output` must not exist; without one the result goes to the current directory, under the job's id. `base` is what to
     run it on, unless on the configured base image. `tell` is called with what it depends on, before that is got ready.
     `asks` is the construir.toml that it is run by, if not by its own. The result is signed with the key here, if that
-    is this user's, unless it need not be. `say` is called with what is waited for, in words.
+    is this user's, unless it need not be. `say` is called with what is waited for, in words;
+    `show` as `tell` of worker.prepare.
 
     Raises RefusedError where a server would, UsageError,
     MachineUnavailableError, or ConstruirError when `stop` was readable.
@@ -76,7 +78,7 @@ def run(
             artifact_limits=config.artifacts,
             seal=_own_seal(config) if is_signed else None,
         )
-        published = _run_to_its_end(spool, resources, stop)
+        published = _run_to_its_end(spool, resources, stop, show)
         target = output or Path.cwd() / published.job.id
         shutil.copytree(published.job.path, target)
         modes.restore(target, published.result)
@@ -107,12 +109,12 @@ def _admit(spool: Spool, source: Path, config: Config, offer: Offer, asks: str |
         return admission.admit(spool, incoming, names.name_of(source), "local", check, offer, asks=asks)
 
 
-def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket) -> Published:
+def _run_to_its_end(spool: Spool, resources: Resources, stop: socket.socket, show: worker.Tell) -> Published:
     while True:
         job = spool.take()
         if job is None:
             raise ConstruirError("the job has vanished from its spool; run it again")
-        prepared = worker.prepare(resources, job, stop)
+        prepared = worker.prepare(resources, job, stop, show)
         outcome = worker.run(resources, prepared, stop, _wait_in_vain) if isinstance(prepared, Attempt) else prepared
         if isinstance(outcome, Published):
             return outcome

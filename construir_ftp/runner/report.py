@@ -29,6 +29,6 @@ def of(
 
 def _busy(slots: Iterable[Slot], stands_still: str) -> Iterator[RunningJob]:
     for slot in slots:
-        job, since, doing = slot.job, slot.since, slot.doing
+        job, since, doing, progress = slot.job, slot.since, slot.doing, slot.progress
         if job is not None:
-            yield RunningJob(job.id, moment(since), doing or stands_still)
+            yield RunningJob(job.id, moment(since), doing or stands_still, progress=progress if doing else "")

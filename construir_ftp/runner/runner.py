@@ -211,11 +211,11 @@ class Runner:
         )
         self._node.report(report)
 
-    def _tell(self, job: Job, doing: str) -> None:
-        """Have it reported what a job's slot does; called in the slot's thread."""
+    def _tell(self, job: Job, doing: str, progress: str = "") -> None:
+        """Have it reported what a job's slot does, and how far it is; for any thread."""
         for slot in self._all_slots:
-            if slot.job is job and slot.doing != doing:
-                slot.doing = doing
+            if slot.job is job and (slot.doing, slot.progress) != (doing, progress):
+                slot.doing, slot.progress = doing, progress
                 self._finish.send(b"!")
 
     def _look_again(self) -> None:
@@ -273,7 +273,7 @@ class Runner:
                 self._note(prepared)
 
     def _prepared(self, resources: Resources, job: Job, killed: socket.socket) -> Attempt | Published | Requeued:
-        return worker.prepare(resources, job, killed, lambda doing: self._tell(job, doing))
+        return worker.prepare(resources, job, killed, functools.partial(self._tell, job))
 
     @contextmanager
     def _catching(self, job: Job) -> Iterator[None]:

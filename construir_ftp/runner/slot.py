@@ -43,7 +43,7 @@ class Slot:
         self.is_ready = False
         self.job: Job | None = None
         self.since = 0.0
-        self.doing = ""
+        self.doing = self.progress = ""
 
     def start(
         self,
@@ -66,7 +66,8 @@ class Slot:
             self._killer.close()
         killed, self._killer = socket.socketpair()
         self._killer.setblocking(False)
-        self.is_busy, self.job, self.since, self.doing = True, job, time.time(), ""
+        self.is_busy, self.job, self.since = True, job, time.time()
+        self.doing = self.progress = ""
         self._told.put((resources, task, killed))
 
     def kill(self) -> None:

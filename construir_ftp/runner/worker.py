@@ -36,18 +36,18 @@ log = logging.getLogger("construir.runner")
 _NO_ROOM_BYTES = 16 * 2**20
 
 Wait = Callable[[float, Exception], bool]
-Tell = Callable[[str], None]
+Tell = Callable[[str, str], None]
 
 
 def prepare(
-    resources: Resources, job: Job, stop: socket.socket, tell: Tell = lambda _doing: None
+    resources: Resources, job: Job, stop: socket.socket, tell: Tell = lambda _doing, _progress: None
 ) -> Attempt | Published | Requeued:
     """Settle what a job that was just taken gets, and have its layers made if they have to be: an attempt, to be `run`.
 
-    As soon as `stop` is readable it is requeued, or published as cancelled if that is why. `tell(doing)` is called with
-    what keeps the job from its machine, in words for anyone, and with nothing once nothing does. Raises
-    MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted. After a SigningError
-    it is still running; see give_back.
+    As soon as `stop` is readable it is requeued, or published as cancelled if that is why. `tell` is called with
+    what keeps the job from its machine and how far that is, in words for anyone, and with nothing once nothing does.
+    Raises MachineUnavailableError where no machine can be started: the job is back in queue/, uncounted. After a
+    SigningError it is still running; see give_back.
     """
     try:
         attempt = Attempt.of(job)
@@ -61,7 +61,7 @@ def prepare(
     try:
         wanted = request.dated(request.read(attempt.record.construir_toml), attempt.record.newest_s)
         attempt.allocation = Allocation.settle(resources.offer, resources.shape(), wanted, stop, tell)
-        tell("")
+        tell("", "")
     except DependencyError as error:
         if stopped(stop):
             return _stop(resources, attempt)

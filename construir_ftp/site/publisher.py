@@ -234,7 +234,7 @@ class Publisher:
         elapsed_s = (now - job.since).total_seconds() if job.since else 0.0
         usual_s = self._shelf.usual_s(contributor, name)
         part = min(elapsed_s / usual_s, 0.99) if usual_s else None
-        return Running(job.job, name, job.since, job.doing, elapsed_s, usual_s, part)
+        return Running(job.job, name, job.since, job.words(), elapsed_s, usual_s, part)
 
     def _write_running(self, running: list[Running]) -> None:
         for job in running:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from construir_ftp.cli.output import Clock
 from construir_ftp.client.address import Address
 from construir_ftp.client.connection import Patience, Remote
 from construir_ftp.client.status import Standing
@@ -109,6 +110,49 @@ def plainly(shown: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n")
 
 
+def test_how_far_it_is_is_told_as_one_event_each_and_a_line_only_now_and_then(house: House, tmp_path: Path) -> None:
+    job_id = submit(house)
+    with house.spool.lock():
+        job = take(house)
+
+        def report(progress: str) -> None:
+            busy = RunningJob(job_id, None, "its Debian packages are being installed", progress=progress)
+            inquiry.tell(house.spool, RunnerReport(slots=1, busy=(busy,)))
+
+        report("step 1 of 8, unpacking gcc")
+        found = events(house.server.address[1], job_id)
+        assert runs(first := next(found))
+        assert isinstance(first, Standing)
+        assert first.progress == "step 1 of 8, unpacking gcc"
+        with house.connect() as anyone:
+            said = anyone.log_in("anonymous").ask(f"SITE STATUS {job_id}")
+        assert "; its Debian packages are being installed: step 1 of 8, unpacking gcc; see " in said
+        words = [sys.executable, "-m", "construir_ftp", "watch", job_id]
+        words.append(f"--server=ftp://127.0.0.1:{house.server.address[1]}")
+        env = {**os.environ, "HOME": str(tmp_path)}
+        with subprocess.Popen(words, env=env, stdin=-3, stdout=-3, stderr=-1, text=True) as watching:
+            assert watching.stderr is not None
+            told = watching.stderr.readline()
+            report("step 2 of 8, unpacking libc6-dev")
+            assert next(found).progress == "step 2 of 8, unpacking libc6-dev"  # type: ignore[union-attr]
+            time.sleep(1.5)
+            finish(house, job)
+            told += watching.stderr.read()
+    lines = told.splitlines()
+    assert lines[0] == "construir: running; its Debian packages are being installed"
+    assert not [line for line in lines if "step" in line], "half a minute has not gone by"
+
+
+def test_a_line_says_how_far_it_is_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock(every_s=0)
+    clock.show("its Debian packages are being installed", "step 2 of 8, unpacking [gcc]")
+    clock.show("waiting, number 1 in the queue")
+    clock.close()
+    assert capsys.readouterr().err == (
+        "construir: its Debian packages are being installed: step 2 of 8, unpacking [gcc], 0 s so far\n"
+    )
+
+
 def test_whoever_watches_sees_a_clock_while_packages_install_and_each_line_once(house: House, tmp_path: Path) -> None:
     job_id = submit(house)
     with house.spool.lock():
@@ -124,6 +168,11 @@ def test_whoever_watches_sees_a_clock_while_packages_install_and_each_line_once(
             seen = ""
             while not re.search(r"its Debian packages are being installed 0:00:0[2-9]", seen):
                 seen += watching.stdout.read(1)
+            far = RunningJob(job_id, None, busy.doing, progress="step 2 of 8, unpacking gcc")
+            inquiry.tell(house.spool, RunnerReport(slots=1, busy=(far,)))
+            while not re.search(r"installed: step 2 of 8, unpacking gcc 0:00:0[2-9]", seen):
+                seen += (piece := watching.stdout.read(1))
+                assert piece, seen
             # Now it has its machine; that its state is told once more, with another time, is no news.
             begun = [RunningJob(job_id, datetime(2026, 1, day, tzinfo=UTC)) for day in (1, 2)]
             inquiry.tell(house.spool, RunnerReport(slots=1, busy=(begun[0],)))

@@ -66,6 +66,12 @@ def test_installs_of_two_contributors_take_turns(one_slot: Appliance, tmp_path: 
     assert [job for _, job in ended].index(bob) <= 1
 
 
+def test_whoever_waits_is_told_how_far_an_install_is(one_slot: Appliance, tmp_path: Path) -> None:
+    job = one_slot.submit(asking(tmp_path / "slow", "sleeper"))
+    wait_until_told(one_slot, job, "being installed: step 2 of 2, setting up sleeper; see /running/")
+    assert one_slot.wait(job)["status"] == "dependency-failed"
+
+
 def test_cancelled_job_ends_its_install(one_slot: Appliance, tmp_path: Path) -> None:
     job = one_slot.submit(asking(tmp_path / "slow", "sleeper"))
     wait_until_told(one_slot, job, "its Debian packages are being installed")

@@ -44,7 +44,7 @@ def _lines(told: Summary) -> list[str]:
     more = [f"... and {told.waiting - _MOST_LISTED} more"] if told.waiting > _MOST_LISTED else []
     return [
         *(
-            f"running: {slot.job}{_place(slot)}{status.since(slot.since)}{f'; {slot.doing}' if slot.doing else ''}"
+            f"running: {slot.job}{_place(slot)}{status.since(slot.since)}{f'; {slot.words()}' if slot.doing else ''}"
             for slot in told.running
         ),
         *listed,
