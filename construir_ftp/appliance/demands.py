@@ -33,11 +33,12 @@ def _memory(config: Config) -> str:
     return capacity.check(config.machine)
 
 
-def _fewer_slots(config: Config) -> str:
+def _smaller_machines(config: Config) -> str:
     most = capacity.slots(config.machine)
-    if config.runner.slots <= most:
-        return ""
-    return f"runner.slots is {config.runner.slots}; this host has processors and memory for {most}"
+    advice = [capacity.processors_short(config.machine)]
+    if config.runner.slots > most:
+        advice.append(f"runner.slots is {config.runner.slots}; this host has processors and memory for {most}")
+    return "; ".join(filter(None, advice))
 
 
 def _users(config: Config) -> str:
@@ -98,7 +99,7 @@ def _ports(config: Config) -> str:
 
 
 DEMANDS = (
-    Demand("memory", _memory, ("runner",), _fewer_slots),
+    Demand("memory", _memory, ("runner",), _smaller_machines),
     Demand("users file", _users, ("ftp",)),
     Demand("passive ports", _passive_ports, ("ftp",), _more_ports),
     Demand("masquerade address", _masquerade_address, ("ftp",)),

@@ -96,7 +96,7 @@ def image_build(
         if with_disk:
             _make_disk(images, baseimage.find(images, name))
         return
-    with supervisor.on_stop(_stop), steps(name, len(imagebuild.STEPS)) as tell_step:
+    with supervisor.on_stop(_stop), steps(name, imagebuild.steps_to_take(is_new=built is None)) as tell_step:
         base = _build(settings, wanted, tell_step, skip_trial=force)
     _tell(base, built)
     if with_disk:

@@ -68,7 +68,11 @@ def load(certificate: Path, key: Path) -> ssl.SSLContext:
         try:
             path.open("rb").close()
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; make it readable for the FTP server's user") from error
+            key_name = "certificate" if path == certificate else "key"
+            cure = "make it readable for the FTP server's user"
+            if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+                cure = f"name the file that has it by tls.{key_name}"
+            raise ConfigError(f"{path}: {error.strerror}; {cure}") from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

@@ -34,6 +34,11 @@ PACKAGES, DISK, BOOT, MEMORY, TRIAL = STEPS = (
 Tell = Callable[[str], None]
 
 
+def steps_to_take(*, is_new: bool) -> int:
+    """How many of STEPS there will be of an image; nobody's jobs have run on one that is new."""
+    return len(STEPS) - is_new
+
+
 def _quietly(_step: str) -> None:
     """For whoever doesn't watch."""
 

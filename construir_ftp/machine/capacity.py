@@ -39,6 +39,14 @@ def slots(machine: MachineSection) -> int:
     return max(1, min(by_cores, _memory_bytes() // (machine.memory + machine.scratch)))
 
 
+def processors_short(machine: MachineSection) -> str:
+    """Why machines have more processors than there are, and by which key; empty if they haven't."""
+    here = len(os.sched_getaffinity(0))
+    if machine.cpus <= here:
+        return ""
+    return f"machine.cpus is {machine.cpus}; this host has {here}, so that a machine's would wait for each other"
+
+
 def spare_bytes(machine: MachineSection, slots: int) -> int:
     """Memory beyond the usual of that many machines, those of installs among them, for jobs that ask for more."""
     return max(0, _memory_bytes() - slots * (machine.memory + machine.scratch))

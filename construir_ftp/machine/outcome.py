@@ -21,6 +21,8 @@ _KILLED = "but the machine then did not switch itself off within {0} and was kil
 _ENDED_EARLY = "the machine ended before run.sh did"
 # A shell's status of a command that a signal has ended (POSIX, "Exit Status for Commands"), and the highest signal.
 _SIGNALLED, _MOST_SIGNALS = 128, 64
+# What a shell ends with that did not find a program (POSIX, Shell Command Language, 2.8.2).
+_NOT_FOUND = 127
 _QUOTED_CHARACTERS = 120
 # The last words of a kernel (kernel/reboot.c, kernel/panic.c), and what they mean.
 _LAST_WORDS = (
@@ -116,6 +118,8 @@ def _how_it_ended(claims: Claims) -> str:
         said = f"run.sh ended with exit status {code}: a program in it was killed by {_signal_name(code - _SIGNALLED)}"
     else:
         said = f"run.sh ended with exit status {code}"
+        if code == _NOT_FOUND:
+            said += "; a program may be missing: name its Debian package among the packages in construir.toml"
     if claims.starved is not None and code:
         said += f"; the machine ran out of memory and killed {one_line(claims.starved)}: ask for more by `memory`"
     return said

@@ -90,6 +90,10 @@ def findings(config: Path, spool: Path) -> dict[str, Any]:
 
 def test_what_is_met_and_yet_not_well_is_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
     config = tmp_path / "construir.toml"
+    config.write_text("[machine]\ncpus = 1000\n[ftp]\nport = 0\n")
+    found = findings(config, tmp_path / "spool")
+    assert found["memory"]["state"] == "warning"
+    assert found["memory"]["remedy"].startswith("machine.cpus is 1000; this host has ")
     config.write_text('[runner]\nslots = 1000\n[ftp]\nport = 0\npassive_ports = "50000-50010"\n')
     found = findings(config, tmp_path / "spool")
     assert (found["memory"]["state"], found["passive ports"]["state"]) == ("warning", "warning")

@@ -71,7 +71,9 @@ def test_garbage_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
 def test_missing_files_are_named(files: tuple[Path, Path], tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     for pair in ((missing, files[1]), (files[0], missing)):
-        assert complaint(*pair).startswith(f"{missing}: No such file or directory; ")
+        key_name = "certificate" if pair[0] == missing else "key"
+        words = f"{missing}: No such file or directory; name the file that has it by tls.{key_name}"
+        assert complaint(*pair) == words
     assert complaint(tmp_path, files[1]).startswith(f"{tmp_path}: Is a directory; ")
 
 

@@ -44,6 +44,11 @@ def test_job_that_had_its_machine_is_judged(
     assert (verdict.status, verdict.exit_code) == (status, exit_code)
 
 
+def test_who_lacks_a_program_is_told_where_to_name_its_package() -> None:
+    told = {code: judged({**WENT_WELL, "clean": True, "exit_code": code}) for code in (1, 126, 127)}
+    assert ["name its Debian package" in verdict.reason for verdict in told.values()] == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("report", "reason"),
     [
