@@ -42,7 +42,9 @@ def init_command(directory: Path, as_json: bool) -> None:
         click.echo(f"its result will have: {printable(', '.join(sketch.outputs))}")
     elif request.FILE in {path.name for path in written}:
         click.echo(f"name the files that you want of it as outputs in {printable(str(directory / request.FILE))}")
-    click.echo(f"next: construir submit {where}; or, to try it on this computer: construir run {where}")
+    click.echo(
+        f"next: construir submit {where}; or, where an appliance is installed, without a server: construir run {where}"
+    )
 
 
 @click.command("pack")

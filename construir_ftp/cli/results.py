@@ -30,7 +30,7 @@ from construir_ftp.trust.verify import Proof
 @click.command("jobs")
 @server_option
 @click.option("--last", type=click.IntRange(0), default=20, show_default=True, help="How many of those that are done.")
-@click.option("--mine", is_flag=True, help="Only what was sent from this computer.")
+@click.option("--mine", is_flag=True, help="Only what this program has sent from this computer.")
 @as_json_option
 @reaching
 def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
@@ -41,7 +41,7 @@ def jobs_command(reach: Reach, last: int, mine: bool, as_json: bool) -> None:
     if as_json:
         print_json(lines)
     else:
-        _print_table(lines, "nothing that was sent from this computer" if mine else "nothing")
+        _print_table(lines, "nothing that construir has sent from this computer" if mine else "nothing")
 
 
 @click.command("fetch")

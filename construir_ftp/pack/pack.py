@@ -7,6 +7,7 @@ extended attributes are kept.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import formats
-from construir_ftp.errors import UsageError, plainly
+from construir_ftp.errors import RefusedError, UsageError, plainly
 from construir_ftp.intake import program
-from construir_ftp.jobs import request, result
+from construir_ftp.jobs import names, request, result
 from construir_ftp.jobs.request import Wishes
 from construir_ftp.pack import compression, filesystem, selection, staging
 from construir_ftp.pack.filesystem import Times
@@ -63,7 +64,8 @@ def pack(source: Path, target: Path, space_bytes: int = 0, codec: str = "zstd", 
 
 def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
     """Make `target`, a job, of the directory `source`, but for what .gitignore and .construirignore leave out; and for
-    `target` itself, which may be in it, and results of jobs, which `construir run` and `fetch` put where they are run.
+    `target` itself, which may be in it, images of it that were packed into it before, and results of jobs, which
+    `construir run` and `fetch` put where they are run.
 
     Visible under its name only when it is complete; what had that name is replaced. Returns, in words, which results
     there were, and what could not be packed, such as sockets. Raises UsageError if `source` is no job, RefusedError if
@@ -75,11 +77,17 @@ def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = 
     with plainly(source):
         results = [] if wrapping.everything else _results(source)
         selected = selection.select(source, everything=wrapping.everything)
+        images = [] if wrapping.everything else [path for path in selected if path in _own_images(source)]
+        selected = [path for path in selected if path not in images]
         paths = [path for path in _without(target, source, selected) if path.partition("/")[0] not in results]
         if RUN not in paths:
             raise UsageError(f"{source / RUN}: left out by .gitignore or {selection.IGNORE}; a job needs it")
-        left_out = _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
-        return [f"{name}: the result of a job" for name in results] + left_out
+        try:
+            left_out = _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
+        except RefusedError as error:
+            raise _placed(error, source) from error
+        packed = [f"{name}: the directory, packed before" for name in images if name != _name_within(target, source)]
+        return [f"{name}: the result of a job" for name in results] + packed + left_out
 
 
 def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping, tell: Tell = _quietly) -> list[str]:
@@ -117,6 +125,26 @@ def _check_source(source: Path) -> None:
         raise UsageError(f"{run}: not there, or not a file; write one with: construir init {source}")
     if not run.stat().st_mode & 0o111 and (staging.HAS_MODES or not staging.is_script(run)):
         raise UsageError(f"{run}: not executable; run: chmod +x {run}")
+
+
+def _own_images(source: Path) -> set[str]:
+    """What this directory is called when it is packed where one stands in it."""
+    name = names.name_of(source)
+    return {f"{name}.img{row.suffix}" for row in formats.FORMATS.values() if row.suffix}
+
+
+def _name_within(target: Path, source: Path) -> str:
+    return target.name if target.parent.resolve() == source.resolve() else ""
+
+
+def _placed(error: RefusedError, source: Path) -> RefusedError:
+    """The same, with the directory before the files that are to be mended, as whoever stands outside names them."""
+    try:
+        run = _wanted(source).run.removeprefix("./")
+    except (RefusedError, OSError):
+        run = RUN
+    files = rf"(?<![\w/.-])({re.escape(request.FILE)}|{re.escape(run)})(?![\w(])"
+    return RefusedError(re.sub(files, lambda found: str(source / found[0]), str(error)), error.reply)
 
 
 def _without(target: Path, source: Path, paths: list[str]) -> Iterator[str]:

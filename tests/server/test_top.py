@@ -139,7 +139,7 @@ def test_a_server_that_was_never_there_is_told_in_a_line(tmp_path: Path) -> None
 
 
 def test_jobs_of_a_server_without_any_says_so(house: House) -> None:
-    for options, none in ((["--mine"], "nothing that was sent from this computer"), ([], "nothing")):
+    for options, none in ((["--mine"], "nothing that construir has sent from this computer"), ([], "nothing")):
         done = construir("jobs", f"--server=ftp://127.0.0.1:{house.server.address[1]}", *options, check=True)
         told = f"construir: {none} waits, runs or is done there; to send a job: construir submit DIR\n"
         assert (done.stdout, done.stderr) == ("", told)

@@ -130,7 +130,8 @@ def test_what_a_build_makes_is_named_as_outputs(tmp_path: Path, kind: str) -> No
     else:
         assert "name the files that you want of it as outputs in " in said
     assert said.endswith(
-        f"\nnext: construir submit {directory}; or, to try it on this computer: construir run {directory}\n"
+        f"\nnext: construir submit {directory};"
+        f" or, where an appliance is installed, without a server: construir run {directory}\n"
     )
 
 

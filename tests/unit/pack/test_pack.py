@@ -206,7 +206,8 @@ def test_text_of_another_system_is_refused_in_the_words_of_the_gate(tmp_path: Pa
     images.run("mke2fs", "-q", "-t", "ext2", "-d", job, tmp_path / "job.img", "4M")
     with pytest.raises(RefusedError) as judging:
         checked(tmp_path / "job.img").require_admissible()
-    assert str(packing.value) == str(judging.value)
+    assert f"{job}/{run} " in str(packing.value)
+    assert str(packing.value).replace(f"{job}/", "") == str(judging.value)
 
 
 @pytest.mark.parametrize("begin", [b"#!/bin/sh\necho 'a\r'\n", b"\x7fELF\0\0\r\n", b"\0\r\n", b""])
@@ -490,6 +491,24 @@ def test_an_image_made_in_the_directory_it_is_made_of_is_left_out(
         images.run("rm", "-r", killed)
 
 
+def test_an_image_that_was_packed_in_the_directory_is_left_out_wherever_it_is_packed_from_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = project(tmp_path / "job")
+    pack.pack(job, tmp_path / "before")
+    monkeypatch.chdir(job)
+    assert pack.pack(Path(), Path("job.img.zst")) == []
+    (job / "other.img.zst").write_bytes(b"no image of this directory")
+    monkeypatch.chdir(tmp_path)
+    assert pack.pack(job, tmp_path / "after") == ["job.img.zst: the directory, packed before"]
+    (job / "other.img.zst").unlink()
+    pack.pack(job, tmp_path / "after")
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "before").read_bytes()
+    everything = Wrapping(everything=True)
+    assert pack.pack_directory(job, tmp_path / "all", everything) == []
+    assert (tmp_path / "all").stat().st_size > (tmp_path / "before").stat().st_size
+
+
 @pytest.mark.parametrize("kind", ["directory", "checkout"])
 def test_results_that_were_brought_into_a_project_are_no_part_of_its_next_job(tmp_path: Path, kind: str) -> None:
     job, packed = project(tmp_path / "job"), tmp_path / "packed"
@@ -535,11 +554,11 @@ def test_a_construir_toml_that_no_server_takes_is_refused_before_it_is_sent(
         (job / "construir.toml").write_text(text)
     said = construir("pack", job, "-o", packed)
     assert (said.returncode, said.stdout) == (65, "")
-    assert said.stderr.startswith(f"construir: {words}")
+    assert said.stderr.startswith(f"construir: {job}/{words}")
     assert said.stderr.count("\n") == 1
     assert not packed.exists()
     image = images.of_directory(job, tmp_path / "job.img")
     assert (
-        said.stderr.partition(": ")[2]
+        said.stderr.partition(": ")[2].replace(f"{job}/", "")
         == construir("inspect", image).stdout.partition("Refused: ")[2].splitlines(True)[0]
     )
