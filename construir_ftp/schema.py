@@ -149,7 +149,9 @@ def _mistakes_of_value(where: str, value: object, expected: Any, whole: type[Sec
     except msgspec.ValidationError as error:
         what, _, inner = str(error).partition(" - at `$")
         path = ".".join(filter(None, [where, inner.rstrip("`").lstrip(".")])).replace(".[", "[")
-        return [_in_short(_plainly(f"{what} - at `$.{path}`" if path else str(error), whole))]
+        # A section tells all of its own, each on a line that begins with its key; msgspec's own may quote any text.
+        several = what.split("\n") if what.startswith("`") else [what]
+        return [_in_short(_plainly(f"{one} - at `$.{path}`" if path else one, whole)) for one in several]
     return []
 
 

@@ -6,7 +6,7 @@ out. What is granted is bounded by the configuration: see Terms.
 
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
@@ -36,12 +36,19 @@ _MOST_ENV_BYTES = 16 * 1024
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
-def _expect(key: str, values: tuple[str, ...], pattern: re.Pattern[str], expected: str) -> None:
-    for value in values:
-        if not pattern.fullmatch(value):
-            raise ValueError(f"`{key}`: expected {expected}, got {value[:40]!a}")
-    if len(set(values)) < len(values):
-        raise ValueError(f"`{key}`: the same thing is named twice")
+def _unexpected(key: str, values: tuple[str, ...], pattern: re.Pattern[str], expected: str) -> Iterator[str]:
+    """What is wrong with the values of a key, if anything."""
+    wrong = [value for value in values if not pattern.fullmatch(value)]
+    if wrong:
+        yield f"`{key}`: expected {expected}, got {wrong[0][:40]!a}"
+    elif len(set(values)) < len(values):
+        yield f"`{key}`: the same thing is named twice"
+
+
+def _demand_none(mistakes: Iterable[str]) -> None:
+    """Raises ValueError where there are some: a line for each, which schema tells apart."""
+    if told := "\n".join(mistakes):
+        raise ValueError(told)
 
 
 class Dependencies(Section, frozen=True):
@@ -55,20 +62,25 @@ class Dependencies(Section, frozen=True):
     layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
 
     def __post_init__(self) -> None:
-        _expect(
-            "packages",
-            self.packages,
-            _PACKAGE,
-            'names of Debian packages, such as "cmake" or "cmake=3.25.1-1"; no suite, no architecture',
+        expected = (
+            (
+                "packages",
+                _PACKAGE,
+                'names of Debian packages, such as "cmake" or "cmake=3.25.1-1"; no suite, no architecture',
+            ),
+            (
+                "build_depends",
+                _RELATION,
+                'relations as in debian/control, such as "debhelper-compat (= 13)" or "python3 <!nocheck>"',
+            ),
+            ("results", _ID, "ids of jobs, as the reply to an upload names them"),
+            ("layers", _LAYER, "names of layers, as listed in /layers"),
         )
-        _expect(
-            "build_depends",
-            self.build_depends,
-            _RELATION,
-            'relations as in debian/control, such as "debhelper-compat (= 13)" or "python3 <!nocheck>"',
+        _demand_none(
+            mistake
+            for key, pattern, what in expected
+            for mistake in _unexpected(key, getattr(self, key), pattern, what)
         )
-        _expect("results", self.results, _ID, "ids of jobs, as the reply to an upload names them")
-        _expect("layers", self.layers, _LAYER, "names of layers, as listed in /layers")
 
     def installs(self) -> tuple[str, ...]:
         """All that is to be installed for it."""
@@ -101,21 +113,22 @@ class Wishes(Section, frozen=True):
     dependencies: Dependencies = Dependencies()
 
     def __post_init__(self) -> None:
-        for key in self.above_zero:
-            if getattr(self, key) == 0:
-                raise ValueError(f"`{key}`: expected more than zero")
-        _expect("name", (self.name,) if self.name else (), _NAME, "letters, digits and . _ -")
-        _expect("base", (self.base,) if self.base else (), _NAME, "the name of a base image")
+        _demand_none(self._mistakes())
+
+    def _mistakes(self) -> Iterator[str]:
+        yield from (f"`{key}`: expected more than zero" for key in self.above_zero if getattr(self, key) == 0)
+        yield from _unexpected("name", (self.name,) if self.name else (), _NAME, "letters, digits and . _ -")
+        yield from _unexpected("base", (self.base,) if self.base else (), _NAME, "the name of a base image")
         if self.architecture and self.architecture not in architecture.KNOWN:
-            raise ValueError(f"`architecture`: expected one of {', '.join(architecture.KNOWN)}")
-        _expect("run", (self.run,), _PROGRAM, 'a program in the image, such as "./run.sh"')
+            yield f"`architecture`: expected one of {', '.join(architecture.KNOWN)}"
+        yield from _unexpected("run", (self.run,), _PROGRAM, 'a program in the image, such as "./run.sh"')
         if wrong := [pattern for pattern in self.outputs if not outputs.is_pattern(pattern)]:
-            raise ValueError(f"`outputs`: expected paths of files, such as out/*.deb, got {wrong[0][:40]!a}")
-        _expect("env", tuple(self.env), _VARIABLE, "names of variables, such as CFLAGS")
+            yield f"`outputs`: expected paths of files, such as out/*.deb, got {wrong[0][:40]!a}"
+        yield from _unexpected("env", tuple(self.env), _VARIABLE, "names of variables, such as CFLAGS")
         if any("\0" in value for value in self.env.values()):
-            raise ValueError("`env`: a value can't hold a NUL")
+            yield "`env`: a value can't hold a NUL"
         if sum(len(f"{key}={value}".encode()) for key, value in self.env.items()) > _MOST_ENV_BYTES:
-            raise ValueError(f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all")
+            yield f"`env`: expected at most {_MOST_ENV_BYTES} bytes in all"
 
     def base_name(self, default_base: str) -> str:
         """The base image that it is to run on: without another word the default one, or that of its architecture."""

@@ -103,6 +103,14 @@ def test_mistake_is_refused_by_its_key(text: str, key: str) -> None:
     assert refusal(text).startswith(f"construir.toml: {key}")
 
 
+def test_values_that_make_no_sense_are_told_together() -> None:
+    told = refusal("name = 'a b'\nbase = 'x y'\nrun = '/x'\ntimeout = '0s'\n[dependencies]\npackages = ['hello']")
+    keys = [part.partition(":")[0] for part in told.removeprefix("construir.toml: ").split("; ")]
+    assert keys == ["timeout", "name", "base", "run"]
+    told = refusal("cpus = 0\n[dependencies]\npackages = ['A B']\nresults = ['x']")
+    assert [key in told for key in ("cpus:", "dependencies.packages:", "dependencies.results:")] == [True] * 3
+
+
 def test_text_that_is_not_utf8_is_refused() -> None:
     assert "not UTF-8" in refusal(b"name = '\xff'")
 
