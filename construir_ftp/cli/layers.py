@@ -1,6 +1,8 @@
 """`construir layer`: what jobs can depend on."""
 
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import PurePosixPath
 
 import click
@@ -15,6 +17,7 @@ from construir_ftp.cli.options import (
     print_json,
     printable,
 )
+from construir_ftp.cli.output import Clock
 from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
 from construir_ftp.errors import UsageError
@@ -149,9 +152,11 @@ def layer_build(settings: Config, packages: tuple[str, ...], base_name: str | No
     if not plan.packages:
         click.echo(f"{base.name} has all of them already: no layer is needed")
         return
-    workshop = Workshop(offer.store(), archive, _shape(settings, base), settings.layers.timeout)
+    shape, timeout_s = _shape(settings, base), settings.layers.timeout
     try:
-        layer = workshop.ensure(plan)
+        with closing(Clock()) as clock:
+            at_work = partial(clock.show, f"installing {len(plan.packages)} packages")
+            layer = Workshop(offer.store(), archive, shape, timeout_s, at_work=at_work).ensure(plan)
     except InstallationError as error:
         for line in error.log.decode(errors="replace").splitlines():
             click.echo(printable(line), err=True)
