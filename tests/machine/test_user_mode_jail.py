@@ -99,17 +99,20 @@ FILES = r"""
     print $pattern '|/bin/x' if $pattern;
     close $pattern or print "core_pattern: not written\n" if $pattern;
 """
-# What it is told when it asks for the socket of its console, at first and later; the end that it gets is the one whose
+# What it is told when it asks for the socket of its console, at first and again; the end that it gets is the one whose
 # other end is ours.
 CONSOLE = r"""
     my $console = syscall 41, 1, 2, 0;
     print 'socket: ', ($console == $ARGV[0] ? 'its own' : $console), "\n";
     print 'name: ', syscall(49, $console, my $name = "\1\0/var/tmp/x\0", 13), "\n";
     print 'made: ', (-e '/var/tmp/x' ? 'yes' : 'no'), "\n";
-    $! = 0;
-    print 'another: ', syscall(41, 1, 2, 0), ' ', $! + 0, "\n";
+    print 'again: ', (syscall(41, 1, 2, 0) == $ARGV[0] ? 'the same' : 'another'), "\n";
     $! = 0;
     print 'to somebody: ', syscall(44, $console, my $word = 'x', 1, 0, my $whom = "\1\0/x\0", 5), ' ', $! + 0, "\n";
+"""
+LATE_CONSOLE = r"""
+    $! = 0;
+    print syscall(41, 1, 2, 0), ' ', $! + 0, "\n";
 """
 # Of each process but what waits for all, whether it is under as many filters as this one.
 FILTERS = r"""
@@ -150,12 +153,13 @@ def kind(uml_base: BaseImage) -> Cell:
     return cell.user_mode_machine(uml_base.uml, disk_bytes=DISK, memory_bytes=MEMORY, changes_bytes=CHANGES)
 
 
-def in_place_of_the_kernel(kind: Cell, root: Path, code: str) -> str:
+def in_place_of_the_kernel(kind: Cell, root: Path, code: str, order: bytes = b"") -> str:
     """What a program in Perl says that is started where a kernel would be; its arguments are the descriptors
-    of its management console, of its orders and of the root disk, and the path of that.
+    of its management console, of its orders, of which the first may wait, and of the root disk, and the path of that.
     """
     console, monitor = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours, orders = socket.socketpair()
+    ours.sendall(order)
     narrow, write_end = os.pipe()
     disk = os.open(root, os.O_RDONLY)
     os.write(write_end, user_mode.program() or b"")
@@ -188,7 +192,11 @@ def test_socket_of_its_console_is_one_that_it_has_inherited_and_there_is_no_othe
     kind: Cell, uml_base: BaseImage
 ) -> None:
     said = in_place_of_the_kernel(kind, uml_base.root, CONSOLE).splitlines()
-    assert said == ["socket: its own", "name: 0", "made: no", "another: -1 38", "to somebody: -1 1"]
+    assert said == ["socket: its own", "name: 0", "made: no", "again: the same", "to somebody: -1 1"]
+
+
+def test_once_there_are_orders_there_is_no_socket_at_all(kind: Cell, uml_base: BaseImage) -> None:
+    assert in_place_of_the_kernel(kind, uml_base.root, LATE_CONSOLE, b"!") == "-1 38\n"
 
 
 def test_what_keeps_its_disks_is_behind_the_same_filter(kind: Cell, uml_base: BaseImage) -> None:
