@@ -4,7 +4,8 @@ launch sets it in the jail before it becomes the kernel (base-image/uml/launch);
 it. Only for x86-64, as there is such a kernel for nothing else.
 
 The kernel wants a socket for its management console, and binds it to a name. Neither happens: launch, which the
-system call is passed on to (seccomp_unotify(2)), names a descriptor that the kernel has inherited, until there is a job.
+system call is passed on to (seccomp_unotify(2)), names a descriptor that the kernel has inherited, as
+long as there is no job.
 """
 
 import errno

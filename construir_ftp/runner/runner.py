@@ -84,13 +84,13 @@ class Runner:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it has ended because its jobs were taken from it: another one is to start."""
+        """Whether its jobs were taken from it: another one is to start."""
         return self._node.is_lost
 
     def _begin(self) -> None:
         priority.take(self._config.runner.priority)
-        if left := jail.sweep():
-            log.warning("ended %d processes that an earlier runner had left", len(left))
+        if left := len(jail.sweep()):
+            log.warning("ended %d processes that an earlier runner had left", left)
         if self._config.jail.require_jail:
             jailcheck.demand(jail.host())
         for left_over in self._spool.recover():
@@ -102,7 +102,7 @@ class Runner:
         try:
             self._latest = self._supply.get()
             self._source()
-        except (ConstruirError, OSError) as error:  # it is tried again when there is a job
+        except (ConstruirError, OSError) as error:  # tried again when there is a job
             log.warning("no job could be run as it is: %s", error)
         for number, slot in enumerate(self._slots):
             keeps_one_ready = number < self._config.runner.waiting
@@ -206,10 +206,8 @@ class Runner:
 
     def _report(self) -> None:
         """Let everyone know what is going on here, if it has changed; see status."""
-        report = telling.of(
-            self._slots, self._installs, self._latest, self._pause, self._standstill.why, waits=self._waits_for_room
-        )
-        self._node.report(report)
+        state = (self._slots, self._installs, self._latest, self._pause, self._standstill.why)
+        self._node.report(telling.of(*state, waits=self._waits_for_room))
 
     def _tell(self, job: Job, doing: str, progress: str = "") -> None:
         """Have it reported what a job's slot does, and how far it is; for any thread."""
