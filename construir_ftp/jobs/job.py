@@ -125,9 +125,13 @@ class Job:
             return CONTRIBUTOR
 
     def attempts(self) -> int:
-        """How often a machine was started for this job: the length of `attempts`, one byte each."""
+        """How often a machine was started for this job: the length of `attempts`, one byte each.
+
+        It is read, since another host may have counted: NFS asks its server when a file is opened, and tells of its
+        length what it has known for seconds.
+        """
         try:
-            return (self.path / "attempts").stat().st_size
+            return len((self.path / "attempts").read_bytes())
         except FileNotFoundError:
             return 0
 

@@ -1,5 +1,6 @@
 """Which results have come since the last look. Results never change, and done/ is listed only when it has changed."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from construir_ftp import files
@@ -24,6 +25,15 @@ class Arrivals:
             return None
         # What can't be printed, such as a name that is no UTF-8, is no id of a job.
         return [name for name in self._spool.names("done") if name.isprintable()]
+
+    def since(self, moment: datetime) -> set[str]:
+        """The id of every result that has come since then."""
+        found = set()
+        for name in filter(str.isprintable, self._spool.names("done")):
+            with suppress(FileNotFoundError):
+                if (self._spool.state("done") / name).stat().st_mtime >= moment.timestamp():
+                    found.add(name)
+        return found
 
     def read(self, job_ids: set[str]) -> list[tuple[str, Result]]:
         """The results of these ids in the order that they were published; what can't be read is no news."""

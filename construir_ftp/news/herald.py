@@ -25,6 +25,8 @@ log = logging.getLogger("construir.news")
 OVER_AFTER_S = 600.0
 # What ended longer ago is no news, as when nobody was told anything for weeks.
 _STALE = timedelta(days=7)
+# What ended so shortly before the first look ever may have been sent since the appliance was started.
+_STARTING = timedelta(minutes=1)
 # What could not be told for so long never will be.
 _GIVEN_UP_AFTER = timedelta(days=3)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 1800.0
@@ -123,7 +125,8 @@ class Herald:
         there, known = set(names), self._memory.results
         self._is_unsaved = self._is_unsaved or there != known
         self._memory.results = there
-        for job_id, result in self._arrivals.read(there - known if known is not None else set()):
+        fresh = self._arrivals.since(now - _STARTING) if known is None else there - known
+        for job_id, result in self._arrivals.read(fresh):
             event = events.ended(job_id, result, now, self._plan.server)
             if now - event.time < _STALE:
                 yield event

@@ -198,12 +198,14 @@ class House:
         return not any(self.names(state) for state in STATES)
 
     def kept(self) -> dict[str, int]:
-        """Name and size of each upload that is kept to be continued or renamed."""
+        """Name and size of each upload that is kept to be continued or renamed, and that nobody has in hand."""
+        partials = self.listener.intake.partials
+        in_hand = {partial.job.path for name in ("alice", "bob") for partial in partials.of(name) if partial.is_busy}
         found = {}
         with contextlib.suppress(FileNotFoundError):
             for place in self.spool.state("incoming").iterdir():
                 note = json.loads((place / "partial.json").read_bytes())
-                if not note["boot"]:
+                if not note["boot"] and place not in in_hand:
                     found[note["name"]] = (place / "upload").stat().st_size
         return found
 

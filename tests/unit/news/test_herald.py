@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -63,8 +64,15 @@ def waiting(spool: Spool) -> dict[str, int]:
     return {name: len(box.events) for name, box in memory.load(spool.path).boxes.items() if box.events}
 
 
+def long_ago(spool: Spool) -> None:
+    """Have all results come an hour ago."""
+    for place in spool.state("done").iterdir():
+        os.utime(place, (time.time() - HOUR.total_seconds(),) * 2)
+
+
 def test_what_was_there_before_is_no_news_and_each_later_result_is_told_once_in_order(spool: Spool) -> None:
     publish(spool, 1)
+    long_ago(spool)
     carrier = Carrier()
     with herald(spool, {"mail": carrier, "webhook": carrier}) as telling:
         telling.look(NOTHING)
@@ -82,6 +90,17 @@ def test_what_was_there_before_is_no_news_and_each_later_result_is_told_once_in_
         "contributor:bob": ["[host] job4: success"],
     }
     assert waiting(spool) == {}
+
+
+def test_what_has_ended_while_the_appliance_started_is_news(spool: Spool) -> None:
+    publish(spool, 1)
+    long_ago(spool)
+    publish(spool, 2)
+    carrier = Carrier()
+    with herald(spool, {"webhook": carrier}) as telling:
+        telling.look(NOTHING)
+        wait_until(carrier.has("webhook", 1), "the webhook is told")
+    assert carrier.told == {"webhook": ["[host] job2: success"]}
 
 
 def test_what_nobody_could_be_told_is_told_by_the_next_one(spool: Spool) -> None:
@@ -252,6 +271,7 @@ def test_a_damaged_memory_begins_anew_and_says_so(
 ) -> None:
     (spool.path / memory.FILE).write_bytes(content)
     publish(spool, 1)
+    long_ago(spool)
     carrier = Carrier()
     with herald(spool, {"webhook": carrier}) as telling:
         telling.look(NOTHING)
