@@ -89,6 +89,7 @@ sys.stdout.buffer.write(msgspec.json.encode(list(shared_spool.findings(settings)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("calls", "fault", "subject", "words"),
     [

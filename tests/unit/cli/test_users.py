@@ -45,6 +45,7 @@ def test_an_unfit_password_is_asked_for_again_before_it_is_repeated(tmp_path: Pa
     assert Users(tmp_path / "users.toml").check("alice", "battery staple")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("user", "add", "alice"), ("user", "password", "alice")])
 def test_a_password_that_netrc_has_in_quotes_is_taken_with_a_warning(tmp_path: Path, words: tuple[str, ...]) -> None:
     stdin, spool = "--password-stdin", f"--spool={tmp_path}"

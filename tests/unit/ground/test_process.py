@@ -166,6 +166,7 @@ with locks.held(Path(sys.argv[1])) as lock:
 """
 
 
+@pytest.mark.long
 def test_a_command_with_a_lock_ends_with_a_starter_that_is_killed_and_holds_the_lock_until_then(tmp_path: Path) -> None:
     script = f"trap '' TERM; sleep 300 & echo $! >{tmp_path}/child; echo $$ >{tmp_path}/new; "
     script += f"mv {tmp_path}/new {tmp_path}/parent; wait"

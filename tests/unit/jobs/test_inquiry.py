@@ -143,6 +143,7 @@ def test_an_idle_appliance_has_no_reason_to_let_anyone_wait(place: Spool) -> Non
     assert inquiry.summary(place, 0).why == ""
 
 
+@pytest.mark.long
 def test_a_queue_of_ten_thousand_is_told_by_its_head_and_its_length(place: Spool) -> None:
     for number in range(10_000):
         (place.state("queue") / f"20261122T120000Z-0000-{number:05}").mkdir()

@@ -43,6 +43,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*NAMES, "gcc=1.0", "g++=1.0"])
 def test_a_name_is_that_package(archive: Archive, name: str) -> None:
     plan = archive.resolve((name,))
@@ -137,6 +138,7 @@ def silent() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.long
 @pytest.mark.steady(1)
 def test_an_archive_that_says_nothing_is_given_up_and_left_alone_for_a_while(tmp_path: Path) -> None:
     with silent() as port:

@@ -31,6 +31,7 @@ def test_steps_are_counted_once_and_nothing_else_is_passed_on(said: str, words: 
     assert progress.words(said, _PACKAGES) == words
 
 
+@pytest.mark.long
 def test_it_is_told_while_it_goes_on_and_by_nobody_afterwards(tmp_path: Path) -> None:
     seen: list[str] = []
     is_told = threading.Event()

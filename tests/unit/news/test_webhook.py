@@ -69,6 +69,7 @@ def test_tls_is_checked(certificate_files: tuple[Path, Path], monkeypatch: pytes
     assert len(hooks.got) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000])
 def test_a_receiver_that_hangs_or_trickles_is_given_up(says: bytes) -> None:
     before_s = time.monotonic()
@@ -100,6 +101,7 @@ def test_a_command_that_fails_or_is_missing_has_not_told() -> None:
         command.run(["no-such-program"], hello())
 
 
+@pytest.mark.long
 def test_a_command_that_talks_without_end_fills_no_memory() -> None:
     tracemalloc.start()
     try:

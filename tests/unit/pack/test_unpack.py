@@ -65,6 +65,7 @@ def test_directories_that_run_in_circles_end_in_an_error(tmp_path: Path, command
     refused(altered(tmp_path, *commands), tmp_path / "back", "a directory in it is in two places")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "levels", "why"),
     [("d", 600, "is nested too deep"), ("d" * 200, 40, "has too long a path for this system")],

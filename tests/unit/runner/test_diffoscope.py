@@ -117,6 +117,7 @@ def test_archives_in_archives_are_gone_into_ten_levels_deep(installed: None, tmp
     assert len(told) < 100
 
 
+@pytest.mark.long
 def test_what_unpacks_to_far_more_than_there_is_room_for_ends_in_time(installed: None, tmp_path: Path) -> None:
     large = gzip.compress(bytes(2**24)) * 1024  # 16 GiB, which are packed twice
     bombs = [gzip.compress(large + gzip.compress(end)) for end in (b"old", b"new")]

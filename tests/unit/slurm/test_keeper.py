@@ -33,6 +33,7 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Slurm]:
         yield running
 
 
+@pytest.mark.long
 def test_as_many_pilots_as_jobs_wait_and_no_more_than_the_bound(cluster: Slurm, spool: Spool) -> None:
     first = send(spool)
     with keeping(cluster, spool, SLEEPS) as keeper:
@@ -60,6 +61,7 @@ def test_what_waits_in_slurm_is_withdrawn_when_no_job_waits(cluster: Slurm, spoo
         assert keeper.in_slurm() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed_after", [pytest.param("asked", marks=MORE), "answered"])
 def test_a_keeper_that_is_killed_starts_no_pilot_twice(cluster: Slurm, spool: Spool, killed_after: str) -> None:
     """sbatch is replaced by one that kills the keeper before, or after, the real one has done its work."""
@@ -113,6 +115,7 @@ def test_what_slurm_has_lost_is_asked_for_again(cluster: Slurm, spool: Spool) ->
         assert keeper.in_slurm() == names(keeper.kept())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
@@ -137,6 +140,7 @@ def test_what_slurm_refuses_is_told_in_one_line_of_its_own_words(
     assert cluster.living() == []
 
 
+@pytest.mark.long
 def test_a_pilot_that_can_not_start_is_told_with_its_last_words_and_not_tried_without_end(
     cluster: Slurm, spool: Spool
 ) -> None:
