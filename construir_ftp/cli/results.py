@@ -21,7 +21,7 @@ from construir_ftp.client.connection import plainly
 from construir_ftp.client.diff import Contrast, Side
 from construir_ftp.client.jobs import JobLine
 from construir_ftp.errors import ConfigError, UsageError
-from construir_ftp.jobs import modes, result
+from construir_ftp.jobs import modes
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.verify import Proof
 
@@ -133,12 +133,8 @@ def bring(
 
 def _restore_modes(directory: Path) -> None:
     """Only once the result is proved; where it isn't signed its result.json may be anything."""
-    try:
-        brought = result.decode((directory / result.RESULT).read_bytes())
-    except (OSError, msgspec.MsgspecError):
-        return
     with errors.plainly(directory):
-        modes.restore(directory, brought)
+        modes.restore(directory, destination.result(directory))
 
 
 def _bring(reach: Reach, where: Address, job_id: str, directory: Path, items: list[fetch.Item]) -> None:
