@@ -26,13 +26,13 @@ class Arrivals:
         # What can't be printed, such as a name that is no UTF-8, is no id of a job.
         return [name for name in self._spool.names("done") if name.isprintable()]
 
-    def since(self, moment: datetime) -> set[str]:
-        """The id of every result that has come since then."""
+    def since(self, job_ids: set[str], moment: datetime) -> set[str]:
+        """Those of these ids whose results have come since then."""
         found = set()
-        for name in filter(str.isprintable, self._spool.names("done")):
+        for job_id in job_ids:
             with suppress(FileNotFoundError):
-                if (self._spool.state("done") / name).stat().st_mtime >= moment.timestamp():
-                    found.add(name)
+                if (self._spool.state("done") / job_id).stat().st_mtime >= moment.timestamp():
+                    found.add(job_id)
         return found
 
     def read(self, job_ids: set[str]) -> list[tuple[str, Result]]:

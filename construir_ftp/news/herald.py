@@ -125,7 +125,7 @@ class Herald:
         there, known = set(names), self._memory.results
         self._is_unsaved = self._is_unsaved or there != known
         self._memory.results = there
-        fresh = self._arrivals.since(now - _STARTING) if known is None else there - known
+        fresh = self._arrivals.since(there, now - _STARTING) if known is None else there - known
         for job_id, result in self._arrivals.read(fresh):
             event = events.ended(job_id, result, now, self._plan.server)
             if now - event.time < _STALE:
