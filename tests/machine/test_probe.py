@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -55,4 +56,9 @@ def kill_the_first_machine() -> None:
 
 def machines() -> list[int]:
     """Those at work, by pid; QEMU is also asked for its version."""
-    return [pid for pid in named("qemu-system-x86") if b"-M" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    found = []
+    for pid in named("qemu-system-x86"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            if b"-M" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found

@@ -130,7 +130,10 @@ class Appliance:
         """The pids of its living children, by name."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in children}
+        lines = {}
+        for pid in children:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+                lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return {name: int(pid) for pid, words in lines.items() for name in PARTS if name.encode() in words}
 
     @contextmanager
