@@ -9,7 +9,8 @@ one job has been run, and machines that wait have had time to get ready.
 Processor time, user and system, is that of the appliance's four processes and of all children they waited for meanwhile
 (utime, stime, cutime and cstime of /proc/PID/stat): judges, codecs, machines. A machine counts whole when it has ended,
 so those that wait at the beginning are in it, and those that wait at the end are not. The guest's share is the sum of
-cpu_seconds in the jobs' result.json: QEMU from its start on, with the programs that lock it in. The rest is ours.
+cpu_seconds in the jobs' result.json: QEMU from its start on, with the programs that lock it in. The rest is ours, and a
+table says whose: each part's own, and that of the children of all.
 """
 
 import os
@@ -39,15 +40,21 @@ class Cost(msgspec.Struct, frozen=True):
     own_s: float
     guest_s: float
     boot_paths: str
+    # By process; that of their children, the guest's and what is around it, is "children".
+    of_part_s: dict[str, float]
 
 
-def processor_s(appliance: Appliance) -> float:
-    """What its processes have used so far, and the children they have waited for (proc(5), /proc/PID/stat)."""
+def processor_s(appliance: Appliance) -> dict[str, float]:
+    """What each of its processes has used so far, and the children they have waited for (proc(5), /proc/PID/stat)."""
     assert appliance.process is not None
-    pids = (appliance.process.pid, *appliance.parts().values())
-    # The program's name, in brackets, may hold anything; the times are the 14th to 17th field.
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(ticks) for words in fields for ticks in words[11:15]) * SECONDS_PER_TICK
+    used = {"children": 0.0}
+    for part, pid in {"supervisor": appliance.process.pid, **appliance.parts()}.items():
+        # The program's name, in brackets, may hold anything; the times are the 14th to 17th field.
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        own, children = (sum(map(int, words[first : first + 2])) * SECONDS_PER_TICK for first in (11, 13))
+        used[part] = own
+        used["children"] += children
+    return used
 
 
 def wait_for_results(appliance: Appliance, jobs: list[str]) -> list[Result]:
@@ -76,12 +83,15 @@ def measure(place: Path, config: str, upload: Path, count: int) -> Cost:
         time.sleep(SETTLE_S)
         used_before, begun = processor_s(appliance), time.monotonic()
         results = wait_for_results(appliance, send_all(appliance, upload, count))
-        took_s, used_s = time.monotonic() - begun, processor_s(appliance) - used_before
+        took_s, used_s = time.monotonic() - begun, processor_s(appliance)
     assert all(result.status == "success" for result in results), Counter(result.status for result in results)
     guest_s = sum(result.measured.cpu_seconds for result in results if result.measured)
     paths = Counter(result.boot_path for result in results)
     said = ", ".join(f"{number} {path}" for path, number in paths.items())
-    return Cost(count * 60 / took_s, (used_s - guest_s) / count, guest_s / count, said)
+    own_s = {part: seconds - used_before[part] for part, seconds in used_s.items()}
+    own_s["children"] -= guest_s
+    of_part_s = {part: seconds / count for part, seconds in own_s.items()}
+    return Cost(count * 60 / took_s, sum(of_part_s.values()), guest_s / count, said, of_part_s)
 
 
 def main(jobs: int, booted_jobs: int) -> None:
@@ -99,6 +109,9 @@ def main(jobs: int, booted_jobs: int) -> None:
     bench.print_table("jobs a minute", [Line(name, [cost.jobs_per_minute]) for name, cost in rows.items()], "jobs", 1)
     bench.print_table("processor time a job, ours", [Line(name, [cost.own_s]) for name, cost in rows.items()])
     bench.print_table("processor time a job, the guest's", [Line(name, [cost.guest_s]) for name, cost in rows.items()])
+    whole = Line("(a) all of ours", [cloned.own_s])
+    parts = [Line(part, [seconds]) for part, seconds in sorted(cloned.of_part_s.items())]
+    bench.print_table("of ours, with machine.warm = true", [whole, *parts])
 
 
 if __name__ == "__main__":
