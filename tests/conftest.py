@@ -1,6 +1,7 @@
 """What whole-system tests share: the base images that deploy/test built, and an appliance that stops by itself."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-compatibility", action="store_true", help="write docs/compatibility.md")
     parser.addoption("--user-mode", action="store_true", help="install popular packages in user-mode machines")
     parser.addoption("--all", action="store_true", help="fuzz with 100,000 inputs instead of a thousand or more")
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background has them ignore SIGINT, and a child would never hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # What only machines, or base images, are there for.

@@ -124,10 +124,10 @@ def test_cancel_and_stop_end_what_waits_for_an_archive_at_once(light_base: BaseI
         wait_until_asked(server, "slow_1.0_all.deb")
         waiting = appliance.submit(asking(tmp_path / "too", "slow"), contributor="bob")
         wait_until_told(appliance, waiting, "its Debian packages are being installed")
+        server.asked.clear()
         with appliance.session() as ftp:
             ftp.rmd(f"/running/{cancelled}")
         assert appliance.wait(cancelled)["status"] == "cancelled"
-        server.asked.clear()
         wait_until_asked(server, "slow_1.0_all.deb")
         assert appliance.stop() == 0
         assert appliance.states()["queue"] == [waiting]
