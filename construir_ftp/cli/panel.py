@@ -15,6 +15,7 @@ from rich.text import Text
 
 from construir_ftp.cli.options import on_one_line, printable
 from construir_ftp.jobs.board import Board, Line
+from construir_ftp.jobs.status import in_slots
 from construir_ftp.units import in_words
 
 SORTS = ("time", "job", "contributor", "status")
@@ -81,7 +82,7 @@ def _title(scene: Scene, width: int) -> Text:
 
 def _meters(board: Board, width: int) -> Text:
     summary = board.summary
-    busy = len(summary.running)
+    busy = in_slots(summary.running)
     filled = min(_BAR_CELLS, round(_BAR_CELLS * busy / summary.slots)) if summary.slots else 0
     how = f"{summary.accelerator or 'no machines'}{', warm' if summary.warm else ''}"
     return _cut(
@@ -225,7 +226,8 @@ def plain(scene: Scene, before: Board | None) -> Iterable[str]:
     summary = scene.board.summary
     stamp = f"{summary.time or scene.now:%Y-%m-%d %H:%M:%S}" if summary.time or scene.now else ""
     told = {line.id: _plain_line(line) for line in before.lines} if before else {}
-    machines = f"{len(summary.running)} of {summary.slots} machines run" if summary.slots else "no machine is there yet"
+    busy, slots = in_slots(summary.running), summary.slots
+    machines = f"{busy} of {slots} machines run" if slots else "no machine is there yet"
     counts = f"{machines}, {summary.waiting} wait"
     if before is None or _counts(before) != _counts(scene.board):
         troubles = [f"uploads are refused: {summary.why_no_uploads}" if summary.why_no_uploads else "", summary.why]
@@ -239,7 +241,7 @@ def plain(scene: Scene, before: Board | None) -> Iterable[str]:
 
 def _counts(board: Board) -> tuple[object, ...]:
     summary = board.summary
-    return len(summary.running), summary.slots, summary.waiting, summary.why_no_uploads, summary.why
+    return in_slots(summary.running), summary.slots, summary.waiting, summary.why_no_uploads, summary.why
 
 
 def _plain_line(line: Line) -> str:

@@ -15,7 +15,7 @@ from construir_ftp import files
 from construir_ftp.errors import ConstruirError, RefusedError, one_line
 from construir_ftp.jobs import judging, names, nodes, pilots, places, request, service, status
 from construir_ftp.jobs.disk_space import Room
-from construir_ftp.jobs.job import Record, read_result
+from construir_ftp.jobs.job import Record, installs, read_result
 from construir_ftp.jobs.spool import Job, Spool
 from construir_ftp.jobs.status import JobStatus, NodeSummary, RunnerReport, RunningJob, Summary
 
@@ -25,6 +25,7 @@ log = logging.getLogger("construir.jobs")
 _MOST_LISTED = 1000
 # Of a node that lives, and has not said yet how many machines it has.
 STARTING = "it is only starting"
+_IS_NEXT = "it is about to be taken"
 
 
 def tell(spool: Spool, report: RunnerReport, node: str = places.LOCAL) -> None:
@@ -67,7 +68,7 @@ def summary(spool: Spool, min_free_bytes: int) -> Summary:
         slots=report.slots,
         accelerator=report.accelerator,
         warm=report.warm,
-        why=_why(spool, there, len(running), several) if line else "",
+        why=_why(spool, there, several, spool.records("queue").get(line[0])) if line else "",
         paused=report.paused,
         running=running,
         waiting=len(line),
@@ -86,7 +87,7 @@ def node_summary(spool: Spool, name: str) -> NodeSummary:
     said, drained = _said(spool, name), nodes.why_drained(spool.path, name)
     report = said or RunnerReport(slots=0, pause=STARTING)
     why = f"drained: {drained}" if drained else report.paused or report.pause
-    return NodeSummary(name=name, slots=report.slots, busy=len(report.busy), why=why)
+    return NodeSummary(name=name, slots=report.slots, busy=status.in_slots(report.busy), why=why)
 
 
 def job(spool: Spool, job_id: str) -> JobStatus | None:
@@ -141,7 +142,8 @@ def _waiting(spool: Spool, job_id: str) -> JobStatus | None:
     if not number:
         return None
     cancelled = Job(spool.state("queue") / job_id).is_cancelled()
-    why = _why_not_ready(spool, job_id) or _why(spool, runner(spool), len(spool.names("running")), _nodes(spool))
+    record = spool.records("queue").get(job_id)
+    why = _why_not_ready(spool, record) or _why(spool, runner(spool), _nodes(spool), record)
     return JobStatus(id=job_id, state="waiting", place=number, why=why, cancelled=cancelled)
 
 
@@ -171,9 +173,8 @@ def _done(spool: Spool, job_id: str) -> JobStatus | None:
     return JobStatus(id=job_id, state="done", status=ended.status, reason=ended.reason, exit_code=ended.exit_code)
 
 
-def _why_not_ready(spool: Spool, job_id: str) -> str:
+def _why_not_ready(spool: Spool, record: Record | None) -> str:
     """What it waits for that is its own business: a job's result, or a node; empty if it waits for none."""
-    record = spool.records("queue").get(job_id)
     unfinished = {*spool.names("queue"), *spool.names("running")}
     awaited = next((name for name in record.after if name in unfinished), "") if record else ""
     if awaited:
@@ -202,13 +203,13 @@ def _why_no_uploads(spool: Spool, min_free_bytes: int) -> str:
     return "" if Room(spool, min_free_bytes).for_uploads() >= 0 else "there is not enough room on the disk"
 
 
-def _why(spool: Spool, report: RunnerReport | None, running: int, several: list[NodeSummary]) -> str:
+def _why(spool: Spool, report: RunnerReport | None, several: list[NodeSummary], record: Record | None) -> str:
     """Why a job at the front of the queue would have to wait, and how nodes are that may come."""
     coming = pilots.in_words(pilots.read(spool.path))
-    return "; ".join(filter(None, [_why_not_here(spool, report, running, several), coming]))
+    return "; ".join(filter(None, [_why_not_here(spool, report, several, record), coming]))
 
 
-def _why_not_here(spool: Spool, report: RunnerReport | None, running: int, several: list[NodeSummary]) -> str:
+def _why_not_here(spool: Spool, report: RunnerReport | None, several: list[NodeSummary], record: Record | None) -> str:
     if report is None:
         return "no runner is there to run jobs"
     if report.paused:
@@ -221,7 +222,22 @@ def _why_not_here(spool: Spool, report: RunnerReport | None, running: int, sever
         return f"no job is taken at the moment: every node is drained: {one_line(drained[0])}"
     if report.pause:
         return f"no job is taken at the moment: {report.pause}"
+    if installs(record):
+        return _why_not_installed(report)
     takers = [node for node in several if not node.why]
-    busy = sum(node.busy for node in takers) if takers else running
+    busy = sum(node.busy for node in takers) if takers else _in_slots(spool, report)
     slots = sum(node.slots for node in takers) if takers else report.slots
-    return f"every machine is busy ({busy} of {slots})" if busy >= slots else "it is about to be taken"
+    return f"every machine is busy ({busy} of {slots})" if busy >= slots else _IS_NEXT
+
+
+def _why_not_installed(report: RunnerReport) -> str:
+    if report.installs_free:
+        return _IS_NEXT
+    if report.installs == 1:
+        return "it waits for the place where packages are installed, which another job has"
+    return f"it waits for one of the {report.installs} places where packages are installed; other jobs have them"
+
+
+def _in_slots(spool: Spool, report: RunnerReport) -> int:
+    installing = {job.job for job in report.busy if job.installs}
+    return len(set(spool.names("running")) - installing)

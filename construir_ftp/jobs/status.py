@@ -5,7 +5,7 @@ What is true is for inquiry to find out.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -19,7 +19,8 @@ class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job that has a machine, or is about to have one, and since when, if that is known.
 
     `doing` is what keeps it from its machine, or its machine from running; empty if nothing does. `progress` is how far
-    that is, where it is known. `node` is where it is; empty where there is one node only.
+    that is, where it is known. `node` is where it is; empty where there is one node only. `installs` is whether it has
+    no slot yet: its packages are installed, or are there, and it waits for one.
     """
 
     job: str
@@ -27,6 +28,7 @@ class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
     doing: str = ""
     node: str = ""
     progress: str = ""
+    installs: bool = False
 
     def words(self) -> str:
         """What it does, and how far that is."""
@@ -35,7 +37,8 @@ class RunningJob(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     """runner.json. `pause` is why no job is taken at the moment, empty if jobs are taken; `pause_detail` is the same
-    in words for the operator. `paused` is why machines stand still, empty if they run.
+    in words for the operator. `paused` is why machines stand still, empty if they run. `installs` is how many places
+    there are where packages are installed, `installs_free` whether another job can have one.
     """
 
     version: int = 1
@@ -46,6 +49,13 @@ class RunnerReport(msgspec.Struct, frozen=True, kw_only=True):
     paused: str = ""
     accelerator: str | None = None
     warm: bool = False
+    installs: int = 0
+    installs_free: bool = True
+
+
+def in_slots(jobs: Iterable[RunningJob]) -> int:
+    """How many of these have a slot."""
+    return sum(not job.installs for job in jobs)
 
 
 def together(reports: Mapping[str, RunnerReport]) -> RunnerReport:
@@ -61,6 +71,8 @@ def together(reports: Mapping[str, RunnerReport]) -> RunnerReport:
         busy=tuple(busy),
         pause_detail="; ".join(f"{name}: {report.pause_detail}" for name, report in reports.items() if report.pause),
         warm=any(report.warm for report in reports.values()),
+        installs=sum(report.installs for report in reports.values()),
+        installs_free=any(report.installs_free for report in serving or reports.values()),
     )
 
 

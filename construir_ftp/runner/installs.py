@@ -63,4 +63,5 @@ class Installs:
     def report(self) -> list[RunningJob]:
         """What is told of the jobs that wait for a slot."""
         with self._lock:
-            return [RunningJob(attempt.job.id, moment(since), _WAITS_FOR_SLOT) for since, attempt in self._ready]
+            ready = list(self._ready)
+        return [RunningJob(attempt.job.id, moment(since), _WAITS_FOR_SLOT, installs=True) for since, attempt in ready]

@@ -18,7 +18,9 @@ def of(
     is_paused = pause.left_s > 0
     return RunnerReport(
         slots=len(slots),
-        busy=(*_busy((*slots, *installs.places), stands_still), *installs.report()),
+        busy=(*_busy(slots, stands_still), *_busy(installs.places, stands_still, installs=True), *installs.report()),
+        installs=len(installs.places),
+        installs_free=installs.free_place() is not None,
         pause=pause.why if is_paused else LACKS_ROOM if waits else "",
         pause_detail=pause.detail if is_paused else "",
         paused=stands_still,
@@ -27,8 +29,9 @@ def of(
     )
 
 
-def _busy(slots: Iterable[Slot], stands_still: str) -> Iterator[RunningJob]:
+def _busy(slots: Iterable[Slot], stands_still: str, *, installs: bool = False) -> Iterator[RunningJob]:
     for slot in slots:
         job, since, doing, progress = slot.job, slot.since, slot.doing, slot.progress
         if job is not None:
-            yield RunningJob(job.id, moment(since), doing or stands_still, progress=progress if doing else "")
+            how_far = progress if doing else ""
+            yield RunningJob(job.id, moment(since), doing or stands_still, progress=how_far, installs=installs)

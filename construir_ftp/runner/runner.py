@@ -142,12 +142,16 @@ class Runner:
         return min(scan_s, self._pause.left_s or scan_s, self._standstill.patience_s())
 
     def _fill_slots(self) -> None:
-        while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
-            pass
+        self._fill_installs()
         # First where a machine waits: another slot may still be getting one ready, and its job would wait for that.
         for slot in sorted(self._slots, key=lambda slot: not slot.is_ready):
             if not slot.is_busy and not self._give(slot, lambda record: not job.installs(record)):
-                return
+                break
+        self._fill_installs()  # a slot may have taken what kept the next install from beginning
+
+    def _fill_installs(self) -> None:
+        while (place := self._installs.free_place()) is not None and self._give(place, job.installs):
+            pass
 
     def _give(self, slot: Slot, wants: Wants) -> bool:
         """Give a free slot the job whose turn it is; false if there is none, or none can be run now."""
@@ -237,10 +241,7 @@ class Runner:
         return resources
 
     def _try_a_machine(self, resources: Resources) -> None:
-        """After a machine failed: no other job is risked, and none of its attempts, until an empty one comes up.
-
-        Raises MachineUnavailableError while it doesn't.
-        """
+        """After a machine failed, no job is risked until an empty one comes up. Raises MachineUnavailableError."""
         worker.demand_empty_machine(resources)
         self._machines_fail = False
         log.info("an empty machine came up: taking jobs again")

@@ -98,6 +98,25 @@ def hostile(place: Path, base: BaseImage, layers: str) -> Iterator[tuple[Applian
             yield appliance, server
 
 
+def test_install_begins_as_soon_as_the_job_before_it_has_gone_to_a_slot(light_base: BaseImage, tmp_path: Path) -> None:
+    archive = DebArchive(tmp_path / "archive")
+    archive.add("first")
+    archive.add("second")
+    appliance = Appliance(tmp_path, machines.light(CONFIG + 'scan_every = "1d"\n'))
+    archive.serve(Spool.prepare(appliance.spool).path, light_base)
+    with appliance.running():
+        with paused_runner(appliance):
+            wanted = '[dependencies]\npackages = ["{}"]'
+            runs = appliance.submit(upload(tmp_path / "first", "sleep 3600", wanted.format("first")))
+            follows = appliance.submit(upload(tmp_path / "second", "true", wanted.format("second")))
+        wait_until_told(appliance, follows, "waits for the place where packages are installed, which another job has")
+        assert appliance.wait(follows)["status"] == "success"
+        with appliance.session() as ftp:
+            assert "is running" in ftp.sendcmd(f"SITE STATUS {runs}"), "nothing but the first one's step has woken it"
+            ftp.rmd(f"/running/{runs}")
+        assert appliance.wait(runs)["status"] == "cancelled"
+
+
 def wait_until_asked(server: HostileArchive, name: str) -> None:
     deadline = time.monotonic() + 300
     while name not in server.asked:

@@ -3,6 +3,7 @@
 import io
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -51,6 +52,16 @@ def test_a_screen_of_80_columns_says_what_runs_waits_and_is_done() -> None:
         assert row in words
     assert ["d-job", "alice", "1:05", "lost", "gone"] in words
     assert (len(lines), words[-1][:2]) == (24, ["q", "quit"])
+
+
+def test_job_whose_packages_are_installed_has_no_machine_of_the_slots() -> None:
+    full = scene(["a", "b"], [], [])
+    running = [*full.board.summary.running, RunningJob("c", NOON, installs=True)]
+    told = full._replace(
+        board=Board(summary=msgspec.structs.replace(full.board.summary, running=running), lines=full.board.lines)
+    )
+    assert drawn(told, 80, 24)[1].split()[2] == "2/2"
+    assert next(iter(plain(told, None))).startswith("2026-11-29 12:00:00 2 of 2 machines run, 0 wait")
 
 
 def test_rows_are_sorted_as_asked_and_by_their_own_order_else() -> None:

@@ -12,7 +12,7 @@ from construir_ftp.jobs.nodes import Offered
 from construir_ftp.jobs.pilots import Pilot, Pilots
 from construir_ftp.jobs.request import Terms
 from construir_ftp.jobs.spool import Job, Spool
-from construir_ftp.jobs.status import RunnerReport, RunningJob
+from construir_ftp.jobs.status import RunnerReport, RunningJob, in_slots
 from tests.support import records
 from tests.support.records import NOON
 
@@ -91,6 +91,35 @@ def test_a_job_that_waits_for_another_is_told_so_until_that_one_is_done(place: S
         assert why(place, second) == f"it waits for the result of {first}"
         place.finish(taken, b"{}")
         assert why(place, second) == "it is about to be taken"
+
+
+def test_job_with_packages_waits_for_a_place_of_installations_and_another_for_a_machine(place: Spool) -> None:
+    records.send(place, "ann", installs=True)
+    installing = take(place).id
+    wants, plain = records.send(place, "ann", 1, installs=True).id, send(place, after_s=2)
+    installs = RunningJob(installing, NOON, "its Debian packages are being installed", installs=True)
+    waits = "it waits for the place where packages are installed, which another job has"
+    with place.lock():
+        inquiry.tell(place, RunnerReport(slots=1, busy=(installs,), installs=1, installs_free=False))
+        assert (why(place, wants), why(place, plain)) == (waits, "it is about to be taken")
+        assert inquiry.summary(place, 0).why == waits
+        assert in_slots(inquiry.summary(place, 0).running) == 0
+        runs = RunningJob(installing, NOON)
+        inquiry.tell(place, RunnerReport(slots=1, busy=(runs,), installs=1, installs_free=True))
+        assert (why(place, wants), why(place, plain)) == ("it is about to be taken", "every machine is busy (1 of 1)")
+
+
+def test_job_with_packages_is_told_of_all_places_of_all_nodes(place: Spool) -> None:
+    records.send(place, "ann", installs=True)
+    with place.lock():
+        inquiry.tell(place, RunnerReport(slots=1, installs=2, installs_free=False))
+        waits = "it waits for one of the {} places where packages are installed; other jobs have them"
+        assert inquiry.summary(place, 0).why == waits.format(2)
+        nodes.judge(place.path, ["far"])
+        inquiry.tell(place, RunnerReport(slots=1, installs=1, installs_free=False), "far")
+        assert inquiry.summary(place, 0).why == waits.format(3)
+        inquiry.tell(place, RunnerReport(slots=1, installs=1, installs_free=True), "far")
+        assert inquiry.summary(place, 0).why == "it is about to be taken"
 
 
 def test_a_job_is_followed_to_its_end(place: Spool) -> None:
