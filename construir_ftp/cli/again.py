@@ -13,7 +13,7 @@ from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import layers
 from construir_ftp.client.connection import plainly
 from construir_ftp.config import Config
-from construir_ftp.errors import UnreachableError, UntrustedError, UsageError, exit_code_of
+from construir_ftp.errors import MissingError, UnreachableError, UntrustedError, UsageError, exit_code_of
 from construir_ftp.jobs.result import PROVENANCE, UPLOADED, Result
 from construir_ftp.layers import store
 from construir_ftp.runner import again, diffoscope, local
@@ -106,8 +106,8 @@ def cosign_command(settings: Config, what: Path, others: tuple[Path, ...], key: 
     Each result is verified before. Whoever else signs the same statement adds a signature to it: `construir verify
     --quorum 2` then asks for two appliances that vouch for every artifact.
     """
-    seal = _seal(settings)
     places = [_directory(one, settings) for one in (what, *others)]
+    seal = _seal(settings)
     mine, *theirs = [verify.check(place, _trusted(settings, key), revoked=trust.revoked(settings)) for place in places]
     if mine.key != seal.key.public:
         raise UntrustedError(f"{places[0]} was not made here, so it is not for this key to sign", mine.key.fingerprint)
@@ -162,9 +162,8 @@ def _directory(what: Path, settings: Config) -> Path:
     done = settings.spool_path() / "done" / what.name
     place = what if what.is_dir() else done
     if not (place / PROVENANCE).exists():
-        raise UsageError(
-            f"{printable(str(what))} is no directory of a signed result, and no id of one in {done.parent}"
-        )
+        kind = UsageError if what.exists() else MissingError
+        raise kind(f"{printable(str(what))} is no directory of a signed result, and no id of one in {done.parent}")
     return place
 
 
@@ -173,7 +172,7 @@ def _read(path: Path) -> statement.Statement:
 
 
 def _envelope(path: Path) -> Envelope:
-    return dsse.parse(verify.content(path), PROVENANCE)[0]
+    return dsse.parse(verify.content(path), path.name)[0]
 
 
 def _unchanged(place: Path, settings: Config) -> statement.Statement:
@@ -190,7 +189,8 @@ def _proved(what: Path, place: Path, settings: Config, key: Path | None) -> stat
     known = _trusted(settings, key)
     if not what.is_file():
         return verify.check(place, known, revoked=trust.revoked(settings)).provenance
-    if not any(_envelope(what).is_signed_by(each) for each in known):
+    envelope = _envelope(what)
+    if not any(envelope.is_signed_by(each) for each in known):
         raise UntrustedError(f"{what} is not signed by a key that is known here; name one: --key FILE")
     return _read(what)
 

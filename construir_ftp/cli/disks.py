@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from construir_ftp.cli import kept, trial
-from construir_ftp.cli.options import PATH, configured
+from construir_ftp.cli.options import Source, Target, configured
 from construir_ftp.config import Config
 from construir_ftp.image import baseimage, bootdisk, export, importer
 
@@ -15,7 +15,7 @@ _SUFFIXES = (".raw", ".img", ".qcow2")
 @click.command("export")
 @click.argument("name")
 @click.option("--format", "form", type=click.Choice(export.FORMATS), default="raw", help="raw unless given.")
-@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@click.option("-o", "--output", type=Target(), required=True, help="File to write.")
 @configured
 def image_export(settings: Config, name: str, form: export.Format, output: Path) -> None:
     """Write a disk that boots by itself, of the base image NAME, for a hypervisor of any kind.
@@ -29,7 +29,7 @@ def image_export(settings: Config, name: str, form: export.Format, output: Path)
 
 
 @click.command("import")
-@click.argument("file", type=PATH)
+@click.argument("file", type=Source("name a disk image, raw or qcow2"))
 @click.option("--name", help="What to call it; else as the file is called.")
 @configured
 def image_import(settings: Config, file: Path, name: str | None) -> None:

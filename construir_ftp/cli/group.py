@@ -1,5 +1,6 @@
 """A group of commands that says what may be meant by a command, or an option, that it doesn't know."""
 
+import os
 import shlex
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -47,6 +48,11 @@ class Group(click.Group):
                 words = [*typed[number:], *typed[:number]]
                 return f"{ctx.command_path} {shlex.join(words)}" if known or isinstance(command, click.Group) else ""
         return ""
+
+
+def file_meant(option: str, words: Iterable[str]) -> str:
+    """The word that was taken for an option which there is not, if there is a file of that name."""
+    return next((word for word in words if word.startswith(option) and os.path.lexists(word)), "")
 
 
 def closest(word: str, names: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from construir_ftp import __version__
-from construir_ftp.cli import help_text, logs, permission
+from construir_ftp.cli import group, help_text, logs, permission
 from construir_ftp.cli.group import Group
 from construir_ftp.errors import INSTALL, ConstruirError, MissingLibraryError, one_line
 
@@ -155,6 +155,9 @@ def main() -> NoReturn:
     except click.exceptions.Exit as asked:
         sys.exit(asked.exit_code)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and (file := group.file_meant(error.option_name, sys.argv[1:])):
+            text = f"No such option {error.option_name!r}. The file of that name is: ./{one_line(file)}"
+            error = click.NoSuchOption(error.option_name, text, ctx=error.ctx)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

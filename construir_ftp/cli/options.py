@@ -1,7 +1,9 @@
 """What commands have in common: the options that lead to the configuration, sizes, and safe printing."""
 
 import functools
+import os
 import shutil
+import stat
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -15,10 +17,14 @@ from construir_ftp import config
 from construir_ftp.cli import help_text
 from construir_ftp.cli.group import Group
 from construir_ftp.config import Config, JailSection
+from construir_ftp.errors import ConstruirError, MissingError, UsageError
 from construir_ftp.units import Duration, Size
 
-PATH = click.Path(path_type=Path)
+# Whether it can be read is said by whoever reads it: it may be one to write.
+PATH = click.Path(path_type=Path, readable=False)
 _Command = Callable[..., Any]
+# What to name where a job is to be named.
+JOB_SOURCE = "name a directory with run.sh, or a job image"
 _WIDE_CHARACTERS = 1000
 # With less room than this, what follows a head begins a line of its own.
 _LEAST_CHARACTERS = 20
@@ -115,6 +121,53 @@ def settings_of(config_path: Path | None, spool: Path | None, images: Path | Non
 
 
 _Quantity = TypeVar("_Quantity", Size, Duration)
+
+
+class Source(click.Path):
+    """A file to be read, or a directory where `directories` are taken as well; `cure` says what to name instead.
+
+    Raises MissingError, UsageError, and ConstruirError for what this user may not read.
+    """
+
+    def __init__(self, cure: str, *, directories: bool = False) -> None:
+        super().__init__(path_type=Path, readable=False)
+        self._cure, self._directories = cure, directories
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, of what is there and can be read."""
+        path = Path(value)
+        if why := self._why_not(path):
+            raise UsageError(f"{printable(str(path))} {why}; {self._cure}")
+        if not os.access(path, os.R_OK):
+            raise ConstruirError(f"{printable(str(path))} can't be read by this user; change its mode, or give a copy")
+        return path
+
+    def _why_not(self, path: Path) -> str:
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            what = "is a symbolic link to what is not there" if path.is_symlink() else "is not there"
+            raise MissingError(f"{printable(str(path))} {what}; {self._cure}") from error
+        if stat.S_ISREG(mode):
+            return ""
+        if stat.S_ISDIR(mode):
+            return "" if self._directories else "is a directory"
+        return "is a pipe, a socket or a device, and no file"
+
+
+class Target(click.Path):
+    """A file to be written, where none is, or another in its place. Raises UsageError: a device is not replaced."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, of a file or of nothing yet."""
+        path = Path(value)
+        if path.exists() and not path.is_file():
+            what = "a directory" if path.is_dir() else "a pipe, a socket or a device"
+            raise UsageError(f"{printable(str(path))} is {what}; name a file to be written")
+        return path
 
 
 class _QuantityType(click.ParamType[_Quantity]):

@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from construir_ftp import formats
-from construir_ftp.cli.options import PATH, SizeType, as_json_option, configured, print_json, printable
+from construir_ftp.cli.options import PATH, SizeType, Source, Target, as_json_option, configured, print_json, printable
 from construir_ftp.cli.output import bar
 from construir_ftp.config import Config
-from construir_ftp.errors import RefusedError, UsageError
+from construir_ftp.errors import RefusedError
 from construir_ftp.jobs import names, request
 from construir_ftp.pack import detect, pack, selection
 from construir_ftp.pack.pack import Wrapping
@@ -49,7 +49,7 @@ def init_command(directory: Path, as_json: bool) -> None:
 
 @click.command("pack")
 @click.argument("source", metavar="DIR|GIT")
-@click.option("-o", "output", type=PATH, help="File to write; NAME.img.zst, in this directory, unless given.")
+@click.option("-o", "output", type=Target(), help="File to write; NAME.img.zst, in this directory, unless given.")
 @click.option("--git", "revision", metavar="REV", help="Pack the tree of this commit; HEAD of a repository GIT.")
 @click.option(
     "--space",
@@ -95,7 +95,7 @@ def pack_command(
 
 
 @click.command("unpack")
-@click.argument("file", type=PATH)
+@click.argument("file", type=Source("name the image of a job or of a result"))
 @click.argument("directory", type=PATH)
 @click.option("--every-name", is_flag=True, help="Also what has a name that other systems would take for another.")
 @configured
@@ -115,7 +115,7 @@ def unpack_command(_settings: Config, file: Path, directory: Path, every_name: b
 
 
 @click.command("inspect")
-@click.argument("file", type=PATH)
+@click.argument("file", type=Source("make a job with: construir pack DIR"))
 @as_json_option
 @configured
 def inspect_command(settings: Config, file: Path, as_json: bool) -> int:
@@ -126,8 +126,6 @@ def inspect_command(settings: Config, file: Path, as_json: bool) -> int:
     """
     from construir_ftp.pack import inspect
 
-    if not file.is_file():
-        raise UsageError(f"{file}: not a file; make a job with: construir pack DIR")
     report = inspect.inspect(file, settings)
     exit_code = 0 if report.accepted else RefusedError.exit_code
     if as_json:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from construir_ftp.appliance import supervisor
-from construir_ftp.cli.options import PATH, configured, printable
+from construir_ftp.cli.options import JOB_SOURCE, PATH, Source, configured, printable
 from construir_ftp.cli.output import Clock
 from construir_ftp.cli.screen import Screen
 from construir_ftp.config import Config
@@ -24,7 +24,7 @@ from construir_ftp.runner.shell import Visit
 
 
 @click.command("run")
-@click.argument("source", type=PATH)
+@click.argument("source", type=Source(JOB_SOURCE, directories=True))
 @click.option("-o", "output", type=PATH, help="Directory for the result; named by the job's id unless given.")
 @click.option("--shell-on-failure", is_flag=True, help="If it fails, open its machine, as construir shell does.")
 @configured
@@ -34,8 +34,6 @@ def run_command(settings: Config, source: Path, output: Path | None, shell_on_fa
     It passes the same gate, runs in the same machine, and leaves the same directory as on a server. What it depends on
     is looked for in the spool of the appliance here, if there is one; packages are installed into layers there.
     """
-    if not source.exists():
-        raise UsageError(f"{source} is not there; name a directory with run.sh, or a job image")
     with supervisor.stop_signal() as stop, closing(Clock()) as clock:
         place, result = local.run(source, output, settings, stop, tell=_tell_needs, say=_say, show=clock.show)
     show_logs(place)

@@ -12,7 +12,7 @@ import click
 
 from construir_ftp import formats
 from construir_ftp.cli import trust
-from construir_ftp.cli.options import PATH, SizeType, printable, settings_of
+from construir_ftp.cli.options import JOB_SOURCE, PATH, SizeType, Source, printable, settings_of
 from construir_ftp.cli.output import Clock, bar
 from construir_ftp.cli.results import bring
 from construir_ftp.cli.screen import Screen
@@ -72,7 +72,7 @@ def _server_named(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("submit")
-@click.argument("source", type=PATH)
+@click.argument("source", type=Source(JOB_SOURCE, directories=True))
 @_server_named
 @click.option("--space", type=SizeType(), default="64MiB", show_default=True, help="Free room for a directory's job.")
 @click.option("--keep-times", is_flag=True, help="Keep when a directory's files were last changed.")
@@ -88,8 +88,6 @@ def submit_command(
     ~/.netrc, or asked for. A directory is packed as by `construir pack`. What was cut goes on where it ended, with
     the same command.
     """
-    if not source.exists():
-        raise MissingError(f"{source} is not there; name a directory with run.sh, or a job image")
     how = Wrapping(space_bytes=int(space), keep_times=keep_times, everything=everything) if source.is_dir() else None
     server = reach.as_contributor(reach.address())
     with _packed(source, how) as job_file:

@@ -58,6 +58,8 @@ def verify_command(
         proof = _proved(place, trusted, revoked, is_key_named=key is not None, partial=partial)
         _tell(proof, _whose(proof, key, own), _vouching(place, proof, trusted, own, quorum), partial=partial)
         return
+    if place.exists() and (place.suffix or "/" in what):  # else it may be a job's name, too
+        raise UsageError(f"{printable(what)} is no directory; name that of a result, or a job on a server by its ID")
     where, job_id = _on_server(reach, what)
     if accept is not None:
         trust.accept(reach, where, accept)

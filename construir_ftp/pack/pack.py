@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from construir_ftp import formats
-from construir_ftp.errors import RefusedError, UsageError, plainly
+from construir_ftp.errors import MissingError, RefusedError, UsageError, plainly
 from construir_ftp.intake import program
 from construir_ftp.jobs import names, request, result
 from construir_ftp.jobs.request import Wishes
@@ -119,6 +119,8 @@ def _check_target(target: Path) -> None:
 
 def _check_source(source: Path) -> None:
     run = source / RUN
+    if not source.exists():
+        raise MissingError(f"{source} is not there; a job is a directory with a run.sh in it")
     if not source.is_dir():
         raise UsageError(f"{source}: not a directory; a job is a directory with a run.sh in it")
     if not run.is_file():
