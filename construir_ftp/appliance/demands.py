@@ -7,7 +7,7 @@ check passes nothing that is refused later.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from construir_ftp.appliance import claim, telling
+from construir_ftp.appliance import claim, listeners, telling
 from construir_ftp.config import Config
 from construir_ftp.errors import ConfigError
 from construir_ftp.ftp import certificate, ports
@@ -91,11 +91,15 @@ def _news(config: Config) -> str:
 
 
 def _ports(config: Config) -> str:
-    spool = config.spool_path()
-    if pid := claim.holder(spool) or claim.holder(spool, "ftp"):
-        return f"the appliance that runs here, process {pid}, has them"
-    ports.check_free(config.ftp, config.tls)
-    return f"{config.ftp.address} port {config.ftp.port or 'any'} is free"
+    spool, wanted = config.spool_path(), ports.wanted(config.ftp, config.tls)
+    pid = claim.holder(spool) or claim.holder(spool, "ftp")
+    others = {port: chosen_by for port, chosen_by in wanted.items() if not (pid and listeners.has(pid, port))}
+    ports.check_free(config.ftp.address, others)
+    runs = f"the appliance that runs here, process {pid}, has"
+    if not others:
+        return f"{runs} them"
+    free = ", ".join(str(port or "any") for port in sorted(others))
+    return f"{config.ftp.address} port {free} is free" + (f"; {runs} others until it is started again" if pid else "")
 
 
 DEMANDS = (

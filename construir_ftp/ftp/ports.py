@@ -60,8 +60,12 @@ def bind(address: str, port: int, chosen_by: str) -> socket.socket:
     return sock
 
 
-def check_free(ftp: FtpSection, tls: TlsSection) -> None:
-    """Listen for a moment on all that the server would listen on. Raises ConstruirError."""
-    with bind(ftp.address, ftp.port, PORT):
-        if tls.implicit:
-            bind(ftp.address, tls.implicit_port, "tls.implicit_port").close()
+def wanted(ftp: FtpSection, tls: TlsSection) -> dict[int, str]:
+    """The ports that the server would listen on, and what has chosen each."""
+    return {**({tls.implicit_port: "tls.implicit_port"} if tls.implicit else {}), ftp.port: PORT}
+
+
+def check_free(address: str, wanted: dict[int, str]) -> None:
+    """Listen for a moment on each. Raises ConstruirError."""
+    for port, chosen_by in wanted.items():
+        bind(address, port, chosen_by).close()

@@ -114,6 +114,13 @@ def test_port_of_a_part_that_was_started_by_itself_is_its_own_spools_alone(tmp_p
                 assert part.poll() is None
             assert findings(config, tmp_path / "spool")["port"]["text"].startswith("the appliance that runs here")
             assert findings(config, tmp_path / "other")["port"]["state"] == "problem"
+            config.write_text(f"[ftp]\nport = {_TAKEN.getsockname()[1]}\n")
+            taken = findings(config, tmp_path / "spool")["port"]
+            assert (taken["state"], "Address already in use" in taken["text"]) == ("problem", True), "a stranger's"
+            config.write_text(f"[ftp]\nport = {ports.free()}\n")
+            free = findings(config, tmp_path / "spool")["port"]
+            assert free["text"].endswith(f"process {part.pid}, has others until it is started again")
+            config.write_text(f"[ftp]\nport = {port}\n")
             told = construir("status", *options, check=True).stdout
             assert told.startswith("the appliance runs, in parts: ftp\n")
             assert "these do not run: runner, janitor, site; see why with: construir check\n" in told
