@@ -239,6 +239,11 @@ class Config(Section, frozen=True):
     nodes: NodesSection = NodesSection()
     slurm: SlurmSection = SlurmSection()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tls.implicit and self.tls.implicit_port == self.ftp.port != 0:
+            raise ValueError("`tls.implicit_port`: expected another port than ftp.port")
+
     def spool_path(self) -> Path:
         """The spool's directory: as configured, /var/lib/construir as root, else under XDG_STATE_HOME."""
         if self.spool.path:

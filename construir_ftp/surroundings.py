@@ -8,6 +8,13 @@ from typing import ClassVar, Literal
 from construir_ftp.schema import ADDRESS, HOST_AND_PORT, WEB_ADDRESS, Count, Port, Positive, Section
 from construir_ftp.units import Duration, Size
 
+# Keys of [notify] that make no sense without another one.
+_BESIDE = {
+    "smtp_user": "smtp",
+    "smtp_password_file": "smtp_user",
+    "webhook_secret_file": "webhook",
+}
+
 
 class NotifySection(Section, frozen=True):
     """Who is told of what, and how; see news."""
@@ -37,6 +44,9 @@ class NotifySection(Section, frozen=True):
             raise ValueError("`operators`: expected notify.smtp or notify.sendmail beside it")
         if self.smtp_user and self.smtp_tls == "none":
             raise ValueError("`smtp_user`: expected TLS (notify.smtp_tls): a password never goes in clear")
+        for key, other in _BESIDE.items():
+            if getattr(self, key) and not getattr(self, other):
+                raise ValueError(f"`{key}`: expected notify.{other} beside it")
 
     def tells_by_mail(self) -> bool:
         """Whether there is a way for mail."""

@@ -21,6 +21,8 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # What a client that names protocols has to name (RFC 7301; IANA's registry).
 ALPN = "ftp"
 
+# What PEM (RFC 7468) has at the beginning of each.
+_KEY, _CERTIFICATE = b"PRIVATE KEY-----", b"-----BEGIN CERTIFICATE-----"
 # OpenSSL's words for a key that is not the certificate's; the second where one is RSA and the other is not.
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED", "KEY_TYPE_MISMATCH")
 
@@ -89,10 +91,17 @@ def load(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def _complaint(certificate: Path, key: Path, reason: str | None) -> str:
+    if _CERTIFICATE in _text(certificate) and _KEY not in _text(key):
+        alone = "not a certificate and its key, since " if key == certificate else ""
+        return f"{key}: {alone}no private key is in it; name the file that has it by tls.key"
     if reason in _NOT_ITS_KEY:
         return f"{key}: not the key of {certificate}; tls.key names the one it was made with"
     text = f"{certificate}, {key}: not a certificate and its key, in PEM and without a password"
     return f"{text} ({reason.lower().replace('_', ' ')})" if reason else text
+
+
+def _text(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def expires(certificate: Path) -> datetime:

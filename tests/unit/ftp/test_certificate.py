@@ -68,6 +68,13 @@ def test_garbage_is_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
     assert "not a certificate and its key" in complaint(files[0], files[0])
 
 
+def test_key_that_is_missing_is_asked_for_by_its_name(files: tuple[Path, Path]) -> None:
+    for key in (None, files[0]):
+        pair = TlsSection(certificate=str(files[0]), key=str(key or "")).files()
+        assert pair is not None
+        assert complaint(*pair).endswith("no private key is in it; name the file that has it by tls.key")
+
+
 def test_missing_files_are_named(files: tuple[Path, Path], tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     for pair in ((missing, files[1]), (files[0], missing)):

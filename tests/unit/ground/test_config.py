@@ -297,6 +297,12 @@ def test_whatever_value_a_key_has_it_is_taken_or_refused_in_one_line(value: str)
                 assert f"{section.name}.{key.name}" in str(refused) or "nested too deep" in str(refused)
 
 
+def test_both_kinds_of_tls_need_a_port_of_their_own() -> None:
+    text = '[ftp]\nport = 990\n[tls]\ncertificate = "/c"\nimplicit = true\n'
+    assert refusal(text) == "my.toml: tls.implicit_port: expected another port than ftp.port"
+    assert config.parse(text.replace("implicit = true", ""), "my.toml").ftp.port == 990
+
+
 def test_more_slots_than_any_host_has_are_refused() -> None:
     assert refusal("[runner]\nslots = 1000000000") == "my.toml: runner.slots: expected a whole number <= 1000"
 
@@ -310,6 +316,9 @@ def test_more_slots_than_any_host_has_are_refused() -> None:
         ('sendmail = "/x"\noperators = ["a@b", "b"]', "notify.operators: expected a mail address, such as ops@"),
         ('sender = "a@b\\nBcc: c@d"', "notify.sender: expected a mail address"),
         ('smtp = "a:1"\nsmtp_tls = "none"\nsmtp_user = "c"', "notify.smtp_user: expected TLS (notify.smtp_tls)"),
+        ('smtp_user = "c"', "notify.smtp_user: expected notify.smtp beside it"),
+        ('smtp = "a:1"\nsmtp_password_file = "/p"', "notify.smtp_password_file: expected notify.smtp_user beside it"),
+        ('webhook_secret_file = "/p"', "notify.webhook_secret_file: expected notify.webhook beside it"),
         ('webhook = "ftp://a/b"', "notify.webhook: expected an address such as"),
         ('webhook = "https://a/b c"', "notify.webhook: expected an address such as"),
         ('smtp_tls = "ssl"', 'notify.smtp_tls: expected one of "none", "starttls", "tls"'),
