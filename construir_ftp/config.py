@@ -27,12 +27,16 @@ Filesystems = Annotated[tuple[Literal["ext2", "ext3", "ext4", "btrfs", "xfs"], .
 class SpoolSection(Section, frozen=True):
     """Where jobs live, and the free space kept clear of uploads."""
 
+    paths: ClassVar = ("path",)
+
     path: str = ""
     min_free: Size = Size.parse("2GiB")
 
 
 class ImagesSection(Section, frozen=True):
     """Base images: where they live, which are used, where mmdebstrap takes packages from."""
+
+    paths: ClassVar = ("path", "keyring", "ubuntu_keyring")
 
     path: str = ""
     default: str = "bookworm-amd64"
@@ -50,6 +54,7 @@ class ImagesSection(Section, frozen=True):
 class FtpSection(Section, frozen=True):
     """The FTP server."""
 
+    paths: ClassVar = ("users",)
     above_zero: ClassVar = (
         "max_upload",
         "max_waiting",
@@ -87,6 +92,8 @@ class FtpSection(Section, frozen=True):
 class TlsSection(Section, frozen=True):
     """TLS for the FTP server; none without a certificate."""
 
+    paths: ClassVar = ("certificate", "key")
+
     certificate: str = ""
     key: str = ""
     require_tls: bool = False
@@ -120,6 +127,7 @@ class GateSection(Section, frozen=True):
 class MachineSection(Section, frozen=True):
     """The virtual machine a job runs in."""
 
+    programs: ClassVar = ("qemu",)
     above_zero: ClassVar = ("memory", "scratch", "timeout", "idle_timeout", "boot_timeout", "mount_timeout")
 
     qemu: str = ""
@@ -186,6 +194,8 @@ class ResultsSection(Section, frozen=True):
 
 class TrustSection(Section, frozen=True):
     """The key that results are signed with, and who signs; see trust."""
+
+    paths: ClassVar = ("key",)
 
     key: str = ""
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.-]*\Z")] = ""
@@ -270,10 +280,12 @@ class Config(Section, frozen=True):
 
 
 def load(path: Path | None) -> Config:
-    """Read a configuration file; without one, every default. Raises ConfigError."""
-    return parse(read_text(path), str(path)) if path else Config()
+    """Read a configuration file; without one, every default. A path in it that is not absolute begins in the file's
+    directory. Raises ConfigError.
+    """
+    return parse_section(read_text(path), str(path), Config, path.absolute().parent) if path else Config()
 
 
 def parse(text: str, source: str) -> Config:
-    """Read the text of a configuration file; `source` is what errors call it. Raises ConfigError."""
+    """Read the text of a configuration that is in no file; `source` is what errors call it. Raises ConfigError."""
     return parse_section(text, source, Config)

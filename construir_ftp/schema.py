@@ -70,6 +70,10 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     above_zero: ClassVar[tuple[str, ...]] = ()
     shapes: ClassVar[Mapping[str, Shape]] = {}
+    # The keys that name a file or a directory; and those that name a program, or begin with one, which is looked for
+    # on the PATH unless there is a slash in it.
+    paths: ClassVar[tuple[str, ...]] = ()
+    programs: ClassVar[tuple[str, ...]] = ()
     # How long a line may become that tells several mistakes; a single one has _MESSAGE_CHARACTERS at most.
     told_characters: ClassVar[int] = 1500
     # Where whoever wrote the file finds every key there is.
@@ -101,13 +105,15 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
-def parse_section(text: str, source: str, kind: type[S]) -> S:
-    """Read TOML that is to be a `kind`; `source` is what errors call it.
+def parse_section(text: str, source: str, kind: type[S], directory: Path | None = None) -> S:
+    """Read TOML that is to be a `kind`; `source` is what errors call it, `directory` where its relative paths begin.
 
     Raises ConfigError, whose message is one printable line whatever the text holds.
     """
     try:
         table = loads(text)
+        if directory is not None:
+            _locate(table, kind, directory)
         if found := list(itertools.islice(_mistakes(table, kind, kind), _MOST_MISTAKES + 1)):
             raise ConfigError(f"{one_line(source)}: {_told(found, kind)}")
         return convert(table, kind)
@@ -117,6 +123,24 @@ def parse_section(text: str, source: str, kind: type[S]) -> S:
         raise ConfigError(f"{one_line(source)}: {_in_short(_plainly(str(error), kind))}") from error
     except ValueError as error:
         raise ConfigError(f"{one_line(source)}: not valid TOML: {_in_short(str(error))}") from error
+
+
+def _locate(table: dict[str, Any], kind: type[Section], directory: Path) -> None:
+    """Make paths absolute that begin in a directory."""
+    for field in msgspec.structs.fields(kind):
+        value = table.get(field.name)
+        if isinstance(value, dict) and isinstance(field.type, type) and issubclass(field.type, Section):
+            _locate(value, field.type, directory)
+        elif isinstance(value, str) and value and field.name in kind.paths:
+            table[field.name] = str(directory / value)
+        elif field.name in kind.programs and field.name in table:
+            table[field.name] = _located_program(value, directory)
+
+
+def _located_program(value: object, directory: Path) -> object:
+    if isinstance(value, list) and value:
+        return [_located_program(value[0], directory), *value[1:]]
+    return str(directory / value) if isinstance(value, str) and "/" in value else value
 
 
 # -- what is wrong -----------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ _BESIDE = {
 class NotifySection(Section, frozen=True):
     """Who is told of what, and how; see news."""
 
+    paths: ClassVar = ("smtp_password_file", "webhook_secret_file")
+    programs: ClassVar = ("sendmail", "command")
     shapes: ClassVar = {"operators": ADDRESS, "sender": ADDRESS, "smtp": HOST_AND_PORT, "webhook": WEB_ADDRESS}
 
     operators: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class NotifySection(Section, frozen=True):
 class SiteSection(Section, frozen=True):
     """The pages, and where `construir serve web` has them; see site."""
 
+    paths: ClassVar = ("path",)
+
     path: str = ""
     title: str = "Construir"
     url: str = ""
@@ -70,6 +74,7 @@ class SiteSection(Section, frozen=True):
 class NodesSection(Section, frozen=True):
     """What nodes owe the front, and where those of other computers have the disks of their jobs; see nodes."""
 
+    paths: ClassVar = ("scratch",)
     above_zero: ClassVar = ("lease", "renew")
 
     lease: Duration = Duration.parse("1min")
@@ -86,6 +91,7 @@ class NodesSection(Section, frozen=True):
 class SlurmSection(Section, frozen=True):
     """Where nodes come from that Slurm starts, and how many; see slurm."""
 
+    programs: ClassVar = ("command",)
     above_zero: ClassVar = ("time", "drain", "every", "memory")
 
     max_pilots: Count = 0

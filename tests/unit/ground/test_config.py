@@ -261,6 +261,51 @@ def test_configured_paths_win() -> None:
     assert (read.spool_path(), read.images_path(), read.users_path()) == (Path("/a"), Path("/b"), Path("/c"))
 
 
+# Keys whose text names no file of this computer.
+_NO_PATHS = {
+    "images": {"default", "mirror", "ubuntu_mirror", "snapshot_mirror", "uml_source"},
+    "ftp": {"address", "passive_ports", "masquerade_address"},
+    "trust": {"name"},
+    "notify": {"smtp", "smtp_user", "sender", "webhook", "server"},
+    "site": {"title", "url", "address"},
+    "slurm": {"partition", "account"},
+}
+
+
+def test_every_path_of_the_configuration_begins_where_its_file_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the current directory is, and whichever key it is: one that is added has to be named here or there."""
+    alone = {"tls.key": 'certificate = "x"\n', "notify.smtp_password_file": 'smtp = "a:1"\nsmtp_user = "u"\n'}
+    alone["notify.webhook_secret_file"] = 'webhook = "https://a/b"\n'
+    (tmp_path / "etc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = Path("etc/my.toml")
+    for section in msgspec.structs.fields(Config):
+        texts = {field.name for field in msgspec.structs.fields(section.type) if field.type is str}
+        assert texts - _NO_PATHS.get(section.name, set()) <= {*section.type.paths, *section.type.programs}
+        for key in (*section.type.paths, *section.type.programs):
+            before = f"[{section.name}]\n{alone.get(f'{section.name}.{key}', '')}"
+            form = '["{}", "b/c"]' if key == "command" else '"{}"'
+            for given, meant in (("a/../b", tmp_path / "etc/a/../b"), ("/a/b", Path("/a/b"))):
+                file.write_text(f"{before}{key} = {form.format(given)}\n")
+                found = getattr(getattr(config.load(file), section.name), key)
+                assert found == ((str(meant), "b/c") if key == "command" else str(meant))
+            file.write_text(f"{before}{key} = {form.format('word')}\n")
+            found = getattr(getattr(config.load(file), section.name), key)
+            is_program = key in section.type.programs
+            expected = "word" if is_program else str(tmp_path / "etc/word")
+            assert found == ((expected, "b/c") if key == "command" else expected)
+
+
+def test_wrong_types_in_the_place_of_paths_are_told_as_ever(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    for text in ("spool = 1", "[spool]\npath = 1", "[notify]\ncommand = [1]", "[notify]\ncommand = 'x'", "[ftp.users]"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match="expected"):
+            config.load(file)
+
+
 def test_users_file_is_in_the_spool_unless_configured() -> None:
     assert config.parse('[spool]\npath = "/a"', "my.toml").users_path() == Path("/a/users.toml")
 
