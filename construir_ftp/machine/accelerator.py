@@ -7,10 +7,12 @@ is booted under a deadline, once for each host kernel and guest kernel, with QEM
 the processor.
 """
 
+import grp
 import hashlib
 import logging
 import os
 import platform
+import pwd
 import socket
 from pathlib import Path
 
@@ -78,10 +80,38 @@ def remedy(machine: MachineSection, architecture_name: str, device: Path = DEVIC
         where = "in the firmware, or for this machine if it is a virtual one"
         return f"switch virtualisation on {where}; then load kvm_intel or kvm_amd with modprobe"
     if not os.access(device, os.R_OK | os.W_OK):
-        return f"let this user open {device}: usermod --append --groups GROUP USER, with its group; then log in again"
+        return f"let this user open {device}, as root: {_by_its_group(device, os.geteuid())}; then log in again"
     if os.geteuid() == 0 and not _opens_to_jails(device):
-        return f"let machines, which have a uid of their own, open it: chgrp kvm {device} && chmod 660 {device}"
+        return f"let machines, which have a uid of their own, open it: {_by_its_group(device)}"
     return f"{device} opens, but boots nothing: see whether another kernel of this host does better"
+
+
+def _by_its_group(device: Path, uid: int = 0) -> str:
+    """The commands that open the device to a group, and bring the user into that: its own, else Debian's group kvm."""
+    status = device.stat()
+    group, steps = _name(status.st_gid), []
+    if not group:
+        group = "kvm"
+        if not _is_group(group):  # udev of the next boot goes by it
+            steps.append(f"groupadd --system {group}")
+        steps.append(f"chgrp {group} {device}")
+    if status.st_mode & 0o060 != 0o060:
+        steps.append(f"chmod 660 {device}")
+    if uid:
+        steps.append(f"usermod --append --groups {group} {pwd.getpwuid(uid).pw_name}")
+    return " && ".join(steps)
+
+
+def _name(gid: int) -> str:
+    """What a group is called; empty for root's, and for one that has no name here."""
+    try:
+        return grp.getgrgid(gid).gr_name if gid else ""
+    except KeyError:
+        return ""
+
+
+def _is_group(name: str) -> bool:
+    return any(group.gr_name == name for group in grp.getgrall())
 
 
 def _opens_to_jails(device: Path) -> bool:
