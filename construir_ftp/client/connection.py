@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from construir_ftp.client import handshake
 from construir_ftp.client.address import ANONYMOUS, Address, Credentials
 from construir_ftp.client.control_connection import BoundedFTP
 from construir_ftp.errors import (
@@ -38,8 +39,8 @@ _SAID_CHARACTERS = 500
 
 # How servers say that they take a login over TLS only: with codes for everything, and in words that have one of these.
 _WANTS_TLS = re.compile(r"\b(TLS|SSL|encryption)\b", re.IGNORECASE)
-# How OpenSSL calls an answer that is no TLS; the later one since 3.2.
-_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+# A server greets at once; one that has not by then may wait for a client that speaks TLS.
+_SILENCE_S = 5.0
 
 # What a connection that is gone looks like, at whichever end it went. A server that stops says 421, one that lost the
 # data connection 425 or 426.
@@ -78,17 +79,47 @@ class Remote(msgspec.Struct, frozen=True):
 
     def _connect(self) -> ftplib.FTP:
         """A connection whose greeting is read, under TLS if it has to be."""
+        if self.tls == "never" and self.address.scheme != "ftps":
+            return self._begun(BoundedFTP(timeout=self.timeout_s))
+        try:
+            return self._secured(self._context())
+        except ConfigError as refused:
+            if handshake.is_for_another_name(refused.__cause__):
+                raise handshake.other_name(self.address, self._names()) from refused
+            raise
+
+    def _names(self) -> list[str]:
+        """What a certificate is for that is proved but for the name; nobody logs in."""
+        context = self._context()
+        context.check_hostname = False
+        try:
+            with self._secured(context) as ftp:
+                return handshake.names(ftp.sock) if isinstance(ftp.sock, ssl.SSLSocket) else []
+        except (ConstruirError, *LOST):
+            return []
+
+    def _secured(self, context: ssl.SSLContext) -> ftplib.FTP:
         address = self.address
         if address.scheme == "ftps":
-            return _begun(_Protected(self._context(), self.timeout_s, is_implicit=True), address)
+            return self._begun(_Protected(context, self.timeout_s, is_implicit=True))
         is_required = self.tls == "required" or address.scheme == "ftpes"
-        if self.tls == "never":
-            return _begun(BoundedFTP(timeout=self.timeout_s), address)
-        ftp = _Protected(self._context(), self.timeout_s)
-        _begun(ftp, address)
+        ftp = _Protected(context, self.timeout_s)
+        self._begun(ftp)
         try:
             if is_required or _offers_tls(ftp):
                 _protect(ftp, address)
+        except BaseException:
+            ftp.close()
+            raise
+        return ftp
+
+    def _begun(self, ftp: BoundedFTP) -> ftplib.FTP:
+        silence_s = min(_SILENCE_S, self.timeout_s / 2)
+        if self.address.scheme != "ftps":
+            ftp.when_silent = silence_s, lambda: handshake.demand_clear(self.address, silence_s)
+        try:
+            with handshake.proving(self.address):
+                ftp.connect(self.address.host, self.address.port)
         except BaseException:
             ftp.close()
             raise
@@ -153,16 +184,6 @@ class _Protected(BoundedFTP, ftplib.FTP_TLS):
         return data, size_bytes
 
 
-def _begun(ftp: ftplib.FTP, address: Address) -> ftplib.FTP:
-    try:
-        with _proving(address):
-            ftp.connect(address.host, address.port)
-    except BaseException:
-        ftp.close()
-        raise
-    return ftp
-
-
 def _offers_tls(ftp: ftplib.FTP) -> bool:
     try:
         return bool(re.search(r"^ AUTH TLS", ftp.sendcmd("FEAT"), re.MULTILINE | re.IGNORECASE))
@@ -172,30 +193,12 @@ def _offers_tls(ftp: ftplib.FTP) -> bool:
 
 def _protect(ftp: "_Protected", address: Address) -> None:
     try:
-        with _proving(address):
+        with handshake.proving(address):
             ftp.auth()
     except ftplib.error_perm as refused:
         raise ConfigError(
             f"{address} speaks no TLS ({said(refused)}); to speak to it in clear: {address.in_clear()} --tls never"
         ) from refused
-
-
-@contextmanager
-def _proving(address: Address) -> Iterator[None]:
-    try:
-        yield
-    except ssl.SSLCertVerificationError as unproved:
-        remedy = "name its authority with --ca-file or CONSTRUIR_CAFILE"
-        raise ConfigError(
-            f"the certificate of {address} can't be proved ({unproved.verify_message}); {remedy}"
-        ) from unproved
-    except ssl.SSLError as other:
-        if address.scheme != "ftps" or other.reason not in _NO_TLS:
-            raise
-        # What speaks FTP there says so in clear, before anything else.
-        clear = f"ftp://{str(address).partition('://')[2]}"
-        remedy = f"if it speaks FTP: {clear}, which uses TLS where it is offered"
-        raise ConfigError(f"{address} speaks no TLS from the beginning; {remedy}") from other
 
 
 # -- what failures mean --------------------------------------------------------------------------------------

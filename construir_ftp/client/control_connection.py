@@ -6,7 +6,9 @@ sense. What is beyond that is an AnswerError, which no patience tries again.
 
 import ftplib
 import re
+import select
 import time
+from collections.abc import Callable
 
 from construir_ftp.errors import AnswerError
 
@@ -23,6 +25,17 @@ class BoundedFTP(ftplib.FTP):
     """A session whose replies end. The time-out of the control connection's socket is that of a whole reply."""
 
     _unread = b""
+    # What to do if no greeting has come after so many seconds, before it is waited for any longer.
+    when_silent: tuple[float, Callable[[], None]] | None = None
+
+    def getresp(self) -> str:
+        """A reply; connect() asks for the greeting by it."""
+        if self.welcome is None and self.when_silent is not None:
+            assert self.sock is not None
+            silence_s, do = self.when_silent
+            if not select.select([self.sock], [], [], silence_s)[0]:
+                do()
+        return super().getresp()
 
     def getmultiline(self) -> str:
         """One reply, its lines divided by \\n (RFC 959, 4.2). Raises AnswerError, EOFError, TimeoutError."""

@@ -284,8 +284,22 @@ def test_a_certificate_that_cant_be_proved_ends_it_before_the_password(protected
 
 
 def test_a_certificate_for_another_host_proves_nothing(protected: House, certificate: Path, small: JobFile) -> None:
-    with pytest.raises(ConfigError, match="can't be proved"):
-        send(at(protected.server.address[1], "127.1", ca_file=certificate), small)
+    for scheme, port in (("ftp", protected.server.address[1]), ("ftps", protected.server.implicit_port or 0)):
+        with pytest.raises(ConfigError, match="can't be proved") as refused:
+            send(at(port, "127.1", scheme=scheme, ca_file=certificate), small)
+        assert str(refused.value).endswith(
+            "it is for localhost, 127.0.0.1, 0:0:0:0:0:0:0:1, and not for 127.1;"
+            " name the server by a name that its certificate has"
+        )
+    assert not protected.spool.names("queue")
+
+
+def test_tls_that_begins_at_once_is_told_to_who_waits_for_a_greeting(protected: House, small: JobFile) -> None:
+    port = protected.server.implicit_port or 0
+    for tls in ("auto", "required", "never"):
+        with pytest.raises(ConfigError) as refused:
+            send(at(port, "localhost", tls=tls), small)
+        assert str(refused.value).endswith(f" speaks TLS from the beginning; that is: ftps://localhost:{port}")
 
 
 def test_tls_that_is_required_is_not_done_without(house: House, certificate: Path, small: JobFile) -> None:
