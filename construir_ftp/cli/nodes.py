@@ -48,7 +48,7 @@ def serve_node(settings: Config, name: str | None, slots: int | None) -> None:
     if slots is not None:
         settings = msgspec.structs.replace(settings, runner=msgspec.structs.replace(settings.runner, slots=slots))
     manager = Manager.of(os.environ)
-    watch = Watch(manager.ready, manager.alive, manager.alive_every_s)
+    watch = Watch(manager.ready, manager.alive, manager.alive_every_s, manager.patient)
     with supervisor.listening() as stop:
         is_over = False
         while not is_over:

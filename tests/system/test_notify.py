@@ -33,9 +33,10 @@ def part(
     """A part that somebody has started who listens; ended by SIGTERM when the context is left."""
     config, spool = place / "construir.toml", place / "spool"
     config.write_text(f'{settings}[notify]\ncommand = ["true"]\n[slurm]\nmax_pilots = 1\n')
-    spool.mkdir()
+    Spool.prepare(spool)
     (spool / "users.toml").write_text(users_text("alice"))
-    argv = [sys.executable, "-m", "construir_ftp", "serve", name, "--port=0", f"--config={config}", f"--spool={spool}"]
+    argv = [sys.executable, "-m", "construir_ftp", "serve", *name.split(), "--port=0"]
+    argv += [f"--config={config}", f"--spool={spool}"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(place / "notify"))
         manager.settimeout(LONG_S)
@@ -129,3 +130,10 @@ def test_runner_asks_for_patience_while_it_tries_whether_machines_come_up_again(
     assert watchdog
     assert int(watchdog[1]) / 1e6 > ended_s - begun_s
     assert usual == b"WATCHDOG_USEC=%d" % (WATCHDOG_S * 1e6)
+
+
+def test_node_asks_for_patience_as_the_runner_does(tmp_path: Path, base: BaseImage) -> None:
+    with part("node --name=far", tmp_path, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6))) as (manager, _):
+        heard_until(manager, b"EXTEND_TIMEOUT_USEC=")
+        heard_until(manager, b"READY=1")
+        heard_until(manager, b"WATCHDOG=1")
