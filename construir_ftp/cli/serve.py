@@ -200,6 +200,7 @@ def _serve_web(settings: Config, port: int | None) -> None:
     except ImportError as error:
         raise MissingLibraryError("construir serve web", "waitress") from error
     address, chosen = settings.site.address, settings.site.port if port is None else port
+    manager = Manager.of(os.environ)
     with supervisor.listening() as stop:
         with stop.interrupting():
             _wait_for_pages(settings.site_path())
@@ -207,8 +208,8 @@ def _serve_web(settings: Config, port: int | None) -> None:
             log.info("pages on %s", web.url)
             if not (settings.site_path() / INDEX).exists():
                 log.info("there are none in %s yet; they are written by: construir serve", settings.site_path())
-            Manager.of(os.environ).ready()
-            web.run(stop.socket)
+            manager.ready()
+            web.run(stop.socket, manager.alive, manager.alive_every_s)
 
 
 def _wait_for_pages(site: Path) -> None:

@@ -11,10 +11,12 @@ Each path is walked name by name, and no symbolic link is followed but done/ its
 import email.utils
 import errno
 import logging
+import math
 import os
 import re
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import IO, Any, NamedTuple
 import waitress
 from waitress import wasyncore
 
-from construir_ftp.errors import ConfigError
+from construir_ftp.errors import ConstruirError, MissingError
 from construir_ftp.site.connections import Connection
 from construir_ftp.site.tree import INDEX
 from construir_ftp.trust.key_place import REVOKED, SIGNERS
@@ -200,7 +202,20 @@ def _plainly(start: _Start, line: str, more: Iterable[tuple[str, str]] = (), exp
 
 
 class _Stop(wasyncore.dispatcher):  # type: ignore[misc] # waitress is untyped
-    """Ends the loop that it is in once a socket is readable."""
+    """Ends the loop that it is in once a socket is readable. While the loop goes on, `alive` is called so often."""
+
+    def __init__(
+        self, stop: socket.socket, watched: dict[int, Any], alive: Callable[[], object], every_s: float
+    ) -> None:
+        super().__init__(stop, watched)
+        self._alive, self._every_s, self._told_s = alive, every_s, time.monotonic()
+
+    def readable(self) -> bool:
+        # The loop asks each time before it waits, which it does for a second at most.
+        if time.monotonic() >= self._told_s + self._every_s:
+            self._told_s = time.monotonic()
+            self._alive()
+        return True
 
     def writable(self) -> bool:
         return False
@@ -231,9 +246,9 @@ class Web:
         )
         self._server.channel_class = Connection
 
-    def run(self, stop: socket.socket) -> None:
-        """Serve, in this thread, until `stop` is readable."""
-        _Stop(stop.dup(), self._watched)
+    def run(self, stop: socket.socket, alive: Callable[[], object] = bool, every_s: float = math.inf) -> None:
+        """Serve, in this thread, until `stop` is readable; `alive` is called so often, but once a second at most."""
+        _Stop(stop.dup(), self._watched, alive, every_s)
         self._server.run()
 
     def close(self) -> None:
@@ -244,15 +259,18 @@ class Web:
 
 @contextmanager
 def listening(site: Path, host: str, port: int) -> Iterator[Web]:
-    """A server of a site's directory. Raises ConfigError where there is none, or the address can't be listened on."""
+    """A server of a site's directory. Raises MissingError where there is none, ConstruirError for a bad address.
+
+    Neither is a ConfigError: both may be otherwise a moment later.
+    """
     if not site.is_dir():
-        raise ConfigError(f"there are no pages at {site}; they are written by: construir serve")
+        raise MissingError(f"there are no pages at {site}; they are written by: construir serve")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.create_server(where[:2], family=family)
     except OSError as error:
         # Python adds the address to the words of bind(2).
         why = str(error.strerror).partition(" (while attempting")[0]
-        raise ConfigError(f"site.address {host}, site.port {port}: {why}; choose others") from error
+        raise ConstruirError(f"site.address {host}, site.port {port}: {why}; choose others") from error
     with sock, closing(Web(sock, site)) as web:
         yield web

@@ -34,6 +34,7 @@ def part(
     config, spool = place / "construir.toml", place / "spool"
     config.write_text(f'{settings}[notify]\ncommand = ["true"]\n[slurm]\nmax_pilots = 1\n')
     Spool.prepare(spool)
+    (spool / "site").mkdir()
     (spool / "users.toml").write_text(users_text("alice"))
     argv = [sys.executable, "-m", "construir_ftp", "serve", *name.split(), "--port=0"]
     argv += [f"--config={config}", f"--spool={spool}"]
@@ -50,14 +51,14 @@ def part(
                 assert process.wait(LONG_S) == 0
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", (*PARTS, "web"))
 def test_each_part_says_that_it_is_ready_and_then_that_it_is_alive(name: str, tmp_path: Path) -> None:
     with part(name, tmp_path, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6))) as (manager, _):
         told = {manager.recv(100) for _ in range(6)}
     assert told >= {b"READY=1", b"WATCHDOG=1"}
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", (*PARTS, "web"))
 def test_one_that_is_stopped_in_its_tracks_tells_nothing(name: str, tmp_path: Path) -> None:
     with part(name, tmp_path, WATCHDOG_USEC=str(int(WATCHDOG_S * 1e6))) as (manager, process):
         while manager.recv(100) != b"WATCHDOG=1":

@@ -31,14 +31,14 @@ def test_the_web_server_says_what_is_wrong_with_its_address(tmp_path: Path) -> N
     config = tmp_path / "construir.toml"
     config.write_text(f'[site]\npath = "{tmp_path}"\naddress = "192.0.2.1"\n')
     said = construir("serve", "web", f"--config={config}")
-    assert said.returncode == 78
+    assert said.returncode == 1, "it may be this computer's later"
     assert "site.address 192.0.2.1, site.port 8021: Cannot assign requested address; choose others" in said.stderr
     assert len(said.stderr.splitlines()) == 1
 
 
 def test_the_web_server_says_where_pages_come_from_where_there_are_none(tmp_path: Path) -> None:
     said = construir("serve", "web", f"--spool={tmp_path}")
-    assert said.returncode == 78
+    assert said.returncode == 66
     waits, ends = said.stderr.splitlines()
     assert waits.endswith(f"no pages at {tmp_path}/site yet; waiting 10 s for construir serve to write them")
     assert ends == f"construir: there are no pages at {tmp_path}/site; they are written by: construir serve"
