@@ -29,7 +29,7 @@ def test_each_part_has_a_unit_and_so_have_the_web_server_and_a_node() -> None:
 
 def test_a_node_is_kept_from_what_a_runner_is_kept_from() -> None:
     services = [unit(PROJECT / "deploy" / "systemd" / f"construir-{part}.service")["Service"] for part in _TAKE_JOBS]
-    apart = {"ExecStart", "LoadCredential", "StateDirectory", "StateDirectoryMode"}
+    apart = {"ExecStart", "LoadCredential", "StateDirectory", "StateDirectoryMode", "RestartPreventExitStatus"}
     runner, node = ({key: said for key, said in service.items() if key not in apart} for service in services)
     assert node == runner
 
@@ -39,4 +39,15 @@ def test_the_target_starts_and_stops_each_part(part: str) -> None:
     said = unit(PROJECT / "deploy" / "systemd" / f"construir-{part}.service")
     assert said["Unit"]["PartOf"] == said["Install"]["WantedBy"] == "construir.target"
     assert said["Service"]["Type"] == "notify"
+    assert int(said["Service"]["WatchdogSec"]) > 0
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_a_part_ends_for_good_by_a_wrong_configuration_and_by_nothing_that_may_pass(path: Path) -> None:
+    said = unit(path)
+    assert "78" in said["Service"]["RestartPreventExitStatus"].split()
+    assert said["Service"]["Restart"] in ("always", "on-failure")
+    assert said["Unit"]["StartLimitIntervalSec"] == "0"
+    # As an old computer takes where all of them start at once.
+    assert int(said["Service"]["TimeoutStartSec"]) >= 300
     assert int(said["Service"]["WatchdogSec"]) > 0
