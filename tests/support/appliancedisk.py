@@ -14,8 +14,13 @@ from typing import Any
 from tests.support import ports
 from tests.support.selfboot import UEFI
 
-# A whole Debian boots, under emulation, and beside other tests.
-BOOT_S = 1500
+# A whole Debian boots, under emulation: up to its first screen it takes some 230 s of processor time, of which a busy
+# host gives it a tenth.
+BOOT_S = 3600
+# In which its network knows the computer that it is emulated on, and gives it its own address.
+_ADDRESS = "10.0.2.15"
+_OUTSIDE = "10.0.2.2"
+_LOOK_S = 10
 
 
 class Console:
@@ -68,28 +73,61 @@ class Computer:
 
 
 class Active(ftplib.FTP):
-    """A client to which data connections come: from the computer's network to this one, which it knows as 10.0.2.2."""
+    """A client to which data connections come: from the computer's network to this one."""
 
     def makeport(self) -> socket.socket:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.settimeout(BOOT_S)
         high, low = divmod(listener.getsockname()[1], 256)
-        self.sendcmd(f"PORT 10,0,2,2,{high},{low}")
+        self.sendcmd(f"PORT {_OUTSIDE.replace('.', ',')},{high},{low}")
         return listener
+
+
+@contextmanager
+def _session(computer: Computer, name: str, password: str) -> Iterator[Active]:
+    with Active(timeout=BOOT_S) as ftp:
+        ftp.connect("127.0.0.1", computer.port)
+        ftp.set_pasv(False)
+        ftp.login(name, password)
+        yield ftp
 
 
 def send(computer: Computer, password: str, upload: Path) -> str:
     """Send a job as the first contributor; the reply."""
-    with Active(timeout=BOOT_S) as ftp, upload.open("rb") as file:
-        ftp.connect("127.0.0.1", computer.port)
-        ftp.set_pasv(False)
-        ftp.login("first", password)
+    with _session(computer, "first", password) as ftp, upload.open("rb") as file:
         return ftp.storbinary(f"STOR /queue/{upload.name}", file)
 
 
+def output(computer: Computer, job: str) -> list[str]:
+    """What a job has printed, as anyone can read it once it is done; waits for that."""
+    deadline_s = time.monotonic() + BOOT_S
+    while True:
+        said: list[str] = []
+        with _session(computer, "anonymous", "nobody@") as ftp:
+            if job in ftp.nlst("/done"):
+                ftp.retrlines(f"RETR /done/{job}/output.log", said.append)
+                return said
+        assert time.monotonic() < deadline_s, f"{job} is not done: {computer.console.answer('construir status')}"
+        time.sleep(_LOOK_S)
+
+
+def wait_until_shown(console: Console, waiting: int = 0) -> None:
+    """Until the screen shows its address, what runs, and so many jobs that wait."""
+    console.expect(rf"ftp://{re.escape(_ADDRESS)}/")
+    console.expect("the appliance runs, in parts: ftp, runner")
+    console.expect(rf"queue +{waiting}\b")
+    console.expect("Enter: log in")
+
+
+def log_in(console: Console, password: str) -> None:
+    """As the administrator, with the password that the screen has shown; then the doors are open."""
+    console.log_in(password)
+    console.answer("until systemctl --quiet is-active construir-ftp; do sleep 1; done")
+
+
 @contextmanager
-def switched_on(disk: Path, *, uefi: bool = False) -> Iterator[Computer]:
-    """Start a computer with this disk (qcow2), which it may change; off at the end."""
+def switched_on(disk: Path, stick: Path, *, uefi: bool = False) -> Iterator[Computer]:
+    """Start a computer with this disk (qcow2), which it may change, and a stick that it may read; off at the end."""
     port = ports.free()
     ours, theirs = socket.socketpair()
     argv: list[Any] = ["qemu-system-x86_64", "-M", "q35", "-cpu", "max", "-smp", "2", "-m", "4096M", "-nodefaults"]
@@ -102,6 +140,8 @@ def switched_on(disk: Path, *, uefi: bool = False) -> Iterator[Computer]:
         "chardev:serial",
         "-drive",
         f"file={disk},format=qcow2,if=virtio,cache=unsafe",
+        "-drive",
+        f"file={stick},format=raw,if=virtio,readonly=on",
     ]
     with ExitStack() as stack:
         stack.callback(ours.close)

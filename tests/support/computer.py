@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from construir_ftp.image.baseimage import BaseImage
 from tests.support.webservers import PROGRAMS
 
 SUITES = ("bookworm", "trixie")
@@ -121,6 +122,15 @@ def make_disk(source: Path, disk: Path, spare_mib: int) -> None:
     used = subprocess.run(["du", "-sm", source], check=True, capture_output=True, text=True).stdout
     size_mib = int(used.split()[0]) * 5 // 4 + spare_mib
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", source, disk, f"{size_mib}M"], check=True)
+
+
+def copy_image(base: BaseImage, images: Path) -> None:
+    """The version of a base image that is used, alone, in another directory of base images."""
+    version = base.path.resolve()
+    copy = images / version.relative_to(version.parents[2])
+    copy.parent.mkdir(parents=True)
+    subprocess.run(["cp", "--archive", "--sparse=always", version, copy], check=True)
+    (images / base.name).symlink_to(copy.relative_to(images))
 
 
 class Computer:

@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from construir_ftp.image.baseimage import BaseImage
 from tests.support import appliancedisk, images, selfboot
 from tests.support.appliance import construir
 from tests.support.appliancedisk import Computer
+from tests.support.computer import copy_image, make_disk
 from tests.support.images import run
 from tests.support.places import PROJECT
 
@@ -20,6 +22,10 @@ pytestmark = pytest.mark.slow("it installs a Debian, and boots it under emulatio
 
 _BUILD_S = 3600
 _GROWN = "6G"
+# One user-mode machine, and as much time as it takes in a computer that is emulated itself.
+USER_MODE = r"""
+[machine]\naccelerator = "uml"\nwarm = false\nboot_timeout = "1h"\nmount_timeout = "1h"\n[runner]\nslots = 1\n
+""".strip()
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -54,6 +60,20 @@ def disk(packed: Path) -> Path:
     return packed.with_suffix("")
 
 
+@pytest.fixture(scope="module")
+def stick(uml_base: BaseImage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("stick")
+    copy_image(uml_base, place / "images")
+    make_disk(place / "images", place / "stick.img", 32)
+    return place / "stick.img"
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Identity]:
+    """What the computers before had, of which none may have any again."""
+    return []
+
+
 @pytest.fixture
 def upload(tmp_path: Path) -> Path:
     job = images.job_directory(tmp_path / "hello", b"#!/bin/sh\necho hello\n")
@@ -73,10 +93,10 @@ def identity(computer: Computer) -> Identity:
     """As the console shows it, and its administrator finds it."""
     console = computer.console
     fingerprint = console.expect(r"certificate ([0-9A-F:]{95})")[1]
-    contributor = console.expect(r"Contributor +first +password +(\S+)")[1]
-    administrator = console.expect(r"Administrator +root +password +(\S+)")[1]
-    console.expect("Enter: log in")
-    console.log_in(administrator)
+    contributor = console.expect(r"Contributor +first +password +(\S+)\s")[1]
+    administrator = console.expect(r"Administrator +root +password +(\S+)\s")[1]
+    appliancedisk.wait_until_shown(console)
+    appliancedisk.log_in(console, administrator)
     return Identity(
         fingerprint,
         contributor,
@@ -103,26 +123,40 @@ def test_it_is_made_alike_twice(packed: Path, tmp_path: Path) -> None:
     assert build(tmp_path / "again").read_bytes() == packed.read_bytes()
 
 
-def test_two_computers_of_bios_and_uefi_share_nothing_take_uploads_and_survive_a_power_cut(
-    disk: Path, tmp_path: Path, upload: Path
+def bring_base_image(computer: Computer, administrator: str, base: BaseImage) -> None:
+    """From the stick, where it would take hours to be built, one whose machines need no emulation."""
+    appliancedisk.log_in(computer.console, administrator)
+    for command in (
+        "systemctl stop appliance-image.timer appliance-image.service",
+        "mount -o ro /dev/vdb /mnt && cp -a --sparse=always /mnt/. /var/lib/construir/images/",
+        f"sed -i 's/^default = .*/default = \"{base.name}\"/' /etc/construir/construir.toml",
+        f"printf '\\n{USER_MODE}' >>/etc/construir/construir.toml",
+        "systemctl restart construir-runner construir-ftp",
+    ):
+        computer.console.answer(command)
+    assert computer.console.answer("systemctl is-active construir-runner construir-ftp").split() == ["active"] * 2
+
+
+@pytest.mark.parametrize("uefi", [False, True], ids=["bios", "uefi"])
+def test_computer_makes_what_is_its_own_and_after_a_power_cut_runs_the_job_that_waits(
+    disk: Path, tmp_path: Path, upload: Path, stick: Path, uml_base: BaseImage, found: list[Identity], uefi: bool
 ) -> None:
-    found = []
-    for name, uefi in (("bios", False), ("uefi", True)):
-        own = larger_copy(disk, tmp_path / name)
-        with appliancedisk.switched_on(own, uefi=uefi) as computer:
-            one = identity(computer)
-            found.append(one)
-            size = computer.console.answer("df --output=size -B1M / | tail -n 1")
-            assert int(size) > 5000, "it has grown"
-            assert computer.console.answer("test -d /sys/firmware/efi && echo uefi || echo bios") == name
-            reply = appliancedisk.send(computer, one.contributor, upload)
-            assert re.match("226 Accepted as job ", reply), reply
-            computer.cut_power()
-        if uefi:
-            with appliancedisk.switched_on(own, uefi=uefi) as computer:
-                computer.console.expect(re.escape(one.fingerprint))
-                computer.console.expect(r"queue +1")
-                assert appliancedisk.send(computer, one.contributor, upload).startswith("226 Accepted as job ")
-    first, second = map(msgspec.structs.astuple, found)
-    assert not set(first) & set(second)
-    assert all(first)
+    own = larger_copy(disk, tmp_path / "disk")
+    with appliancedisk.switched_on(own, stick, uefi=uefi) as computer:
+        one = identity(computer)
+        size = computer.console.answer("df --output=size -B1M / | tail -n 1")
+        assert int(size) > 5000, "it has grown"
+        firmware = computer.console.answer("test -d /sys/firmware/efi && echo uefi || echo bios")
+        assert firmware == ("uefi" if uefi else "bios")
+        (waits,) = re.findall("^226 Accepted as job ([^ ,]+),", appliancedisk.send(computer, one.contributor, upload))
+        computer.cut_power()
+    with appliancedisk.switched_on(own, stick, uefi=uefi) as computer:
+        computer.console.expect(re.escape(one.fingerprint))
+        appliancedisk.wait_until_shown(computer.console, waiting=1)
+        bring_base_image(computer, one.administrator, uml_base)
+        assert appliancedisk.output(computer, waits) == ["hello"]
+        assert computer.console.answer("systemctl --failed --plain --no-legend") == ""
+    assert all(msgspec.structs.astuple(one))
+    for other in found:
+        assert not set(msgspec.structs.astuple(one)) & set(msgspec.structs.astuple(other))
+    found.append(one)
