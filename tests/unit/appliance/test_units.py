@@ -32,6 +32,7 @@ def test_a_node_is_kept_from_what_a_runner_is_kept_from() -> None:
     apart = {"ExecStart", "LoadCredential", "StateDirectory", "StateDirectoryMode", "RestartPreventExitStatus"}
     runner, node = ({key: said for key, said in service.items() if key not in apart} for service in services)
     assert node == runner
+    assert "LockPersonality" not in runner, "user-mode machines start by setarch(8), which it forbids"
 
 
 @pytest.mark.parametrize("part", PARTS)
