@@ -37,14 +37,14 @@ def run(
 def _view(readable: list[Path], place: Path) -> list[str]:
     """bubblewrap's options for a copy of the file system in which no directory on the way to these paths is closed."""
     shown = dict.fromkeys(readable, "--ro-bind") | {place: "--bind"}
-    behind = {path: closed for path in shown for closed in [_closed(path)] if closed}
-    covers = [word for closed in dict.fromkeys(behind.values()) for word in ("--tmpfs", str(closed))]
+    behind = {path: top for path in shown for top in [closed(path)] if top}
+    covers = [word for top in dict.fromkeys(behind.values()) for word in ("--tmpfs", str(top))]
     binds = [word for path in sorted(behind) for word in (shown[path], str(path), str(path))]
-    parents = {parent for path, closed in behind.items() for parent in path.parents if parent.is_relative_to(closed)}
+    parents = {parent for path, top in behind.items() for parent in path.parents if parent.is_relative_to(top)}
     opened = [word for parent in sorted(parents - behind.keys()) for word in ("--chmod", "0755", str(parent))]
     return ["bwrap", "--dev-bind", "/", "/", *covers, *binds, *opened, "--chdir", str(place), "--"]
 
 
-def _closed(path: Path) -> Path | None:
+def closed(path: Path) -> Path | None:
     """The topmost directory on the way to `path` that only its owner can enter."""
     return next((parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001), None)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from construir_ftp.image.baseimage import BaseImage
-from tests.support import appliancedisk, images, selfboot
+from tests.support import appliancedisk, images, ordinaryuser, selfboot
 from tests.support.appliance import construir
 from tests.support.appliancedisk import Computer
 from tests.support.computer import copy_image, make_disk
@@ -22,6 +22,17 @@ pytestmark = pytest.mark.slow("it installs a Debian, and boots it under emulatio
 
 _BUILD_S = 3600
 _GROWN = "6G"
+# Somebody with subordinate ids, as useradd gives them, whom this host doesn't know otherwise.
+_AS_SOMEBODY = """
+    mount -t tmpfs tmpfs /mnt && mkdir /mnt/place /mnt/home
+    for file in passwd subuid subgid; do cp /etc/$file /mnt/$file; done
+    echo somebody:x:64999:64999::/mnt/home:/bin/sh >>/mnt/passwd
+    echo somebody:1700000000:65536 | tee -a /mnt/subuid >>/mnt/subgid
+    for file in passwd subuid subgid; do mount --bind /mnt/$file /etc/$file; done
+    mount --bind "$1" /mnt/place && chown 64999:64999 /mnt/place /mnt/home
+    export HOME=/mnt/home GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+    exec setpriv --reuid 64999 --regid 64999 --clear-groups "$0" /mnt/place
+"""
 # One user-mode machine, and as much time as it takes in a computer that is emulated itself.
 USER_MODE = r"""
 [machine]\naccelerator = "uml"\nwarm = false\nboot_timeout = "1h"\nmount_timeout = "1h"\n[runner]\nslots = 1\n
@@ -39,12 +50,13 @@ class Identity(msgspec.Struct, frozen=True):
     signing_key: str
 
 
-def build(place: Path) -> Path:
-    """Make the disk by the command; the compressed one."""
+def build(place: Path, *, is_ordinary: bool = False) -> Path:
+    """Make the disk by the command, perhaps as an ordinary user, who has root to become one; the compressed one."""
     place.mkdir()
-    done = subprocess.run(
-        [PROJECT / "deploy" / "appliance", place], capture_output=True, text=True, timeout=_BUILD_S, check=False
-    )
+    argv: list[str | Path] = [PROJECT / "deploy" / "appliance", place]
+    if is_ordinary:
+        argv = ["unshare", "--mount", "--propagation=private", "sh", "-euc", _AS_SOMEBODY, *argv]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_BUILD_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(place.glob("construir-appliance_*_amd64.img.zst"))
 
@@ -119,8 +131,11 @@ def test_disk_is_small_and_holds_nothing_secret(packed: Path, disk: Path) -> Non
             selfboot.file_on_root(disk, f"/etc/construir/{secret}")
 
 
-def test_it_is_made_alike_twice(packed: Path, tmp_path: Path) -> None:
-    assert build(tmp_path / "again").read_bytes() == packed.read_bytes()
+@pytest.mark.root("it becomes another user")
+def test_an_ordinary_user_makes_the_same_again(packed: Path, tmp_path: Path) -> None:
+    if ordinaryuser.closed(PROJECT):
+        pytest.skip("the checkout is in a directory that is root's alone")
+    assert build(tmp_path / "again", is_ordinary=True).read_bytes() == packed.read_bytes()
 
 
 def bring_base_image(computer: Computer, administrator: str, base: BaseImage) -> None:
