@@ -67,7 +67,7 @@ def check(
     """
     evidence = evidence or place
     listed, signature, key = _signed_list(evidence, trusted, revoked)
-    there = set(_files(place)) - set(_SIGNED_APART)
+    there = set(_files(place, is_all=is_all)) - set(_SIGNED_APART)
     missing, added = tuple(sorted(listed.keys() - there)), sorted(there - listed.keys())
     if is_all and added:
         raise DamagedError(f"{_shown(added)} is no part of the result that was signed")
@@ -172,12 +172,24 @@ def _compare(told: Statement, result: Result, listed: dict[str, str]) -> None:
         )
 
 
-def _files(place: Path) -> Iterator[str]:
-    """The names of all that is in a directory and below, but for directories themselves."""
-    for root, directories, files in os.walk(place):
-        below = Path(root).relative_to(place).as_posix()
-        links = [name for name in directories if (Path(root) / name).is_symlink()]
-        yield from (name if below == "." else f"{below}/{name}" for name in (*files, *links))
+def _files(place: Path, *, is_all: bool) -> Iterator[str]:
+    """The names of all that is in a directory and below, but for directories themselves.
+
+    Raises DamagedError if it `is_all`, and one of them can't be looked into: its mode, or the length of its path, would
+    hide what was added. The stack is our own, since a stranger's directories may be nested as deep as they like.
+    """
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        try:
+            with os.scandir(place / above) as entries:
+                found = [(entry.is_dir(follow_symlinks=False), f"{above}{entry.name}") for entry in entries]
+        except OSError as error:
+            if is_all:
+                raise DamagedError(f"{_shown([above or place.name])} can't be looked into: {error.strerror}") from error
+            continue
+        waiting += [f"{name}/" for is_directory, name in found if is_directory]
+        yield from (name for is_directory, name in found if not is_directory)
 
 
 def _sha256(path: Path) -> str:

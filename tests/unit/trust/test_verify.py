@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from construir_ftp.trust import dsse, statement, verify
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.seal import Seal
 from tests.support import signed
+from tests.support.ordinaryuser import UID
 
 OTHER_ID = "20261129T120001Z-0000-other"
 NOTICED = (DamagedError, MissingError, UntrustedError)
@@ -70,6 +72,51 @@ def test_a_file_that_was_added_is_noticed(done: Path, seal: Seal, name: str) -> 
     (done / name).write_bytes(b"")
     with pytest.raises(DamagedError, match=r"no part of the result"):
         verify.check(done, [seal.key.public])
+
+
+@pytest.mark.parametrize(("name", "deep"), [("d", 2000), ("d" * 200, 30)], ids=["deep", "long"])
+def test_a_file_that_was_added_is_noticed_however_deep_it_lies(done: Path, seal: Seal, name: str, deep: int) -> None:
+    """Deeper than Python's stack, or than a path may be long (PATH_MAX): a copy by tar or rsync can bring either."""
+    place = os.open(done, os.O_RDONLY)
+    for _ in range(deep):
+        os.mkdir(name, dir_fd=place)
+        below = os.open(name, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(os.open("added", os.O_CREAT, dir_fd=place))
+    os.close(place)
+    try:
+        with pytest.raises(DamagedError, match=r"is no part of the result|can't be looked into: File name too long"):
+            verify.check(done, [seal.key.public])
+        assert verify.check(done, [seal.key.public], is_all=False).missing == ()
+    finally:
+        subprocess.run(["rm", "-r", done / name], check=True)  # shutil.rmtree has the same stack
+
+
+@pytest.mark.root("only root can become another user")
+def test_a_directory_that_cant_be_looked_into_hides_nothing(spool: Spool, done: Path, seal: Seal) -> None:
+    hidden = done / "hidden"
+    hidden.mkdir(mode=0o700)
+    (hidden / "added").write_bytes(b"")
+    with as_nobody(spool.path), pytest.raises(DamagedError, match="hidden/ can't be looked into: Permission denied"):
+        verify.check(done, [seal.key.public])
+    with as_nobody(spool.path):
+        verify.check(done, [seal.key.public], is_all=False)
+
+
+@contextmanager
+def as_nobody(place: Path) -> Iterator[None]:
+    """Within, this thread is another user, whom all directories above `place` let through."""
+    above = {path: path.stat().st_mode for path in (place, *place.parents)}
+    for path, mode in above.items():
+        path.chmod(mode | 0o011)
+    os.seteuid(UID)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for path, mode in above.items():
+            path.chmod(mode)
 
 
 def test_any_file_that_was_removed_is_noticed(done: Path, seal: Seal) -> None:
