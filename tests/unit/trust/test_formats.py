@@ -179,3 +179,35 @@ def test_keys_are_read_from_what_ssh_writes_and_only_those_for_results(seal: Sea
     ):
         with pytest.raises(ConfigError, match="no public key is in it"):
             keys.read(line, "it")
+
+
+@pytest.mark.parametrize(
+    ("before", "is_trusted"),
+    [
+        ("construir ", True),
+        ("\tconstruir ", True),
+        ('construir namespaces="construir,git" ', True),
+        ('"construir,ann b" valid-after="20200101",namespaces="construir" ', True),
+        ('construir valid-before="20990101Z" ', True),
+        ('construir valid-before="20200101" ', False),
+        ('construir valid-after="209901010000" ', False),
+        ('construir valid-after="2020" ', False),
+        ('construir NAMESPACES="git" ', False),
+        ("construir Cert-Authority ", False),
+        ("construir no-such-option ", False),
+        ('construir namespaces="construir ', False),
+        ("  # construir ", False),
+        ("@revoked * ", False),
+        ("construir ssh-rsa AAAA ", False),
+    ],
+)
+def test_a_line_of_signers_is_trusted_if_ssh_keygen_trusts_it(
+    seal: Seal, done: Path, tmp_path: Path, before: str, is_trusted: bool
+) -> None:
+    line = f"{before}{seal.key.public.line()}\n"
+    (tmp_path / "signers").write_text(line)
+    assert (ssh_verify(tmp_path / "signers", done).returncode == 0) == is_trusted
+    try:
+        assert (keys.read(line, "it") == [seal.key.public]) == is_trusted
+    except ConfigError as error:
+        assert not is_trusted, error
