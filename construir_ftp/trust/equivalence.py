@@ -6,13 +6,12 @@ The statement is the same, byte for byte, whoever makes it of the same runs, so 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from construir_ftp.errors import DamagedError
-from construir_ftp.jobs.result import ARTIFACTS
-from construir_ftp.trust import dsse, statement
+from construir_ftp.trust import dsse, recipe, statement
 from construir_ftp.trust.dsse import Envelope
 from construir_ftp.trust.keys import PublicKey
 from construir_ftp.trust.recipe import Recipe
@@ -47,17 +46,17 @@ def stated(runs: Sequence[Recipe], found: Comparison) -> Statement:
     """That these runs made the same artifacts. Raises DamagedError if they have none that are."""
     if not found.same:
         raise DamagedError("the runs have made no artifact alike, so there is nothing to state")
-    told = sorted({(run.run, run.builder, run.upload_sha256) for run in runs})
+    every = {(run.run, run.builder, run.upload_sha256): run for run in runs}
     return Statement(
         subject=tuple(Resource(name=name, digest=Digest(digest)) for name, digest in found.same.items()),
         predicate_type=PREDICATE,
-        predicate={
-            "runs": [
-                {"invocationId": run, "builder": {"id": builder}, "upload": upload} for run, builder, upload in told
-            ],
-            "different": list(found.different),
-        },
+        predicate={"runs": [_named(every[key]) for key in sorted(every)], "different": list(found.different)},
     )
+
+
+def _named(run: Recipe) -> dict[str, Any]:
+    """A run, as a statement has it."""
+    return {"invocationId": run.run, "builder": {"id": run.builder}, "upload": run.upload_sha256}
 
 
 def sign(place: Path, seal: "Seal", told: Statement, others: Sequence[Path] = ()) -> Envelope:
@@ -86,9 +85,12 @@ def _put(place: Path, envelopes: Sequence[Envelope]) -> dict[bytes, Envelope]:
         every = sorted({*known, *one.signatures}, key=lambda signature: (signature.keyid, signature.sig))
         found[one.payload] = msgspec.structs.replace(one, signatures=tuple(every))
     draft = place / f".{STATEMENTS}.{os.getpid():x}"
-    draft.write_bytes(b"".join(envelope.line() for envelope in found.values()))
-    draft.chmod(0o644)
-    draft.replace(place / STATEMENTS)
+    try:
+        draft.write_bytes(b"".join(envelope.line() for envelope in found.values()))
+        draft.chmod(0o644)
+        draft.replace(place / STATEMENTS)
+    finally:
+        draft.unlink(missing_ok=True)  # a file too many, by which the result would count as changed
     return found
 
 
@@ -107,11 +109,22 @@ def voices(found: Sequence[PublicKey], appliances: Sequence[Sequence[PublicKey]]
 
 
 def vouching(place: Path, proof: Proof, trusted: Sequence[PublicKey]) -> list[PublicKey]:
-    """Of these keys those that vouch for every artifact of a result: its own, and those of statements beside it."""
-    made = {name: digest for name, digest in proof.provenance.digests().items() if name.startswith(f"{ARTIFACTS}/")}
+    """Of these keys those that vouch for every artifact of a result: its own, and those of statements beside it.
+
+    A statement counts only for the runs that it names, and if all of them are of the same upload. The same artifacts
+    may have been made of another one, of which the result would be told to be then.
+    """
+    ours = recipe.of(proof.provenance)
     found = [proof.key]
     for envelope in beside(place):
         told = statement.read(envelope, STATEMENTS)
-        if told.predicate_type == PREDICATE and made and made.items() <= told.digests().items():
+        if ours.made and ours.made.items() <= told.digests().items() and _is_of(told, ours):
             found += [key for key in trusted if envelope.is_signed_by(key)]
     return list(dict.fromkeys(found))
+
+
+def _is_of(told: Statement, run: Recipe) -> bool:
+    runs = told.predicate.get("runs")
+    if told.predicate_type != PREDICATE or not isinstance(runs, list) or _named(run) not in runs:
+        return False
+    return all(isinstance(one, dict) and one.get("upload") == run.upload_sha256 for one in runs)
