@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from construir_ftp.errors import DamagedError
+from construir_ftp.jobs import portable_names
 from construir_ftp.jobs.result import ARTIFACTS, PROVENANCE
 from construir_ftp.trust.statement import Resource, Statement
 
@@ -64,4 +65,10 @@ def _machine(told: dict[str, Any]) -> dict[str, str]:
 
 
 def _resources(told: Any) -> list[Resource]:
-    return msgspec.convert(told, list[Resource])
+    """What the job was run on. Names lead to directories here, and those of packages into a search for them."""
+    found = msgspec.convert(told, list[Resource])
+    for one in found:
+        msgspec.convert(one.annotations.get("contents", []), list[str])
+        if one.uri and (why := portable_names.why_not(one.name)):
+            raise DamagedError(f"{PROVENANCE} is not that of a job: a name of what it ran on {why}")
+    return found
