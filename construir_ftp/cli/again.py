@@ -84,13 +84,14 @@ def rebuild_command(
     again.demand_upload(upload, wanted)
     if not wanted.made:
         raise UsageError(f"{wanted.run} has no artifacts, which its outputs name: there is nothing to compare")
+    seal = _seal(settings)  # before hours of a build, for which nothing could be signed
     new, result = _run(reach, wanted, upload, output, settings, from_upload=True)
     tell(f"{result.status}: {result.reason}; everything is in {new}")
     runs = [wanted, recipe.of(_read(new / PROVENANCE))]
     found = equivalence.compare(runs)
     _tell_differences(found, place, new)
     if found.same:
-        equivalence.sign(place, _seal(settings), equivalence.stated(runs, found))
+        equivalence.sign(place, seal, equivalence.stated(runs, found))
         tell(f"signed a statement of the {len(found.same)} that are the same: {place / verify.STATEMENTS}")
     return int(bool(found.different))
 

@@ -172,6 +172,18 @@ def test_a_result_that_was_changed_is_not_run_again(run: Command, done: Path, se
     assert changed.stderr == "construir: greet.img.zst is not what was signed\n"
 
 
+def test_nothing_is_rebuilt_for_which_nothing_could_be_signed(
+    run: Command, house: House, done: Path, seal: Seal, tmp_path: Path
+) -> None:
+    (tmp_path / "upload").write_bytes(b"an upload")
+    (tmp_path / "signers").write_text(seal.key.public.line())
+    signed.seal(tmp_path / "mine").key.path.chmod(0o644)
+    words = ("--upload", "upload", "--key", "signers", "--spool", tmp_path / "mine")
+    refused = run("rebuild", done, *words)
+    assert refused.returncode == 78
+    assert "others can read this key" in refused.stderr
+
+
 def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
     run: Command, house: House, done: Path, seal: Seal, tmp_path: Path
 ) -> None:
