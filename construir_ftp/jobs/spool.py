@@ -141,12 +141,24 @@ class Spool:
         # An id can be taken. rename(2) then fails, since no job's directory is empty.
         received = record.received
         while True:
+            queued = Job(self.state("queue") / names.new_id(record.name, received))
             try:
-                return self._move(job, "queue", names.new_id(record.name, received))
+                return claims.move(job, queued.path)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+                    if self._take_back(queued, job):
+                        raise
+                    return queued
                 received += names.STEP
+
+    def _take_back(self, queued: Job, staged: Job) -> bool:
+        """Have a job staged again whose rename is perhaps made, and not known to last; false if a node was quicker.
+
+        By taking it a node has put the same two directories on stable storage, or has failed to do so itself.
+        """
+        with suppress(OSError):
+            claims.move(queued, staged.path)
+        return files.is_there(staged.path)
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 

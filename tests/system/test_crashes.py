@@ -248,6 +248,32 @@ def test_a_job_with_a_result_is_published_by_recovery_not_run_again(place: Spool
 
 # -- a full disk -----------------------------------------------------------------------------------------------
 
+SEND = """
+import sys
+from pathlib import Path
+from construir_ftp.jobs.spool import Spool
+from tests.support.records import UPLOAD, record
+spool = Spool(Path(sys.argv[1]))
+job = spool.receive()
+job.upload.write_bytes(UPLOAD)
+try:
+    print("accepted", spool.enqueue(spool.stage(job, record())).id)
+except OSError as error:
+    print("refused", error.errno)
+    spool.delete(job)
+"""
+
+
+def test_an_upload_that_could_not_be_put_on_stable_storage_is_refused_and_never_runs(tmp_path: Path) -> None:
+    Spool.prepare(tmp_path / "clean")
+    status, clean = strace(tmp_path / "clean", SEND, "fsync", "", tmp_path)
+    assert (status, list(said(tmp_path)), len(clean)) == (0, ["accepted"], 5)
+    for number in range(1, len(clean) + 1):
+        place = Spool.prepare(tmp_path / str(number))
+        status, _ = strace(place.path, SEND, "fsync", f"fsync:error=EIO:when={number}", tmp_path)
+        assert (status, list(said(tmp_path))) == (0, ["refused"])
+        assert {state: ids(place, state) for state in ("incoming", "queue")} == {"incoming": [], "queue": []}
+
 
 def test_one_write_without_room_refuses_or_delays_but_loses_nothing(tmp_path: Path) -> None:
     _, clean = strace(tmp_path / "clean", LIVE, "write", "", tmp_path)
