@@ -123,10 +123,11 @@ class Herald:
         if names is None:
             return
         there, known = set(names), self._memory.results
-        self._is_unsaved = self._is_unsaved or there != known
-        self._memory.results = there
         fresh = self._arrivals.since(there, now - _STARTING) if known is None else there - known
-        for job_id, result in self._arrivals.read(fresh):
+        arrived = self._arrivals.read(fresh)
+        self._memory.results = there - self._arrivals.unread
+        self._is_unsaved = self._is_unsaved or self._memory.results != known
+        for job_id, result in arrived:
             event = events.ended(job_id, result, now, self._plan.server)
             if now - event.time < _STALE:
                 yield event

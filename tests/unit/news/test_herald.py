@@ -240,6 +240,23 @@ def test_what_a_fault_of_ours_keeps_back_is_given_up_after_three_days(
     assert "is not told '[host] job1: success' any more: a fault of ours" in caplog.text
 
 
+def test_a_result_that_could_not_be_read_for_a_moment_is_told_once(spool: Spool) -> None:
+    carrier = Carrier()
+    with herald(spool, {"webhook": carrier}) as telling:
+        telling.look(NOTHING)
+        publish(spool, 1)
+        (result,) = spool.state("done").glob("*/result.json")
+        there = result.rename(result.with_name("aside"))
+        result.symlink_to("/proc/self/mem")  # whose first byte can't be read: EIO
+        telling.look(NOTHING)
+        assert waiting(spool) == {}
+        there.replace(result)
+        telling.look(NOTHING)
+        wait_until(carrier.has("webhook", 1), "it is told")
+        telling.look(NOTHING)
+    assert carrier.told == {"webhook": ["[host] job1: success"]}
+
+
 def test_an_id_that_is_no_utf8_silences_nobody(spool: Spool) -> None:
     carrier = Carrier()
     Path(os.fsdecode(bytes(spool.state("done")) + b"/\xff")).mkdir()
