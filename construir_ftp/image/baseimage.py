@@ -79,12 +79,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class BaseImage(msgspec.Struct, frozen=True):
     """A base image that was found: where it is, its name, such as bookworm-amd64, and what its manifest says.
 
-    The place is that of this version, and stays it when another one gets the name.
+    The place is that of this version, and stays it when another one gets the name. `marks` are what its files were like
+    when it was proved, see prove; empty before.
     """
 
     path: Path
     name: str
     manifest: Manifest
+    marks: str = ""
 
     @property
     def root(self) -> Path:
@@ -229,22 +231,39 @@ def parts_in(path: Path) -> list[str]:
     return [*PARTS, *sorted(str(file.relative_to(path)) for file in below)]
 
 
-def prove(base: BaseImage) -> None:
-    """Like verify, but quick: what was proved once is read again only once a part has changed."""
-    memory = proof(base.path)
-    if not memory.exists() or memory.read_text() != _marks(base):
+def prove(base: BaseImage) -> BaseImage:
+    """Like verify, but quick: what was proved once is read again only once a part has changed. It, with its marks."""
+    # Before anything is read: what changes meanwhile is not what was proved.
+    marks, memory = _marks(base), proof(base.path)
+    if not memory.exists() or memory.read_text() != marks:
         verify(base)
-        note_proof(base)
+        _note_proof(base, marks)
+    return msgspec.structs.replace(base, marks=marks)
+
+
+def demand_unchanged(base: BaseImage) -> None:
+    """Raises BaseImageError where a part has changed since the image was proved, be it for a moment only.
+
+    Of one that was never proved nothing is known.
+    """
+    if base.marks and _marks(base) != base.marks:
+        raise BaseImageError(
+            f"base image '{base.name}' has changed while a machine ran on it", f"construir image verify {base.name}"
+        )
 
 
 def note_proof(base: BaseImage) -> None:
     """Have prove take the image, as its files are now, for one that was read."""
+    _note_proof(base, _marks(base))
+
+
+def _note_proof(base: BaseImage, marks: str) -> None:
     with suppress(OSError):  # an ordinary user may run jobs on images that belong to root
-        files.replace_durably(proof(base.path), _marks(base).encode())
+        files.replace_durably(proof(base.path), marks.encode())
 
 
 def _marks(base: BaseImage) -> str:
-    return repr([files.mark(base.path / name) for name in parts_in(base.path)])
+    return repr([files.mark(base.path / name) for name in (MANIFEST, *parts_in(base.path))])
 
 
 def proof(path: Path) -> Path:

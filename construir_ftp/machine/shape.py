@@ -68,7 +68,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         places = 0 if self.accelerator == "uml" else self.read_only_disks
         sizes = (self.memory_bytes, self.cpus, self.max_disk_bytes, places)
         line = guest.kernel_line(self.architecture, self.accelerator)
-        return repr((mark, str(self.base.path), self.base.manifest.digest(), self.accelerator, line, sizes))
+        base = (str(self.base.path), self.base.manifest.digest(), self.base.marks)
+        return repr((mark, *base, self.accelerator, line, sizes))
 
 
 def most_cpus(accelerator: str, cpus: int) -> int:

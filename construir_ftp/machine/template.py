@@ -279,9 +279,9 @@ class Templates:
 
     def _outdated(self) -> list[str]:
         """The keys of those that no shape leads to any more: QEMU, or their base image, has become another one."""
-        newest = {template.shape.base.name: template.shape.base.path for template in self._built.values()}
+        newest = {template.shape.base.name: template.shape.base for template in self._built.values()}
         return [
             key
             for key, template in self._built.items()
-            if template.shape.key() != key or template.shape.base.path != newest[template.shape.base.name]
+            if template.shape.key() != key or template.shape.base != newest[template.shape.base.name]
         ]

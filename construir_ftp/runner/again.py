@@ -91,8 +91,7 @@ def _base(wanted: Resource, config: Config, tell: Tell) -> BaseImage:
     older = (version for name in versions.names(images) for version in versions.every(images, name))
     for base in (*baseimage.every(images), *older):
         if base.manifest.digest() == digest:
-            baseimage.prove(base)
-            return base
+            return baseimage.prove(base)
     was = past.read(wanted.annotations, wanted.name, digest)
     recipe = past.recipe_of(was, wanted.name, digest, config.images)
     where = f"the archive as it was at {recipe.snapshot}" if recipe.snapshot else "today's archive"

@@ -48,8 +48,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
         """
         base = usual.base
         if wanted.base or wanted.architecture:
-            base = offer.base(wanted)
-            baseimage.prove(base)
+            base = baseimage.prove(offer.base(wanted))
         shape = offer.shape(wanted, base, usual)
         if why := nodes.why_another_kind(base.name, base.manifest.architecture, shape.accelerator, wanted):
             raise DependencyError(why)

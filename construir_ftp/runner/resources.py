@@ -64,8 +64,7 @@ class Supply:
         Raises ConstruirError and OSError where no job can be run.
         """
         images = self._config.images_path()
-        base = baseimage.find(images, self._config.images.default)
-        baseimage.prove(base)
+        base = baseimage.prove(baseimage.find(images, self._config.images.default))
         choice = self._choose_accelerator(base)
         return Resources(
             spool=self._spool,

@@ -317,16 +317,46 @@ def test_uploads_are_accepted_while_the_base_image_is_missing(
         appliance.stop()
 
 
-def test_damaged_base_image_stops_jobs_and_says_so(tmp_path: Path, hello: Path, base: BaseImage) -> None:
-    copy = tmp_path / "images" / base.name
+def linked_copy(base: BaseImage, images: Path) -> Path:
+    """The directory of a base image whose parts are those of another one."""
+    copy = images / base.name
     copy.mkdir(parents=True)
     for part in base.path.iterdir():
         (copy / part.name).symlink_to(part)
+    return copy
+
+
+def damaged_kernel(base: BaseImage, place: Path) -> Path:
     kernel = bytearray(base.kernel.read_bytes())
     kernel[len(kernel) // 2] ^= 1
-    (copy / baseimage.KERNEL).unlink()
-    (copy / baseimage.KERNEL).write_bytes(kernel)
-    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{copy.parent}"\n')
+    place.write_bytes(kernel)
+    return place
+
+
+def test_a_job_whose_base_image_is_damaged_while_it_runs_is_run_again_on_the_mended_one(
+    tmp_path: Path, base: BaseImage
+) -> None:
+    kernel = linked_copy(base, tmp_path / "images") / baseimage.KERNEL
+    upload = tmp_path / "slow.img.zst"
+    pack.pack(job_directory(tmp_path / "slow", b"#!/bin/sh\necho begun\nsleep 5\n"), upload)
+    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{tmp_path}/images"\n')
+    with appliance.running():
+        job = appliance.submit(upload)
+        appliance.wait_until_running(job)
+        damaged_kernel(base, tmp_path / "damaged").rename(kernel)
+        appliance.wait_until_logged(f"base image '{base.name}' has changed while a machine ran on it")
+        assert appliance.states()["done"] == []
+        (tmp_path / "mended").symlink_to(base.kernel)
+        (tmp_path / "mended").rename(kernel)
+        assert appliance.wait(job)["status"] == "success"
+        assert appliance.log.read_text().count(f"job {job}: attempt 1,") == 2, "that it ran on it does not count"
+
+
+def test_damaged_base_image_stops_jobs_and_says_so(tmp_path: Path, hello: Path, base: BaseImage) -> None:
+    kernel = linked_copy(base, tmp_path / "images") / baseimage.KERNEL
+    kernel.unlink()
+    damaged_kernel(base, kernel)
+    appliance = Appliance(tmp_path, f'{CONFIG}\n[images]\npath = "{tmp_path}/images"\n')
     appliance.start()
     try:
         job = appliance.submit(hello)
