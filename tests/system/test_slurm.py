@@ -125,13 +125,13 @@ def uploads(place: Path, count: int, script: bytes = JOB) -> list[Path]:
 
 def pilot_processes(front: Front) -> list[int]:
     """The nodes that run as pilots."""
-    found = []
+    found, wanted = [], {b"serve", b"node", f"--spool={front.spool}".encode()}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:  # it has ended
             continue
-        if words[3:5] == [b"serve", b"node"] and f"--spool={front.spool}".encode() in words:
+        if wanted <= set(words):
             found.append(int(path.parent.name))
     return found
 
