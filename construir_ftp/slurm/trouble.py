@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 log = logging.getLogger("construir.pilots")
@@ -19,7 +20,8 @@ class _Trouble(NamedTuple):
 class Troubles:
     """Those that last, by what is told anyone of each. The one that began last is the worst."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
         self._lasting: dict[str, _Trouble] = {}
 
     def begin(self, what: str, detail: str) -> None:
@@ -27,7 +29,7 @@ class Troubles:
         known = self._lasting.pop(what, None)
         times = known.times + 1 if known else 1
         pause_s = min(_LONGEST_S, _FIRST_S * 2 ** min(times - 1, 10))
-        self._lasting[what] = _Trouble(detail, times, time.monotonic() + pause_s)
+        self._lasting[what] = _Trouble(detail, times, self._now_s() + pause_s)
         if known is None or known.detail != detail:
             log.error("%s: %s", what, detail)
 
@@ -38,7 +40,7 @@ class Troubles:
 
     def have_to_wait(self) -> bool:
         """Whether one has come so short a time ago that it would only come again; longer after each time."""
-        return any(time.monotonic() < trouble.until_s for trouble in self._lasting.values())
+        return any(self._now_s() < trouble.until_s for trouble in self._lasting.values())
 
     def worst(self) -> tuple[str, str]:
         """What is told anyone, and the operator; nothing where there is none."""

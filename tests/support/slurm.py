@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,15 @@ def _words(state: str | list[str]) -> list[str]:
 
 
 @contextmanager
-def running(place: Path, root: Path | None = None) -> Iterator[Slurm]:
+def running(
+    place: Path, root: Path | None = None, more: str = "", prepare: Callable[[Slurm], None] = lambda _: None
+) -> Iterator[Slurm]:
     """One with its files in `place`, which is made; it ends with the context. Its programs are those in a tree, `root`,
-    which then finds what is beside `place` where it is.
+    which then finds what is beside `place` where it is. There are `more` settings, for which something is prepared.
     """
     _lay_out(place, root)
+    with (place / "slurm.conf").open("a") as conf:
+        conf.write(more)
     argv = ["unshare", "--mount", "--pid", "--net", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c"]
     words = [*argv, _INIT, "init", str(place), str(root or "")]
     unshare = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
@@ -171,6 +175,7 @@ def running(place: Path, root: Path | None = None) -> Iterator[Slurm]:
         assert unshare.stdout.readline() == "ready\n"
         slurm = Slurm(place, unshare)
         slurm.run("munged", *_munge_args(place))
+        prepare(slurm)
         for name in ("slurmctld", *NODES):
             slurm.start(name)
         slurm.wait_until_up()

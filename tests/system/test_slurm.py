@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from construir_ftp.jobs import nodes, pilots, places
-from tests.support import machines, slurm
+from tests.support import machines, slurm, slurm_accounts
 from tests.support.appliance import CONFIG, NAME, PASSWORD, Appliance, construir
 from tests.support.farm import results, wait_until
 from tests.support.images import job_directory, run
@@ -221,3 +221,38 @@ def test_other_peoples_jobs_come_first_and_the_pilot_comes_back(front: Front, tm
     (again,) = begun(front)
     assert (again.name, (again / "attempts").read_bytes()) == (job, b"."), "nobody's fault"
     assert results(front) == []
+
+
+@pytest.mark.slow("a database for accounts, and pauses between one refusal and the next")
+def test_why_slurm_refuses_an_account_is_told_and_jobs_run_once_it_is_let(tmp_path: Path, uml_base: object) -> None:
+    """Where the operator looks, in Slurm's own words; and who waits is told that it is Slurm."""
+    told = tmp_path / "told"
+    command = f"(echo $CONSTRUIR_KINDS: $CONSTRUIR_SUBJECT; cat) >>{told}"
+    config = machines.config("uml", CLUSTER).replace("[slurm]\n", '[slurm]\naccount = "nobody"\n')
+    config += f'[notify]\njobs = false\ncommand = ["sh", "-c", "{command}"]\n'
+    with slurm_accounts.running(tmp_path / "slurm") as cluster, serving(tmp_path, config, cluster) as front:
+        first, second = uploads(tmp_path, 2)
+        (job,) = front.send([first])
+        refusal = "Invalid account or account/partition combination specified"
+        wait_until(lambda: refusal in status(front), front.logs)
+        (line,) = [line for line in status(front).splitlines() if refusal in line]
+        assert line.startswith("Slurm takes no pilot: sbatch: error: ")
+        waits = cluster.run("curl", "-sS", f"ftp://127.0.0.1:{front.port}/status.json")
+        assert "Slurm takes no pilot" in waits
+        assert refusal not in waits
+        wait_until(lambda: told.exists() and refusal in told.read_text(), front.logs)
+        assert told.read_text().startswith("pilots: ")
+        slurm_accounts.let(cluster, "nobody")
+        front.wait_for(1)
+        assert front.log.read_text().count(f"construir.pilots: {line}\n") == 1
+        assert "Slurm takes no pilot" not in status(front)
+        wait_until(lambda: not front.pilots(), front.logs)
+        slurm_accounts.manage(cluster, "modify", "user", "root", "set", "MaxSubmitJobs=0")
+        front.send([second])
+        wait_until(lambda: "Slurm takes no pilot: sbatch: error: " in status(front), front.logs)
+        assert "Job violates accounting/QOS policy" in status(front)
+        assert results(front) == [job]
+
+
+def status(front: Front) -> str:
+    return construir("status", f"--spool={front.spool}", check=True).stdout

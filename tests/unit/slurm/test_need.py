@@ -16,6 +16,7 @@ from construir_ftp.slurm.ledger import Ledger
 from construir_ftp.slurm.logs import Logs
 from construir_ftp.slurm.need import Need
 from construir_ftp.slurm.order import Order, sbatch_args
+from construir_ftp.slurm.trouble import Troubles
 from construir_ftp.surroundings import SlurmSection
 from construir_ftp.units import Duration, Size
 from tests.support.records import send
@@ -134,6 +135,22 @@ def test_what_the_ledger_has_survives_and_damage_to_it_is_no_pilot(spool: Spool)
     assert (list(again), again.mark, again.is_unsure()) == ([begun], ledger.mark, True)
     (spool.path / "pilots.json").write_bytes(b"\xff")
     assert list(Ledger(spool.path)) == []
+
+
+def test_after_each_refusal_it_is_longer_until_the_next_pilot_is_asked_for() -> None:
+    now_s, pauses = 0.0, []
+    troubles = Troubles(lambda: now_s)
+    for _ in range(7):
+        troubles.begin("Slurm takes no pilot", "no such account")
+        begun_s = now_s
+        while troubles.have_to_wait():
+            now_s += 1.0
+        pauses.append(now_s - begun_s)
+    assert pauses == [30, 60, 120, 240, 480, 600, 600]
+    troubles.end("Slurm takes no pilot")
+    troubles.begin("Slurm takes no pilot", "no such account")
+    now_s += 30.0
+    assert not troubles.have_to_wait()
 
 
 def test_of_logs_the_last_ten_are_kept_and_those_of_pilots_that_live(tmp_path: Path) -> None:
