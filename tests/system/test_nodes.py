@@ -3,6 +3,7 @@
 import ftplib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -18,8 +19,9 @@ from construir_ftp.errors import ConstruirError
 from construir_ftp.jobs import nodes
 from construir_ftp.jobs.spool import Spool
 from tests.support import machines
-from tests.support.appliance import Appliance, construir
+from tests.support.appliance import PASSWORD, Appliance, construir
 from tests.support.farm import FARM, Node, node, results, wait_until
+from tests.support.ftpclient import users_text
 from tests.support.images import job_directory, run
 
 # It ends once it is let, so that it is seen where a job is.
@@ -346,6 +348,32 @@ def test_door_promises_what_some_node_has_and_the_job_goes_there(front: Applianc
     wait_until(lambda: "far" not in nodes.living(front.spool), front.log.read_text)
     with pytest.raises(ftplib.error_perm, match="memory: at most 1024 MiB can be had here"):
         front.submit(large)
+
+
+def test_contributors_share_all_nodes_by_their_weights(front: Appliance, tmp_path: Path) -> None:
+    short, at = image(tmp_path, "short", b"#!/bin/sh\nexit 0\n"), f"--spool={front.spool}"
+    (front.spool / "users.toml").write_text(users_text("alice", "bob", password=PASSWORD))
+    construir("user", "set", "bob", "--weight=3", at, check=True)
+    with node(front, "one") as one, node(front, "two") as two:
+        for name in ("local", "one", "two"):
+            drain(front, name)
+        jobs = [front.submit(short, contributor="alice") for _ in range(4)]
+        jobs += [front.submit(short, contributor="bob") for _ in range(6)]
+        for name in ("one", "two"):
+            resume(front, name)
+        assert {front.wait(job, 600)["status"] for job in jobs} == {"success"}
+        found = [
+            re.findall(r"^(\S+ \S+) \S+ job \S+ of (\w+): taken, to run", log, re.MULTILINE) for log in logs(one, two)
+        ]
+    assert min(map(len, found)) > 1
+    took = [contributor for _, contributor in sorted([*found[0], *found[1]])]
+    assert len(took) == len(jobs)
+    # One after the other it were two; without weights, four.
+    assert 1 <= took[:8].count("alice") <= 3, took
+
+
+def logs(*those: Node) -> list[str]:
+    return [there.log.read_text() for there in those]
 
 
 @pytest.mark.slow("forty machines")
