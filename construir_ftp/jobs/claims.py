@@ -6,6 +6,7 @@ neither publish them nor give them back. Nothing here runs a job, and nothing he
 says.
 """
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Container
@@ -17,6 +18,8 @@ from construir_ftp.jobs import modes, places
 from construir_ftp.jobs.job import KEPT, Job
 
 _FRESH = ".fresh-"
+# What rename(2) says of a target that is there: no job's directory is empty.
+IS_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 class Claims:
@@ -135,3 +138,20 @@ def move(job: Job, target: Path) -> Job:
     """Rename a job; on return that survives a power cut."""
     files.move_durably(job.path, target)
     return Job(target)
+
+
+def move_or_leave(job: Job, target: Path) -> Job:
+    """Like move, but where it raises the job is where it was: a rename that may not survive a power cut is undone.
+
+    If a node was quicker, and has taken the job, nothing is raised: by that it has put the same two directories on
+    stable storage, or has failed to do so itself.
+    """
+    try:
+        return move(job, target)
+    except OSError as error:
+        if error.errno not in IS_TAKEN:
+            with suppress(OSError):
+                move(Job(target), job.path)
+            if not files.is_there(job.path):
+                return Job(target)
+        raise

@@ -15,7 +15,6 @@ A rename is followed by fsync of both parents before anyone is told. A crash may
 never loses one and never publishes two results. The spool never opens an upload, and starts no program.
 """
 
-import errno
 import os
 import secrets
 import socket
@@ -138,27 +137,15 @@ class Spool:
         return queued
 
     def _enqueue(self, job: Job, record: Record) -> Job:
-        # An id can be taken. rename(2) then fails, since no job's directory is empty.
+        # An id can be taken.
         received = record.received
         while True:
-            queued = Job(self.state("queue") / names.new_id(record.name, received))
             try:
-                return claims.move(job, queued.path)
+                return claims.move_or_leave(job, self.state("queue") / names.new_id(record.name, received))
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    if self._take_back(queued, job):
-                        raise
-                    return queued
+                if error.errno not in claims.IS_TAKEN:
+                    raise
                 received += names.STEP
-
-    def _take_back(self, queued: Job, staged: Job) -> bool:
-        """Have a job staged again whose rename is perhaps made, and not known to last; false if a node was quicker.
-
-        By taking it a node has put the same two directories on stable storage, or has failed to do so itself.
-        """
-        with suppress(OSError):
-            claims.move(queued, staged.path)
-        return files.is_there(staged.path)
 
     # -- queue -> running -> done ----------------------------------------------------------------------
 
