@@ -64,8 +64,26 @@ def test_who_looks_too_early_or_too_late_is_told_where_the_job_is(house: House, 
     house.spool.finish(job, b"{}")
     for path in (f"/running/{job.id}", f"/running/{job.id}/output.log"):
         assert asked(anyone, path) == {f"Job {job.id} has ended; see /done/{job.id}/."}
-    for path in (f"/done/{job.id}/nothing", "/done/nothing", "/running/nothing", "/done/nothing/output.log"):
+    for path in ("/done/nothing", "/running/nothing", "/done/nothing/output.log"):
         assert asked(anyone, path) == {"No such file or directory."}
+    nothing = f"No such file or directory in the result of job {job.id}; what there is: /done/{job.id}/."
+    assert asked(anyone, f"/done/{job.id}/nothing") == {nothing}
+
+
+def test_directory_that_is_asked_for_as_a_file_is_told_how_it_is_listed(anyone: Control) -> None:
+    with anyone.passive():
+        for path in ("/done/a-job", "/done", "/layers"):
+            said = anyone.ask(f"RETR {path}")
+            assert said == "550 Not a file, but a directory: it is listed, by curl with a / at the end of its name."
+
+
+def test_anonymous_users_are_told_who_sees_the_queue_and_where_it_is_told_to_anyone(anyone: Control) -> None:
+    told = "Only contributors send jobs; log in as one. What waits is told to anyone by SITE QUEUE, or /status.json."
+    for path in ("/queue", "/queue/wait.img", "/queue/x/y"):
+        said = [anyone.ask(f"{command} {path}") for command in ("CWD", "STAT")]
+        with anyone.passive():
+            said += [anyone.ask(f"{command} {path}") for command in ("LIST", "NLST", "MLSD")]
+        assert {reply[4:] for reply in said} == {told}
 
 
 def test_whoever_looks_in_the_wrong_place_is_told_the_right_one(anyone: Control, alice: Control) -> None:
@@ -369,4 +387,5 @@ def test_no_path_leads_out_of_what_is_shown(tmp_path: Path, parts: list[str], di
     except (OSError, UnicodeEncodeError):
         assert path != "/done/a-job/out"
     except Exception as error:  # noqa: BLE001 - pyftpdlib's own kind
-        assert str(error) in ("Not a file", "A waiting job is not given out") or str(error).startswith(_NOT_THERE)
+        in_words = ("Not a file", "Not a file, but a directory: it is listed, by curl with a / at the end of its name")
+        assert str(error) in (*in_words, "A waiting job is not given out") or str(error).startswith(_NOT_THERE)

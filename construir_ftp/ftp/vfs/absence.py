@@ -14,6 +14,10 @@ from construir_ftp.jobs.spool import Spool
 
 _NOTHING = os.strerror(errno.ENOENT)
 _LOGS = ("output.log", "console.log")
+# Clients that were told no name log in as anonymous, and can't say so to their users.
+NOT_FOR_ANYONE = (
+    "Only contributors send jobs; log in as one. What waits is told to anyone by SITE QUEUE, or /status.json"
+)
 
 
 def words(spool: Spool, path: str, error: Exception) -> str:
@@ -33,6 +37,8 @@ def words(spool: Spool, path: str, error: Exception) -> str:
 
 def _of_job(spool: Spool, place: str, job_id: str, below: list[str]) -> str:
     if inquiry.is_done(spool, job_id):
+        if place == "done" and below:
+            return f"{_NOTHING} in the result of job {job_id}; what there is: /done/{job_id}/"
         return f"Job {job_id} has ended; see /done/{job_id}/" if place == "running" else ""
     found = inquiry.unfinished(spool, job_id)
     if found is None:

@@ -28,6 +28,7 @@ _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What is shown of a job that runs: its logs. Its upload and its disk are nobody's yet.
 _LIVE = ("output.log", "console.log")
+_A_DIRECTORY = "Not a file, but a directory: it is listed, by curl with a / at the end of its name"
 
 
 class Permissions(DummyAuthorizer):  # type: ignore[misc] # pyftpdlib is untyped
@@ -105,9 +106,6 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
         if self._queue is not None and self._queue.is_place(path):
             self.cwd = path
             return
-        if self._queue is None and path == PLACE:
-            # Clients that were told no name log in as anonymous, and can't say so to their users.
-            raise FilesystemError("Only contributors send jobs; log in as one")
         with self._explained(path), self._opened(path, os.O_PATH | os.O_DIRECTORY):
             self.cwd = path
 
@@ -192,13 +190,17 @@ class View(AbstractedFS):  # type: ignore[misc] # pyftpdlib is untyped
 
     def why_not(self, path: str, error: Exception) -> str:
         """Why `path` could not be had, in words for its reply."""
+        if self._queue is None and (path == PLACE or path.startswith(f"{PLACE}/")):
+            return absence.NOT_FOR_ANYONE
         return absence.words(self._spool, path, error)
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
-        """A path that isn't there is a FilesystemError, whose words pyftpdlib replies."""
+        """What isn't there, or is no file, is a FilesystemError, whose words pyftpdlib replies."""
         try:
             yield
+        except IsADirectoryError as error:
+            raise FilesystemError(_A_DIRECTORY) from error
         except FileNotFoundError as error:
             raise FilesystemError(self.why_not(path, error)) from error
 
