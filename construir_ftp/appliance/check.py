@@ -223,6 +223,10 @@ def _spool(config: Config) -> Iterator[Finding]:
 
 def free_space(config: Config) -> Iterator[Finding]:
     place = _nearest(config.spool_path())
+    if not _keeps_files(place):
+        text = f"{place} is the kernel's, and keeps no files"
+        yield Finding("free space", "problem", text, "choose another place with --spool, or spool.path")
+        return
     free, floor = files.free_bytes(place), config.spool.min_free
     text = f"{free // 2**20} MiB free in {place}, {floor // 2**20} MiB are kept free"
     if free < floor:
@@ -234,7 +238,7 @@ def free_space(config: Config) -> Iterator[Finding]:
 def _permissions(config: Config) -> Iterator[Finding]:
     for what, path in (("spool", config.spool_path()), ("images", config.images_path())):
         place = _nearest(path)
-        if os.access(place, os.W_OK | os.X_OK):
+        if os.access(place, os.W_OK | os.X_OK) and _keeps_files(place):
             yield Finding(f"permissions: {what}", "ok", f"{place} is writable")
         elif what == "images" and baseimage.names(path):
             yield Finding(
@@ -299,6 +303,11 @@ def _slurm(config: Config) -> Iterator[Finding]:
     if config.slurm.is_used():
         remedy = "correct [slurm] of the configuration; if sbatch is missing: apt install slurm-client"
         yield attempt("Slurm", remedy, lambda: trial.look(config.slurm))
+
+
+def _keeps_files(place: Path) -> bool:
+    """Whether a directory is on a file system that has blocks: not on proc or sysfs, which root may seem to write."""
+    return os.statvfs(place).f_blocks > 0
 
 
 def _nearest(path: Path) -> Path:

@@ -61,7 +61,9 @@ def _tried(spool: Path, config: Config, now_s: Callable[[], float]) -> Iterator[
                 yield from _attempt(trial, place)
             yield from _clock(place, config.nodes.lease, now_s)
     except OSError as error:
-        text, remedy = f"nothing can be made in {spool}: {error.strerror}", "make it writable for this user"
+        text, remedy = f"nothing can be made in {spool}: {error.strerror}", "choose another place with --spool"
+        if isinstance(error, PermissionError):
+            remedy = f"make it writable for this user, or {remedy}"
         if os.geteuid() == 0 and isinstance(error, PermissionError):
             text, remedy = f"root can't write in {spool}: its file server takes root for another user", _UNSQUASHED
         yield Finding("file system", "problem", text, remedy)

@@ -1,6 +1,7 @@
 """`construir rerun`, `rebuild` and `cosign`: results made once more, and held against each other."""
 
 import functools
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ import click
 from construir_ftp.appliance import supervisor
 from construir_ftp.cli import trust
 from construir_ftp.cli.options import PATH, configured, printable
+from construir_ftp.cli.output import Clock
 from construir_ftp.cli.run import show_logs
 from construir_ftp.cli.servers import Reach, reaching, server_option, tell
 from construir_ftp.client import layers
@@ -125,10 +127,10 @@ def cosign_command(settings: Config, what: Path, others: tuple[Path, ...], key: 
 def _run(
     reach: Reach, wanted: Recipe, source: Path, output: Path | None, settings: Config, *, from_upload: bool
 ) -> tuple[Path, Result]:
-    with supervisor.stop_signal() as stop:
+    with supervisor.stop_signal() as stop, closing(Clock()) as clock:
         bring = functools.partial(_bring_layer, reach, settings)
-        pinned = again.prepare(wanted, settings, stop, tell, from_upload=from_upload, bring=bring)
-        new, result = local.run(source, output, settings, stop, pinned.base, asks=pinned.asks)
+        pinned = again.prepare(wanted, settings, stop, tell, from_upload=from_upload, bring=bring, show=clock.show)
+        new, result = local.run(source, output, settings, stop, pinned.base, asks=pinned.asks, show=clock.show)
     if (new / PROVENANCE).exists():
         for difference in wanted.other_machine(recipe.of(_read(new / PROVENANCE))):
             tell(f"the machine was not the same, {difference}")

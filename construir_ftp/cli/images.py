@@ -74,8 +74,7 @@ def image_build(
     images = settings.images_path()
     name = name or recipe.default_name(suite or recipe.DEFAULT_SUITE, arch or architecture.native())
     built = _built(images, name)
-    if built and built.imported and not force:
-        raise UsageError(f"base image '{name}' was imported, not built; choose another name, or --force to replace it")
+    _demand_meant(name, built, suite, is_forced=force)
     suite_meant, arch_meant = (built.suite, built.architecture) if built else recipe.meant_by(name)
     suite = suite or suite_meant
     mirror, keyring = recipe.archive(suite, settings.images, mirror, keyring)
@@ -101,6 +100,14 @@ def image_build(
     _tell(base, built)
     if with_disk:
         _make_disk(images, base)
+
+
+def _demand_meant(name: str, built: baseimage.Manifest | None, suite: str | None, *, is_forced: bool) -> None:
+    """Raises UsageError where an image of that name would hardly be what is wanted."""
+    if built is None and suite is None:
+        recipe.demand_no_suite(name)
+    if built and built.imported and not is_forced:
+        raise UsageError(f"base image '{name}' was imported, not built; choose another name, or --force to replace it")
 
 
 def _build(settings: Config, wanted: recipe.Recipe, tell_step: imagebuild.Tell, *, skip_trial: bool) -> BaseImage:

@@ -9,7 +9,7 @@ from construir_ftp import formats
 from construir_ftp.cli.options import PATH, SizeType, Source, Target, as_json_option, configured, print_json, printable
 from construir_ftp.cli.output import bar
 from construir_ftp.config import Config
-from construir_ftp.errors import RefusedError
+from construir_ftp.errors import RefusedError, UsageError
 from construir_ftp.jobs import names, request
 from construir_ftp.pack import detect, pack, selection
 from construir_ftp.pack.pack import Wrapping
@@ -79,6 +79,7 @@ def pack_command(
     """
     is_repository = revision is not None or selection.is_repository(source)
     target = output or Path(f"{names.name_of(Path(source.removesuffix('.git')))}.img{formats.FORMATS[codec].suffix}")
+    _check_suffix(target, codec)
     how = Wrapping(space_bytes=int(space), codec=codec, **wrapping)  # type: ignore[arg-type]
     with bar() as tell:
         if is_repository:
@@ -92,6 +93,15 @@ def pack_command(
     for words in left_out:
         click.echo(f"left out: {printable(words)}", err=True)
     click.echo(f"{target} ({size_bytes} bytes)")
+
+
+def _check_suffix(target: Path, codec: str) -> None:
+    """Raises UsageError for a name that says of an image that it is in another codec, or in none that there is."""
+    own, suffix = formats.FORMATS[codec].suffix, target.suffix
+    is_others = suffix in {row.suffix for row in formats.FORMATS.values()} - {own}
+    if suffix and suffix != own and (is_others or Path(target.stem).suffix == ".img"):
+        better = f"{target.name.removesuffix(suffix)}{own}"
+        raise UsageError(f"{printable(target.name)} does not end as its codec, {codec}, does; name it {better}")
 
 
 @click.command("unpack")

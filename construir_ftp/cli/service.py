@@ -95,11 +95,22 @@ def pause_command(settings: Config) -> None:
 def resume_command(settings: Config) -> None:
     """Take uploads and jobs again, after `construir drain` or `pause`; what stood still goes on."""
     spool = Spool.find(settings.spool_path())
-    was_decided = service.read(spool.path) != Service()
+    before = service.read(spool.path)
     service.decide(spool.path, Service())
     spool.wake()
-    click.echo("uploads and jobs are taken again" if was_decided else "uploads and jobs were being taken already")
+    click.echo(_again(before))
     _say_whether_it_runs(spool)
+
+
+def _again(before: Service) -> str:
+    """What a resume has changed."""
+    if before == Service():
+        return "uploads and jobs were being taken already"
+    if before.runs_machines:
+        return "uploads and jobs are taken again"
+    if before.takes_uploads:
+        return "machines go on, and jobs are started again"
+    return "uploads and jobs are taken again, and machines go on"
 
 
 def is_served(spool: Spool) -> bool:

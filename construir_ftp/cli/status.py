@@ -8,6 +8,7 @@ from rich.table import Table
 
 from construir_ftp.appliance import claim, supervisor
 from construir_ftp.cli.options import as_json_option, configured, print_json, printable
+from construir_ftp.cli.servers import tell
 from construir_ftp.cli.service import NOT_SERVED
 from construir_ftp.cli.tables import print_table
 from construir_ftp.config import Config
@@ -33,6 +34,8 @@ def status_command(settings: Config, as_json: bool) -> None:
         told = {"done": done, "runner": runner, "appliance": pid or None, "why_no_jobs": unable}
         print_json({**msgspec.to_builtins(summary), **told})
         return
+    if server := os.environ.get("CONSTRUIR_SERVER"):
+        tell(f"this is the appliance on this computer; of {server} tell: construir jobs, construir top")
     click.echo(_who_runs(settings, spool, pid))
     table = Table("state", "jobs", "oldest", box=None)
     for state in ("queue", "running", "done"):

@@ -221,7 +221,8 @@ def _send(reach: Reach, server: Remote, job_file: JobFile, source: Path, wrappin
 def _remembered(reach: Reach, word: str) -> Sent:
     found = reach.memory.find(word)
     if not found:
-        raise UsageError(f"no job {printable(word)} was sent from this computer; send its files: construir submit DIR")
+        what = f"no job {printable(word)} was sent from this computer by this user, as far as is remembered"
+        raise UsageError(f"{what}; send its files: construir submit DIR")
     history.newest(word, [job.id for job in found], tell)
     return found[-1]
 

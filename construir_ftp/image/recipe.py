@@ -4,6 +4,7 @@ Everything that has a say in the image is part of the recipe's digest; what the 
 """
 
 import csv
+import difflib
 import fnmatch
 import hashlib
 import os
@@ -29,6 +30,9 @@ _OF_UML = "uml/"
 # Suites that get no security updates of their own: they are where updates are made.
 _ROLLING = ("sid", "unstable", "experimental")
 DEFAULT_SUITE = "bookworm"
+# Names of releases that somebody may write, of Debian and Ubuntu; and how much alike what is mistyped is (difflib).
+_SUITES = ("bookworm", "bullseye", "forky", "trixie", "sid", "testing", "stable", "unstable", "jammy", "noble")
+_ALIKE = 0.8
 # Where /usr is merged without a package, the one that would do it, and all of Perl, can stay away.
 _HOOK_DIR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 
@@ -134,6 +138,17 @@ def meant_by(name: str) -> tuple[str, str]:
     suite, _, rest = name.partition("-")
     named = rest.partition("-")[0]
     return (suite, named) if architecture.is_one(named) else (DEFAULT_SUITE, architecture.native())
+
+
+def demand_no_suite(name: str) -> None:
+    """Raises UsageError where a name without an architecture may be meant to be a release's, well written or not: an
+    image of that name would be of another one.
+    """
+    suite, _, rest = name.partition("-")
+    meant = difflib.get_close_matches(suite, _SUITES, n=1, cutoff=_ALIKE)
+    if meant and not architecture.is_one(rest.partition("-")[0]):
+        better = default_name(meant[0], architecture.native())
+        raise UsageError(f"did you mean {better}? To call an image of a release {name}, name that, too: --suite SUITE")
 
 
 def kernel_package(suite: str, architecture_name: str) -> str:

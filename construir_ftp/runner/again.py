@@ -5,6 +5,7 @@ missing is brought from a server; one of packages that can't be is made again, o
 versions. Its bytes are others then, since installing notes the time, and that is told.
 """
 
+import functools
 import logging
 import socket
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from construir_ftp.jobs.result import SUMS
 from construir_ftp.jobs.spool import Spool
 from construir_ftp.jobs.sums import parse
 from construir_ftp.layers.build import Workshop
-from construir_ftp.layers.resolver import Offer
+from construir_ftp.layers.resolver import INSTALLING, Offer
 from construir_ftp.layers.store import IMAGE, MANIFEST, Layer, LayerManifest, Store
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.shape import Shape
@@ -35,6 +36,7 @@ _MOST_NAMED = 5
 _BRING_LAYER = "if the appliance that has run the job still has it, name that: --server"
 
 Tell = Callable[[str], None]
+Show = Callable[[str, str], None]
 # Brings the files of a layer, by its name, into a directory; whether it could.
 Bring = Callable[[str, Path], bool]
 
@@ -51,11 +53,19 @@ class Again(msgspec.Struct, frozen=True):
 
 
 def prepare(
-    recipe: Recipe, config: Config, stop: socket.socket, tell: Tell, *, from_upload: bool, bring: Bring = _nowhere
+    recipe: Recipe,
+    config: Config,
+    stop: socket.socket,
+    tell: Tell,
+    *,
+    from_upload: bool,
+    bring: Bring = _nowhere,
+    show: Show = lambda _doing, _progress: None,
 ) -> Again:
     """Have all here that a job ran on, layers brought or made if they have to be. `tell` is told what is not the same.
 
-    `from_upload` is whether it is run as it began. Raises ConstruirError, which says what is missing, and what to do.
+    `show` is called with what is waited for and how far that is, and with nothing once nothing is. `from_upload` is
+    whether it is run as it began. Raises ConstruirError, which says what is missing, and what to do.
     """
     if recipe.base is None:
         raise UsageError(f"{recipe.run} had no machine, so there is nothing to run again")
@@ -65,7 +75,9 @@ def prepare(
     for wanted in recipe.layers:
         if offer.store().find(wanted.name) is None:
             _bring(wanted, offer.store(), base, bring, {layer.name for layer in recipe.layers})
-    found = [_layer(wanted, offer, base, config, stop, tell) for wanted in recipe.layers]
+    make = functools.partial(_made, offer=offer, base=base, config=config, stop=stop, tell=tell, show=show)
+    found = [_layer(wanted, offer, make, tell) for wanted in recipe.layers]
+    show("", "")
     below = {name for layer in found for name in layer.manifest.under}
     layers = tuple(layer.name for layer in found if layer.name not in below)
     wishes = request.read(recipe.wishes)
@@ -125,8 +137,8 @@ def _bring(wanted: Resource, store: Store, base: BaseImage, bring: Bring, known:
         store.put(draft, manifest)
 
 
-def _layer(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell) -> Layer:
-    found = offer.store().find(wanted.name) or _made(wanted, offer, base, config, stop, tell)
+def _layer(wanted: Resource, offer: Offer, make: Callable[[Resource], Layer], tell: Tell) -> Layer:
+    found = offer.store().find(wanted.name) or make(wanted)
     if found.manifest.sha256 == _sha256(wanted) and files.sha256(found.image) == _sha256(wanted):
         return found
     if found.manifest.kind != "packages":
@@ -135,7 +147,9 @@ def _layer(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop
     return found
 
 
-def _made(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell) -> Layer:
+def _made(
+    wanted: Resource, *, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell, show: Show
+) -> Layer:
     """A layer of packages, installed again in the versions it had."""
     contents = [str(label) for label in wanted.annotations.get("contents", ())]
     if not all("=" in label for label in contents) or not contents:
@@ -153,7 +167,8 @@ def _made(wanted: Resource, offer: Offer, base: BaseImage, config: Config, stop:
         raise ConstruirError(f"layer {wanted.name}: its packages come to others today: {named}; {_BRING_LAYER}")
     choice = accelerator.choose(config.machine, config.images_path(), base)
     shape = Shape.of(config.machine, base, choice.accelerator, offer.max_image_bytes)
-    return Workshop(offer.store(), archive, shape, config.layers.timeout, stop).ensure(plan)
+    at_work = functools.partial(show, INSTALLING)
+    return Workshop(offer.store(), archive, shape, config.layers.timeout, stop, at_work).ensure(plan)
 
 
 def _name_and_version(label: str) -> str:

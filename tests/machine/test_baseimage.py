@@ -180,6 +180,14 @@ def test_a_name_says_suite_and_architecture_and_each_has_a_kernel() -> None:
         assert recipe.kernel_package("trixie", name).startswith("linux-image-")
 
 
+def test_a_name_that_may_be_meant_to_be_a_releases_is_asked_about() -> None:
+    for name in ("bokworm", "trixe", "trixie", "Bookworm-gcc"):
+        with pytest.raises(UsageError, match=f"did you mean (bookworm|trixie)-{architecture.native()}[?] To call"):
+            recipe.demand_no_suite(name)
+    for name in ("mine", "my-own", "trixie-amd64", "bokworm-amd64-gcc", "gcc", "aside"):
+        recipe.demand_no_suite(name)
+
+
 def test_decompressor_that_is_missing_is_named() -> None:
     with pytest.raises(ConstruirError, match="no-such-tool: not installed"):
         inflate("no-such-tool", b"")

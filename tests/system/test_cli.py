@@ -305,6 +305,25 @@ def test_check_says_what_to_do_about_each_problem(tmp_path: Path) -> None:
         assert f"-> {remedy}" in said.stdout or remedy in said.stdout
 
 
+def test_check_of_a_spool_where_nothing_can_be_kept_says_to_choose_another(tmp_path: Path) -> None:
+    said = construir("check", "--json", f"--images={tmp_path}", "--spool=/proc/nothing")
+    found = {one["subject"]: one for one in msgspec.json.decode(said.stdout)}
+    assert found["permissions: spool"]["state"] == "problem"
+    for subject in ("free space", "file system"):
+        assert (found[subject]["state"], "another place with --spool" in found[subject]["remedy"]) == ("problem", True)
+
+
+def test_status_says_whose_it_is_where_a_server_is_named(tmp_path: Path) -> None:
+    construir("user", "add", "alice", "--password-stdin", f"--spool={tmp_path}", input="correct horse\n", check=True)
+    server = {**os.environ, "CONSTRUIR_SERVER": "ftp://build.example.org"}
+    said = construir("status", f"--spool={tmp_path}", env=server, check=True)
+    assert said.stderr == (
+        "construir: this is the appliance on this computer; of ftp://build.example.org tell:"
+        " construir jobs, construir top\n"
+    )
+    assert construir("status", "--json", f"--spool={tmp_path}", env=server, check=True).stderr == ""
+
+
 def test_check_tells_once_that_the_base_image_is_missing_or_damaged_and_how_it_is_built_there(
     base: BaseImage, tmp_path: Path
 ) -> None:

@@ -109,7 +109,7 @@ def test_paused_job_stands_still_with_its_deadlines_and_then_succeeds(
         assert "it is paused until: construir resume\n" in operate(there, "status")
         time.sleep(max(0, began_s + _PAUSE_S - time.monotonic()))
         assert output.read_bytes() == before
-        assert operate(there, "resume") == "uploads and jobs are taken again\n"
+        assert operate(there, "resume") == "machines go on, and jobs are started again\n"
         result = there.wait(job)
         assert (result["status"], result["attempt"]) == ("success", 1), result["reason"]
         assert result["measured"]["paused_seconds"] > _PAUSE_S

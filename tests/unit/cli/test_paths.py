@@ -77,6 +77,22 @@ def test_a_file_is_never_written_in_the_place_of_what_is_none(place: Path) -> No
     assert (place / "fifo").is_fifo()
 
 
+def test_an_image_is_called_as_its_codec_is(place: Path) -> None:
+    (place / "job").mkdir()
+    (place / "job/run.sh").write_text("#!/bin/sh\n")
+    (place / "job/run.sh").chmod(0o755)
+    for options, name, better in (
+        ((), "x.img.foo", "x.img.zst"),
+        ((), "x.img.xz", "x.img.zst"),
+        (("--codec", "xz"), "y.zst", "y.xz"),
+        (("--codec", "raw"), "x.img.gz", "x.img"),
+    ):
+        exit_code, words = refusal("pack", "job", "-o", name, *options)
+        assert (exit_code, words.endswith(f"; name it {better}")) == (2, True), words
+    for name in ("x.img", "x-1.2", "x"):
+        assert construir(["pack", "job", "-o", name], standalone_mode=False) in (0, None)
+
+
 @pytest.mark.root("it becomes another user")
 @pytest.mark.parametrize("command", ["unpack secret new", "inspect secret", "run secret", "submit secret"])
 def test_a_file_of_others_is_told_as_what_it_is(place: Path, command: str) -> None:
