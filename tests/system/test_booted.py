@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.root("its system is made as root"),
     pytest.mark.slow("a computer is booted, and machines in it, without KVM"),
 ]
+# A machine that hangs while it boots is tried again within JOB_S.
 SLOW = """
 [runner]
 slots = 1
@@ -28,12 +29,13 @@ grace = "1s"
 [machine]
 warm = false
 accelerator = "tcg"
-boot_timeout = "1h"
+boot_timeout = "15min"
 mount_timeout = "1h"
 idle_timeout = "2h"
 [notify]
 command = ["true"]
 """
+SPOOL = "/var/lib/construir/spool"
 JOB_S = 3600
 SCORES = {"ftp": 3.5, "runner": 5.5, "janitor": 1.5, "site": 1.5, "news": 1.5}
 # By the service that is to be started again, so much longer than its WatchdogSec.
@@ -48,7 +50,7 @@ systemctl daemon-reload && systemctl restart construir-runner
 """
 PATIENT = """
 rm -r /run/systemd/system/construir-runner.service.d
-sed -i 's|^boot_timeout = .*|boot_timeout = "1h"|; /^qemu = /d' /etc/construir/construir.toml
+sed -i 's|^boot_timeout = .*|boot_timeout = "15min"|; /^qemu = /d' /etc/construir/construir.toml
 systemctl daemon-reload && systemctl restart construir-runner
 """
 
@@ -105,11 +107,7 @@ def spare(
     place, stick = tmp_path_factory.mktemp("computer"), tmp_path_factory.mktemp("stick")
     for package in packages:
         shutil.copy(package, stick)
-    version = base.path.resolve()
-    copy = stick / "images" / version.relative_to(version.parents[2])
-    copy.parent.mkdir(parents=True)
-    subprocess.run(["cp", "--archive", "--sparse=always", version, copy], check=True)
-    (stick / "images" / base.name).symlink_to(copy.relative_to(stick / "images"))
+    computer.copy_image(base, stick / "images")
     computer.make_disk(stick, place / "stick.img", 256)
     with Computer(request.param, place, place / "stick.img").on() as booted:
         booted.do("mkdir -p /var/lib/construir && cp -a --sparse=always /mnt/images /var/lib/construir/images")
@@ -215,9 +213,48 @@ def test_nothing_is_lost_by_an_upgrade_and_a_reboot(spare: Spare, packages: tupl
     spare.host.reboot()
     for job, name in ((runs, "runs"), (waits, "waits"), (continued, "runs")):
         assert spare.wait_for_result(job) == f"hello from {name}"
-    states = "/var/lib/construir/spool/queue /var/lib/construir/spool/running"
+    states = f"{SPOOL}/queue {SPOOL}/running"
     assert spare.do(f"find {states} -mindepth 1 -maxdepth 1") == ""
     spare.host.wait_for("systemctl is-system-running", computer.BOOT_S)
+
+
+def test_node_on_the_front_s_own_computer_runs_a_job_and_gives_back_what_it_is_stopped_at(spare: Spare) -> None:
+    spare.do("construir node drain local && systemctl start construir-node")
+    # It takes their place.
+    spare.host.wait_for("! systemctl is-active construir.target construir-ftp construir-runner")
+    # A front that runs nothing itself.
+    spare.do("systemctl start construir-ftp construir-runner")
+    spare.host.wait_for("construir nodes | grep -E '^ *spare +there'")
+    job = spare.send("elsewhere")
+    assert spare.wait_for_result(job) == "hello from elsewhere"
+    assert "success" in spare.do(f"journalctl --no-pager -o cat -u construir-node JOB={job}")
+    given_back = spare.send("given-back")
+    spare.host.wait_for(f"grep 'hello from given-back' {SPOOL}/running/spare.*/{given_back}/output.log", JOB_S)
+    spare.do("systemctl stop construir-node")
+    assert spare.do("systemctl show -P Result construir-node") == "success"
+    assert spare.do(f"ls {SPOOL}/queue") == given_back
+    spare.do("construir node resume local && systemctl start construir.target")
+    assert spare.wait_for_result(given_back) == "hello from given-back"
+
+
+def test_node_of_a_name_that_no_node_can_have_is_not_started_again(spare: Spare) -> None:
+    spare.do("hostname 1st && systemctl daemon-reload && ! systemctl start construir-node")
+    assert set(spare.do("systemctl show -P ActiveState -P NRestarts construir-node").split()) == {"failed", "0"}
+    assert "a node's name is" in spare.do("journalctl --no-pager -o cat -u construir-node | tail -n 5")
+    spare.do("hostname spare && systemctl daemon-reload && systemctl reset-failed construir-node")
+    spare.do("systemctl start construir.target")
+    spare.host.wait_for("systemctl is-active construir-ftp && systemctl is-active construir-runner", JOB_S)
+
+
+def test_part_whose_port_is_taken_is_started_until_it_is_free(spare: Spare) -> None:
+    listens = "import socket, time; taken = socket.create_server(('127.0.0.1', 8021)); time.sleep(1e6)"
+    spare.do(f'systemd-run --quiet --unit=taken python3 -c "{listens}" && sleep 5')
+    spare.host.try_to("systemctl start construir-web")
+    # More often than systemd has it by default, and within less time.
+    spare.host.wait_for("[ $(systemctl show -P NRestarts construir-web) -ge 6 ]")
+    spare.do("systemctl stop taken")
+    spare.host.wait_for("systemctl is-active construir-web && curl -sf http://127.0.0.1:8021/ >/dev/null")
+    spare.do("systemctl stop construir-web")
 
 
 def test_older_program_leaves_a_newer_spool_alone_and_comes_back_where_its_form_is_known(
