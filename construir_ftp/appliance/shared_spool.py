@@ -268,6 +268,8 @@ def _clock(place: Path, lease_s: float, now_s: Callable[[], float]) -> Iterator[
 
 # -- how it is mounted ---------------------------------------------------------------------------------------------
 
+_NEWER = "mount it with vers=4.1 or newer"
+
 
 def _options(path: Path) -> list[str]:
     """What an NFS is mounted with that holds a path; nothing, of another file system (proc(5), mountinfo)."""
@@ -286,6 +288,10 @@ def _mounted(options: list[str]) -> Iterator[Finding]:
         text = f"NFS is mounted with {', '.join(found)}, so that hosts do not know what others do, or lose files"
         yield Finding("file system: mount", "problem", text, f"mount it hard, without {', '.join(found)}")
     version = next((option.removeprefix("vers=") for option in options if option.startswith("vers=")), "")
-    if version.startswith(("2", "3", "4.0")) or version == "4":
+    if version == "3":
+        # It tells a change of a directory by the time of that alone, where newer ones count changes.
+        text = "with NFS 3 a computer does not see each change of another one: jobs would wait that nobody sees"
+        yield Finding("file system: mount", "problem", text, _NEWER)
+    elif version.startswith("2") or version in ("4", "4.0"):
         text = f"NFS {version} was not tried: its locks depend on more than the server"
-        yield Finding("file system: mount", "warning", text, "mount it with vers=4.1 or newer")
+        yield Finding("file system: mount", "warning", text, _NEWER)

@@ -31,8 +31,8 @@ _MEMORY = "2G"
 _DISK_BYTES = 4 * 2**30
 _BOOT_S, _CHECK_S = 300, 600
 
-# What is checked there: with the shared directory as each of the two hosts sees it.
-Check = Callable[[Path, Path], None]
+# What is checked there: with the shared directory as each of the two hosts sees it, and words.
+Check = Callable[..., None]
 
 
 class Checks(NamedTuple):
@@ -42,9 +42,9 @@ class Checks(NamedTuple):
     wire: io.BufferedRWPair
     log: Path
 
-    def run(self, check: Check) -> None:
+    def run(self, check: Check, *words: str) -> None:
         """Have it run there. Raises AssertionError with what it said, if it failed."""
-        self.wire.write(f"{check.__module__}:{check.__name__}\n".encode())
+        self.wire.write(f"{' '.join((f'{check.__module__}:{check.__name__}', *words))}\n".encode())
         self.wire.flush()
         problem = self._answer()
         assert not problem, problem
@@ -76,8 +76,10 @@ def inside(check: Check) -> Callable[[Checks], None]:
 
 
 @contextmanager
-def hosts(place: Path) -> Iterator[Checks]:
-    """Two hosts that share a file system, for as long as the context lasts. Skips where there is no such kernel."""
+def hosts(place: Path, patience_s: float = _CHECK_S) -> Iterator[Checks]:
+    """Two hosts that share a file system, for as long as the context lasts. Skips where there is no such kernel. Each
+    check has so long.
+    """
     if platform.machine() != "x86_64":
         pytest.skip("Debian has a user-mode kernel for amd64 only")
     assert _KERNEL.exists(), "run: deploy/prepare --tests"
@@ -96,7 +98,7 @@ def hosts(place: Path) -> Iterator[Checks]:
             with ours.makefile("rwb") as wire:
                 machine = Checks(process, wire, log)
                 machine.wait()
-                ours.settimeout(_CHECK_S)
+                ours.settimeout(patience_s)
                 yield machine
         finally:
             process.kill()

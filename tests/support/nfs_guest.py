@@ -18,7 +18,7 @@ from tests.support.nfs import PROGRAMS
 
 HOSTS = ("front", "node")
 _MODULES = PROGRAMS / "usr/lib/uml/modules"
-_WANTED = ("overlay", "veth", "nfsd", "nfsv4")
+_WANTED = ("overlay", "veth", "nfsd", "nfsv3", "nfsv4")
 _FINIT_MODULE = 313  # of amd64
 _POWER_OFF = 0x4321FEDC  # linux/reboot.h
 _PIPES = Path("/run/rpc_pipefs")
@@ -31,7 +31,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def run(*words: str | Path) -> None:
-    env = {"PATH": f"{PROGRAMS}/usr/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LD_LIBRARY_PATH": _LIBRARIES}
+    path = f"{PROGRAMS}/usr/sbin:{PROGRAMS}/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    env = {"PATH": path, "LD_LIBRARY_PATH": _LIBRARIES}
     subprocess.run(list(map(str, words)), check=True, env=env)
 
 
@@ -86,8 +87,19 @@ def serve() -> None:
     run("mount", "-t", "rpc_pipefs", "none", _PIPES)
     run("nfsdcld", "-p", _PIPES, "-s", "/var/lib/nfs")
     run("exportfs", "-o", EXPORT, f"*:{EXPORTED}")
-    run("rpc.mountd", "-N", "3")
-    run("rpc.nfsd", "-N", "3", "--lease-time", "10", "--grace-time", "10", "4")
+    serve_nfs_3()
+    run("rpc.mountd")
+    run("rpc.nfsd", "--lease-time", "10", "--grace-time", "10", "4")
+
+
+def serve_nfs_3() -> None:
+    """Start what the server needs for NFS 3, too, which no host mounts but in a test: rpcbind, which leaves files in
+    /run. No client was here before for whose locks it would have to wait.
+    """
+    Path("/proc/sys/fs/nfs/nlm_grace_period").write_text("1")
+    with Path("/etc/passwd").open("a") as users:
+        users.write("_rpc:x:65533:65534::/nonexistent:/usr/sbin/nologin\n")
+    run("rpcbind")
 
 
 def join(number: int, name: str) -> None:
@@ -99,32 +111,39 @@ def join(number: int, name: str) -> None:
     run("ip", "-n", name, "addr", "add", f"10.0.{number}.2/24", "dev", "eth0")
     run("ip", "-n", name, "link", "set", "eth0", "up")
     Path("/srv", name).mkdir()
-    options = f"vers=4.2,addr=10.0.{number}.1,clientaddr=10.0.{number}.2,nosharecache"
-    mount = f"mount -i -t nfs4 -o {options} 10.0.{number}.1:/ /srv/{name}"
-    run("unshare", "--uts", "sh", "-c", f"hostname {name} && nsenter --net=/run/netns/{name} {mount}")
+    mount = mount_words(name, Path("/srv", name), f"vers=4.2,clientaddr=10.0.{number}.2", "nfs4", "/")
+    run("unshare", "--uts", "sh", "-c", f"hostname {name} && {' '.join(mount)}")
 
 
-def check(name: str) -> str:
+def mount_words(host: str, place: Path, options: str, kind: str, what: str) -> list[str]:
+    """What mounts a directory of the server's for a host, as mount.nfs(8) would."""
+    server = f"10.0.{HOSTS.index(host)}.1"
+    options += f",addr={server},nosharecache"
+    within = ["nsenter", f"--net=/run/netns/{host}"]
+    return [*within, "mount", "-i", "-t", kind, "-o", options, f"{server}:{what}", str(place)]
+
+
+def check(line: str) -> str:
     """Run one in a process of its own; returns what went wrong."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writer, failure(name).encode()[-60_000:])
+        os.write(writer, failure(*line.split()).encode()[-60_000:])
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
         problem = file.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
-    return problem or (f"{name} ended with status {status}" if status else "")
+    return problem or (f"{line} ended with status {status}" if status else "")
 
 
-def failure(name: str) -> str:
+def failure(name: str, *words: str) -> str:
     module, _, function = name.partition(":")
     try:
         place = Path(HOSTS[0], function)
         Path("/srv", place).mkdir()
         checked = getattr(importlib.import_module(module), function).inside
-        checked(*(Path("/srv", host, function) for host in HOSTS))
+        checked(*(Path("/srv", host, function) for host in HOSTS), *words)
     except BaseException:  # noqa: BLE001 - whatever it is, it is told
         return traceback.format_exc()
     return ""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,6 +249,8 @@ timeout = "10min"
 boot_timeout = "5min"
 [runner]
 slots = 1
+[nodes]
+admit = ["*"]
 """
 SCRIPT = b"#!/bin/sh\necho hello from $(uname -n)\necho made >made\n"
 
@@ -346,6 +349,29 @@ def test_place_that_is_worked_in_on_one_host_the_other_leaves_alone_until_its_ow
     with locks.scratch_directory(front, "work-"):
         assert not files.is_there(node / name)
     assert list(front.iterdir()) == []
+
+
+GONE_S = 60.0
+
+
+@pytest.mark.slow("a host has to be silent for longer than NFS's lease")
+@inside
+def test_lock_of_a_host_that_is_gone_is_free_after_the_servers_lease(front: Path, node: Path) -> None:
+    """As that of a computer that dies: it is not there when its lock is given to another one, or its process ends."""
+    with worker(node) as (process, name):
+        lock = front / f"{name}.lock"
+        assert locks.is_held(lock)
+        nfs_guest.run("ip", "link", "set", "node", "down")
+        try:
+            deadline_s = time.monotonic() + GONE_S
+            while locks.is_held(lock):
+                assert time.monotonic() < deadline_s
+                time.sleep(0.5)
+            with ipc.hold(lock):
+                pass
+        finally:
+            nfs_guest.run("ip", "link", "set", "node", "up")
+            process.kill()
 
 
 # -- layers ----------------------------------------------------------------------------------------------------
@@ -496,14 +522,35 @@ def test_check_finds_that_root_is_squashed(front: Path, node: Path) -> None:
 
 @inside
 def test_check_finds_that_nfs_is_mounted_so_that_hosts_can_not_rely_on_it(front: Path, node: Path) -> None:
-    place = Path("/srv/other")
-    place.mkdir()
-    options = "vers=4.0,addr=10.0.0.1,clientaddr=10.0.0.2,nosharecache,soft,nocto"
-    nfs_guest.run("nsenter", "--net=/run/netns/front", "mount", "-i", "-t", "nfs4", "-o", options, "10.0.0.1:/", place)
-    try:
+    with mounted("front", "vers=4.0,clientaddr=10.0.0.2,soft,nocto", "nfs4", "/") as place:
         found = {one.state: one for one in checked(place / front.name)}
-    finally:
-        nfs_guest.run("umount", place)
     assert "NFS is mounted with nocto, soft" in found["problem"].text
     assert found["problem"].remedy == "mount it hard, without nocto, soft"
     assert "NFS 4.0 was not tried" in found["warning"].text
+
+
+@contextmanager
+def mounted(host: str, *how: str) -> Iterator[Path]:
+    """What is shared, as a host has it that mounts it otherwise while the context lasts."""
+    place = Path("/srv", f"{host}-otherwise")
+    place.mkdir(exist_ok=True)
+    nfs_guest.run(*nfs_guest.mount_words(host, place, *how))
+    try:
+        yield place
+    finally:
+        nfs_guest.run("umount", place)
+
+
+NFS_3 = ("vers=3,proto=tcp,mountproto=tcp,nolock", "nfs", str(nfs_guest.EXPORTED))
+
+
+@inside
+def test_check_finds_that_hosts_by_nfs_3_do_not_see_each_change(front: Path, node: Path) -> None:
+    """One that is made within the same tick of the server's clock as another, which the other host has just seen."""
+    with mounted("front", *NFS_3) as ours, mounted("node", *NFS_3) as theirs:
+        found = checked(theirs / front.name)
+        at_front, at_node = spools(ours / front.name, theirs / front.name)
+        sent = (send(at_front, after_s=number).id for number in range(300))
+        assert not all(job_id in at_node.records("queue") for job_id in sent)
+    (old,) = [one for one in found if "NFS 3 " in one.text]
+    assert (old.state, old.remedy) == ("problem", "mount it with vers=4.1 or newer")
