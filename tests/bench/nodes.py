@@ -1,14 +1,15 @@
 """Nodes: what a job waits for one, what keeps one idle, and what each asks of the file system that all share.
 
-1. From the reply 226 to the first line of run.sh, in a machine that waited: (a) run by the appliance itself, and by a
-   node beside it, on the same disk.
+1. From the reply 226 to the first line of run.sh, in a machine that waited: (a) run by the appliance itself, by a node
+   beside it, on the same disk, and by one that does not hear of the job, but looks for work now and then.
 2. Jobs that sleep, over four processes that claim, and publish, as nodes do; there are no machines. Printed is for how
    long one of them had nothing while jobs waited.
 3. Calls of the system that name something in the spool, counted by strace: of a node with nothing to do, a second, and
    of claiming and publishing a job.
 
-What a network adds is in none of them. Run from the repository:
+What a network adds is in none of them: nodes_nfs has that, for 1 alone. Run from the repository:
 .venv/bin/python -m tests.bench.nodes [ROUNDS [JOBS [SECONDS OF 3]]]
+.venv/bin/python -m tests.bench.nodes --nfs [ROUNDS]
 """
 
 import subprocess
@@ -22,7 +23,7 @@ from pathlib import Path
 from construir_ftp.jobs.spool import Record, Spool
 from construir_ftp.pack import pack
 from tests import bench
-from tests.bench import Line, Row, boot
+from tests.bench import Line, Row, boot, nodes_nfs
 from tests.support.appliance import WARM, Appliance, construir
 from tests.support.farm import Node, node
 from tests.support.images import job_directory
@@ -30,7 +31,7 @@ from tests.support.images import job_directory
 NODES = 4
 SLEEP_S = 0.05
 COUNTED_JOBS = 20
-ONE_SLOT = WARM.replace("slots = 2", "slots = 1")
+ONE_SLOT = WARM.replace("slots = 2", "slots = 1") + '[nodes]\nadmit = ["*"]\n'
 CALLS = "%file,%desc"
 
 # Says, a line a job, for how long it had none before, in seconds; a job that waited all the while.
@@ -126,15 +127,17 @@ def measure_ways(place: Path, rounds: int, seconds: int) -> None:
     """1, and the first half of 3."""
     upload = place / "first.img.zst"
     pack.pack(job_directory(place / "job", bench.FIRST_LINE), upload, 2**20)
-    alone, front = (boot.made(place / name, ONE_SLOT) for name in ("alone", "front"))
+    alone, front, other = (boot.made(place / name, ONE_SLOT) for name in ("alone", "front", "other"))
     rows = [
         Row("(a) 226 to the first line, the appliance's own runner", lambda: first_line_s(alone, upload)),
         Row("226 to the first line, a node on the same disk", lambda: first_line_s(front, upload), "(a) and 100 ms"),
+        Row("the same, a node that only looks for work", lambda: first_line_s(other, upload)),
     ]
-    with alone.running(), front.running():
-        construir("node", "drain", "local", f"--spool={front.spool}", check=True)
-        with node(front) as there:
-            for appliance in (alone, front):
+    with alone.running(), front.running(), other.running():
+        for appliance in (front, other):
+            construir("node", "drain", "local", f"--spool={appliance.spool}", check=True)
+        with node(front) as there, node(other, program=[sys.executable, "-c", nodes_nfs.DEAF]):
+            for appliance in (alone, front, other):
                 appliance.wait(appliance.submit(upload))
             lines = bench.take_turns(rows, rounds)
             counted = idle_calls(there, place, seconds)
@@ -157,4 +160,8 @@ def main(rounds: int, jobs: int, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*bench.counts(5, 1000, 20))
+    if "--nfs" in sys.argv:
+        sys.argv.remove("--nfs")
+        nodes_nfs.measure(*bench.counts(5))
+    else:
+        main(*bench.counts(5, 1000, 20))

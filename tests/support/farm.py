@@ -3,9 +3,8 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +31,7 @@ class Node:
     def __init__(self, front: Appliance, name: str, config: Path | None = None) -> None:
         self.front, self.name, self.config = front, name, config or front.config
         self.log = front.config.with_name(f"{name}.log")
+        self.program = front.program
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -42,7 +42,7 @@ class Node:
 
     def launch(self) -> None:
         """Start it, and wait for nothing."""
-        argv = [sys.executable, "-m", "construir_ftp", "serve", "node", f"--name={self.name}"]
+        argv = [*self.program, "serve", "node", f"--name={self.name}"]
         argv += [f"--config={self.config}", f"--spool={self.front.spool}"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -81,9 +81,12 @@ class Node:
 
 
 @contextmanager
-def node(front: Appliance, name: str = "far", config: Path | None = None) -> Iterator[Node]:
-    """One that lives while the context lasts, or until it is ended."""
+def node(
+    front: Appliance, name: str = "far", config: Path | None = None, program: Sequence[str] = ()
+) -> Iterator[Node]:
+    """One that lives while the context lasts, or until it is ended; `program` is another one than the front's."""
     there = Node(front, name, config)
+    there.program = [*program] or front.program
     try:
         there.start()
         yield there
