@@ -17,6 +17,7 @@ from construir_ftp.client.connection import plainly
 from construir_ftp.config import Config
 from construir_ftp.errors import MissingError, UnreachableError, UntrustedError, UsageError, exit_code_of
 from construir_ftp.jobs.result import PROVENANCE, UPLOADED, Result
+from construir_ftp.jobs.spool import Spool
 from construir_ftp.layers import store
 from construir_ftp.runner import again, diffoscope, local
 from construir_ftp.trust import dsse, equivalence, recipe, statement, verify
@@ -152,7 +153,7 @@ def _bring_layer(reach: Reach, settings: Config, name: str, place: Path) -> bool
 
 
 def _seal(settings: Config) -> Seal:
-    return Seal.of(settings.spool_path(), settings.trust)
+    return Seal.of(Spool.prepare(settings.spool_path()).path, settings.trust)
 
 
 def _trusted(settings: Config, key: Path | None) -> list[PublicKey]:

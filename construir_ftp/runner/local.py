@@ -54,10 +54,11 @@ def run(
     `show` as `tell` of worker.prepare.
 
     Raises RefusedError where a server would, UsageError,
-    MachineUnavailableError, or ConstruirError when `stop` was readable.
+    MachineUnavailableError, or ConstruirError when `stop` was readable, or nothing can be written to `output`.
     """
     if output is not None and output.exists():
         raise UsageError(f"{output} is there already; name another place with -o")
+    _demand_writable(output or Path.cwd() / "result")
     base = base or baseimage.find(config.images_path(), config.images.default)
     # Layers and earlier results are those of the appliance here, if there is one.
     offer = msgspec.structs.replace(Offer.of(Spool.prepare(config.spool_path()), config), pinned=base)
@@ -83,6 +84,17 @@ def run(
         shutil.copytree(published.job.path, target)
         modes.restore(target, published.result)
         return target, published.result
+
+
+def _demand_writable(target: Path) -> None:
+    """Raises ConstruirError where a directory can't be made there: before the job runs, whose result would be lost."""
+    place = next(above for above in target.absolute().parents if above.exists())
+    try:
+        tempfile.TemporaryDirectory(prefix=".construir-", dir=place).cleanup()
+    except OSError as error:
+        raise ConstruirError(
+            f"nothing can be put into {place}: {error.strerror}; name another place with -o"
+        ) from error
 
 
 def result_in(place: Path) -> Result:

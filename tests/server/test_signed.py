@@ -172,6 +172,17 @@ def test_a_result_that_was_changed_is_not_run_again(run: Command, done: Path, se
     assert changed.stderr == "construir: greet.img.zst is not what was signed\n"
 
 
+def test_nothing_is_run_whose_result_cant_be_written(run: Command, tmp_path: Path) -> None:
+    """/proc has room for nobody's files, root's included. There is no base image, which would be missed next."""
+    images.job_directory(tmp_path / "greet")
+    refused = run(
+        "run", "greet", "-o", "/proc/mine/result", "--spool", tmp_path / "mine", "--images", tmp_path / "none"
+    )
+    assert refused.returncode == 1
+    why = "nothing can be put into /proc: No such file or directory; name another place with -o"
+    assert refused.stderr == f"construir: {why}\n"
+
+
 def test_nothing_is_rebuilt_for_which_nothing_could_be_signed(
     run: Command, house: House, done: Path, seal: Seal, tmp_path: Path
 ) -> None:
@@ -182,6 +193,15 @@ def test_nothing_is_rebuilt_for_which_nothing_could_be_signed(
     refused = run("rebuild", done, *words)
     assert refused.returncode == 78
     assert "others can read this key" in refused.stderr
+
+
+def test_who_has_no_appliance_here_is_told_that_the_result_was_not_made_here(
+    run: Command, done: Path, seal: Seal, tmp_path: Path
+) -> None:
+    (tmp_path / "signers").write_text(seal.key.public.line())
+    refused = run("cosign", done, "--with", done, "--key", "signers", "--spool", tmp_path / "fresh")
+    assert refused.returncode == 79
+    assert refused.stderr == f"construir: {done} was not made here, so it is not for this key to sign\n"
 
 
 def test_a_result_that_was_made_here_is_verified_by_the_key_of_this_computer(
