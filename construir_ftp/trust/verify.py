@@ -69,10 +69,11 @@ def check(
     listed, signature, key = _signed_list(evidence, trusted, revoked)
     there = set(_files(place, is_all=is_all)) - set(_SIGNED_APART)
     missing, added = tuple(sorted(listed.keys() - there)), sorted(there - listed.keys())
-    if is_all and added:
-        raise DamagedError(f"{_shown(added)} is no part of the result that was signed")
+    # First what is missing: beside it may be the part of it that has come so far.
     if is_all and missing:
         raise DamagedError(f"{_shown(missing)} is missing; fetch it again, or add --partial")
+    if is_all and added:
+        raise DamagedError(f"{_shown(added)} is no part of the result that was signed")
     for path, name in (*((place / name, name) for name in sorted(there - set(added))), *_told_in(evidence)):
         if _sha256(path) != listed.get(name):
             raise DamagedError(f"{_shown([name])} is not what was signed")

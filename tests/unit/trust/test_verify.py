@@ -129,6 +129,12 @@ def test_any_file_that_was_removed_is_noticed(done: Path, seal: Seal) -> None:
     verify.check(done, [seal.key.public])
 
 
+def test_a_file_that_has_not_come_whole_is_one_to_fetch_again(done: Path, seal: Seal) -> None:
+    (done / "output.log").rename(done / ".output.log.part")
+    with pytest.raises(DamagedError, match=r"output\.log is missing; fetch it again"):
+        verify.check(done, [seal.key.public])
+
+
 def test_any_file_that_was_renamed_is_noticed(done: Path, seal: Seal) -> None:
     for path in files_of(done):
         path.rename(path.with_name("renamed"))
