@@ -176,7 +176,7 @@ def _read(path: Path) -> statement.Statement:
 
 
 def _envelope(path: Path) -> Envelope:
-    return dsse.parse(verify.content(path), path.name)[0]
+    return dsse.only(verify.content(path), path.name)
 
 
 def _unchanged(place: Path, settings: Config) -> statement.Statement:

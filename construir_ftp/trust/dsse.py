@@ -52,3 +52,11 @@ def parse(content: bytes, source: str) -> list[Envelope]:
     if not found or any(envelope.payload_type != PAYLOAD_TYPE for envelope in found):
         raise DamagedError(f"{source}: expected envelopes of {PAYLOAD_TYPE}")
     return found
+
+
+def only(content: bytes, source: str) -> Envelope:
+    """The one envelope in a file. Raises DamagedError, also where there are more: who reads them may take any."""
+    first, *more = parse(content, source)
+    if more:
+        raise DamagedError(f"{source}: expected one statement, and there are {1 + len(more)}")
+    return first

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from construir_ftp.errors import DamagedError, MissingError, UntrustedError
@@ -191,6 +192,22 @@ def test_a_provenance_of_another_result_is_noticed_although_it_is_signed(done: P
         verify._compare(
             statement.read(envelope, "it"), verify._result(done), verify._signed_list(done, [seal.key.public], ())[0]
         )
+
+
+def test_a_provenance_that_other_programs_would_read_otherwise_is_noticed(done: Path, seal: Seal) -> None:
+    told = verify.check(done, [seal.key.public]).provenance
+    listed = verify._signed_list(done, [seal.key.public], ())[0]
+    result = verify._result(done)
+    verify._compare(told, result, listed)
+    other = msgspec.structs.replace(told.subject[0], digest=statement.Digest("0" * 64))
+    twice = msgspec.structs.replace(told, subject=(other, *told.subject))
+    with pytest.raises(DamagedError, match=r"is of another result: its files$"):
+        verify._compare(twice, result, listed)
+    with pytest.raises(DamagedError, match=r"is of another result: its kind$"):
+        verify._compare(msgspec.structs.replace(told, predicate_type="urn:other"), result, listed)
+    line = (done / "provenance.intoto.jsonl").read_bytes()
+    with pytest.raises(DamagedError, match="expected one statement, and there are 2"):
+        dsse.only(line * 2, "it")
 
 
 def test_of_a_part_of_a_result_the_rest_is_not_looked_at(done: Path, seal: Seal, tmp_path: Path) -> None:
