@@ -2,9 +2,12 @@
 
 import logging
 import socket
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from construir_ftp.errors import ConstruirError
+from construir_ftp.errors import BaseImageError, ConstruirError, MachineUnavailableError
+from construir_ftp.image import baseimage
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.machine import outcome
 from construir_ftp.machine.ending import Ending
 from construir_ftp.machine.outcome import MachineFault
@@ -26,8 +29,28 @@ def run(
     """Run the job in the quickest machine there is; if that one fails, once more in a machine booted for it.
 
     As soon as `stop` is readable its machine is killed. Raises JobError where the job's disk can't be had,
-    ConstruirError and OSError.
+    ConstruirError and OSError; MachineUnavailableError, whatever came of the machines, if the base image has changed
+    meanwhile.
     """
+    with _on_unchanged(allocation.shape.base):
+        return _run(resources, attempt, allocation, stop, waiting)
+
+
+@contextmanager
+def _on_unchanged(base: BaseImage) -> Iterator[None]:
+    """What runs within may have read anything of an image that changes, and a result would name one that it was not."""
+    try:
+        yield
+    finally:
+        try:
+            baseimage.demand_unchanged(base)
+        except BaseImageError as error:
+            raise MachineUnavailableError(str(error)) from error
+
+
+def _run(
+    resources: Resources, attempt: Attempt, allocation: Allocation, stop: socket.socket, waiting: Machine | None
+) -> Ending:
     ending, why = _run_in_quick_machine(resources, attempt, allocation, stop, waiting)
     if ending is None and not why:
         ending = _run_in_own_machine(resources, attempt, allocation, stop)

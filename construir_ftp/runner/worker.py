@@ -10,14 +10,11 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from construir_ftp import files
 from construir_ftp.diskimage import codec, e2fsprogs
-from construir_ftp.errors import BaseImageError, ConstruirError, JobError, MachineUnavailableError, StoppedError
-from construir_ftp.image import baseimage
-from construir_ftp.image.baseimage import BaseImage
+from construir_ftp.errors import ConstruirError, JobError, MachineUnavailableError, StoppedError
 from construir_ftp.jobs import request
 from construir_ftp.jobs.result import ARTIFACTS, INSTALL, Status
 from construir_ftp.jobs.spool import MAX_ATTEMPTS, Job, Spool
@@ -139,8 +136,7 @@ def _run_allocated(
     waiting: Machine | None,
 ) -> Published | Requeued:
     try:
-        with _on_unchanged(allocation.shape.base):
-            ending = attempt.ending = execution.run(resources, attempt, allocation, stop, waiting)
+        ending = attempt.ending = execution.run(resources, attempt, allocation, stop, waiting)
         judged = outcome.judge(ending)
         if ending.killed == "stopped":
             if not attempt.job.is_cancelled():
@@ -152,21 +148,6 @@ def _run_allocated(
     except (ConstruirError, OSError) as error:
         return _sort(resources, attempt, error, stop)
     return _collect(resources, attempt, allocation, judged, wait)
-
-
-@contextmanager
-def _on_unchanged(base: BaseImage) -> Iterator[None]:
-    """Raises MachineUnavailableError, whatever came of the machine, if the base image has changed meanwhile.
-
-    It may have read anything, and a result would name an image that it was not made on.
-    """
-    try:
-        yield
-    finally:
-        try:
-            baseimage.demand_unchanged(base)
-        except BaseImageError as error:
-            raise MachineUnavailableError(str(error)) from error
 
 
 def _blame(
