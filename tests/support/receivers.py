@@ -98,11 +98,15 @@ def _context(files: tuple[Path, Path]) -> ssl.SSLContext:
 
 
 class Hooks:
-    """What an HTTP server got: the headers and the body of each POST. `answers` are its next statuses; then 204."""
+    """What an HTTP server took: the headers and the body of each POST. `answers` are its next statuses; then 204.
+
+    While `is_busy` it takes nothing, and answers 503.
+    """
 
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int] = []
+        self.is_busy = False
         self.url = ""
 
     def bodies(self) -> list[dict[str, Any]]:
@@ -122,8 +126,9 @@ def web_server(files: tuple[Path, Path] | None = None) -> Iterator[Hooks]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            hooks.got.append((dict(self.headers), body))
-            status = hooks.answers.pop(0) if hooks.answers else 204
+            if is_taken := not hooks.is_busy:
+                hooks.got.append((dict(self.headers), body))
+            status = 503 if not is_taken else hooks.answers.pop(0) if hooks.answers else 204
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", f"{hooks.url}/elsewhere")
