@@ -1,35 +1,39 @@
 """One campaign: an appliance on its disk, who sends jobs to it, what goes wrong meanwhile, the account at the end."""
 
 import logging
+import random
+import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from construir_ftp import files
-from tests.campaign import contributors, processes
+from construir_ftp.config import Config
+from tests.campaign import checker, clock, contributors, processes
 from tests.campaign.chaos import Chaos
-from tests.campaign.checker import View, untold, violations
-from tests.campaign.disk import Disk
+from tests.campaign.checker import View
+from tests.campaign.disk import Disk, Tmpfs
+from tests.campaign.images import Images
 from tests.campaign.ledger import Ledger
+from tests.campaign.news import OPERATOR, News, users_file
+from tests.campaign.releases import Releases
+from tests.campaign.world import World
 from tests.support import ports
-from tests.support.appliance import Appliance
-from tests.support.farm import LEASE_S, Node, node
-from tests.support.ftpclient import users_text
-from tests.support.receivers import Hooks, web_server
+from tests.support.appliance import Appliance, construir
+from tests.support.farm import LEASE_S, Node
+from tests.support.receivers import smtp_server, web_server
 from tests.support.tlsclient import make_certificate
 
 log = logging.getLogger("campaign")
 
-CONTRIBUTORS = 30
 NODES = ("far", "farther")
-# For the next job to end, once nothing goes wrong any more, however busy the host is.
+_IMAGE = "bookworm-amd64"
+# For an appliance to start, and for the next job to end once nothing goes wrong any more, however busy the host is.
 _LONG_S = 300.0
-# For the next news to come, once all jobs have ended.
-_TELLING_S = 90.0
 _CONFIG = """
 [spool]
 min_free = "64MiB"
@@ -37,6 +41,8 @@ min_free = "64MiB"
 timeout = "2min"
 boot_timeout = "60s"
 scratch = "256MiB"
+[images]
+path = "{images}"
 [runner]
 slots = 2
 grace = "500ms"
@@ -49,6 +55,10 @@ certificate = "{certificate}"
 key = "{key}"
 [notify]
 webhook = "{webhook}"
+operators = ["{operator}"]
+smtp = "127.0.0.1:{smtp_port}"
+smtp_tls = "none"
+sender = "construir@example.org"
 max_per_hour = 100000
 """
 
@@ -78,42 +88,94 @@ class Account(NamedTuple):
         return "\n".join([*lines, f"campaign: broken promises: {len(self.broken)}"])
 
 
-@contextmanager
-def _appliance(place: Path, disk: Disk, webhook: str) -> Iterator[Appliance]:
+class Kind(NamedTuple):
+    """What kind of appliance it is: where its clock jumps to, if it does; whether it leaves all jobs to its nodes."""
+
+    clock_offsets_s: Sequence[int]
+    is_front_only: bool
+
+    @classmethod
+    def of(cls, seed: str) -> Self:
+        """As the seed says."""
+        chance = random.Random(f"{seed} kind")
+        offsets_s = chance.choice(((), clock.NEAR_S, clock.FAR_S))
+        return cls(offsets_s if clock.can_jump() else (), chance.random() < 0.3)
+
+    def are_all_told(self) -> bool:
+        """Whether each result is news: what seems to have ended more than a week ago is none (docs/notify.md)."""
+        return self.clock_offsets_s != clock.FAR_S
+
+
+def _config(place: Path, images: Images, news: News) -> str:
     certificate, key = make_certificate(place)
-    config = _CONFIG.format(certificate=certificate, key=key, lease_s=LEASE_S, webhook=webhook)
-    appliance = Appliance(place, config)
-    # One port for all its lives: clients come back to where it was.
-    appliance.spool, appliance.port = disk.root / "spool", ports.free()
-    appliance.spool.mkdir()
-    names = map(contributors.name, range(CONTRIBUTORS))
-    files.replace_durably(appliance.spool / "users.toml", users_text(*names).encode())
-    with appliance.running():
-        yield appliance
+    return _CONFIG.format(
+        certificate=certificate,
+        key=key,
+        lease_s=LEASE_S,
+        images=images.path,
+        webhook=news.hooks.url,
+        operator=OPERATOR,
+        smtp_port=news.mailbox.port,
+    )
 
 
-def run(place: Path, seed: str, duration_s: float) -> Account:
+@contextmanager
+def _world(place: Path, kind: Kind, senders: int) -> Iterator[World]:
+    """All of it, running, with so many contributors."""
+    with ExitStack() as stack:
+        disk, temporary, images = Disk(place), Tmpfs(place), Images(place, Config().images_path() / _IMAGE)
+        news = News(stack.enter_context(web_server()), stack.enter_context(smtp_server()))
+        appliance = Appliance(place, _config(place, images, news), _LONG_S)
+        # One port for all its lives: clients come back to where it was.
+        appliance.spool, appliance.port = disk.root / "spool", ports.free()
+        appliance.spool.mkdir()
+        users = users_file(map(contributors.name, range(senders)))
+        files.replace_durably(appliance.spool / "users.toml", users.encode())
+        nodes = [Node(appliance, name) for name in NODES]
+        its_clock = clock.Clock(place, kind.clock_offsets_s) if kind.clock_offsets_s else None
+        world = World(appliance, nodes, disk, temporary, images, Releases(place), news, its_clock)
+        for one in world.programs:
+            one.program = world.program()
+        stack.enter_context(appliance.running())
+        if kind.is_front_only:
+            construir("node", "drain", "local", f"--spool={appliance.spool}", check=True)
+        for one in nodes:
+            stack.callback(_stop, one)
+            one.launch()
+        for one in nodes:
+            appliance.wait_until_logged(f"node {one.name} is there")
+        yield world
+
+
+class Length(NamedTuple):
+    """How long an appliance is harmed, how often at most, and how many contributors send meanwhile."""
+
+    duration_s: float
+    most_acts: int | None
+    senders: int
+
+
+def run(place: Path, seed: str, length: Length) -> Account:
     """Harm an appliance for so long, let it come to rest, and look.
 
     `place` is empty, and the caller in a mount namespace of its own.
     """
-    log.info("seed %s", seed)
+    kind = Kind.of(seed)
+    log.info("seed %s: %s", seed, kind)
     began_s = time.monotonic()
-    disk = Disk(place)
-    with ExitStack() as stack:
-        ledger = stack.enter_context(closing(Ledger(place / "ledger.jsonl")))
-        hooks = stack.enter_context(web_server())
-        appliance = stack.enter_context(_appliance(place, disk, hooks.url))
-        nodes = [stack.enter_context(node(appliance, name)) for name in NODES]
-        chaos = _harm(place, seed, duration_s, (appliance, nodes), disk, ledger)
-        _rest(appliance)
-        with closing(View(appliance.port)) as view:
+    with _world(place, kind, length.senders) as world, closing(Ledger(place / "ledger.jsonl")) as ledger:
+        chaos = _harm(place, seed, length, world, ledger)
+        _rest(world.appliance)
+        with closing(View(world.appliance.port)) as view:
             seen = list(view.results(place))
-        told = _told(hooks, {one.id for one in seen})
-        resident_mib, descriptors = _sizes(appliance)
-        _end(appliance, nodes)
-    broken = [*violations(ledger.entries, seen), *untold(told, seen), *_left(appliance)]
-    disk.unmount()
+        world.news.wait({one.id for one in seen})
+        resident_mib, descriptors = _sizes(world.appliance)
+        _end(world)
+        left = list(_left(world.appliance))
+        world.disk.unmount()
+        world.temporary.unmount()
+    owners = checker.owners(ledger.entries, seen)
+    broken = [*checker.violations(ledger.entries, seen), *world.news.violations(owners, kind.are_all_told()), *left]
     results = Counter(str(one.result.get("status")) for one in seen)
     lasted_s = time.monotonic() - began_s
     return Account(seed, lasted_s, ledger.outcomes(), results, chaos, resident_mib, descriptors, broken)
@@ -126,53 +188,42 @@ def _sizes(appliance: Appliance) -> tuple[dict[str, float], dict[str, int]]:
     return resident_mib, {name: processes.descriptors(pid) for name, pid in parts}
 
 
-def _told(hooks: Hooks, expected: set[str]) -> set[str]:
-    """The ids of the jobs whose end was told, once all are or nobody tells any more."""
-    told, changed_s = _jobs(hooks), time.monotonic()
-    while not expected <= told and time.monotonic() < changed_s + _TELLING_S:
-        time.sleep(1)
-        if (now := _jobs(hooks)) != told:
-            told, changed_s = now, time.monotonic()
-    return told
-
-
-def _jobs(hooks: Hooks) -> set[str]:
-    return {event["job"] for event in hooks.events() if event["kind"] == "job"}
-
-
-def _end(appliance: Appliance, nodes: list[Node]) -> None:
+def _end(world: World) -> None:
     """Stop all, and see that nothing of them goes on."""
-    roots = (*(one.process for one in nodes), appliance.process)
+    roots = [one.process for one in world.programs]
     everything = [pid for root in roots if root is not None for pid in processes.descendants(root.pid)]
-    for one in nodes:
-        one.stop()
-    appliance.stop()
+    for node in world.nodes:
+        node.stop()
+    world.appliance.stop()
     processes.gone(everything)
 
 
-def _harm(
-    place: Path, seed: str, duration_s: float, farm: tuple[Appliance, list[Node]], disk: Disk, ledger: Ledger
-) -> Counter[str]:
-    appliance, nodes = farm
+def _stop(node: Node) -> None:
+    if node.process is not None and node.process.poll() is None:
+        node.send(signal.SIGCONT)
+        node.stop()
+
+
+def _harm(place: Path, seed: str, length: Length, world: World, ledger: Ledger) -> Counter[str]:
     stop_sending, stop_harming = threading.Event(), threading.Event()
     desks = place / "desks"
     desks.mkdir()
-    senders = [
-        contributors.Contributor(number, seed, appliance.port, desks, ledger, stop_sending)
-        for number in range(CONTRIBUTORS)
+    all_of_them = [
+        contributors.Contributor(number, seed, world.appliance.port, desks, ledger, stop_sending)
+        for number in range(length.senders)
     ]
-    chaos = Chaos(seed, appliance, nodes, disk, stop_harming)
-    for thread in (*senders, chaos):
+    chaos = Chaos(seed, world, length.most_acts, stop_harming)
+    for thread in (*all_of_them, chaos):
         thread.start()
-    chaos.join(duration_s)
+    chaos.join(length.duration_s)
     stop_harming.set()
     chaos.join()
-    chaos.revive_nodes()
     stop_sending.set()
-    for thread in senders:
+    for thread in all_of_them:
         thread.join()
     if chaos.failure is not None:
         raise chaos.failure
+    chaos.revive_nodes()
     return chaos.done
 
 

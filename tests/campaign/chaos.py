@@ -1,5 +1,6 @@
 """What goes wrong meanwhile, one thing after another, as a seed decides."""
 
+import itertools
 import logging
 import random
 import signal
@@ -8,9 +9,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from tests.campaign import processes
-from tests.campaign.disk import Disk
+from tests.campaign.world import World
 from tests.support.appliance import Appliance
 from tests.support.farm import LEASE_S, Node
 
@@ -20,6 +22,8 @@ log = logging.getLogger("campaign")
 _TRACE_S = 3.0
 _STILL_S = (0.2, 4.0)
 _PAUSE_S = (0.5, 4.0)
+# How long an earlier release runs.
+_RELEASE_S = (2.0, 10.0)
 _CALLS = ("fsync", "rename", "renameat2", "link", "unlink", "unlinkat", "write", "sendmsg", "sendto", "mkdir", "openat")
 _ERRORS = {
     "ENOSPC": ("write", "openat", "mkdir", "fsync"),
@@ -34,19 +38,20 @@ def _name(act: Callable[[], str]) -> str:
 
 
 class Chaos(threading.Thread):
-    """Harms an appliance until it is told to stop, and mends what does not mend itself."""
+    """Harms an appliance until it is told to stop, or has done so much, and mends what does not mend itself."""
 
-    def __init__(self, seed: str, appliance: Appliance, nodes: list[Node], disk: Disk, stop: threading.Event) -> None:
+    def __init__(self, seed: str, world: World, most_acts: int | None, stop: threading.Event) -> None:
         super().__init__(name="chaos")
         self._random = random.Random(f"{seed} chaos")
-        self._appliance, self._nodes, self._disk, self._is_over = appliance, nodes, disk, stop
+        self._world, self._most_acts, self._is_over = world, most_acts, stop
+        self._appliance, self._nodes = world.appliance, world.nodes
         self.done: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         """One act after another."""
         try:
-            for act in self._acts():
+            for act in itertools.islice(self._acts(), self._most_acts):
                 if self._is_over.wait(self._random.uniform(*_PAUSE_S)):
                     return
                 self.revive_nodes()
@@ -61,8 +66,11 @@ class Chaos(threading.Thread):
         """Without end: all there are, each as often as it counts, in an order of chance; and again."""
         often: dict[Callable[[], str], int] = {
             self._kill_part: 3, self._kill_below: 2, self._kill_at_call: 3, self._fail_call: 4, self._stand_still: 2,
-            self._kill_all: 1, self._cut_power: 1, self._fill_disk: 1, self._make_ghost: 1,
+            self._kill_all: 1, self._cut_power: 1, self._fill_disk: 1, self._make_ghost: 1, self._damage_image: 2,
+            self._take_no_news: 1, self._change_release: 1, self._fill_temporary_files: 1,
         }  # fmt: skip
+        if self._world.clock is not None:
+            often[self._set_clock] = 3
         while True:
             yield from self._random.sample(list(often), sum(often.values()), counts=list(often.values()))
 
@@ -130,14 +138,18 @@ class Chaos(threading.Thread):
             with suppress(subprocess.TimeoutExpired):
                 tracer.wait(_TRACE_S)
             tracer.terminate()
+            # To let go of a thread in vfork(2) it waits for ever: the child, which it has stopped, can't go on.
+            with suppress(subprocess.TimeoutExpired):
+                tracer.wait(_TRACE_S)
+            tracer.kill()
+        processes.send(processes.descendants(part[1]), signal.SIGCONT)
         return f"{part[0]}, {call}:{fault}"
 
     def _stand_still(self) -> str:
         if (part := self._part()) is None:
             return ""
         processes.send([part[1]], signal.SIGSTOP)
-        still_s = self._random.uniform(*_STILL_S)
-        self._is_over.wait(still_s)
+        still_s = self._wait()
         processes.send([part[1]], signal.SIGCONT)
         return f"{part[0]}, {still_s:.1f} s"
 
@@ -158,10 +170,10 @@ class Chaos(threading.Thread):
 
     def _cut_power(self) -> str:
         everything = [pid for root in self._roots for pid in processes.stop_all(root)]
-        self._disk.copy()
+        self._world.disk.copy()
         processes.send(everything, signal.SIGKILL)
         self._end(everything)
-        self._disk.come_back()
+        self._world.disk.come_back()
         self._appliance.start()
         return f"{len(everything)} processes"
 
@@ -172,11 +184,72 @@ class Chaos(threading.Thread):
         processes.gone(everything)
 
     def _fill_disk(self) -> str:
-        filler = self._disk.root / "filler"
+        return self._fill(self._world.disk.root)
+
+    def _fill_temporary_files(self) -> str:
+        """The tmpfs that the appliance has for them is full."""
+        return self._fill(self._world.temporary.root)
+
+    def _fill(self, place: Path) -> str:
+        filler = place / "filler"
         written = 0
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(bytes(2**20)):
                 written += 1
-        self._is_over.wait(self._random.uniform(*_STILL_S))
+        self._wait()
         filler.unlink(missing_ok=True)
         return f"{written} MiB"
+
+    def _damage_image(self) -> str:
+        """For a while, in which a part may be killed, too, that has to find the image damaged when it starts."""
+        what = self._world.images.damage(self._random)
+        self._wait()
+        if self._random.random() < 0.5:
+            what += f"; killed: {self._kill_part()}"
+            self._wait()
+        self._world.images.mend()
+        return what
+
+    def _take_no_news(self) -> str:
+        """The servers for mail and for the webhook say that they are busy."""
+        self._world.news.refuse(True)
+        still_s = self._wait()
+        self._world.news.refuse(False)
+        return f"{still_s:.1f} s"
+
+    def _set_clock(self) -> str:
+        assert self._world.clock is not None
+        return self._world.clock.jump(self._random)
+
+    def _change_release(self) -> str:
+        """Some of the appliance and its nodes run as an earlier release for a while, and then as today's again.
+
+        Nothing else goes wrong meanwhile: what an earlier release did not outlive is no fault of today's.
+        """
+        earlier = self._world.releases.choose(self._random)
+        changed = self._random.sample(self._world.programs, self._random.randint(1, len(self._world.programs)))
+        if not earlier:
+            return ""
+        for one in changed:
+            self._start_as(one, earlier)
+        self._wait(_RELEASE_S)
+        for one in changed:
+            self._start_as(one, "")
+        return f"{earlier}: {', '.join(one.log.stem for one in changed)}"
+
+    def _start_as(self, one: Appliance | Node, release: str) -> None:
+        assert one.process is not None
+        everything = processes.descendants(one.process.pid)
+        one.stop()
+        processes.gone(everything)
+        one.program = self._world.program(release)
+        if isinstance(one, Appliance):
+            one.start()
+        else:
+            one.launch()
+
+    def _wait(self, between_s: tuple[float, float] = _STILL_S) -> float:
+        """For as long as the seed says, but no longer than it is to go on; returns how long."""
+        still_s = self._random.uniform(*between_s)
+        self._is_over.wait(still_s)
+        return still_s

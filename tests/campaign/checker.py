@@ -96,15 +96,17 @@ def violations(entries: list[Entry], seen: list[Seen]) -> Iterator[str]:
             yield from _broken(entry, by_id.get(entry.id))
         elif results and (entry.outcome != "unknown" or not entry.sound):
             yield f"{entry.token} was {entry.outcome}, sound: {entry.sound}, and ran as {results[0].id}"
+        if entry.sound and entry.code.startswith("5"):
+            yield f"{entry.token} was refused for good, by no fault of its own: {entry.told}"
     named = {entry.token for entry in entries}
     yield from (f"{one.id} is nobody's" for token, ones in said.items() if token not in named for one in ones)
 
 
-def untold(told: set[str], seen: list[Seen]) -> Iterator[str]:
-    """Every result that nobody was told of, and every job that was told of and has no result."""
-    there = {one.id for one in seen}
-    yield from (f"{job} has its result, and the webhook was not told" for job in sorted(there - told))
-    yield from (f"{job} was told to the webhook, and has no result" for job in sorted(told - there))
+def owners(entries: list[Entry], seen: list[Seen]) -> dict[str, str]:
+    """Who sent each job that has a result, by its id; of one whose verdict did not come, by its token."""
+    sent_by = {entry.token: entry.contributor for entry in entries}
+    by_id = {one.id: sent_by[token] for token, ones in _by_token(seen).items() if token in sent_by for one in ones}
+    return by_id | {entry.id: entry.contributor for entry in entries if entry.id in by_id}
 
 
 def _by_token(seen: list[Seen]) -> dict[str, list[Seen]]:

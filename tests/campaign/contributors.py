@@ -63,7 +63,7 @@ def _note(entry: Entry, said: str) -> None:
     if accepted := _ACCEPTED.search(said):
         entry.outcome, entry.id = "accepted", accepted[1]
     elif replies and replies[-1] >= "4" and replies[-1] not in _NO_VERDICTS:
-        entry.outcome = "refused"
+        entry.outcome, entry.code = "refused", replies[-1]
 
 
 def by_ftplib(upload: Upload) -> None:

@@ -1,11 +1,11 @@
-"""A file system of its own for the spool: ext4 on a file, whose power can be cut."""
+"""File systems of their own: ext4 on a file for the spool, whose power can be cut, and a tmpfs that can be filled."""
 
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
-_SIZE = "512M"
+_SIZE, _TMPFS_SIZE = "512M", "16M"
 _LONG_S = 60.0
 
 
@@ -50,7 +50,28 @@ class Disk:
 
     def unmount(self) -> None:
         """Unmount it, once nobody has anything open on it."""
-        deadline = time.monotonic() + _LONG_S
-        while subprocess.run(["umount", self.root], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, "somebody holds the disk"
-            time.sleep(0.1)
+        _unmount(self.root)
+
+
+class Tmpfs:
+    """A small tmpfs in `place` for temporary files. Only in a mount namespace of its own, as root."""
+
+    def __init__(self, place: Path) -> None:
+        self.root = place / "temporary"
+        self.root.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_TMPFS_SIZE}", "tmpfs", self.root], check=True)
+
+    def within(self) -> list[str]:
+        """The beginning of a command whose temporary files are to be there."""
+        return ["env", f"TMPDIR={self.root}"]
+
+    def unmount(self) -> None:
+        """Unmount it, once nobody has anything open on it."""
+        _unmount(self.root)
+
+
+def _unmount(root: Path) -> None:
+    deadline = time.monotonic() + _LONG_S
+    while subprocess.run(["umount", root], capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, f"somebody holds {root}"
+        time.sleep(0.1)

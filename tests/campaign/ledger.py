@@ -12,7 +12,10 @@ Outcome = Literal["accepted", "refused", "unknown", "cut", "not sent"]
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """An upload. `id` is the job's, where a reply named one; `cancelled` is whether its end was asked for."""
+    """An upload. `id` is the job's, where a reply named one; `cancelled` is whether its end was asked for.
+
+    `code` is that of the reply which refused it.
+    """
 
     token: str
     contributor: str
@@ -22,6 +25,7 @@ class Entry(msgspec.Struct, kw_only=True):
     outcome: Outcome = "not sent"
     id: str = ""
     cancelled: bool = False
+    code: str = ""
     told: str = ""
 
 
