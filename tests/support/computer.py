@@ -190,6 +190,8 @@ class Computer:
     def wait_until_ready(self) -> None:
         """Wait until it has booted, the first time or again."""
         assert self._hear(BOOT_S) == "ready", self.console.read_text(errors="replace")[-2000:]
+        # Nothing in it waits for the stick.
+        self.do("systemctl start mnt.mount")
 
     def try_to(self, script: str, timeout_s: float = COMMAND_S) -> tuple[int, str]:
         """Have root's bash run it; its exit status, and what it said."""
