@@ -142,7 +142,7 @@ def bring_base_image(computer: Computer, administrator: str, base: BaseImage) ->
     """From the stick, where it would take hours to be built, one whose machines need no emulation."""
     appliancedisk.log_in(computer.console, administrator)
     for command in (
-        "systemctl stop appliance-image.timer appliance-image.service",
+        "systemctl stop appliance-image.timer appliance-image.service; systemctl reset-failed appliance-image.service",
         "mount -o ro /dev/vdb /mnt && cp -a --sparse=always /mnt/. /var/lib/construir/images/",
         f"sed -i 's/^default = .*/default = \"{base.name}\"/' /etc/construir/construir.toml",
         f"printf '\\n{USER_MODE}' >>/etc/construir/construir.toml",
