@@ -19,7 +19,7 @@ from tests.support.farm import node as node_of
 from tests.support.images import job_directory
 from tests.support.nfs import inside
 
-_PATIENCE_S, _SETTLE_S = 1800.0, 15.0
+_PATIENCE_S, _SETTLE_S, _TRIES = 1800.0, 15.0, 5
 _ALL_S = 6 * 3600.0
 _MACHINE = '[machine]\naccelerator = "tcg"\nmemory = "256MiB"\nscratch = "256MiB"\n'
 _CONFIG = (
@@ -75,13 +75,17 @@ def make_ready(appliance: Appliance, log: Path, upload: Path) -> None:
 
 
 def first_line_s(appliance: Appliance, upload: Path) -> float:
-    """Seconds from the moment the client has read 226 to the first byte that run.sh printed."""
-    time.sleep(_SETTLE_S)
-    job = appliance.submit(upload)
-    accepted = time.time()
-    result = appliance.wait(job, _PATIENCE_S)
-    assert result["boot_path"] == "pooled", appliance.log.read_text()[-3000:]
-    return datetime.fromisoformat(result["first_output"]).timestamp() - accepted
+    """Seconds from the moment the client has read 226 to the first byte that run.sh printed. A job for which no machine
+    waited yet does not count.
+    """
+    for _ in range(_TRIES):
+        time.sleep(_SETTLE_S)
+        job = appliance.submit(upload)
+        accepted = time.time()
+        result = appliance.wait(job, _PATIENCE_S)
+        if result["boot_path"] == "pooled":
+            return datetime.fromisoformat(result["first_output"]).timestamp() - accepted
+    raise AssertionError(f"no machine waits: {appliance.log.read_text()[-3000:]}")
 
 
 def measure(rounds: int) -> None:
