@@ -1,4 +1,5 @@
-"""past, recipe: a version of a package that only an earlier state of the archive has is fetched from that.
+"""past, recipe: a version of a package that only an earlier state of the archive has is fetched from that, for an image
+and for a layer.
 
 The archive is one of our own: signed, served on the loopback, with a package whose newer version is in place of the
 older. What was signed for the older state has run out by now, as it has of every mirror of snapshots.
@@ -18,8 +19,12 @@ import pytest
 
 from construir_ftp import process
 from construir_ftp.config import ImagesSection
+from construir_ftp.errors import CommandError, RefusedError
 from construir_ftp.image import past, recipe
+from construir_ftp.image.baseimage import BaseImage
 from construir_ftp.image.past import Past
+from construir_ftp.image.recipe import Recipe
+from construir_ftp.layers.apt import Archive
 from tests.support import sources
 from tests.support.ftpclient import LONG_S
 from tests.support.images import run
@@ -125,3 +130,32 @@ def test_the_version_that_was_recorded_comes_from_the_state_of_that_day(signer: 
         newest = f"deb {mirror}/debian/{SINCE:%Y%m%dT%H%M%SZ} bookworm main"
         todays = ImagesSection(mirror=newest, keyring=str(keyring))
         assert installed(was_built(THEN), todays, tmp_path / "today") == "version 1.0-2\n", "it has no other"
+
+
+def test_a_layer_on_an_image_of_a_snapshot_has_the_versions_of_that_day(
+    signer: sources.Signer, base: BaseImage, tmp_path: Path
+) -> None:
+    """The image's own apt sources are those of the snapshot, and its keys those that have to have signed it."""
+    with archive(tmp_path / "mirror", signer) as mirror:
+        for day, version in ((THEN, "1.0-1"), (SINCE, "1.0-2")):
+            wanted = snapshot_of(day, mirror, tmp_path)
+            packages = Archive(tmp_path / f"{day:%d}", base)
+            packages.prepare()
+            settings = packages.place / "base/etc/apt"
+            (settings / "sources.list").write_text("".join(f"{line}\n" for line in wanted.sources()))
+            with pytest.raises(CommandError, match=r"is not signed|NO_PUBKEY"):
+                packages.refresh()
+            (packages.place / "failed").unlink()
+            (settings / "trusted.gpg.d/archive.gpg").write_bytes(signer.public())
+            packages.refresh()
+            plan = packages.resolve((f"greeter={version}",))
+            (deb,) = packages.fetch(plan)
+            assert run("dpkg-deb", "--field", deb, "Version") == f"{version}\n"
+            with pytest.raises(RefusedError, match=r"Version '1\.0-3' for 'greeter' was not found"):
+                packages.resolve(("greeter=1.0-3",))
+
+
+def snapshot_of(day: datetime, mirror: str, place: Path) -> Recipe:
+    (place / "archive.gpg").touch()
+    settings = ImagesSection(snapshot_mirror=mirror, keyring=str(place / "archive.gpg"))
+    return past.recipe_of(was_built(day), "worker", "sha256:" + "0" * 64, settings)
