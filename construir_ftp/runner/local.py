@@ -53,8 +53,7 @@ def run(
     is this user's, unless it need not be. `say` is called with what is waited for, in words;
     `show` as `tell` of worker.prepare.
 
-    Raises RefusedError where a server would, UsageError,
-    MachineUnavailableError, or ConstruirError when `stop` was readable, or nothing can be written to `output`.
+    Raises RefusedError where a server would, UsageError, MachineUnavailableError, or ConstruirError if it was stopped.
     """
     if output is not None and output.exists():
         raise UsageError(f"{output} is there already; name another place with -o")
