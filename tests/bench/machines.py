@@ -81,7 +81,11 @@ def with_kernel_of(other: BaseImage, base: BaseImage, place: Path) -> BaseImage:
         (place / name).symlink_to(base.path / name)
     (place / baseimage.UML).symlink_to(other.uml)
     of_uml = {name: part for name, part in other.manifest.parts.items() if name.startswith(baseimage.UML)}
-    manifest = msgspec.structs.replace(base.manifest, parts=base.manifest.parts | of_uml, uml=other.manifest.uml)
+    # Of what kind the kernel's part is, the recipe's files tell (image.uml.is_understood).
+    ingredients = base.manifest.ingredients | other.manifest.ingredients
+    manifest = msgspec.structs.replace(
+        base.manifest, parts=base.manifest.parts | of_uml, uml=other.manifest.uml, ingredients=ingredients
+    )
     return BaseImage(place, base.name, manifest)
 
 
