@@ -137,7 +137,8 @@ class MissingLibraryError(MachineUnavailableError):
         library = module.partition(".")[0]
         super().__init__(
             f"{what} needs Construir's part for appliances, which works on Linux, and here"
-            f" {_PACKAGES.get(library, library)} is missing; in a checkout of Construir, run: {INSTALL}"
+            f" {_PACKAGES.get(library, library)} is missing; in a checkout of Construir, run: deploy/prepare,"
+            f" on Debian; elsewhere: {INSTALL}"
         )
 
 

@@ -90,7 +90,7 @@ def login_for(address: Address, ask: Ask) -> Credentials:
     """Who logs in to send a job. Raises LoginError where that can't be found out, ConfigError for a bad ~/.netrc."""
     user, password = _noted(address.host)
     if address.user and address.user != user:
-        user, password = address.user, ""
+        user, password = address.user, _noted_for(address.host, address.user)
     if user and password:
         return _plain(Credentials(user, password))
     if ask is None:
@@ -112,6 +112,26 @@ def _noted(host: str) -> tuple[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}; is HOME right?") from error
     return (noted[0] or "", noted[2] or "") if noted else ("", "")
+
+
+def _noted_for(host: str, user: str) -> str:
+    """The password of one of several who have an entry for the same host, of which netrc gives the last one alone."""
+    try:
+        lines = (home.find() / ".netrc").read_text().splitlines()
+        lexer = shlex.shlex("\n".join(line for line in lines if not line.lstrip().startswith("#")), posix=True)
+        lexer.whitespace_split, lexer.quotes, lexer.commenters = True, '"', ""
+        words = iter(list(lexer))
+    except (OSError, ValueError):
+        return ""
+    entry: dict[str, str] = {}
+    for key in words:
+        if key in ("machine", "default"):
+            entry = {}
+        if key in ("machine", "login", "account", "password"):
+            entry[key] = next(words, "")
+        if (entry.get("machine"), entry.get("login")) == (host, user) and "password" in entry:
+            return entry["password"]
+    return ""
 
 
 def _why_unread(path: Path, error: netrc.NetrcParseError) -> str:

@@ -176,7 +176,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         except StoppedError as error:
             raise RefusedError("this server is being stopped; try again later", 452) from error
         except CommandError as error:
-            raise RefusedError("the package archive can't be reached at the moment; try again later", 452) from error
+            why = "the package archive's lists can't be fetched at the moment; try again in a minute"
+            raise RefusedError(why, 452) from error
         if plan.installed_bytes > self.layers.max_installed:
             largest = max(plan.packages, key=lambda package: package.installed_bytes)
             raise RefusedError(

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -73,15 +73,15 @@ def pack_directory(source: Path, target: Path, wrapping: Wrapping, tell: Tell = 
     """
     wrapping.check()
     _check_target(target)
-    _check_source(source)
+    run = _check_source(source)
     with plainly(source):
         results = [] if wrapping.everything else _results(source)
         selected = selection.select(source, everything=wrapping.everything)
         images = [] if wrapping.everything else [path for path in selected if path in _own_images(source)]
         selected = [path for path in selected if path not in images]
         paths = [path for path in _without(target, source, selected) if path.partition("/")[0] not in results]
-        if RUN not in paths:
-            raise UsageError(f"{source / RUN}: left out by .gitignore or {selection.IGNORE}; a job needs it")
+        if run not in paths and not _is_behind_a_link(source, run):
+            raise UsageError(f"{source / run}: left out by .gitignore or {selection.IGNORE}; a job needs it")
         try:
             left_out = _pack(source, paths, target, wrapping, _epoch_s(_LONG_AGO_S), tell)
         except RefusedError as error:
@@ -105,8 +105,8 @@ def pack_commit(repository: str, revision: str, target: Path, wrapping: Wrapping
         with selection.opened(repository, revision) as (directory, commit):
             selection.export(directory, commit, tree)
             seconds = _epoch_s(selection.commit_time(directory, commit))
-        if not (tree / RUN).is_file():
-            raise UsageError(f"{repository}: {revision} has no {RUN}; write one, and commit it: construir init")
+        if not (tree / (run := _run_of(tree))).is_file():
+            raise UsageError(f"{repository}: {revision} has no {run}; {_missing(run, '.')}, and commit it")
         everything = msgspec.structs.replace(wrapping, everything=False, keep_times=False)
         _check_source(tree)
         return _pack(tree, selection.select(tree), target, everything, seconds, tell)
@@ -117,16 +117,38 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target.parent}: not a directory; choose another place with -o")
 
 
-def _check_source(source: Path) -> None:
-    run = source / RUN
+def _check_source(source: Path) -> str:
+    """The path in the directory of the program that its job runs. Raises UsageError and MissingError."""
     if not source.exists():
         raise MissingError(f"{source} is not there; a job is a directory with a run.sh in it")
     if not source.is_dir():
         raise UsageError(f"{source}: not a directory; a job is a directory with a run.sh in it")
-    if not run.is_file():
-        raise UsageError(f"{run}: not there, or not a file; write one with: construir init {source}")
-    if not run.stat().st_mode & 0o111 and (staging.HAS_MODES or not staging.is_script(run)):
-        raise UsageError(f"{run}: not executable; run: chmod +x {run}")
+    run = _run_of(source)
+    program = source / run
+    if not program.is_file():
+        raise UsageError(f"{program}: not there, or not a file; {_missing(run, source)}")
+    if not program.stat().st_mode & 0o111 and (staging.HAS_MODES or not staging.is_script(program)):
+        raise UsageError(f"{program}: not executable; run: chmod +x {program}")
+    return run
+
+
+def _run_of(source: Path) -> str:
+    """The path of what a directory's job runs; run.sh where its construir.toml can't be read, or makes no sense."""
+    try:
+        return _wanted(source).run.removeprefix("./")
+    except (RefusedError, OSError):
+        return RUN
+
+
+def _missing(run: str, source: Path | str) -> str:
+    """What to do where there is nothing to run."""
+    if run == RUN:
+        return f"write one with: construir init {source}"
+    return f"{request.FILE} names it as `run`: write it, or name another"
+
+
+def _is_behind_a_link(source: Path, run: str) -> bool:
+    return any((source / parent).is_symlink() for parent in PurePosixPath(run).parents)
 
 
 def _own_images(source: Path) -> set[str]:
@@ -141,11 +163,7 @@ def _name_within(target: Path, source: Path) -> str:
 
 def _placed(error: RefusedError, source: Path) -> RefusedError:
     """The same, with the directory before the files that are to be mended, as whoever stands outside names them."""
-    try:
-        run = _wanted(source).run.removeprefix("./")
-    except (RefusedError, OSError):
-        run = RUN
-    files = rf"(?<![\w/.-])({re.escape(request.FILE)}|{re.escape(run)})(?![\w(])"
+    files = rf"(?<![\w/.-])({re.escape(request.FILE)}|{re.escape(_run_of(source))})(?![\w(])"
     return RefusedError(re.sub(files, lambda found: str(source / found[0]), str(error)), error.reply)
 
 

@@ -64,5 +64,5 @@ def test_a_light_install_packs_sends_follows_fetches_and_unpacks(
     assert (tmp_path / "left/made-by-run.txt").exists()
     lacking = construir("run", JOBS / "hello")
     assert lacking.returncode == 69
-    assert lacking.stderr.endswith("run: pip install '.[appliance]'\n")
+    assert lacking.stderr.endswith("elsewhere: pip install '.[appliance]'\n")
     assert lacking.stderr.count("\n") == 1

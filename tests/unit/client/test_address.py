@@ -61,6 +61,18 @@ def test_the_password_comes_from_netrc(netrc: Path) -> None:
     assert "one" not in repr(address.login_for(address.parse("here"), None))
 
 
+def test_each_of_several_who_have_an_entry_for_a_host_has_a_password(netrc: Path) -> None:
+    netrc.write_text(
+        '# machine here login alice password old\nmachine here login alice password "one of # \\" mine"\n'
+        "machine here\n\tlogin password\n\tpassword login\ndefault login carol password three\n"
+        "machine here login bob account x password two\n"
+    )
+    for name, password in (("alice", 'one of # " mine'), ("bob", "two"), ("password", "login")):
+        assert address.login_for(address.parse(f"{name}@here"), None) == Credentials(name, password)
+    with pytest.raises(LoginError, match="machine here login carol password PASSWORD"):
+        address.login_for(address.parse("carol@here"), None)
+
+
 def test_what_netrc_does_not_have_is_asked_for_or_said(netrc: Path) -> None:
     netrc.write_text("machine here login alice password one\n")
     assert address.login_for(address.parse("carol@here"), asking("three")) == Credentials("carol", "three")

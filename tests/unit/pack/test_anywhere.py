@@ -17,6 +17,7 @@ from construir_ftp.pack import filesystem, pack
 from tests.support import images, signed
 
 # What Python has on Linux only, or not on Windows; and what `pip install .` leaves to the extra "appliance".
+_ADVICE = "in a checkout of Construir, run: deploy/prepare, on Debian; elsewhere: pip install '.[appliance]'"
 _SYSTEM = ("fcntl", "grp", "pty", "pwd", "resource", "spwd", "syslog", "termios", "tty", "curses", "readline")
 _LIBRARIES = ("argon2", "elftools", "magic", "pyftpdlib", "schedule", "sh")
 _PACKAGES = ("argon2-cffi", "pyelftools", "python-magic", "pyftpdlib", "schedule", "sh")
@@ -80,7 +81,7 @@ def test_all_commands_are_listed_and_those_that_lack_something_say_what_to_insta
     lacking = poor("serve", "ftp", "--port", "0")
     assert lacking.returncode == 69
     assert lacking.stderr.startswith("construir: construir serve needs Construir's part for appliances, ")
-    assert lacking.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
+    assert lacking.stderr.endswith(f"is missing; {_ADVICE}\n")
     assert lacking.stderr.count("\n") == 1
 
 
@@ -103,7 +104,7 @@ def test_a_light_install_says_once_what_to_install(tmp_path: Path, words: tuple[
     pack.pack(images.job_directory(tmp_path / "job"), packed)
     said = light(*(packed if word == packed.name else word for word in words), "--spool", tmp_path / "spool")
     assert said.returncode == 69
-    assert said.stderr.endswith("is missing; in a checkout of Construir, run: pip install '.[appliance]'\n")
+    assert said.stderr.endswith(f"is missing; {_ADVICE}\n")
     assert said.stderr.partition("and here ")[2].partition(" is missing")[0] in _PACKAGES, "as PyPI calls it"
     assert (said.stderr.count("\n"), said.stdout) == (1, "")
 
@@ -113,7 +114,7 @@ def test_what_serves_pages_says_what_to_install_like_all_parts(tmp_path: Path) -
     argv = [sys.executable, "-c", script, "serve", "web", f"--spool={tmp_path}"]
     said = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert said.returncode == 69
-    advice = "and here waitress is missing; in a checkout of Construir, run: pip install '.[appliance]'\n"
+    advice = f"and here waitress is missing; {_ADVICE}\n"
     assert said.stderr.endswith(advice)
 
 

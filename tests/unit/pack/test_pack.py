@@ -11,12 +11,12 @@ import pytest
 
 from construir_ftp.config import GateSection
 from construir_ftp.diskimage import codec
-from construir_ftp.errors import CommandError, RefusedError, UsageError
+from construir_ftp.errors import CommandError, MissingError, RefusedError, UsageError
 from construir_ftp.formats import FORMATS
 from construir_ftp.intake import live_check
 from construir_ftp.intake.judge_pool import JudgePool
 from construir_ftp.intake.verdict import Verdict
-from construir_ftp.jobs import result
+from construir_ftp.jobs import request, result
 from construir_ftp.jobs.result import Result
 from construir_ftp.pack import filesystem, pack, unpack
 from construir_ftp.pack.pack import Wrapping
@@ -168,11 +168,16 @@ def test_a_pack_leaves_nothing_but_its_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        ("rm -r job", "job: not a directory; a job is a directory with a run.sh in it"),
+        ("rm -r job; >job", "job: not a directory; a job is a directory with a run.sh in it"),
         ("rm job/run.sh", "run.sh: not there, or not a file; write one with: construir init"),
         ("rm job/run.sh; mkdir job/run.sh", "run.sh: not there, or not a file"),
         ("chmod 644 job/run.sh", "run.sh: not executable; run: chmod \\+x"),
         ("rmdir place", "place: not a directory; choose another place"),
+        (
+            "echo 'run = \"build.sh\"' > job/construir.toml",
+            "build.sh: not there, or not a file; construir.toml names it",
+        ),
+        ("echo 'run = \"./a/b\"' > job/construir.toml; mkdir job/a; >job/a/b", "a/b: not executable; run: chmod \\+x"),
     ],
 )
 def test_what_is_no_job_is_not_packed(tmp_path: Path, spoil: str, words: str) -> None:
@@ -182,6 +187,24 @@ def test_what_is_no_job_is_not_packed(tmp_path: Path, spoil: str, words: str) ->
     with pytest.raises(UsageError, match=words):
         pack.pack(tmp_path / "job", tmp_path / "place" / "packed", 0)
     assert not (tmp_path / "place" / "packed").exists()
+
+
+def test_what_is_not_there_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"job is not there; a job is a directory with a run.sh in it"):
+        pack.pack(tmp_path / "job", tmp_path / "packed", 0)
+
+
+@pytest.mark.parametrize("run", ["build.sh", "./scripts/build.sh"])
+def test_a_job_is_packed_whose_construir_toml_names_another_program_than_run_sh(tmp_path: Path, run: str) -> None:
+    source = images.job_directory(tmp_path / "job")
+    (source / run).parent.mkdir(exist_ok=True)
+    (source / "run.sh").rename(source / run)
+    (source / request.FILE).write_text(f'run = "{run}"\n')
+    assert pack.pack(source, tmp_path / "packed", 0) == []
+    assert checked(tmp_path / "packed").codec == "zstd"
+    (source / ".construirignore").write_text(f"{Path(run).name}\n")
+    with pytest.raises(UsageError, match=r"build.sh: left out by .gitignore or .construirignore; a job needs it"):
+        pack.pack(source, tmp_path / "packed", 0)
 
 
 @pytest.mark.parametrize(
