@@ -39,11 +39,11 @@ class Belongings(NamedTuple):
         return [f"{kind} {name}" for kind, ours, theirs in pairs for name in (ours - theirs).elements()]
 
 
-def descriptors() -> Counter[str]:
-    """What this process has open: files by their paths, sockets and pipes by their numbers."""
+def descriptors(process: int | str = "self") -> Counter[str]:
+    """What a process has open: files by their paths, sockets and pipes by their numbers."""
     found: Counter[str] = Counter()
-    for entry in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # the directory that is being read, and what another thread closes
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):  # the directory that is being read, and what is closed meanwhile
             found[str(entry.readlink())] += 1
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from construir_ftp.jobs.spool import Spool
-from tests.support import baseimages
+from tests.support import baseimages, belongings
 from tests.support.appliance import Appliance, construir
 from tests.support.ftpclient import wait_until
 
@@ -137,7 +137,7 @@ def test_a_stop_is_heard_while_a_base_image_is_proved(tmp_path: Path) -> None:
     one = Appliance(tmp_path, WITHOUT_JOBS.format(images=images))
     one.log.touch()
     runner = part("runner", one)
-    wait_until(lambda: has_open(runner.pid, base.root), "the base image is read")
+    wait_until(lambda: str(base.root.resolve()) in belongings.descriptors(runner.pid), "the base image is read")
     runner.terminate()
     assert runner.wait(LONG_S) == 0
 
@@ -154,14 +154,10 @@ def test_a_stop_is_heard_while_a_base_image_is_proved_once_more_for_a_job(tmp_pa
     damaged.parent.mkdir()
     damaged.touch()
     Spool(one.spool).wake()
-    wait_until(lambda: has_open(runner.pid, base.root), "the base image is read")
+    wait_until(lambda: str(base.root.resolve()) in belongings.descriptors(runner.pid), "the base image is read")
     runner.terminate()
     assert runner.wait(LONG_S) == 0
     assert damaged.exists()
-
-
-def has_open(pid: int, path: Path) -> bool:
-    return any(os.path.realpath(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def is_reading(pid: int, path: Path) -> bool:

@@ -27,6 +27,7 @@ from construir_ftp.jobs.spool import Spool
 from construir_ftp.machine.terminal import END_KEY
 from construir_ftp.pack import pack
 from construir_ftp.runner import shell
+from tests.support import belongings
 from tests.support import images as jobs
 from tests.support.appliance import construir
 from tests.support.places import JOBS
@@ -478,8 +479,7 @@ def descendants(pid: int) -> list[int]:
 
 def copies(pid: int) -> list[str]:
     """What a process has open of its own in /var/tmp."""
-    targets = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return [target for target in targets if target.startswith("/var/tmp/construir-")]
+    return [target for target in belongings.descriptors(pid).elements() if target.startswith("/var/tmp/construir-")]
 
 
 def wait_for_death(pids: list[int]) -> None:

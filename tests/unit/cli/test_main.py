@@ -55,7 +55,7 @@ def test_help_without_the_appliances_libraries_still_says_what_each_command_does
     assert "submit Send SOURCE" in told
     lacking = typed(light, "run", "greet")
     assert (lacking.returncode, lacking.stderr.count("\n")) == (69, 1)
-    assert lacking.stderr.endswith(f"run: {needs}\n")
+    assert lacking.stderr.endswith(f"elsewhere: {needs}\n")
 
 
 def test_a_mistyped_command_is_told_which_was_meant() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 from construir_ftp.errors import BaseImageError
 from construir_ftp.image import baseimage
 from construir_ftp.image.baseimage import BaseImage
-from tests.support import baseimages
+from tests.support import baseimages, belongings
 
 # Of nothing but zeros: long enough to be seen while it is read.
 _KERNEL_BYTES = 2**28
@@ -29,19 +28,10 @@ def large(tmp_path: Path) -> BaseImage:
     return baseimage.find(tmp_path, "large")
 
 
-def open_files() -> set[str]:
-    """Where this process's descriptors lead to."""
-    found = set()
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # it has been closed since
-            found.add(str(descriptor.readlink()))
-    return found
-
-
 def test_a_part_that_changes_once_it_was_read_is_not_proved(large: BaseImage) -> None:
     reading = threading.Thread(target=baseimage.prove, args=(large,))
     reading.start()
-    while reading.is_alive() and str(large.kernel) not in open_files():
+    while reading.is_alive() and str(large.kernel) not in belongings.descriptors():
         pass
     assert reading.is_alive(), "the root disk was read, and the kernel is being read"
     with large.root.open("r+b") as root:
