@@ -87,8 +87,9 @@ class Chaos(threading.Thread):
 
     @property
     def _far(self) -> dict[str, int]:
-        """The pids of the nodes, by name."""
-        return {node.name: node.process.pid for node in self._nodes if node.process is not None}
+        """The pids of the nodes that live, by name: that of one that has ended may be a stranger's by now."""
+        found = {node.name: node.process for node in self._nodes}
+        return {name: process.pid for name, process in found.items() if process is not None and process.poll() is None}
 
     @property
     def _roots(self) -> list[int]:
@@ -142,7 +143,8 @@ class Chaos(threading.Thread):
             with suppress(subprocess.TimeoutExpired):
                 tracer.wait(_TRACE_S)
             tracer.kill()
-        processes.send(processes.descendants(part[1]), signal.SIGCONT)
+        if part in {**self._appliance.parts(), **self._far}.items():  # else its pid may be a stranger's by now
+            processes.send(processes.descendants(part[1]), signal.SIGCONT)
         return f"{part[0]}, {call}:{fault}"
 
     def _stand_still(self) -> str:
@@ -162,6 +164,8 @@ class Chaos(threading.Thread):
 
     def _make_ghost(self) -> str:
         """A node stands still for longer than its lease, and comes back."""
+        if not self._far:
+            return ""
         name, pid = self._random.choice(sorted(self._far.items()))
         processes.send([pid], signal.SIGSTOP)
         self._is_over.wait(LEASE_S + self._random.uniform(*_STILL_S))
