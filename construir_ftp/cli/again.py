@@ -196,7 +196,7 @@ def _proved(what: Path, place: Path, settings: Config, key: Path | None) -> stat
     envelope = _envelope(what)
     if not any(envelope.is_signed_by(each) for each in known):
         raise UntrustedError(f"{what} is not signed by a key that is known here; name one: --key FILE")
-    return _read(what)
+    return statement.read(envelope, PROVENANCE)
 
 
 def _kept_upload(place: Path) -> Path | None:

@@ -18,7 +18,6 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 # A certificate of another host name, or of another address (X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_...).
 _OTHER_NAME = (62, 64)
 _MOST_NAMES = 5
-_ALL_ADDRESSES = "IP Address"
 
 
 @contextmanager
@@ -47,9 +46,8 @@ def is_for_another_name(error: BaseException | None) -> bool:
 
 def names(sock: ssl.SSLSocket) -> list[str]:
     """What the certificate at the other end, which was proved, is for (RFC 5280, 4.2.1.6)."""
-    kinds = ("DNS", _ALL_ADDRESSES)
     told = (sock.getpeercert() or {}).get("subjectAltName", ())
-    return [str(name) for kind, name in told if kind in kinds]  # type: ignore[str-unpack]
+    return [str(name) for kind, name in told if kind in ("DNS", "IP Address")]  # type: ignore[str-unpack]
 
 
 def other_name(address: Address, names: list[str]) -> ConfigError:

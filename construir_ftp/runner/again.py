@@ -27,6 +27,7 @@ from construir_ftp.layers.resolver import INSTALLING, Offer
 from construir_ftp.layers.store import IMAGE, MANIFEST, Layer, LayerManifest, Store
 from construir_ftp.machine import accelerator
 from construir_ftp.machine.shape import Shape
+from construir_ftp.runner import worker
 from construir_ftp.trust.recipe import Recipe
 from construir_ftp.trust.statement import Resource
 
@@ -36,7 +37,6 @@ _MOST_NAMED = 5
 _BRING_LAYER = "if the appliance that has run the job still has it, name that: --server"
 
 Tell = Callable[[str], None]
-Show = Callable[[str, str], None]
 # Brings the files of a layer, by its name, into a directory; whether it could.
 Bring = Callable[[str, Path], bool]
 
@@ -60,7 +60,7 @@ def prepare(
     *,
     from_upload: bool,
     bring: Bring = _nowhere,
-    show: Show = lambda _doing, _progress: None,
+    show: worker.Tell = lambda _doing, _progress: None,
 ) -> Again:
     """Have all here that a job ran on, layers brought or made if they have to be. `tell` is told what is not the same.
 
@@ -148,7 +148,7 @@ def _layer(wanted: Resource, offer: Offer, make: Callable[[Resource], Layer], te
 
 
 def _made(
-    wanted: Resource, *, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell, show: Show
+    wanted: Resource, *, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell, show: worker.Tell
 ) -> Layer:
     """A layer of packages, installed again in the versions it had."""
     contents = [str(label) for label in wanted.annotations.get("contents", ())]
