@@ -38,13 +38,19 @@ def made(place: Path, config: str) -> Appliance:
     return Appliance(place, config)
 
 
-def first_line_s(appliance: Appliance, upload: Path, boot_path: str) -> float:
-    """Seconds from the moment the client has read 226 to the first byte that run.sh printed."""
+def first_line(appliance: Appliance, upload: Path, *patience_s: float) -> tuple[float, str]:
+    """Seconds from the moment the client has read 226 to the first byte that run.sh printed, and the boot path."""
     job = appliance.submit(upload)
     accepted = time.time()
-    result = appliance.wait(job)
-    assert result["boot_path"] == boot_path
-    return datetime.fromisoformat(result["first_output"]).timestamp() - accepted
+    result = appliance.wait(job, *patience_s)
+    return datetime.fromisoformat(result["first_output"]).timestamp() - accepted, result["boot_path"]
+
+
+def first_line_s(appliance: Appliance, upload: Path, boot_path: str) -> float:
+    """The same, by that boot path."""
+    seconds, taken = first_line(appliance, upload)
+    assert taken == boot_path
+    return seconds
 
 
 def pooled_s(appliance: Appliance, upload: Path) -> float:

@@ -7,12 +7,11 @@ of a job, but looks for it now and then. Only differences mean something. See no
 
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 
 from construir_ftp.pack import pack
 from tests import bench
-from tests.bench import Row
+from tests.bench import Row, boot
 from tests.support import nfs, nfs_guest
 from tests.support.appliance import WARM, Appliance, construir
 from tests.support.farm import node as node_of
@@ -75,16 +74,12 @@ def make_ready(appliance: Appliance, log: Path, upload: Path) -> None:
 
 
 def first_line_s(appliance: Appliance, upload: Path) -> float:
-    """Seconds from the moment the client has read 226 to the first byte that run.sh printed. A job for which no machine
-    waited yet does not count.
-    """
+    """As boot.first_line tells; a job for which no machine waited yet does not count."""
     for _ in range(_TRIES):
         time.sleep(_SETTLE_S)
-        job = appliance.submit(upload)
-        accepted = time.time()
-        result = appliance.wait(job, _PATIENCE_S)
-        if result["boot_path"] == "pooled":
-            return datetime.fromisoformat(result["first_output"]).timestamp() - accepted
+        seconds, taken = boot.first_line(appliance, upload, _PATIENCE_S)
+        if taken == "pooled":
+            return seconds
     raise AssertionError(f"no machine waits: {appliance.log.read_text()[-3000:]}")
 
 

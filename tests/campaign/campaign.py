@@ -2,7 +2,6 @@
 
 import logging
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -140,7 +139,7 @@ def _world(place: Path, kind: Kind, senders: int) -> Iterator[World]:
         if kind.is_front_only:
             construir("node", "drain", "local", f"--spool={appliance.spool}", check=True)
         for one in nodes:
-            stack.callback(_stop, one)
+            stack.callback(one.end)
             one.launch()
         for one in nodes:
             appliance.wait_until_logged(f"node {one.name} is there")
@@ -198,12 +197,6 @@ def _end(world: World) -> None:
         node.stop()
     world.appliance.stop()
     processes.gone(everything)
-
-
-def _stop(node: Node) -> None:
-    if node.process is not None and node.process.poll() is None:
-        node.send(signal.SIGCONT)
-        node.stop()
 
 
 def _harm(place: Path, seed: str, length: Length, world: World, ledger: Ledger) -> Counter[str]:

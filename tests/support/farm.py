@@ -58,6 +58,12 @@ class Node:
         assert self.process is not None
         return self.process.wait(60)
 
+    def end(self) -> None:
+        """Stop it, also where it stands still; nothing if it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.send(signal.SIGCONT)
+            self.stop()
+
     def wait_until_logged(self, words: str) -> None:
         """Wait until its log has said this."""
         wait_until(lambda: words in self.log.read_text(), self.log.read_text)
@@ -91,9 +97,7 @@ def node(
         there.start()
         yield there
     finally:
-        if there.process is not None and there.process.poll() is None:
-            there.send(signal.SIGCONT)
-            there.stop()
+        there.end()
 
 
 def results(front: Appliance) -> list[str]:
