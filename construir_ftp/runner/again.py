@@ -148,7 +148,14 @@ def _layer(wanted: Resource, offer: Offer, make: Callable[[Resource], Layer], te
 
 
 def _made(
-    wanted: Resource, *, offer: Offer, base: BaseImage, config: Config, stop: socket.socket, tell: Tell, show: worker.Tell
+    wanted: Resource,
+    *,
+    offer: Offer,
+    base: BaseImage,
+    config: Config,
+    stop: socket.socket,
+    tell: Tell,
+    show: worker.Tell,
 ) -> Layer:
     """A layer of packages, installed again in the versions it had."""
     contents = [str(label) for label in wanted.annotations.get("contents", ())]
